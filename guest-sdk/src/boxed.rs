@@ -28,9 +28,11 @@ use crate::token::{At, Mode, Write};
 /// let space = Space::<Numbers>::in_memory(1 << 20, |at| Ok(Some(VBox::new(at, 6)?)))?;
 /// let product = space.write(|v| {
 ///     let (root, at) = v.root_mut();
-///     let number = root.as_mut().map(|number| number.get_mut(at))?;
-///     *number *= 7;
-///     Some(*number)
+///     let number = root.as_mut().map(|number| number.get_mut(at));
+///     Ok::<_, spacejmp::Error>(number.map(|number| {
+///         *number *= 7;
+///         *number
+///     }))
 /// })?;
 /// assert_eq!(product, Some(42));
 /// # Ok::<_, spacejmp::Error>(())

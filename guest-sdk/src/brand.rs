@@ -13,6 +13,9 @@ use std::marker::PhantomData;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::storable::Storable;
+use crate::type_id;
+
+pub use crate::handles::{During, EndWithVisit, Handles, Kept, OfOneVisit, RootDuring};
 
 /// The type that stands for one VAS, and says what its root object is.
 ///
@@ -27,36 +30,91 @@ use crate::storable::Storable;
 /// impl<const N: usize> Brand for Window<N> {
 ///     type Root = [u64; 4];
 ///     const NAME: &'static str = "Window";
+///     type Handles = spacejmp::brand::Kept<Self>;
 /// }
 /// ```
-pub trait Brand: Sized + 'static {
+pub trait Brand: Sized {
     /// The type of the root object: everything else is reached from it.
     type Root: Storable<Self>;
     /// The brand's name in messages.
     const NAME: &'static str;
+    /// How long handles live. A brand without a lifetime has [`Kept<Self>`](Kept).
+    type Handles: Handles;
 }
 
-/// Declares brands: `brand! { pub Genome => Graph }` is a type `Genome` for a VAS whose root
-/// object is a `Graph`. The type has no values.
+/// Declares brands: `brand! { pub Genome<'v> => Graph<'v> }` is a type `Genome<'v>` for a VAS whose root
+/// object is a `Graph<'v>`. The type has no values.
+///
+/// The lifetime is that of a visit. Stored types that have owners or pointers in them have it, too, and hand
+/// it on: what is found or made in a visit has its lifetime, and is not kept longer. Versioned
+/// spaces need that, since an abort takes back what pointers point to.
 ///
 /// ```
+/// use spacejmp::{Space, Storable, VBox};
+///
+/// #[derive(Storable)]
+/// #[storable(vas = Journal<'v>)]
+/// struct Entry<'v> {
+///     day: u32,
+///     before: Option<VBox<Entry<'v>, Journal<'v>>>,
+/// }
+///
 /// spacejmp::brand! {
 ///     /// Everything this program remembers.
-///     pub Counters => [u64; 8]
+///     pub(crate) Journal<'v> => Option<VBox<Entry<'v>, Journal<'v>>>
 /// }
+///
+/// let space = Space::<Journal>::in_memory(1 << 20, |_| Ok(None))?;
+/// # Ok::<_, spacejmp::Error>(())
+/// ```
+///
+/// A brand without a lifetime, `brand! { pub Genome => Graph }`, is one type in all visits: owners and
+/// pointers may be kept in local variables between them. Versioned spaces refuse it.
+///
+/// ```
+/// spacejmp::brand! { pub Counters => [u64; 8] }
 /// ```
 #[macro_export]
 macro_rules! brand {
-    ($($(#[$attribute:meta])* $visibility:vis $name:ident => $root:ty),+ $(,)?) => {
-        $(
-            $(#[$attribute])*
-            $visibility enum $name {}
+    () => {};
+    (
+        $(#[$attribute:meta])* $visibility:vis $name:ident => $root:ty
+        $(, $($rest:tt)*)?
+    ) => {
+        $(#[$attribute])*
+        $visibility enum $name {}
 
-            impl $crate::Brand for $name {
-                type Root = $root;
-                const NAME: &'static str = stringify!($name);
-            }
-        )+
+        impl $crate::Brand for $name {
+            type Root = $root;
+            const NAME: &'static str = stringify!($name);
+            type Handles = $crate::brand::Kept<Self>;
+        }
+
+        $($crate::brand! { $($rest)* })?
+    };
+    (
+        $(#[$attribute:meta])* $visibility:vis $name:ident<$visit:lifetime> => $root:ty
+        $(, $($rest:tt)*)?
+    ) => {
+        $(#[$attribute])*
+        $visibility struct $name<$visit>(
+            ::core::marker::PhantomData<fn(&$visit ()) -> &$visit ()>,
+            ::core::convert::Infallible,
+        );
+
+        impl<$visit> $crate::Brand for $name<$visit> {
+            type Root = $root;
+            const NAME: &'static str = stringify!($name);
+            type Handles = $crate::brand::EndWithVisit<$name<'static>>;
+        }
+
+        // SAFETY: the lifetime is the struct's parameter, and occurs as argument and result of a function.
+        unsafe impl $crate::brand::OfOneVisit for $name<'static> {
+            type Root<$visit> = $root;
+            type During<$visit> = $name<$visit>;
+        }
+
+        $($crate::brand! { $($rest)* })?
     };
 }
 
@@ -124,7 +182,7 @@ pub(crate) struct Claim {
 /// It is tied to something else.
 pub(crate) fn claim<V: Brand>(bound: Bound) -> Result<Claim, Conflict> {
     let mut table = table();
-    let brand = TypeId::of::<V>();
+    let brand = type_id::of::<V>();
     let fresh = || Entry { bound: bound.clone(), tie: Tie::Tentative, claims: 0 };
     let entry = table.entry(brand).or_insert_with(fresh);
     match (&entry.bound, entry.tie) {

@@ -134,13 +134,22 @@ pub enum Error {
         space: String,
     },
 
-    /// This process has thrown away changes to a versioned space, because a visit to write did not end
-    /// well. What it may have kept of them points to what never was.
+    /// The space is versioned: changes can be taken back, and pointers made in them with it. The brand lets
+    /// pointers be kept between visits.
     #[error(
-        "this process has thrown away changes to `{space}`, and may have kept pointers to them: \
-         another process can open it as it was before"
+        "`{space}` is versioned, and pointers of brand `{brand}` may be kept between visits: give \
+         the brand a lifetime, as in `brand! {{ {brand}<'v> => ... }}`"
     )]
-    Undone {
+    KeptHandles {
+        /// The brand.
+        brand: &'static str,
+        /// The space.
+        space: String,
+    },
+
+    /// The space has no versions: its segment is raw, volatile, or memory of this process.
+    #[error("`{space}` is not versioned")]
+    NotVersioned {
         /// The space.
         space: String,
     },
@@ -237,9 +246,10 @@ impl Error {
             Error::Call { errno, .. } => Some(*errno),
             Error::Locked { waited, .. } if waited.is_zero() => Some(Errno::EAGAIN),
             Error::Locked { .. } => Some(Errno::ETIMEDOUT),
-            Error::Inconsistent { .. } | Error::Undone { .. } => Some(Errno::EOWNERDEAD),
+            Error::Inconsistent { .. } => Some(Errno::EOWNERDEAD),
             Error::NotCommitted { errno, .. } => Some(*errno),
             Error::Changed { .. } => Some(Errno::ESTALE),
+            Error::NotVersioned { .. } => Some(Errno::EINVAL),
             Error::SameAddresses { .. } => Some(Errno::EDEADLK),
             Error::SegmentLost { .. } => Some(Errno::ENODATA),
             Error::Alloc(_) => Some(Errno::ENOMEM),

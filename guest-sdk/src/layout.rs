@@ -25,6 +25,7 @@ use std::fmt::{self, Write as _};
 
 use crate::brand::Brand;
 use crate::storable::Storable;
+use crate::type_id;
 
 /// 128 bits that stand for a layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,6 +62,12 @@ impl TypeLayout {
         let mut writer = LayoutWriter::default();
         writer.part::<T, V>(format_args!(""));
         TypeLayout { text: writer.text }
+    }
+
+    /// The layout of a brand's root object.
+    #[must_use]
+    pub fn of_root<V: Brand>() -> TypeLayout {
+        TypeLayout::of::<V::Root, V>()
     }
 
     /// As text.
@@ -130,13 +137,9 @@ impl LayoutWriter {
 
     /// Describes the type `T`, which is called `name`; `inner` describes what it consists of.
     /// To be called exactly once by [`Storable::layout`], with the type itself.
-    pub fn describe<T: 'static>(
-        &mut self,
-        name: impl fmt::Display,
-        inner: impl FnOnce(&mut LayoutWriter),
-    ) {
+    pub fn describe<T>(&mut self, name: impl fmt::Display, inner: impl FnOnce(&mut LayoutWriter)) {
         let label = std::mem::take(&mut self.label);
-        let type_id = TypeId::of::<T>();
+        let type_id = type_id::of::<T>();
         if let Some((line, name)) = self.seen.get(&type_id) {
             let text = format!("{label}{name}, as line {line}");
             return self.line(format_args!("{text}"));

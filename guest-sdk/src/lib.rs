@@ -8,13 +8,14 @@
 //! use spacejmp::{Space, Storable, VBox};
 //!
 //! #[derive(Storable)]
-//! #[storable(vas = Journal)]
-//! struct Entry {
+//! #[storable(vas = Journal<'v>)]
+//! struct Entry<'v> {
 //!     day: u32,
-//!     before: Option<VBox<Entry, Journal>>,
+//!     before: Option<VBox<Entry<'v>, Journal<'v>>>,
 //! }
 //!
-//! spacejmp::brand! { Journal => Option<VBox<Entry, Journal>> }
+//! // `'v` is the time that the thread is inside: what is found there is not kept longer.
+//! spacejmp::brand! { Journal<'v> => Option<VBox<Entry<'v>, Journal<'v>>> }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // In a VM: `Space::<Journal>::options().open_or_create("journal", |_| Ok(None))?`.
@@ -23,8 +24,8 @@
 //!     let (root, at) = v.root_mut();
 //!     let before = root.take();
 //!     *root = Some(VBox::new(at, Entry { day: 1, before })?);
-//!     Ok::<_, spacejmp::AllocError>(())
-//! })??;
+//!     Ok::<_, spacejmp::Error>(())
+//! })?;
 //! let last = journal.read(|v| v.root().as_ref().map(|entry| entry.get(v).day))?;
 //! assert_eq!(last, Some(1));
 //! # Ok(())
@@ -37,6 +38,7 @@
 //! |---|---|---|
 //! | follow a pointer outside its VAS | a fault, or other data at that address | [`VBox::get`], [`VPtr::get`] take a token |
 //! | keep a reference after leaving | the same | the token's lifetime ends with the closure |
+//! | keep an owner or a pointer over an abort | it points to what never was | the brand's lifetime ends with the closure |
 //! | use a pointer in another VAS | the same | its brand is another type |
 //! | keep a reference across a switch | the same | [`In::read`] borrows the token mutably |
 //! | hand the token to another thread | that thread is at home | tokens are not `Send` |
@@ -74,6 +76,7 @@ pub mod call_page;
 pub mod collections;
 pub mod error;
 mod handle;
+mod handles;
 pub mod heap;
 pub mod layout;
 mod location;
@@ -89,7 +92,7 @@ pub mod storable;
 pub mod sys;
 mod thread_state;
 pub mod token;
-mod undone;
+mod type_id;
 
 pub use alloc::{AllocError, VAlloc};
 pub use boxed::VBox;

@@ -59,7 +59,8 @@ use crate::token::{In, Write};
 ///         }
 ///     };
 ///     // SAFETY: what is allocated belongs to the root; nothing of it is carried out.
-///     unsafe { v.alloc_scope(fill) }
+///     unsafe { v.alloc_scope(fill) };
+///     Ok::<_, spacejmp::Error>(())
 /// })?;
 /// assert_eq!(space.read(|v| v.root().0["one"].len())?, 2);
 /// # Ok::<_, spacejmp::Error>(())

@@ -38,7 +38,7 @@ use crate::layout::LayoutWriter;
             of functions and trait objects use an enum; instead of `Cell`, `Mutex` and atomics use \
             `write`, which is exclusive"
 )]
-pub unsafe trait Storable<V: Brand>: Sized + Send + Sync + 'static {
+pub unsafe trait Storable<V: Brand>: Sized + Send + Sync {
     /// Whether the type has exactly one value that is none, so that a compiler has no choice of how
     /// to write `None` of it where that takes no room.
     #[doc(hidden)]

@@ -13,6 +13,7 @@ use abi::SegId;
 use crate::brand::Brand;
 use crate::location::Location;
 use crate::space_heap::SpaceHeap;
+use crate::type_id;
 
 /// What is known of a thread.
 #[derive(Clone, Copy)]
@@ -121,7 +122,7 @@ pub enum Inside {
 #[must_use]
 pub fn inside<V: Brand>() -> Inside {
     let state = current();
-    match (state.brand == Some(TypeId::of::<V>()), state.writable) {
+    match (state.brand == Some(type_id::of::<V>()), state.writable) {
         (false, _) => Inside::Elsewhere,
         (true, false) => Inside::ReadOnly,
         (true, true) => Inside::Writable,

@@ -111,8 +111,8 @@ impl<V: Brand> In<V, Write> {
     /// space.write(|v| {
     ///     let (root, at) = v.root_mut();
     ///     *root = Some(VBox::new(at, 42)?);
-    ///     Ok::<_, spacejmp::AllocError>(())
-    /// })??;
+    ///     Ok::<_, spacejmp::Error>(())
+    /// })?;
     /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```
     #[inline]

@@ -9,9 +9,8 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
-use spacejmp::{
-    AllocError, Brand, Error, Inside, Space, Storable, VBox, VPtr, VVec, brand, inside,
-};
+use spacejmp::brand::Kept;
+use spacejmp::{Brand, Error, Inside, Space, Storable, VBox, VPtr, VVec, brand, inside};
 
 const ROOM: usize = 1 << 20;
 
@@ -21,6 +20,7 @@ struct Family<T>(PhantomData<T>);
 impl<T: 'static> Brand for Family<T> {
     type Root = Option<VBox<u64, Self>>;
     const NAME: &'static str = "Family";
+    type Handles = Kept<Self>;
 }
 
 type Sub = Family<for<'a> fn(&'a u8)>;
@@ -31,9 +31,9 @@ fn brands_that_are_subtypes_of_each_other_are_two_brands() {
     let one = Space::<Sub>::in_memory(ROOM, |at| Ok(Some(VBox::new(at, 1)?))).unwrap();
     let two = Space::<Super>::in_memory(ROOM, |at| Ok(Some(VBox::new(at, 2)?))).unwrap();
     one.read(|_| assert_eq!(inside::<Super>(), Inside::Elsewhere)).unwrap();
-    let stash = two.write(|v| v.root_mut().0.take()).unwrap();
+    let stash = two.write(|v| Ok::<_, Error>(v.root_mut().0.take())).unwrap();
     // Dropped inside the other, it must not go to that one's heap.
-    one.write(|_| drop(stash)).unwrap();
+    one.write(|_| Ok::<_, Error>(drop(stash))).unwrap();
     assert_eq!(two.read(|v| v.root().is_none()), Ok(true));
 }
 
@@ -43,8 +43,7 @@ brand! { Gone => Option<VBox<u64, Gone>> }
 fn a_brand_is_not_given_to_new_memory_when_its_space_is_gone() {
     let space = Space::<Gone>::in_memory(ROOM, |_| Ok(None)).unwrap();
     let (owner, shared) = space
-        .write(|v| Ok::<_, AllocError>((VBox::<u64, Gone>::new(v, 7)?, VPtr::new(v, 8_u64)?)))
-        .unwrap()
+        .write(|v| Ok::<_, Error>((VBox::<u64, Gone>::new(v, 7)?, VPtr::new(v, 8_u64)?)))
         .unwrap();
     drop(space);
     let again = Space::<Gone>::in_memory(ROOM, |_| Ok(None));
@@ -58,35 +57,41 @@ type Boxes<V> = VVec<VBox<u64, V>, V>;
 brand! { Unwound => Boxes<Unwound>, Nested => Boxes<Nested>, Beside => u64 }
 
 /// Tries all operations on a space that may be called while something unwinds: none gives access.
-struct Meddler<'a, V: Brand<Root = Boxes<V>>>(&'a Space<V>, Option<VBox<u64, V>>);
+struct Meddler<'a, V: Brand<Root = Boxes<V>, Handles = Kept<V>> + 'static>(
+    &'a Space<V>,
+    Option<VBox<u64, V>>,
+);
 
-impl<V: Brand<Root = Boxes<V>>> Drop for Meddler<'_, V> {
+impl<V: Brand<Root = Boxes<V>, Handles = Kept<V>> + 'static> Drop for Meddler<'_, V> {
     fn drop(&mut self) {
-        assert!(self.0.write(|v| v.root().len()).is_err());
+        assert!(self.0.write(|v| Ok::<_, Error>(v.root().len())).is_err());
         drop(self.1.take());
     }
 }
 
 /// A visit to write that panics, and another one inside it if `nested`.
-fn unwinds<V: Brand<Root = Boxes<V>>>(beside: &Space<Beside>, nested: bool) {
+fn unwinds<V: Brand<Root = Boxes<V>, Handles = Kept<V>> + 'static>(
+    beside: &Space<Beside>,
+    nested: bool,
+) {
     let space = Space::<V>::in_memory(ROOM, |_| Ok(VVec::new())).unwrap();
     let thrown = catch_unwind(AssertUnwindSafe(|| {
-        space.write(|v| {
+        space.write(|v| -> Result<(), Error> {
             let _meddler = Meddler(&space, VBox::new(v, 1).ok());
             let (root, at) = v.root_mut();
             root.at_mut(at).push(VBox::new(at, 5).unwrap()).unwrap();
             if nested {
-                let _ = v.write(beside, |w| {
+                let _ = v.write(beside, |w| -> Result<(), Error> {
                     *w.root_mut().0 += 1;
-                    panic!("in the other one");
+                    panic!("in the other one")
                 });
             }
-            panic!("in this one");
+            panic!("in this one")
         })
     }));
     assert!(thrown.is_err());
     assert_eq!(inside::<V>(), Inside::Elsewhere);
-    let (again, look) = (space.write(|_| ()), space.read(|_| ()));
+    let (again, look) = (space.write(|_| Ok::<_, Error>(())), space.read(|_| ()));
     assert!(matches!(again, Err(Error::Inconsistent { .. })), "{again:?}");
     assert!(matches!(look, Err(Error::Inconsistent { .. })), "{look:?}");
 }
@@ -112,7 +117,8 @@ fn owners_in_statics_and_thread_locals_are_only_followed_inside() {
     std::thread::scope(|scope| {
         for number in 0..4 {
             scope.spawn(move || {
-                let made = SHARED.write(|v| VBox::<u64, Everywhere>::new(v, number).unwrap());
+                let made = SHARED
+                    .write(|v| Ok::<_, Error>(VBox::<u64, Everywhere>::new(v, number).unwrap()));
                 KEPT.set(made.ok());
                 SHARED.read(|_| ()).unwrap();
                 let read = SHARED
@@ -155,6 +161,7 @@ fn a_leaked_view_changes_nothing() {
             std::mem::forget(view.drain(10..20));
             assert!(view.len() <= 100 && view.iter().all(|plain| plain.0 < 100));
             root.at_mut(at).push(Plain(7, 1)).unwrap();
+            Ok::<_, Error>(())
         })
         .unwrap();
     assert_eq!(space.read(|v| v.root().at(v).last().map(|plain| plain.0)), Ok(Some(7)));
@@ -175,6 +182,7 @@ fn sizes_beyond_all_measure_are_errors() {
             }
             assert!(view.is_empty());
             VVec::<[u64; 64], Huge>::with_capacity(at, usize::MAX).unwrap_err();
+            Ok::<_, Error>(())
         })
         .unwrap();
 }

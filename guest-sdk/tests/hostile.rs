@@ -15,7 +15,7 @@ use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 
 use spacejmp::collections::{VArena, VBTreeMap, VHashMap, VId, VKey, VString, VVec};
-use spacejmp::{AllocError, At, Brand, Mode, Space, Storable, VBox, Write};
+use spacejmp::{AllocError, At, Brand, Error, Mode, Space, Storable, VBox, Write};
 
 /// What a space has room for: little enough that most steps meet the end of it.
 const ROOM: usize = 10 << 10;
@@ -311,6 +311,7 @@ impl<V: Brand> Root<V> {
 struct Seed<const SEED: u64>;
 
 impl<const SEED: u64> Brand for Seed<SEED> {
+    type Handles = spacejmp::brand::Kept<Self>;
     type Root = Root<Self>;
     const NAME: &'static str = "Seed";
 }
@@ -350,7 +351,7 @@ fn run<const SEED: u64>() -> (u32, u32) {
             let result = catch_unwind(AssertUnwindSafe(|| root.step(at)));
             MALICE.set(0);
             assert!(root.is_sound(at), "seed {SEED}, step {step}");
-            result
+            Ok::<_, Error>(result)
         });
         match stepped.expect("inside") {
             Ok(Ok(())) => {}
@@ -360,7 +361,12 @@ fn run<const SEED: u64>() -> (u32, u32) {
             Err(payload) => std::panic::resume_unwind(payload),
         }
     }
-    space.write(|v| *v.root_mut().0 = Root::new()).expect("inside");
+    space
+        .write(|v| {
+            *v.root_mut().0 = Root::new();
+            Ok::<_, Error>(())
+        })
+        .expect("inside");
     (full, panics)
 }
 

@@ -7,7 +7,7 @@
 //!
 //! What all of them begin with is here: it compiles, and runs.
 
-use spacejmp::{AllocError, In, Space, Storable, VBox, VPtr, Write};
+use spacejmp::{AllocError, Error, In, Space, Storable, VBox, VPtr, Write};
 
 #[test]
 fn mistakes_do_not_compile_and_the_message_says_what_to_do() {
@@ -35,8 +35,8 @@ fn push(v: &mut In<One, Write>, number: u64) -> Result<(), AllocError> {
 fn without_the_mistake_it_compiles_and_runs() {
     let one = Space::<One>::in_memory(1 << 20, |_| Ok(None)).expect("a space");
     let two = Space::<Two>::in_memory(1 << 20, |at| Ok(Some(VPtr::new(at, 30)?))).expect("another");
-    one.write(|v| push(v, 4)).expect("inside").expect("room");
-    one.write(|v| push(v, 5)).expect("inside").expect("room");
+    one.write(|v| Ok::<_, Error>(push(v, 4)?)).expect("room");
+    one.write(|v| Ok::<_, Error>(push(v, 5)?)).expect("room");
     let sum = one.read(|v| {
         let list = std::iter::successors(v.root().as_ref(), |node| node.get(v).next.as_ref());
         let sum: u64 = list.map(|node| node.get(v).number).sum();

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 
+use spacejmp::brand::Kept;
 use spacejmp::layout::LayoutWriter;
-use spacejmp::{In, Inside, ScopedAlloc, Space, Storable, Write, brand, inside};
+use spacejmp::{Brand, Error, In, Inside, ScopedAlloc, Space, Storable, Write, brand, inside};
 
 #[global_allocator]
 static ALLOCATOR: ScopedAlloc = ScopedAlloc::new();
@@ -32,7 +33,7 @@ macro_rules! foreign {
     )+};
 }
 
-fn space<V: spacejmp::Brand<Root: Default>>() -> Space<V> {
+fn space<V: Brand<Root: Default, Handles = Kept<V>> + 'static>() -> Space<V> {
     Space::in_memory(ROOM, |_| Ok(V::Root::default())).unwrap()
 }
 
@@ -73,11 +74,12 @@ fn collections_of_std_built_in_a_scope_are_there_at_the_next_visit() {
                     root.0.entry(format!("word {}", number % 50)).or_default().push(number);
                 }
             });
+            Ok::<_, Error>(())
         })
         .unwrap();
     let found = words.read(|v| (v.root().0.len(), v.root().0["word 7"].clone())).unwrap();
     assert_eq!(found, (50, (0..10).map(|round| 7 + 50 * round).collect()));
-    let room = words.write(|v| scope(v, |_| has_room(ROOM - 4000))).unwrap();
+    let room = words.write(|v| Ok::<_, Error>(scope(v, |_| has_room(ROOM - 4000)))).unwrap();
     assert!(!room, "it takes none of the space's room");
 }
 
@@ -92,6 +94,7 @@ fn a_scope_has_the_room_of_its_space_and_ends_with_its_closure() {
                 assert!(!has_room(2 * ROOM));
             });
             assert!(has_room(2 * ROOM));
+            Ok::<_, Error>(())
         })
         .unwrap();
     assert!(has_room(2 * ROOM));
@@ -101,14 +104,14 @@ fn a_scope_has_the_room_of_its_space_and_ends_with_its_closure() {
 fn a_panic_ends_the_scope_and_its_text_may_be_kept() {
     let thrown = space::<Thrown>();
     let caught = catch_unwind(AssertUnwindSafe(|| {
-        thrown.write(|v| scope(v, |_| panic_any("made inside ".repeat(10))))
+        thrown.write(|v| Ok::<_, Error>(scope(v, |_| panic_any("made inside ".repeat(10)))))
     }));
     assert!(has_room(2 * ROOM));
     let text = caught.unwrap_err().downcast::<String>().unwrap();
     // SAFETY: what panicked had changed nothing.
     unsafe { thrown.recover(|_| ()) }.unwrap();
     // Nothing of it is the space's: the room is there again, and the text can be freed.
-    assert_eq!(thrown.write(|v| scope(v, |_| has_room(ROOM / 2))), Ok(true));
+    assert_eq!(thrown.write(|v| Ok::<_, Error>(scope(v, |_| has_room(ROOM / 2)))), Ok(true));
     assert_eq!(*text, "made inside ".repeat(10));
 }
 
@@ -133,6 +136,7 @@ fn what_runs_while_a_scope_unwinds_allocates_in_the_process() {
                 drop(panic);
                 after = has_room(2 * ROOM);
             });
+            Ok::<_, Error>(())
         })
         .unwrap();
     assert!(unwinding);
@@ -144,12 +148,16 @@ fn a_scope_pauses_while_the_thread_visits_another_space() {
     let (outer, inner) = (space::<Outer>(), space::<Inner>());
     let seen = outer
         .write(|v| {
-            scope(v, |v| {
+            Ok::<_, Error>(scope(v, |v| {
                 let there = v.write(&inner, |w| {
-                    (has_room(2 * ROOM), scope(w, |_| has_room(2 * ROOM)), has_room(2 * ROOM))
+                    Ok::<_, Error>((
+                        has_room(2 * ROOM),
+                        scope(w, |_| has_room(2 * ROOM)),
+                        has_room(2 * ROOM),
+                    ))
                 });
                 (there.unwrap(), has_room(2 * ROOM))
-            })
+            }))
         })
         .unwrap();
     assert_eq!(seen, ((true, false, true), false));
@@ -158,11 +166,12 @@ fn a_scope_pauses_while_the_thread_visits_another_space() {
 #[test]
 fn a_block_freed_outside_its_space_is_leaked_and_freed_inside_is_not() {
     let escaped = space::<Escaped>();
-    let make = || escaped.write(|v| scope(v, |_| vec![7_u8; 3 * ROOM / 4])).unwrap();
-    let room = || escaped.write(|v| scope(v, |_| has_room(ROOM / 2))).unwrap();
+    let make =
+        || escaped.write(|v| Ok::<_, Error>(scope(v, |_| vec![7_u8; 3 * ROOM / 4]))).unwrap();
+    let room = || escaped.write(|v| Ok::<_, Error>(scope(v, |_| has_room(ROOM / 2)))).unwrap();
     let inside = make();
     assert!(!room());
-    escaped.write(|_| drop(inside)).unwrap();
+    escaped.write(|_| Ok::<_, Error>(drop(inside))).unwrap();
     assert!(room(), "freed inside, in no scope");
     let outside = make();
     let address = &raw const outside[100];
@@ -176,9 +185,9 @@ fn a_block_freed_outside_its_space_is_leaked_and_freed_inside_is_not() {
 #[test]
 fn a_block_freed_by_a_reader_is_leaked() {
     let shared = space::<ReadOnly>();
-    let taken = shared.write(|v| scope(v, |_| vec![7_u8; 3 * ROOM / 4])).unwrap();
+    let taken = shared.write(|v| Ok::<_, Error>(scope(v, |_| vec![7_u8; 3 * ROOM / 4]))).unwrap();
     shared.read(|_| drop(taken)).unwrap();
-    assert_eq!(shared.write(|v| scope(v, |_| has_room(ROOM / 2))), Ok(false));
+    assert_eq!(shared.write(|v| Ok::<_, Error>(scope(v, |_| has_room(ROOM / 2)))), Ok(false));
 }
 
 #[test]
@@ -196,9 +205,11 @@ fn a_block_grows_where_it_was_allocated() {
             });
             assert_eq!((of_space[99], of_space[100], of_process[99]), (1, 2, 3));
             v.root_mut().0.0 = ManuallyDrop::new(of_space);
+            Ok::<_, Error>(())
         })
         .unwrap();
-    let mut taken = grown.write(|v| std::mem::take(&mut *v.root_mut().0.0)).unwrap();
+    let mut taken =
+        grown.write(|v| Ok::<_, Error>(std::mem::take(&mut *v.root_mut().0.0))).unwrap();
     assert!(taken.try_reserve_exact(10_000).is_err(), "grown outside");
     assert_eq!(taken.len(), 1100);
 }
@@ -207,17 +218,17 @@ fn a_block_grows_where_it_was_allocated() {
 fn what_the_process_has_may_be_freed_in_a_scope() {
     let mine = space::<Mine>();
     let kept: Vec<String> = (0..100).map(|number| format!("string {number}")).collect();
-    mine.write(|v| scope(v, |_| drop(kept))).unwrap();
-    assert_eq!(mine.write(|v| scope(v, |_| has_room(ROOM / 2))), Ok(true));
+    mine.write(|v| Ok::<_, Error>(scope(v, |_| drop(kept)))).unwrap();
+    assert_eq!(mine.write(|v| Ok::<_, Error>(scope(v, |_| has_room(ROOM / 2)))), Ok(true));
 }
 
 #[test]
 fn threads_that_start_in_a_scope_are_outside() {
     let space = space::<Threads>();
     let room = space.write(|v| {
-        scope(v, |_| {
+        Ok::<_, Error>(scope(v, |_| {
             std::thread::scope(|threads| threads.spawn(|| has_room(2 * ROOM)).join().unwrap())
-        })
+        }))
     });
     assert_eq!(room, Ok(true));
 }
@@ -234,6 +245,7 @@ fn scopes_nest_and_tokens_tell_what_they_always_do() {
                 let refused = nested.read(|_| ()).unwrap_err();
                 assert!(matches!(refused, spacejmp::Error::AlreadyInside { .. }));
             });
+            Ok::<_, Error>(())
         })
         .unwrap();
     assert_eq!(inside::<Nested>(), Inside::Elsewhere);

@@ -1,7 +1,7 @@
 //! A bank whose sum is always right: `bank open 100 1000`, `bank move 5000`, `bank sum`.
 //!
 //! The address space is versioned: a visit to write is a change that happens as a whole or not at
-//! all, whatever ends the program. `accounts.rs` has the stored types and their operations; the
+//! all, whether an error ends it or a kill. `accounts.rs` has the stored types and their operations; the
 //! commands are here; `killed.sh` kills the program a hundred times and looks at the sum.
 
 #![forbid(unsafe_code)]
@@ -13,14 +13,15 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use accounts::{Accounts, Bank, Look, Random};
+use accounts::{Accounts, Bank, Look, Random, Refused};
 use spacejmp::Space;
 use spacejmp::sys::Lifetime;
 
 const USAGE: &str = "\
 usage, under `spacejmp run`:
   bank open N AMOUNT         make a bank of N accounts with AMOUNT each
-  bank move COUNT [SEED]     move money COUNT times from one account to another
+  bank move COUNT [SEED]     move money COUNT times from one account to another; what an account does
+                             not have is noticed half-way, and undone
   bank sum [COUNT]           the sum of all accounts, COUNT times, and how many versions that saw
   bank show                  all accounts
   --vas NAME                 the address space, instead of `bank`";
@@ -48,7 +49,7 @@ fn run(args: &[&str], name: &str) -> Result<(), Box<dyn Error>> {
             if count < 2 || count.checked_mul(amount).is_none() {
                 return Err("a bank has two accounts or more, and a sum below 2^64".into());
             }
-            let options = Space::options().lifetime(Lifetime::Versioned);
+            let options = Space::<Bank<'_>>::options().lifetime(Lifetime::Versioned);
             options.create(name, |at| Accounts::new(at, count, amount))?;
         }
         ["move", count] => move_money(name, number(count)?, 1)?,
@@ -70,21 +71,28 @@ fn number(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("{text} is not a number"))
 }
 
-/// Each move is a visit, and with it a version.
+/// Each move is a visit, and with it a version. One that is refused half-way never was.
 fn move_money(name: &str, count: u64, seed: u64) -> spacejmp::Result<()> {
-    let space = Space::<Bank>::open(name)?;
+    let space = Space::<Bank<'_>>::open(name)?;
     let mut random = Random::new(seed);
-    for _ in 0..count {
-        space.write(|v| {
+    let mut moved = 0;
+    while moved < count {
+        let outcome = space.write(|v| {
             let (accounts, at) = v.root_mut();
-            accounts.move_money(at, &mut random);
-        })?;
+            let transfer = accounts.any_transfer(at, &mut random);
+            accounts.transfer(at, &transfer)
+        });
+        match outcome {
+            Ok(()) => moved += 1,
+            Err(Refused::Overdrawn) => {}
+            Err(Refused::Space(error)) => return Err(error),
+        }
     }
     Ok(())
 }
 
 /// Two looks in one visit, which see the same whatever others do in between.
-fn look(space: &Space<Bank>) -> Result<Look, Box<dyn Error>> {
+fn look(space: &Space<Bank<'_>>) -> Result<Look, Box<dyn Error>> {
     let (first, second) = space.read(|v| {
         let first = v.root().look(v);
         thread::sleep(Duration::from_millis(1));

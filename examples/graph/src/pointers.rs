@@ -7,45 +7,48 @@
 //! ```
 //!
 //! Built once, in three blocks whatever the number of nodes, and used in place by every program
-//! that enters.
+//! that enters. `'v` is the time a thread is inside.
 
-use spacejmp::{AllocError, In, Mode, Segment, Space, Storable, VPtr, VSlice, VVec, Vas, Write};
+use spacejmp::{
+    AllocError, In, Lifetime, Mode, Segment, Space, Storable, VPtr, VSlice, VVec, Vas, Write,
+};
 
 use crate::csr::Csr;
 use crate::query::Adjacency;
 
 spacejmp::brand! {
     /// The address space of a graph, which exists only once the graph is complete.
-    pub Links => Option<Graph>
+    pub Links<'v> => Option<Graph<'v>>
 }
 
 /// The root object.
 #[derive(Debug, Storable)]
-#[storable(vas = Links)]
-pub struct Graph {
-    nodes: VSlice<Node, Links>,
+#[storable(vas = Links<'v>)]
+pub struct Graph<'v> {
+    nodes: VSlice<Node<'v>, Links<'v>>,
     /// The nodes' numbers, ascending; kept apart, since a traversal does not need them.
-    ids: VSlice<u32, Links>,
+    ids: VSlice<u32, Links<'v>>,
     edge_count: u64,
     /// The first of the nodes with most edges.
-    largest: Option<VPtr<Node, Links>>,
+    largest: Option<VPtr<Node<'v>, Links<'v>>>,
 }
 
 /// One node.
 #[derive(Debug, Storable)]
-#[storable(vas = Links)]
-pub struct Node {
+#[storable(vas = Links<'v>)]
+pub struct Node<'v> {
     /// The nodes its edges lead to, in the order of the text.
-    edges: VSlice<VPtr<Node, Links>, Links>,
+    edges: VSlice<VPtr<Node<'v>, Links<'v>>, Links<'v>>,
 }
 
 /// Creates an address space with a graph. If that fails, nothing is left of it.
 ///
 /// # Errors
 /// The errors of the calls; `EEXIST` if there is one of that name.
-pub fn store(name: &str, csr: &Csr, mode: u32) -> spacejmp::Result<()> {
-    let space = Space::<Links>::options().mode(mode).create(name, |_| Ok(None))?;
-    let filled = space.write(|v| fill(v, csr)).and_then(|filled| Ok(filled?));
+pub fn store(name: &str, csr: &Csr, mode: u32, lifetime: Lifetime) -> spacejmp::Result<()> {
+    let space =
+        Space::<Links<'_>>::options().mode(mode).lifetime(lifetime).create(name, |_| Ok(None))?;
+    let filled = space.write(|v| Ok(fill(v, csr)?));
     if filled.is_err() {
         // Nothing attached can be deleted. The first error is the one reported.
         drop(space);
@@ -59,7 +62,7 @@ pub fn store(name: &str, csr: &Csr, mode: u32) -> spacejmp::Result<()> {
 ///
 /// # Errors
 /// [`AllocError`] when the segment is full.
-pub fn fill(v: &mut In<Links, Write>, csr: &Csr) -> Result<(), AllocError> {
+pub fn fill(v: &mut In<Links<'_>, Write>, csr: &Csr) -> Result<(), AllocError> {
     let ids = VVec::from_slice(v, csr.ids())?.share();
     let nodes = csr.ids().iter().map(|_| Node { edges: VSlice::empty() });
     let nodes = VVec::collect(v, nodes)?.share();
@@ -75,28 +78,28 @@ pub fn fill(v: &mut In<Links, Write>, csr: &Csr) -> Result<(), AllocError> {
 
 /// A graph, and the token that proves the thread is inside.
 #[derive(Debug)]
-pub struct Inside<'a, M: Mode> {
-    v: &'a In<Links, M>,
-    graph: &'a Graph,
+pub struct Inside<'a, 'v, M: Mode> {
+    v: &'a In<Links<'v>, M>,
+    graph: &'a Graph<'v>,
 }
 
-impl<'a, M: Mode> Inside<'a, M> {
+impl<'a, 'v, M: Mode> Inside<'a, 'v, M> {
     /// The graph in the VAS that the thread is in, if there is one.
     #[must_use]
-    pub fn new(v: &'a In<Links, M>) -> Option<Inside<'a, M>> {
+    pub fn new(v: &'a In<Links<'v>, M>) -> Option<Inside<'a, 'v, M>> {
         v.root().as_ref().map(|graph| Inside { v, graph })
     }
 
-    fn nodes(&self) -> &'a [Node] {
+    fn nodes(&self) -> &'a [Node<'v>] {
         self.graph.nodes.get(self.v)
     }
 
-    fn index(&self, node: VPtr<Node, Links>) -> usize {
+    fn index(&self, node: VPtr<Node<'v>, Links<'v>>) -> usize {
         self.graph.nodes.index_of(node).expect("edges lead to nodes of the graph")
     }
 }
 
-impl<M: Mode> Adjacency for Inside<'_, M> {
+impl<M: Mode> Adjacency for Inside<'_, '_, M> {
     fn ids(&self) -> &[u32] {
         self.graph.ids.get(self.v)
     }

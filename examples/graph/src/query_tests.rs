@@ -11,8 +11,8 @@ use crate::edges::EdgeList;
 use crate::pointers::{Inside, Links, fill};
 
 /// One space for all tests: a brand belongs to one space for as long as the process lives.
-static SPACE: LazyLock<Space<Links>> =
-    LazyLock::new(|| Space::in_memory(1 << 20, |_| Ok(None)).expect("plain memory"));
+static SPACE: LazyLock<Space<Links<'static>>> =
+    LazyLock::new(|| Space::<Links<'_>>::in_memory(1 << 20, |_| Ok(None)).expect("plain memory"));
 
 /// The graph in the simplest representation.
 #[derive(Default)]
@@ -91,6 +91,7 @@ fn compare(edges: &[(u32, u32)]) {
             assert_eq!(answer(query, &graph), expected, "pointers, {edges:?}");
             assert_eq!(answer(query, &csr), expected, "arrays, {edges:?}");
         }
+        Ok::<_, spacejmp::Error>(())
     });
     visited.unwrap();
 }

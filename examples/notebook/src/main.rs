@@ -37,8 +37,8 @@ fn run(args: &[&str]) -> Result<(), Box<dyn Error>> {
         ["add", words @ ..] if !words.is_empty() => {
             let number = open()?.write(|v| {
                 let (notes, at) = v.root_mut();
-                notes.add(at, words)
-            })??;
+                Ok::<_, spacejmp::Error>(notes.add(at, words)?)
+            })?;
             println!("note {number}");
         }
         ["list"] => show(|_, _| true)?,
@@ -46,13 +46,15 @@ fn run(args: &[&str]) -> Result<(), Box<dyn Error>> {
         ["find", text] => show(|v, note| note.text(v).contains(text))?,
         ["remove", number] => {
             let number = number.parse().map_err(|_| format!("{number} is not a number"))?;
-            let removed = open()?.write(|v| {
+            open()?.write(|v| {
                 let (notes, at) = v.root_mut();
-                notes.remove(at, number)
+                if notes.remove(at, number) {
+                    Ok(())
+                } else {
+                    // Nothing is written then.
+                    Err::<_, Box<dyn Error>>(format!("there is no note {number}").into())
+                }
             })?;
-            if !removed {
-                return Err(format!("there is no note {number}").into());
-            }
         }
         _ => return Err(USAGE.into()),
     }
@@ -60,13 +62,15 @@ fn run(args: &[&str]) -> Result<(), Box<dyn Error>> {
 }
 
 /// The notebook; an empty one the first time. A program that is killed has changed nothing.
-fn open() -> spacejmp::Result<Space<Notebook>> {
-    let options = Space::options().lifetime(Lifetime::Versioned);
+fn open() -> spacejmp::Result<Space<Notebook<'static>>> {
+    let options = Space::<Notebook<'_>>::options().lifetime(Lifetime::Versioned);
     options.open_or_create("notebook", |_| Ok(Notes::new()))
 }
 
 /// Prints the notes that match.
-fn show(wanted: impl Fn(&In<Notebook, Read>, &Note) -> bool) -> spacejmp::Result<()> {
+fn show(
+    wanted: impl for<'v> Fn(&In<Notebook<'v>, Read>, &Note<'v>) -> bool,
+) -> spacejmp::Result<()> {
     open()?.read(|v| {
         for note in v.root().all(v).iter().filter(|note| wanted(v, note)) {
             println!("{}", note.line(v));

@@ -7,36 +7,36 @@ use spacejmp::{AllocError, At, Mode, Storable, VString, VVec, Write};
 
 spacejmp::brand! {
     /// The address space of the notebook.
-    pub(crate) Notebook => Notes
+    pub(crate) Notebook<'v> => Notes<'v>
 }
 
 /// All notes: the root object.
 #[derive(Storable)]
-#[storable(vas = Notebook)]
-pub(crate) struct Notes {
+#[storable(vas = Notebook<'v>)]
+pub(crate) struct Notes<'v> {
     last_number: u64,
-    notes: VVec<Note, Notebook>,
+    notes: VVec<Note<'v>, Notebook<'v>>,
 }
 
 /// One note.
 #[derive(Storable)]
-#[storable(vas = Notebook)]
-pub(crate) struct Note {
+#[storable(vas = Notebook<'v>)]
+pub(crate) struct Note<'v> {
     number: u64,
-    text: VString<Notebook>,
+    text: VString<Notebook<'v>>,
     /// With their plus signs.
-    tags: VVec<VString<Notebook>, Notebook>,
+    tags: VVec<VString<Notebook<'v>>, Notebook<'v>>,
 }
 
-impl Notes {
-    pub(crate) fn new() -> Notes {
+impl<'v> Notes<'v> {
+    pub(crate) fn new() -> Notes<'v> {
         Notes { last_number: 0, notes: VVec::new() }
     }
 
     /// Adds a note and returns its number. Words that begin with a plus sign are tags.
     pub(crate) fn add(
         &mut self,
-        at: &At<Notebook, Write>,
+        at: &At<Notebook<'v>, Write>,
         words: &[&str],
     ) -> Result<u64, AllocError> {
         let (tags, text): (Vec<&str>, Vec<&str>) =
@@ -52,29 +52,29 @@ impl Notes {
     }
 
     /// Removes a note. Returns whether there was one.
-    pub(crate) fn remove(&mut self, at: &At<Notebook, Write>, number: u64) -> bool {
+    pub(crate) fn remove(&mut self, at: &At<Notebook<'v>, Write>, number: u64) -> bool {
         let found = self.all(at).iter().position(|note| note.number == number);
         // The note is dropped inside, which frees its memory.
         found.map(|place| self.notes.at_mut(at).remove(place)).is_some()
     }
 
     /// All notes, the oldest first.
-    pub(crate) fn all<'a, M: Mode>(&'a self, at: &'a At<Notebook, M>) -> &'a [Note] {
+    pub(crate) fn all<'a, M: Mode>(&'a self, at: &'a At<Notebook<'v>, M>) -> &'a [Note<'v>] {
         self.notes.at(at)
     }
 }
 
-impl Note {
-    pub(crate) fn text<'a, M: Mode>(&'a self, at: &'a At<Notebook, M>) -> &'a str {
+impl<'v> Note<'v> {
+    pub(crate) fn text<'a, M: Mode>(&'a self, at: &'a At<Notebook<'v>, M>) -> &'a str {
         self.text.at(at)
     }
 
-    pub(crate) fn has_tag<M: Mode>(&self, at: &At<Notebook, M>, tag: &str) -> bool {
+    pub(crate) fn has_tag<M: Mode>(&self, at: &At<Notebook<'v>, M>, tag: &str) -> bool {
         self.tags.at(at).iter().any(|own| own.at(at) == tag)
     }
 
     /// Number, text and tags.
-    pub(crate) fn line<M: Mode>(&self, at: &At<Notebook, M>) -> String {
+    pub(crate) fn line<M: Mode>(&self, at: &At<Notebook<'v>, M>) -> String {
         let tags = self.tags.at(at).iter().map(|tag| format!(" {}", tag.at(at)));
         format!("{}: {}{}", self.number, self.text(at), tags.collect::<String>())
     }
@@ -88,7 +88,7 @@ mod tests {
     /// A space over plain memory: no VM is needed.
     #[test]
     fn notes_are_added_found_by_tag_and_removed() {
-        let space = Space::<Notebook>::in_memory(1 << 20, |_| Ok(Notes::new())).unwrap();
+        let space = Space::<Notebook<'_>>::in_memory(1 << 20, |_| Ok(Notes::new())).unwrap();
         let seen = space.write(|v| {
             let (notes, at) = v.root_mut();
             notes.add(at, &["buy", "milk", "+home", "+today"])?;
@@ -99,9 +99,9 @@ mod tests {
             let today = notes.all(at).iter().filter(|note| note.has_tag(at, "+today"));
             let today: Vec<_> = today.map(|note| note.text(at).to_owned()).collect();
             let lines: Vec<_> = notes.all(at).iter().map(|note| note.line(at)).collect();
-            Ok::<_, AllocError>((today, lines))
+            Ok::<_, spacejmp::Error>((today, lines))
         });
-        let (today, lines) = seen.unwrap().unwrap();
+        let (today, lines) = seen.unwrap();
         assert_eq!(today, ["call Ada"]);
         assert_eq!(lines, ["2: call Ada +today", "3: sleep", "4:  +empty"]);
     }

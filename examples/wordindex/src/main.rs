@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use scan::Selection;
-use stored::Kept;
+use stored::{Kept, Lifetime};
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
@@ -40,6 +40,8 @@ Usage: wordindex [OPTIONS] PATH...
   PATH         a directory (with everything below it) or a file
   --vas NAME   keep the index in this address space (under `spacejmp run`), in the place
                of the one that is there; without a PATH answer from the one that is there
+  --lifetime L what a new address space is: persistent (default); versioned, where the old index
+               stays until the new one is there as a whole, whatever happens; volatile
   --threads N  threads that read (default: as many as there are processors)
   --all        files and directories whose name begins with a dot, too
   --time       say on standard error how long it took until the first query
@@ -63,6 +65,7 @@ rest is indexed) or the address space not be used, 2 wrong arguments.
 struct Options {
     roots: Vec<PathBuf>,
     vas: Option<String>,
+    lifetime: Lifetime,
     threads: usize,
     selection: Selection,
     time: bool,
@@ -102,7 +105,7 @@ fn run(options: &Options, start: Instant) -> Result<bool> {
     let kept = match vas {
         None => None,
         Some(name) if roots.is_empty() => Some(Kept::open(name)?),
-        Some(name) => Some(Kept::open_or_create(name)?),
+        Some(name) => Some(Kept::open_or_create(name, options.lifetime)?),
     };
     let (files, mut problems) = scan::find(roots, options.selection);
     let (index, unread) = build::build(&files, *threads);
@@ -167,6 +170,7 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<Options, String> {
     let mut options = Options {
         roots: Vec::new(),
         vas: None,
+        lifetime: Lifetime::Persistent,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         selection: Selection::Visible,
         time: false,
@@ -186,6 +190,15 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<Options, String> {
             Some("--vas") if !only_paths => {
                 let name = args.next().and_then(|name| name.into_string().ok());
                 options.vas = Some(name.ok_or("--vas needs a name")?);
+            }
+            Some("--lifetime") if !only_paths => {
+                let value = args.next().ok_or("--lifetime needs a value")?;
+                options.lifetime = match value.to_str() {
+                    Some("persistent") => Lifetime::Persistent,
+                    Some("versioned") => Lifetime::Versioned,
+                    Some("volatile") => Lifetime::Volatile,
+                    _ => return Err(format!("no such lifetime: {value:?}")),
+                };
             }
             Some("--all") if !only_paths => options.selection = Selection::All,
             Some("--time") if !only_paths => options.time = true,
@@ -218,6 +231,9 @@ mod tests {
         assert_eq!(options.selection, Selection::All);
         assert!(!options.time && options.vas.is_none());
         assert_eq!(parse_line("--vas books").unwrap().vas.as_deref(), Some("books"));
+        let of = |line| parse_line(line).unwrap().lifetime;
+        assert_eq!(of("a --vas books"), Lifetime::Persistent);
+        assert_eq!(of("a --vas books --lifetime versioned"), Lifetime::Versioned);
     }
 
     #[test]
@@ -226,5 +242,6 @@ mod tests {
         assert_eq!(parse_line("--thread 3 .").unwrap_err(), "unknown option --thread");
         assert!(parse_line(". --threads 0").unwrap_err().contains("bad number"));
         assert!(parse_line(". --threads").unwrap_err().contains("needs a number"));
+        assert!(parse_line(". --lifetime long").unwrap_err().contains("no such lifetime"));
     }
 }

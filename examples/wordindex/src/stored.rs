@@ -2,39 +2,41 @@
 
 use std::io;
 
-use spacejmp::{AllocError, At, Mode, Space, Storable, VHashMap, VString, VVec, Write};
+use spacejmp::{AllocError, At, Error, Mode, Space, Storable, VHashMap, VString, VVec, Write};
 
 use crate::Result;
 use crate::index::{Entry, Index, Lookup, Place, Totals};
 use crate::query;
 
+pub(crate) use spacejmp::Lifetime;
+
 spacejmp::brand! {
     /// The address space of an index, whatever its name.
-    pub(crate) Shelf => Stored
+    pub(crate) Shelf<'v> => Stored<'v>
 }
 
 /// The root object.
 #[derive(Default, Storable)]
-#[storable(vas = Shelf)]
-pub(crate) struct Stored {
+#[storable(vas = Shelf<'v>)]
+pub(crate) struct Stored<'v> {
     totals: Totals,
     /// The paths, in bytes that need not be UTF-8.
-    files: VVec<VVec<u8, Shelf>, Shelf>,
-    words: VHashMap<VString<Shelf>, Word, Shelf>,
+    files: VVec<VVec<u8, Shelf<'v>>, Shelf<'v>>,
+    words: VHashMap<VString<Shelf<'v>>, Word<'v>, Shelf<'v>>,
 }
 
 /// One word.
 #[derive(Storable)]
-#[storable(vas = Shelf)]
-struct Word {
+#[storable(vas = Shelf<'v>)]
+struct Word<'v> {
     count: u64,
-    files: VVec<u32, Shelf>,
-    places: VVec<Place, Shelf>,
+    files: VVec<u32, Shelf<'v>>,
+    places: VVec<Place, Shelf<'v>>,
 }
 
-impl Stored {
+impl<'v> Stored<'v> {
     /// A copy of an index.
-    fn new(at: &At<Shelf, Write>, index: &Index) -> Result<Stored, AllocError> {
+    fn new(at: &At<Shelf<'v>, Write>, index: &Index) -> Result<Stored<'v>, AllocError> {
         let paths =
             (0..index.files.len()).map(|file| VVec::from_slice(at, index.path(file as u32)));
         let words = index.words.iter().map(|(text, word)| {
@@ -51,12 +53,12 @@ impl Stored {
 }
 
 /// A stored index, and the witness that the thread is inside.
-struct Inside<'a, M> {
-    index: &'a Stored,
-    at: &'a At<Shelf, M>,
+struct Inside<'a, 'v, M> {
+    index: &'a Stored<'v>,
+    at: &'a At<Shelf<'v>, M>,
 }
 
-impl<M: Mode> Lookup for Inside<'_, M> {
+impl<M: Mode> Lookup for Inside<'_, '_, M> {
     fn totals(&self) -> Totals {
         self.index.totals
     }
@@ -76,17 +78,21 @@ impl<M: Mode> Lookup for Inside<'_, M> {
 }
 
 /// An address space that has an index, or will have one.
-pub(crate) struct Kept(Space<Shelf>);
+pub(crate) struct Kept(Space<Shelf<'static>>);
 
 impl Kept {
     /// The one of this name, as it is.
     pub(crate) fn open(name: &str) -> Result<Kept> {
-        Ok(Kept(Space::<Shelf>::open_read_only(name)?))
+        Ok(Kept(Space::<Shelf<'_>>::open_read_only(name)?))
     }
 
     /// The same, to put an index there; made if there is none.
-    pub(crate) fn open_or_create(name: &str) -> Result<Kept> {
-        Ok(Kept(Space::options().open_or_create(name, |_| Ok(Stored::default()))?))
+    pub(crate) fn open_or_create(name: &str, lifetime: Lifetime) -> Result<Kept> {
+        Ok(Kept(
+            Space::<Shelf<'_>>::options()
+                .lifetime(lifetime)
+                .open_or_create(name, |_| Ok(Stored::default()))?,
+        ))
     }
 
     /// Replaces the index that is there.
@@ -94,8 +100,8 @@ impl Kept {
         Ok(self.0.write(|v| {
             let (root, at) = v.root_mut();
             *root = Stored::new(at, index)?;
-            Ok::<_, AllocError>(())
-        })??)
+            Ok::<_, Error>(())
+        })?)
     }
 
     /// Answers one query; as [`query::answer`]. Each query is a visit: before the next one another

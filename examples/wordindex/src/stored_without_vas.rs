@@ -8,12 +8,20 @@ use crate::index::Index;
 /// There is none.
 pub(crate) enum Kept {}
 
+/// How long an address space would live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    Persistent,
+    Versioned,
+    Volatile,
+}
+
 impl Kept {
     pub(crate) fn open(_: &str) -> Result<Kept> {
         Err("this wordindex was built without `--vas`".into())
     }
 
-    pub(crate) fn open_or_create(name: &str) -> Result<Kept> {
+    pub(crate) fn open_or_create(name: &str, _: Lifetime) -> Result<Kept> {
         Kept::open(name)
     }
 

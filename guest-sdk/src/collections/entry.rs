@@ -24,8 +24,8 @@ use crate::token::{At, Write};
 ///     for (key, amount) in [(1, 10), (2, 20), (1, 30)] {
 ///         *sums.entry(key).or_insert(0)? += amount;
 ///     }
-///     Ok::<_, spacejmp::AllocError>(sums.get(&1).copied())
-/// })??;
+///     Ok::<_, spacejmp::Error>(sums.get(&1).copied())
+/// })?;
 /// assert_eq!(sum, Some(40));
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```

@@ -46,8 +46,8 @@ pub(crate) type Table<K, T, V> = HashTable<(K, T), VAlloc<V>>;
 ///     for word in "the map and the territory".split(' ') {
 ///         *counts.get_or_insert_with(word, || Ok((VString::new(at, word)?, 0)))? += 1;
 ///     }
-///     Ok::<_, spacejmp::AllocError>(())
-/// })??;
+///     Ok::<_, spacejmp::Error>(())
+/// })?;
 /// words.read(|v| {
 ///     let counts = v.root().at(v);
 ///     assert_eq!((counts.len(), counts["the"], counts.get("Borges")), (4, 2, None));

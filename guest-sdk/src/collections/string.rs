@@ -22,8 +22,9 @@ use crate::token::{At, Mode, Write};
 /// let space = Space::<Greeting>::in_memory(1 << 20, |at| VString::new(at, "hello"))?;
 /// space.write(|v| {
 ///     let (root, at) = v.root_mut();
-///     root.at_mut(at).push_str(", world")
-/// })??;
+///     root.at_mut(at).push_str(", world")?;
+///     Ok::<_, spacejmp::Error>(())
+/// })?;
 /// assert_eq!(space.read(|v| v.root().at(v).len())?, 12);
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```

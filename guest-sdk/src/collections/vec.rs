@@ -39,8 +39,9 @@ use crate::token::{At, Mode, Write};
 ///     let (root, at) = v.root_mut();
 ///     let mut primes = root.at_mut(at);
 ///     primes.push(11)?;
-///     primes.insert(3, 7)
-/// })??;
+///     primes.insert(3, 7)?;
+///     Ok::<_, spacejmp::Error>(())
+/// })?;
 /// assert_eq!(space.read(|v| v.root().at(v).iter().sum::<u32>())?, 28);
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```

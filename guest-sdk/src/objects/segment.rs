@@ -42,6 +42,8 @@ pub struct SegmentInfo {
     pub mode: u32,
     /// How long its content lives; `None` for one that this version does not know.
     pub lifetime: Option<Lifetime>,
+    /// When a commit to it survives a power cut; `None` if it is not versioned.
+    pub durability: Option<Durability>,
     /// Which pages map it; `None` as above.
     pub pages: Option<PagePolicy>,
     /// Whether a thread that enters a VAS that has it acquires its lock.
@@ -67,6 +69,7 @@ impl SegmentInfo {
             stored: stat.stored_bytes,
             mode: stat.mode,
             lifetime: Lifetime::from_raw(stat.lifetime.into()),
+            durability: Durability::from_raw(stat.durability.into()),
             pages: PagePolicy::from_raw(stat.pages.into()),
             lockable: stat.lockable != 0,
             dirty: stat.dirty != 0,
@@ -102,7 +105,8 @@ impl SegmentOptions {
         self
     }
 
-    /// When the commits of a versioned segment survive a power cut; every 100 ms if this is not called.
+    /// When a commit survives a power cut, of a versioned segment; others have none (`EINVAL`). Without it
+    /// a tenth of a second later.
     pub fn durability(mut self, durability: Durability) -> SegmentOptions {
         self.params.durability = durability.raw();
         self

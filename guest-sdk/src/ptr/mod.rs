@@ -41,8 +41,8 @@ pub use slice::VSlice;
 ///     let first = VPtr::new(v, Node { value: 1, next: Some(last) })?;
 ///     last.get_mut(v).next = Some(first);
 ///     let around = [first, last].map(|node| node.get(v).next);
-///     Ok::<u32, spacejmp::AllocError>(around.iter().flatten().map(|node| node.get(v).value).sum())
-/// })??;
+///     Ok::<u32, spacejmp::Error>(around.iter().flatten().map(|node| node.get(v).value).sum())
+/// })?;
 /// assert_eq!(sum, 3);
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```

@@ -36,8 +36,8 @@ use crate::token::{In, Mode, Write};
 ///         town.roads = roads.part(part);
 ///     }
 ///     *v.root_mut().0 = towns;
-///     Ok::<_, spacejmp::AllocError>(())
-/// })??;
+///     Ok::<_, spacejmp::Error>(())
+/// })?;
 /// let second_of_first = space.read(|v| {
 ///     let towns = *v.root();
 ///     towns.index_of(towns.get(v)[0].roads.get(v)[1])
@@ -180,7 +180,7 @@ unsafe impl<T: Storable<V>, V: Brand> Storable<V> for VSlice<T, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AllocError, Space, VVec};
+    use crate::{Error, Space, VVec};
 
     crate::brand! { Row => (VSlice<u32, Row>, VSlice<(), Row>) }
 
@@ -207,9 +207,9 @@ mod tests {
             let units = VVec::collect(v, [(); 3])?.share();
             assert_eq!((units.get(v).len(), units.index_of(units.ptr(2))), (3, Some(0)));
             *v.root_mut().0 = (row, units);
-            Ok::<_, AllocError>(())
+            Ok::<_, Error>(())
         });
-        checked.unwrap().unwrap();
+        checked.unwrap();
         assert_eq!(space.read(|v| v.root().0.get(v)[5]).unwrap(), 50);
     }
 

@@ -1,9 +1,14 @@
 //! Watching the `init` of a space that is being made: it is given a witness, so it can make pointers,
 //! and can leave them anywhere before it fails.
 
-use crate::brand::Claim;
+use std::ptr::NonNull;
+
+use crate::alloc::AllocError;
+use crate::boxed;
+use crate::brand::{Brand, Claim, During, Handles, RootDuring};
 use crate::space_heap::SpaceHeap;
 use crate::thread_state;
+use crate::token::{At, Write};
 
 /// Spends the brand unless what was allocated meanwhile is freed.
 struct Watch<'a> {
@@ -32,11 +37,28 @@ impl Drop for Watch<'_> {
     }
 }
 
+/// A root object, as `init` makes it, inside.
+pub(super) fn root<V: Brand>(
+    _inside: &At<During<'static, V>, Write>,
+    init: impl for<'v> FnOnce(&'v At<During<'v, V>, Write>) -> Result<RootDuring<'v, V>, AllocError>,
+) -> Result<NonNull<()>, AllocError> {
+    // SAFETY: the thread is inside until this returns, as the other witness proves, which differs in the
+    // lifetime only.
+    let at = unsafe { At::new() };
+    let value = init(&at)?;
+    boxed::allocate_root(&at, value).map(NonNull::cast)
+}
+
 /// Calls `init`, inside. If it fails or panics and leaves memory behind, the brand is spent: that
-/// memory will be handed out again, by this process or another, and old pointers would reach it.
-pub(super) fn watched<T, E>(claim: &Claim, init: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    let mut watch = Watch { claim, before: blocks(), is_done: false };
+/// memory will be handed out again, by this process or another, and old pointers would reach it. Unless
+/// there are none, since they end with the visit.
+pub(super) fn watched<V: Brand, T, E>(
+    claim: &Claim,
+    init: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    let before = if V::Handles::ARE_KEPT { blocks() } else { 0 };
+    let mut watch = Watch { claim, before, is_done: !V::Handles::ARE_KEPT };
     let result = init();
-    watch.is_done = result.is_ok();
+    watch.is_done |= result.is_ok();
     result
 }

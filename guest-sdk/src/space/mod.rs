@@ -2,6 +2,7 @@
 //!
 //! - `switch`: from one location to another; [`visit`]: one visit, from going in to leaving
 //! - [`options`], [`vm`]: spaces in a VM, made and opened; [`plain`]: spaces without one
+//! - [`versions`]: what versioned spaces have beyond that
 
 mod init;
 mod options;
@@ -10,6 +11,7 @@ mod segment_heap;
 mod switch;
 #[cfg(test)]
 mod tests;
+mod versions;
 mod visit;
 mod vm;
 
@@ -21,8 +23,7 @@ use std::time::{Duration, Instant};
 use abi::Errno;
 
 use crate::alloc::AllocError;
-use crate::boxed;
-use crate::brand::{self, Bound, Brand, Claim, Conflict, Invariant};
+use crate::brand::{self, Bound, Brand, Claim, Conflict, During, Invariant, RootDuring};
 use crate::error::{Error, ObjectKind, Result};
 use crate::location::Location;
 use crate::location::wait::{LockMode, Wait};
@@ -30,9 +31,8 @@ use crate::objects::vas::Vas;
 use crate::space_heap::SpaceHeap;
 use crate::thread_state::{self, Scope};
 use crate::token::{At, In, Mode, Read, Write};
-use crate::undone;
 use plain::Plain;
-use visit::{OnOwnerDeath, Refused, Target, access, visit};
+use visit::{Ending, OnOwnerDeath, Refused, Target, access, visit};
 use vm::VmSpace;
 
 pub use options::SpaceOptions;
@@ -55,14 +55,14 @@ pub use options::SpaceOptions;
 /// the closure returns, are left to the closure.
 ///
 /// A space of lifetime [`Versioned`](crate::sys::Lifetime::Versioned) is never inconsistent: a visit
-/// to write is a version when it has ended, and durable, or nothing of it has happened. Readers then
-/// wait for nobody and see the newest version of the moment when they went inside. After a visit that
-/// panicked or could not be stored ([`Error::NotCommitted`]), this process does not go inside again
-/// ([`Error::Undone`]); others go on.
+/// to write is a version when it has ended with `Ok`, and nothing of it has happened otherwise. Readers then
+/// wait for nobody and see the newest version of the moment when they went inside. Its brand has a
+/// lifetime ([`brand!`](crate::brand!)), so that no pointer outlives the change that made it.
 pub struct Space<V: Brand> {
     name: String,
     backend: Backend,
-    root: NonNull<V::Root>,
+    /// A `RootDuring<'_, V>`.
+    root: NonNull<()>,
     _brand: Invariant<V>,
 }
 
@@ -87,7 +87,10 @@ impl<V: Brand> Space<V> {
     /// spacejmp::brand! { Scores => [u32; 4] }
     ///
     /// let space = Space::<Scores>::in_memory(1 << 20, |_| Ok([0; 4]))?;
-    /// space.write(|v| v.root_mut().0[2] = 7)?;
+    /// space.write(|v| {
+    ///     v.root_mut().0[2] = 7;
+    ///     Ok::<_, spacejmp::Error>(())
+    /// })?;
     /// assert_eq!(space.read(|v| v.root()[2])?, 7);
     /// # Ok::<_, spacejmp::Error>(())
     /// ```
@@ -98,7 +101,7 @@ impl<V: Brand> Space<V> {
     /// root object.
     pub fn in_memory(
         limit: usize,
-        init: impl FnOnce(&At<V, Write>) -> Result<V::Root, AllocError>,
+        init: impl for<'v> FnOnce(&'v At<During<'v, V>, Write>) -> Result<RootDuring<'v, V>, AllocError>,
     ) -> Result<Space<V>> {
         check_home("memory")?;
         let plain = Box::new(Plain::new(limit));
@@ -108,9 +111,12 @@ impl<V: Brand> Space<V> {
         let target = backend.target(LockMode::Exclusive)?;
         // SAFETY: the thread is at home; the backend outlives the visit.
         let root = unsafe {
-            visit::<V, Write, _>(target, Wait::Forever, OnOwnerDeath::Refuse, |at| {
-                init::watched(&claim, || boxed::allocate_root(&at, init(&at)?))
-            })
+            visit::<During<'static, V>, Write, _>(
+                target,
+                Wait::Forever,
+                OnOwnerDeath::Refuse,
+                |at| by_result(init::watched::<V, _, _>(&claim, || init::root::<V>(&at, init))),
+            )
         };
         let root = root.map_err(|refused| refusal(&name, None, refused))??;
         claim.keep();
@@ -160,24 +166,24 @@ impl<V: Brand> Space<V> {
     /// the heap too: no method of theirs may be called that relies on more than what the caller
     /// knows to be intact. When it returns, everything must be valid again. A safe way is to copy
     /// the last good state from elsewhere and delete the VAS.
-    pub unsafe fn recover<R>(&self, repair: impl FnOnce(&mut In<V, Write>) -> R) -> Result<R> {
+    pub unsafe fn recover<R>(
+        &self,
+        repair: impl for<'v> FnOnce(&mut In<During<'v, V>, Write>) -> R,
+    ) -> Result<R> {
         check_home(&self.name)?;
-        let repaired = |v: &mut In<V, Write>| {
-            let result = repair(v);
-            match &self.backend {
+        let declare = |result| {
+            let declared = match &self.backend {
                 Backend::Plain(plain) => {
                     plain.lock.set_inconsistent(false);
-                    Ok(result)
+                    Ok(())
                 }
-                Backend::Vm(vm) => {
-                    undone::forget(vm.segment.id());
-                    // SAFETY: `repair` has made it valid, as the caller promises.
-                    unsafe { vm.segment.recover() }.map(|()| result)
-                }
-            }
+                // SAFETY: `repair` has made it valid, as the caller promises.
+                Backend::Vm(vm) => unsafe { vm.segment.recover() },
+            };
+            (declared.map(|()| result), Ending::Keep)
         };
         // SAFETY: the thread is at home; that the content may be broken is the caller's burden.
-        unsafe { self.go_in(Wait::Forever, None, OnOwnerDeath::Accept, repaired) }?
+        unsafe { self.go_in(Wait::Forever, None, OnOwnerDeath::Accept, repair, declare) }?
     }
 
     /// The space's name: its VAS's.
@@ -186,39 +192,80 @@ impl<V: Brand> Space<V> {
         &self.name
     }
 
-    /// Goes inside to read, together with other readers; waits for writers.
+    /// Goes inside to read, together with other readers. Waits for writers; in a versioned space for
+    /// nobody, and sees the newest version of this moment until it leaves.
+    ///
+    /// ```
+    /// # use spacejmp::{Error, Space};
+    /// # spacejmp::brand! { Counters<'v> => [u64; 8] }
+    /// # let space = Space::<Counters>::in_memory(1 << 20, |_| Ok([0; 8]))?;
+    /// let sum: u64 = space.read(|v| v.root().iter().sum())?;
+    /// # assert_eq!(sum, 0);
+    /// # Ok::<_, Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::AlreadyInside`]; [`Error::Inconsistent`]; [`Error::Changed`];
     /// [`Error::SameAddresses`]; [`Error::NotLockable`]; [`Error::Call`] with the errors of
     /// [`vas_attach`](crate::sys::vas_attach) and [`vas_switch`](crate::sys::vas_switch). The
     /// closure has not been called then.
-    pub fn read<R>(&self, f: impl FnOnce(&mut In<V, Read>) -> R) -> Result<R> {
-        self.when_home(Wait::Forever, None, f)
+    pub fn read<R>(&self, f: impl for<'v> FnOnce(&mut In<During<'v, V>, Read>) -> R) -> Result<R> {
+        self.when_home(Wait::Forever, None, f, |result| (result, Ending::Keep))
     }
 
-    /// Goes inside to write, alone; waits for all others to leave.
+    /// Goes inside to write, alone; waits for all others to leave, in a versioned space for writers.
+    ///
+    /// What the closure has changed in a versioned space is a new version, as a whole, if it
+    /// returns `Ok`, and never was if it returns `Err` or panics. A space that is not versioned cannot
+    /// take anything back: whatever the closure returns, its changes stay, so it has to leave the
+    /// content valid; after a panic the space is inconsistent.
+    ///
+    /// ```
+    /// use spacejmp::{Error, Space};
+    ///
+    /// spacejmp::brand! { Counters<'v> => [u64; 8] }
+    ///
+    /// let space = Space::<Counters>::in_memory(1 << 20, |_| Ok([0; 8]))?;
+    /// let before = space.write(|v| {
+    ///     let (counters, _) = v.root_mut();
+    ///     counters[3] += 1;
+    ///     Ok::<_, Error>(counters[3] - 1)
+    /// })?;
+    /// assert_eq!(before, 0);
+    /// # Ok::<_, Error>(())
+    /// ```
     ///
     /// # Errors
-    /// As [`read`](Space::read).
-    pub fn write<R>(&self, f: impl FnOnce(&mut In<V, Write>) -> R) -> Result<R> {
-        self.when_home(Wait::Forever, None, f)
+    /// The closure's own; and, made from an [`Error`], those of [`read`](Space::read), and
+    /// [`Error::NotCommitted`] if the closure returned `Ok` and the change cannot be stored: it never was,
+    /// then.
+    pub fn write<R, E: From<Error>>(
+        &self,
+        f: impl for<'v> FnOnce(&mut In<During<'v, V>, Write>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        self.when_home(Wait::Forever, None, f, by_result)?
     }
 
     /// As [`read`](Space::read), but does not wait.
     ///
     /// # Errors
     /// As [`read`](Space::read), and [`Error::Locked`] if a thread is inside to write.
-    pub fn try_read<R>(&self, f: impl FnOnce(&mut In<V, Read>) -> R) -> Result<R> {
-        self.when_home(Wait::Never, Some(Duration::ZERO), f)
+    pub fn try_read<R>(
+        &self,
+        f: impl for<'v> FnOnce(&mut In<During<'v, V>, Read>) -> R,
+    ) -> Result<R> {
+        self.when_home(Wait::Never, Some(Duration::ZERO), f, |result| (result, Ending::Keep))
     }
 
     /// As [`write`](Space::write), but does not wait.
     ///
     /// # Errors
-    /// As [`read`](Space::read), and [`Error::Locked`] if another thread is inside.
-    pub fn try_write<R>(&self, f: impl FnOnce(&mut In<V, Write>) -> R) -> Result<R> {
-        self.when_home(Wait::Never, Some(Duration::ZERO), f)
+    /// As [`write`](Space::write), and [`Error::Locked`] if another thread is inside.
+    pub fn try_write<R, E: From<Error>>(
+        &self,
+        f: impl for<'v> FnOnce(&mut In<During<'v, V>, Write>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        self.when_home(Wait::Never, Some(Duration::ZERO), f, by_result)?
     }
 
     /// As [`read`](Space::read), but waits no longer than `limit`.
@@ -228,66 +275,85 @@ impl<V: Brand> Space<V> {
     pub fn read_timeout<R>(
         &self,
         limit: Duration,
-        f: impl FnOnce(&mut In<V, Read>) -> R,
+        f: impl for<'v> FnOnce(&mut In<During<'v, V>, Read>) -> R,
     ) -> Result<R> {
-        self.when_home(until(limit), Some(limit), f)
+        self.when_home(until(limit), Some(limit), f, |result| (result, Ending::Keep))
     }
 
     /// As [`write`](Space::write), but waits no longer than `limit`.
     ///
     /// # Errors
-    /// As [`read`](Space::read), and [`Error::Locked`] when the time is over.
-    pub fn write_timeout<R>(
+    /// As [`write`](Space::write), and [`Error::Locked`] when the time is over.
+    pub fn write_timeout<R, E: From<Error>>(
         &self,
         limit: Duration,
-        f: impl FnOnce(&mut In<V, Write>) -> R,
-    ) -> Result<R> {
-        self.when_home(until(limit), Some(limit), f)
+        f: impl for<'v> FnOnce(&mut In<During<'v, V>, Write>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        self.when_home(until(limit), Some(limit), f, by_result)?
     }
 
-    fn when_home<M: Mode, R>(
+    fn when_home<M: Mode, R, T>(
         &self,
         wait: Wait,
         limit: Option<Duration>,
-        f: impl FnOnce(&mut In<V, M>) -> R,
-    ) -> Result<R> {
+        f: impl for<'v> FnOnce(&mut In<During<'v, V>, M>) -> R,
+        end: impl FnOnce(R) -> (T, Ending),
+    ) -> Result<T> {
         check_home(&self.name)?;
         // SAFETY: the thread is at home and has no token.
-        unsafe { self.go_in(wait, limit, OnOwnerDeath::Refuse, f) }
+        unsafe { self.go_in(wait, limit, OnOwnerDeath::Refuse, f, end) }
     }
 
-    /// Visits the space from wherever the thread is.
+    /// Visits the space from wherever the thread is; `end`, called inside, says what becomes of the changes.
     ///
     /// # Safety
     /// Whatever token the thread has is borrowed mutably until this returns.
-    unsafe fn go_in<M: Mode, R>(
+    unsafe fn go_in<M: Mode, R, T>(
         &self,
         wait: Wait,
         limit: Option<Duration>,
         on_death: OnOwnerDeath,
-        f: impl FnOnce(&mut In<V, M>) -> R,
-    ) -> Result<R> {
+        f: impl for<'v> FnOnce(&mut In<During<'v, V>, M>) -> R,
+        end: impl FnOnce(R) -> (T, Ending),
+    ) -> Result<T> {
         // What is allocated on the way, and the error, belong to the process.
         let _paused = thread_state::with_scope(Scope::Outside);
         let target = self.backend.target(access::<M>())?;
-        let inside = |at| {
+        // An inner change that is thrown away would take along what the outer one has changed, and holds.
+        if M::WRITABLE && target.is_versioned && target.sid.is_some_and(thread_state::is_writing) {
+            return Err(already_inside(&self.name));
+        }
+        let inside = |at: At<During<'static, V>, M>| {
             if M::WRITABLE {
                 // SAFETY: the thread is inside, writable.
-                unsafe { self.backend.check_heap(&self.name) }?;
+                let checked = unsafe { self.backend.check_heap(&self.name) };
+                if let Err(error) = checked {
+                    return (Err(error), Ending::ThrowAway);
+                }
             }
             // SAFETY: the root is what the space was opened or made with.
-            let mut token = unsafe { In::new(at, self.root) };
-            Ok(f(&mut token))
+            let mut token = unsafe { In::new(at, self.root.cast()) };
+            let (result, ending) = end(f(&mut token));
+            (Ok(result), ending)
         };
-        // SAFETY: the caller's promise; the space outlives the visit.
+        // SAFETY: the caller's promise; the space outlives the visit. The closure is called for every
+        // lifetime, so that handles stay in it if they end with the visit, which those of versioned
+        // spaces do (`options::open`).
         unsafe { visit(target, wait, on_death, inside) }
             .map_err(|refused| refusal(&self.name, limit, refused))?
     }
 }
 
+/// What was changed stays if the closure says `Ok`.
+fn by_result<R, E>(result: Result<R, E>) -> (Result<R, E>, Ending) {
+    let ending = Ending::of(&result);
+    (result, ending)
+}
+
 /// From inside one space into another one. The token is borrowed until the thread is back, so no
 /// reference into the first space can be used meanwhile. Locks that both need stay held; the others
-/// are released meanwhile, so that what is read again afterwards may have changed.
+/// are released meanwhile, so that what is read again afterwards may have changed. What was
+/// changed in a versioned space before is a version by then.
 ///
 /// If the thread cannot go back, because a program died holding the first space's lock meanwhile,
 /// the process ends with a message: otherwise there would be a token for memory that must not be
@@ -300,23 +366,25 @@ impl<V: Brand, M: Mode> In<V, M> {
     pub fn read<W: Brand, R>(
         &mut self,
         space: &Space<W>,
-        f: impl FnOnce(&mut In<W, Read>) -> R,
+        f: impl for<'w> FnOnce(&mut In<During<'w, W>, Read>) -> R,
     ) -> Result<R> {
+        let end = |result| (result, Ending::Keep);
         // SAFETY: this token is borrowed mutably, and it is the thread's innermost one.
-        unsafe { space.go_in(Wait::Forever, None, OnOwnerDeath::Refuse, f) }
+        unsafe { space.go_in(Wait::Forever, None, OnOwnerDeath::Refuse, f, end) }
     }
 
     /// Goes to `space` to write.
     ///
     /// # Errors
-    /// As [`Space::read`]; the thread is inside the first space again.
-    pub fn write<W: Brand, R>(
+    /// As [`Space::write`]; the thread is inside the first space again. [`Error::AlreadyInside`] if it is
+    /// inside this space to write and the space is versioned: one change is all or nothing.
+    pub fn write<W: Brand, R, E: From<Error>>(
         &mut self,
         space: &Space<W>,
-        f: impl FnOnce(&mut In<W, Write>) -> R,
-    ) -> Result<R> {
+        f: impl for<'w> FnOnce(&mut In<During<'w, W>, Write>) -> Result<R, E>,
+    ) -> Result<R, E> {
         // SAFETY: as for `read`.
-        unsafe { space.go_in(Wait::Forever, None, OnOwnerDeath::Refuse, f) }
+        unsafe { space.go_in(Wait::Forever, None, OnOwnerDeath::Refuse, f, by_result) }?
     }
 }
 
@@ -361,27 +429,30 @@ fn check_home(space: &str) -> Result<()> {
     let here = thread_state::current();
     match here.brand {
         None => Ok(()),
-        Some(_) => {
-            let _paused = thread_state::with_scope(Scope::Outside);
-            Err(Error::AlreadyInside { space: space.to_owned(), inside: here.name })
-        }
+        Some(_) => Err(already_inside(space)),
     }
 }
 
+fn already_inside(space: &str) -> Error {
+    let _paused = thread_state::with_scope(Scope::Outside);
+    Error::AlreadyInside { space: space.to_owned(), inside: thread_state::current().name }
+}
+
 fn claim<V: Brand>(vid: u64, sid: u64, name: &str) -> Result<Claim> {
-    let (brand, space) = (V::NAME, name.to_owned());
-    brand::claim::<V>(Bound { vid, sid, name: space.clone() }).map_err(|conflict| match conflict {
-        Conflict::Taken(of) => Error::BrandTaken { brand, space, taken_by: of.name },
-        Conflict::Replaced => Error::Replaced { brand, space },
-        Conflict::Spent => Error::BrandSpent { brand, space },
-    })
+    let (brand, space) = (During::<'static, V>::NAME, name.to_owned());
+    brand::claim::<During<'static, V>>(Bound { vid, sid, name: space.clone() }).map_err(
+        |conflict| match conflict {
+            Conflict::Taken(of) => Error::BrandTaken { brand, space, taken_by: of.name },
+            Conflict::Replaced => Error::Replaced { brand, space },
+            Conflict::Spent => Error::BrandSpent { brand, space },
+        },
+    )
 }
 
 fn refusal(name: &str, limit: Option<Duration>, refused: Refused) -> Error {
     let space = name.to_owned();
     match (refused, limit) {
         (Refused::OwnerDead, _) => Error::Inconsistent { space },
-        (Refused::Undone, _) => Error::Undone { space },
         (Refused::NotCommitted(errno), _) => Error::NotCommitted { space, errno },
         (Refused::Switch(Errno::ESTALE), _) => Error::Changed { space },
         (Refused::Switch(Errno::EDEADLK), _) => Error::SameAddresses { space },
@@ -407,6 +478,6 @@ impl<V: Brand> Space<V> {
 
 impl<V: Brand> fmt::Debug for Space<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Space<{}>({})", V::NAME, self.name)
+        write!(f, "Space<{}>({})", During::<'static, V>::NAME, self.name)
     }
 }

@@ -7,10 +7,9 @@ use abi::Errno;
 
 use super::visit::{OnOwnerDeath, visit};
 use super::vm::VmSpace;
-use super::{Backend, Space, check_home, claim, init, refusal};
+use super::{Backend, Space, by_result, check_home, claim, init, refusal};
 use crate::alloc::AllocError;
-use crate::boxed;
-use crate::brand::{Brand, Claim, Invariant};
+use crate::brand::{Brand, Claim, During, Handles, Invariant, RootDuring};
 use crate::error::{Error, ObjectKind, Result};
 use crate::layout::TypeLayout;
 use crate::location::wait::{LockMode, Wait};
@@ -62,14 +61,17 @@ impl<V: Brand> SpaceOptions<V> {
         self
     }
 
-    /// How long its content lives. Without it: until deleted.
+    /// How long its content lives. Without it: until deleted. Of a versioned space the brand must
+    /// have a lifetime ([`Error::KeptHandles`]).
     pub fn lifetime(mut self, lifetime: Lifetime) -> SpaceOptions<V> {
         self.segment.params.lifetime = lifetime as u8;
         self
     }
 
-    /// When the commits of a versioned space survive a power cut; every 100 ms if this is not called.
-    pub fn durability(mut self, durability: Durability) -> SpaceOptions<V> {
+    /// When a change of a versioned space survives a power cut; others have none (`EINVAL`). Without it
+    /// a tenth of a second after the visit, and when the program ends or calls [`Space::sync`]. A killed program
+    /// loses nothing that it has committed, whichever.
+    pub fn durability(mut self, durability: Durability) -> Self {
         self.segment.params.durability = durability.raw();
         self
     }
@@ -92,7 +94,7 @@ impl<V: Brand> SpaceOptions<V> {
     pub fn create(
         &self,
         name: &str,
-        init: impl FnOnce(&At<V, Write>) -> Result<V::Root, AllocError>,
+        init: impl for<'v> FnOnce(&'v At<During<'v, V>, Write>) -> Result<RootDuring<'v, V>, AllocError>,
     ) -> Result<Space<V>> {
         check_home(name)?;
         let vas = Vas::options().mode(self.segment.params.mode).create(name)?;
@@ -111,10 +113,13 @@ impl<V: Brand> SpaceOptions<V> {
     /// ```no_run
     /// use spacejmp::Space;
     ///
-    /// spacejmp::brand! { Hits => [u64; 16] }
+    /// spacejmp::brand! { Hits<'v> => [u64; 16] }
     ///
     /// let space = Space::<Hits>::options().open_or_create("hits", |_| Ok([0; 16]))?;
-    /// space.write(|v| v.root_mut().0[3] += 1)?;
+    /// space.write(|v| {
+    ///     v.root_mut().0[3] += 1;
+    ///     Ok::<_, spacejmp::Error>(())
+    /// })?;
     /// # Ok::<_, spacejmp::Error>(())
     /// ```
     ///
@@ -123,7 +128,7 @@ impl<V: Brand> SpaceOptions<V> {
     pub fn open_or_create(
         &self,
         name: &str,
-        init: impl FnOnce(&At<V, Write>) -> Result<V::Root, AllocError>,
+        init: impl for<'v> FnOnce(&'v At<During<'v, V>, Write>) -> Result<RootDuring<'v, V>, AllocError>,
     ) -> Result<Space<V>> {
         check_home(name)?;
         let is_volatile = self.segment.params.lifetime == Lifetime::Volatile as u8;
@@ -156,18 +161,22 @@ impl<V: Brand> SpaceOptions<V> {
         &self,
         vas: Vas,
         existing: Existing,
-        init: impl FnOnce(&At<V, Write>) -> Result<V::Root, AllocError>,
+        init: impl for<'v> FnOnce(&'v At<During<'v, V>, Write>) -> Result<RootDuring<'v, V>, AllocError>,
     ) -> Result<Space<V>> {
         let name = vas.name().to_owned();
         let vm = VmSpace::new(vas, true)?;
+        check_handles::<V>(&vm)?;
         let claim = claim::<V>(vm.vas.id().raw(), vm.segment.id().raw(), &name)?;
         let target = vm.target(LockMode::Exclusive)?;
         // A program that died before there was a root has left nothing that matters.
         // SAFETY: the thread is at home, and `vm` outlives the visit.
         let made = unsafe {
-            visit::<V, Write, _>(target, Wait::Forever, OnOwnerDeath::Accept, |at| {
-                make(&vm, &at, &claim, init)
-            })
+            visit::<During<'static, V>, Write, _>(
+                target,
+                Wait::Forever,
+                OnOwnerDeath::Accept,
+                |at| by_result(make::<V>(&vm, &at, &claim, init)),
+            )
         };
         match made.map_err(|refused| refusal(&name, None, refused))?? {
             Some(root) => {
@@ -190,24 +199,27 @@ enum Existing {
 /// Inside: a heap and a root object; `None` if there is one already.
 fn make<V: Brand>(
     vm: &VmSpace,
-    at: &At<V, Write>,
+    at: &At<During<'static, V>, Write>,
     claim: &Claim,
-    init: impl FnOnce(&At<V, Write>) -> Result<V::Root, AllocError>,
-) -> Result<Option<NonNull<V::Root>>> {
+    init: impl for<'v> FnOnce(&'v At<During<'v, V>, Write>) -> Result<RootDuring<'v, V>, AllocError>,
+) -> Result<Option<NonNull<()>>> {
     if claim.is_spent() {
-        return Err(Error::BrandSpent { brand: V::NAME, space: vm.vas.name().to_owned() });
+        return Err(Error::BrandSpent {
+            brand: During::<V>::NAME,
+            space: vm.vas.name().to_owned(),
+        });
     }
     if vm.segment.root()?.address != 0 {
         return Ok(None);
     }
-    let layout = TypeLayout::of::<V::Root, V>();
+    let layout = TypeLayout::of_root::<During<'static, V>>();
     let stat = vm.segment.stat()?;
     // SAFETY: the witness proves that the thread is inside; without a root no program uses anything
     // there.
     let formatted = unsafe { vm.heap.format(stat.size, layout.text()) };
-    formatted.ok_or_else(|| AllocError::new::<V>(layout.text().len()))?;
-    init::watched(claim, || {
-        let root = boxed::allocate_root(at, init(at)?)?;
+    formatted.ok_or_else(|| AllocError::new::<During<'static, V>>(layout.text().len()))?;
+    init::watched::<V, _, Error>(claim, || {
+        let root = init::root::<V>(at, init)?;
         if stat.inconsistent {
             // SAFETY: the heap is fresh, and the root object is valid.
             unsafe { vm.segment.recover() }?;
@@ -221,20 +233,30 @@ fn make<V: Brand>(
     })
 }
 
+/// Whether handles live no longer than what they point to is sure to stay.
+fn check_handles<V: Brand>(vm: &VmSpace) -> Result<()> {
+    if vm.is_versioned && V::Handles::ARE_KEPT {
+        let (brand, space) = (During::<'static, V>::NAME, vm.vas.name().to_owned());
+        return Err(Error::KeptHandles { brand, space });
+    }
+    Ok(())
+}
+
 /// The space of `vm`, if its root object is a `V::Root`.
 pub(super) fn open<V: Brand>(vm: VmSpace) -> Result<Space<V>> {
+    check_handles::<V>(&vm)?;
     let name = vm.vas.name().to_owned();
     let root = vm.segment.root()?;
     if root.address == 0 {
         return Err(Error::NoRoot { space: name });
     }
-    let layout = TypeLayout::of::<V::Root, V>();
+    let layout = TypeLayout::of_root::<During<'static, V>>();
     if root.fingerprint != layout.fingerprint().0 {
         return Err(wrong_root::<V>(&vm, &layout)?);
     }
-    let inside = vm.holds(root.address, size_of::<V::Root>() as u64)?
-        && root.address.is_multiple_of(align_of::<V::Root>() as u64);
-    let pointer = std::ptr::with_exposed_provenance_mut(root.address as usize);
+    let inside = vm.holds(root.address, size_of::<RootDuring<'static, V>>() as u64)?
+        && root.address.is_multiple_of(align_of::<RootDuring<'static, V>>() as u64);
+    let pointer = std::ptr::with_exposed_provenance_mut::<()>(root.address as usize);
     let (true, Some(root)) = (inside, NonNull::new(pointer)) else {
         let reason = format!("its root object is at {:#x}", root.address);
         return Err(Error::Damaged { space: name, reason });
@@ -247,11 +269,11 @@ pub(super) fn open<V: Brand>(vm: VmSpace) -> Result<Space<V>> {
 fn wrong_root<V: Brand>(vm: &VmSpace, layout: &TypeLayout) -> Result<Error> {
     let space = vm.vas.name().to_owned();
     let target = vm.target(LockMode::Shared)?;
-    let read = |_: At<V, Read>| {
+    let read = |_: At<During<'static, V>, Read>| {
         // SAFETY: the thread is inside.
-        unsafe { vm.heap.check() }?;
+        let checked = unsafe { vm.heap.check() };
         // SAFETY: the thread is inside, and there is a heap.
-        Ok::<_, String>(unsafe { vm.heap.layout_text() })
+        by_result(checked.map(|()| unsafe { vm.heap.layout_text() }))
     };
     // SAFETY: the thread is at home, and `vm` outlives the visit.
     let text = unsafe { visit(target, Wait::Forever, OnOwnerDeath::Refuse, read) };

@@ -12,7 +12,12 @@ const ROOM: usize = 1 << 20;
 fn what_is_written_inside_is_there_at_the_next_visit() {
     brand! { Here => [u32; 4] }
     let space = Space::<Here>::in_memory(ROOM, |_| Ok([0; 4])).unwrap();
-    space.write(|v| v.root_mut().0[1] = 5).unwrap();
+    space
+        .write(|v| {
+            v.root_mut().0[1] = 5;
+            Ok::<_, Error>(())
+        })
+        .unwrap();
     assert_eq!(space.read(|v| *v.root()), Ok([0, 5, 0, 0]));
 }
 
@@ -20,11 +25,11 @@ fn what_is_written_inside_is_there_at_the_next_visit() {
 fn a_box_dropped_inside_frees_and_dropped_elsewhere_leaks() {
     brand! { Boxes => Option<VBox<u64, Boxes>> }
     let space = Space::<Boxes>::in_memory(ROOM, |_| Ok(None)).unwrap();
-    let new = || space.write(|v| VBox::<u64, Boxes>::new(v, 1)).unwrap().unwrap();
+    let new = || space.write(|v| Ok::<_, Error>(VBox::<u64, Boxes>::new(v, 1)?)).unwrap();
     assert_eq!(space.blocks(), 1);
     let inner = new();
     assert_eq!(space.blocks(), 2);
-    space.write(|_| drop(inner)).unwrap();
+    space.write(|_| Ok::<_, Error>(drop(inner))).unwrap();
     assert_eq!(space.blocks(), 1);
     drop(new());
     assert_eq!(space.blocks(), 2);
@@ -32,7 +37,7 @@ fn a_box_dropped_inside_frees_and_dropped_elsewhere_leaks() {
     space.read(|_| drop(another)).unwrap();
     assert_eq!(space.blocks(), 3);
     let taken = new();
-    assert_eq!(space.write(|v| taken.into_inner(v)), Ok(1));
+    assert_eq!(space.write(|v| Ok::<_, Error>(taken.into_inner(v))), Ok(1));
     assert_eq!(space.blocks(), 3);
 }
 
@@ -66,7 +71,12 @@ fn dropping_a_list_inside_frees_all_of_it() {
     });
     assert_eq!(sum, Ok(45));
     assert_eq!(space.blocks(), 11);
-    space.write(|v| *v.root_mut().0 = None).unwrap();
+    space
+        .write(|v| {
+            *v.root_mut().0 = None;
+            Ok::<_, Error>(())
+        })
+        .unwrap();
     assert_eq!(space.blocks(), 1);
 }
 
@@ -85,9 +95,8 @@ fn pointers_may_form_cycles() {
             let second = VPtr::new(v, Node { next: Some(first) })?;
             first.get_mut(v).next = Some(second);
             *v.root_mut().0 = Some(first);
-            Ok::<_, AllocError>((first, second))
+            Ok::<_, Error>((first, second))
         })
-        .unwrap()
         .unwrap();
     let around = space.read(|v| first.get(v).next.and_then(|node| node.get(v).next));
     assert_eq!(around, Ok(Some(first)));
@@ -99,11 +108,12 @@ fn pointers_may_form_cycles() {
 fn a_full_space_refuses_and_stays_usable() {
     brand! { Small => u8 }
     let space = Space::<Small>::in_memory(64, |_| Ok(0)).unwrap();
-    let full = space.write(|v| VBox::<[u8; 100], Small>::new(v, [0; 100]).map(drop));
+    let full =
+        space.write(|v| Ok::<_, Error>(VBox::<[u8; 100], Small>::new(v, [0; 100]).map(drop)));
     assert_eq!(full, Ok(Err(AllocError { bytes: 100, brand: "Small" })));
     let error = Error::from(AllocError { bytes: 100, brand: "Small" });
     assert_eq!(error.to_string(), "no room for 100 bytes in address space `Small`");
-    assert_eq!(space.write(|v| VBox::<u8, Small>::new(v, 0).map(drop)), Ok(Ok(())));
+    assert_eq!(space.write(|v| Ok::<_, Error>(VBox::<u8, Small>::new(v, 0).map(drop))), Ok(Ok(())));
 }
 
 #[test]
@@ -123,7 +133,7 @@ fn a_thread_has_one_chain_of_tokens() {
                     (inside::<Outer>(), inside::<Inner>()),
                     (Inside::Elsewhere, Inside::Writable)
                 );
-                *w.root()
+                Ok::<_, Error>(*w.root())
             });
             assert_eq!(seen, Ok(2));
             assert_eq!(
@@ -142,16 +152,16 @@ fn a_panic_inside_leaves_and_what_was_being_written_counts_as_unfinished() {
     let space = Space::<Panics>::in_memory(ROOM, |_| Ok(0)).unwrap();
     let deeper = Space::<Deeper>::in_memory(ROOM, |_| Ok(0)).unwrap();
     let caught = std::panic::catch_unwind(|| {
-        space.write(|v| v.write(&deeper, |_| panic!("on purpose"))).map(|_| ())
+        space.write(|v| v.write(&deeper, |_| -> Result<(), Error> { panic!("on purpose") }))
     });
     assert!(caught.is_err());
     assert_eq!(inside::<Panics>(), Inside::Elsewhere);
-    for space in [&space.try_write(|_| ()), &deeper.try_read(|_| ())] {
+    for space in [&space.try_write(|_| Ok::<_, Error>(())), &deeper.try_read(|_| ())] {
         assert!(matches!(space, Err(Error::Inconsistent { .. })), "{space:?}");
     }
     // SAFETY: the root objects are numbers, any of which is valid.
     unsafe { space.recover(|_| ()) }.unwrap();
-    assert_eq!(space.try_write(|v| *v.root()), Ok(0));
+    assert_eq!(space.try_write(|v| Ok::<_, Error>(*v.root())), Ok(0));
     // SAFETY: as above.
     unsafe { deeper.recover(|_| ()) }.unwrap();
     assert_eq!(deeper.try_read(|v| *v.root()), Ok(0));
@@ -159,13 +169,18 @@ fn a_panic_inside_leaves_and_what_was_being_written_counts_as_unfinished() {
     let read = Space::<Read>::in_memory(ROOM, |_| Ok(0)).unwrap();
     let caught = std::panic::catch_unwind(|| read.read(|_| panic!("on purpose")));
     assert!(caught.is_err());
-    assert_eq!(read.try_write(|v| *v.root()), Ok(0), "a reader changes nothing");
-    let caught = read.write(|_| std::panic::catch_unwind(|| panic!("on purpose")).is_err());
+    assert_eq!(read.try_write(|v| Ok::<_, Error>(*v.root())), Ok(0), "a reader changes nothing");
+    let caught =
+        read.write(|_| Ok::<_, Error>(std::panic::catch_unwind(|| panic!("on purpose")).is_err()));
     assert_eq!(caught, Ok(true));
-    assert_eq!(read.try_write(|v| *v.root()), Ok(0), "what is caught inside breaks nothing off");
-    let refused: Result<Result<(), u8>, _> = read.write(|_| Err(1));
+    assert_eq!(
+        read.try_write(|v| Ok::<_, Error>(*v.root())),
+        Ok(0),
+        "what is caught inside breaks nothing off"
+    );
+    let refused: Result<Result<(), u8>, _> = read.write(|_| Ok::<_, Error>(Err(1)));
     assert_eq!(refused, Ok(Err(1)));
-    assert_eq!(read.try_write(|v| *v.root()), Ok(0), "an error is a way to return");
+    assert_eq!(read.try_write(|v| Ok::<_, Error>(*v.root())), Ok(0), "an error is a way to return");
 }
 
 #[test]
@@ -183,13 +198,13 @@ fn readers_are_inside_together_and_a_writer_alone() {
         came.wait();
         assert_eq!(space.try_read(|_| ()), Ok(()));
         let locked = |waited| Err(Error::Locked { space: space.name().to_owned(), waited });
-        assert_eq!(space.try_write(|_| ()), locked(Duration::ZERO));
+        assert_eq!(space.try_write(|_| Ok::<_, Error>(())), locked(Duration::ZERO));
         let limit = Duration::from_millis(5);
-        assert_eq!(space.write_timeout(limit, |_| ()), locked(limit));
+        assert_eq!(space.write_timeout(limit, |_| Ok::<_, Error>(())), locked(limit));
         go.wait();
         assert_eq!(reader.join().unwrap(), Ok(()));
     });
-    assert_eq!(space.try_write(|_| ()), Ok(()));
+    assert_eq!(space.try_write(|_| Ok::<_, Error>(())), Ok(()));
 }
 
 #[test]
@@ -197,7 +212,11 @@ fn a_nested_visit_to_the_same_space_gives_the_outer_lock_back_meanwhile() {
     brand! { Again => u8 }
     let space = Space::<Again>::in_memory(ROOM, |_| Ok(0)).unwrap();
     let seen = space.read(|v| {
-        v.write(&space, |w| *w.root_mut().0 = 9).unwrap();
+        v.write(&space, |w| {
+            *w.root_mut().0 = 9;
+            Ok::<_, Error>(())
+        })
+        .unwrap();
         *v.root()
     });
     assert_eq!(seen, Ok(9));

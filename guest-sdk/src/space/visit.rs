@@ -1,6 +1,5 @@
 //! One visit: going in, running a closure with a witness, and leaving again however it ends.
 
-use std::any::TypeId;
 use std::ptr::NonNull;
 
 use abi::Errno;
@@ -10,10 +9,10 @@ use crate::brand::Brand;
 use crate::location::Location;
 use crate::location::wait::{EntryOutcome, LockMode, Wait};
 use crate::space_heap::SpaceHeap;
-use crate::sys::{SegId, seg_command, seg_ctl};
+use crate::sys::{SegId, seg_mark_inconsistent};
 use crate::thread_state::{self, Scope, ThreadState};
 use crate::token::{At, Mode};
-use crate::undone;
+use crate::type_id;
 
 /// Where a visit goes.
 #[derive(Clone, Copy)]
@@ -28,15 +27,18 @@ pub(crate) struct Target {
 
 impl Target {
     /// Marks the content, which the thread holds exclusively, as inconsistent: a change was
-    /// interrupted. A versioned segment's is not committed when the thread leaves.
+    /// interrupted. What was changed in a versioned segment is thrown away when the thread leaves.
+    /// Called by the guard only, which leaves next.
     #[cold]
     fn mark_inconsistent(&self) {
         if let Some((lock, LockMode::Exclusive)) = self.location.plain {
             // SAFETY: it outlives the visit.
             unsafe { lock.as_ref() }.set_inconsistent(true);
         }
-        let marked = self.sid.map_or(Ok(()), |sid| seg_ctl(sid, seg_command::MARK_INCONSISTENT, 0));
-        if let Err(errno) = marked {
+        // SAFETY: the token of the visit is gone, and if the content is versioned, all handles with it, as
+        // `visit` demands; the thread leaves before there is another one.
+        let mark = |sid| unsafe { seg_mark_inconsistent(sid) };
+        if let Err(errno) = self.sid.map_or(Ok(()), mark) {
             // The end of the process inside marks it, too.
             eprintln!("spacejmp: a broken change cannot be marked: {errno}; the process ends");
             std::process::abort()
@@ -60,10 +62,24 @@ pub(crate) enum Refused {
     Switch(Errno),
     /// A holder of the lock died.
     OwnerDead,
-    /// This process has thrown changes away, and may still have pointers to them.
-    Undone,
     /// It was made, but what it changed cannot be committed, and is thrown away.
     NotCommitted(Errno),
+}
+
+/// What becomes of what a visit has changed, when its closure returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It stays.
+    Keep,
+    /// It is thrown away where that is possible, in a versioned segment; elsewhere it stays.
+    ThrowAway,
+}
+
+impl Ending {
+    /// As a result says.
+    pub(crate) fn of<T, E>(result: &Result<T, E>) -> Ending {
+        if result.is_ok() { Ending::Keep } else { Ending::ThrowAway }
+    }
 }
 
 /// The state in which a visit has left the content.
@@ -135,21 +151,19 @@ fn lost(before: ThreadState, back: Result<EntryOutcome, Errno>) -> ! {
 }
 
 /// Goes to `target`, calls `f` with a witness, and goes back. If `f` panics in a visit to write, the
-/// content is inconsistent afterwards.
+/// content is inconsistent afterwards; if it is versioned, it is what it was before, as after an ending that
+/// throws away.
 ///
 /// # Safety
 /// Whatever token the thread has is borrowed mutably until this returns. The target is
-/// one of `V`, its heap valid for a thread that is inside as `M` says, and both outlive the visit.
+/// one of `V`, its heap valid for a thread that is inside as `M` says, and both outlive the visit. If
+/// it is versioned, `f` lets no handle out.
 pub(crate) unsafe fn visit<V: Brand, M: Mode, R>(
     target: Target,
     wait: Wait,
     on_death: OnOwnerDeath,
-    f: impl FnOnce(At<V, M>) -> R,
+    f: impl FnOnce(At<V, M>) -> (R, Ending),
 ) -> Result<R, Refused> {
-    let undone = target.sid.filter(|&sid| target.is_versioned && undone::is_noted(sid));
-    if undone.is_some() && on_death == OnOwnerDeath::Refuse {
-        return Err(Refused::Undone);
-    }
     let before = thread_state::current();
     // SAFETY: no reference into where the thread is can be used while the token is borrowed.
     let outcome = unsafe { go(before.location, target.location, wait) }.map_err(Refused::Switch)?;
@@ -158,7 +172,7 @@ pub(crate) unsafe fn visit<V: Brand, M: Mode, R>(
         return Err(Refused::OwnerDead);
     }
     thread_state::set(ThreadState {
-        brand: Some(TypeId::of::<V>()),
+        brand: Some(type_id::of::<V>()),
         name: V::NAME,
         writable: M::WRITABLE,
         heap: M::WRITABLE.then_some(target.heap),
@@ -168,9 +182,11 @@ pub(crate) unsafe fn visit<V: Brand, M: Mode, R>(
     // Until `f` returns normally: code that unwinds through here has not finished what it began.
     guard.content = if M::WRITABLE { Content::Changing } else { Content::Whole };
     // SAFETY: the thread is inside until the guard is dropped, when `f` is done with it.
-    let result = f(unsafe { At::new() });
-    guard.content = Content::Whole;
-    guard.leave()?;
+    let (result, ending) = f(unsafe { At::new() });
+    if ending == Ending::Keep || !target.is_versioned {
+        guard.content = Content::Whole;
+        guard.leave()?;
+    }
     Ok(result)
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct VmSpace {
     pub(crate) base: u64,
     /// Its size when it was found; segments grow, and never shrink.
     size_at_first: u64,
-    is_versioned: bool,
+    pub(crate) is_versioned: bool,
     may_write: bool,
     /// Made at the first visit of the kind: a reader needs no right to write.
     shared: OnceLock<Instance>,
@@ -43,11 +43,33 @@ struct Instance {
     occupancy: Arc<Occupancy>,
 }
 
+/// Whether a segment is the data segment of a VAS by its name: that of the VAS, or what it is called in a copy
+/// of the VAS (`COPY.NAME`, of a copy's copy `COPY.COPY.NAME`), or in one of its versions (`NAME@NAME@TAG`).
+fn is_data_of(vas: &str, segment: &str) -> bool {
+    let of_copy = |vas: &str, segment: &str| {
+        segment
+            .strip_prefix(vas)
+            .and_then(|rest| rest.strip_prefix('.'))
+            .is_some_and(|rest| !rest.is_empty())
+    };
+    let is_data = |vas: &str, segment: &str| segment == vas || of_copy(vas, segment);
+    // A name that has the sign itself is tried first.
+    is_data(vas, segment)
+        || vas.split_once('@').is_some_and(|(of, _)| {
+            let rest = segment.strip_suffix(vas).and_then(|rest| rest.strip_suffix('@'));
+            rest.is_some_and(|name| is_data(of, name))
+        })
+}
+
 impl VmSpace {
     /// The VAS `vas` with the segment of the same name, which must be in it.
     pub(crate) fn new(vas: Vas, may_write: bool) -> Result<VmSpace> {
         let (segments, missing) = vas.segment_infos()?;
-        let Some((info, _)) = segments.into_iter().find(|(it, _)| it.name == vas.name()) else {
+        let data = segments
+            .iter()
+            .position(|(it, _)| it.name == vas.name())
+            .or_else(|| segments.iter().position(|(it, _)| is_data_of(vas.name(), &it.name)));
+        let Some((info, _)) = data.and_then(|place| segments.into_iter().nth(place)) else {
             let space = vas.name().to_owned();
             return Err(match missing.first() {
                 Some(&sid) => Error::SegmentLost { space, sid },
@@ -133,5 +155,36 @@ impl VmSpace {
             addresses: info.base..info.base.saturating_add(info.reserve),
         });
         Ok(Instance { attached, occupancy: Occupancy::new(ranges.collect()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_data_of;
+
+    #[test]
+    fn the_data_segment_has_the_name_of_the_vas_also_in_copies_and_versions() {
+        for (vas, segment) in [
+            ("bank", "bank"),
+            ("copy", "copy.bank"),
+            ("third", "third.copy.bank"),
+            ("bank@monday", "bank@bank@monday"),
+            ("copy@monday", "copy.bank@copy@monday"),
+            ("odd@name", "odd@name"),
+        ] {
+            assert!(is_data_of(vas, segment), "{vas}: {segment}");
+        }
+        for (vas, segment) in [
+            ("bank", "banker"),
+            ("copy", "copy."),
+            ("copy", "copybank"),
+            ("bank", "bank@bank@monday"),
+            ("bank@monday", "bank"),
+            ("bank@monday", "other@bank@monday"),
+            ("bank@monday", "bank@bank@tuesday"),
+            ("bank@monday", "@bank@monday"),
+        ] {
+            assert!(!is_data_of(vas, segment), "{vas}: {segment}");
+        }
     }
 }

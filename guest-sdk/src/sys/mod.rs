@@ -45,8 +45,8 @@ pub use abi::objects::{
 pub use growth::SegGrowth;
 pub use seg::{
     EMPTY_SEG_STAT, seg_alloc, seg_attach, seg_attach_local, seg_clone, seg_ctl, seg_delete,
-    seg_detach, seg_detach_local, seg_find, seg_grow, seg_list, seg_recover, seg_reserve,
-    seg_root_get, seg_root_set, seg_stat, seg_sync,
+    seg_detach, seg_detach_local, seg_find, seg_grow, seg_list, seg_mark_inconsistent, seg_recover,
+    seg_reserve, seg_root_get, seg_root_set, seg_stat, seg_sync,
 };
 pub use switch::{
     hyper_null, null, vas_abort, vas_commit, vas_current, vas_switch, vas_switch_timeout, vas_sync,

@@ -148,29 +148,39 @@ pub fn seg_detach_local(vh: VasHandle, sid: SegId) -> Result<(), Errno> {
     unsafe { call(CALL_SEG_DETACH_LOCAL, [vh.raw(), sid.raw()]) }.map(|_| ())
 }
 
-/// Carries out one of the commands of [`super::seg_command`] on `sid`, except `RECOVER`, which is
-/// [`seg_recover`].
+/// Carries out one of the commands of [`super::seg_command`] on `sid`, except `RECOVER` and
+/// `MARK_INCONSISTENT`, which are [`seg_recover`] and [`seg_mark_inconsistent`].
 ///
 /// # Errors
 /// - `EINVAL`: unknown `cmd`, or an `arg` it does not take.
 /// - `ENOENT`: no segment has the id `sid`.
 /// - `EACCES`, `EPERM`: the segment may not be changed; its mode only by its owner.
 /// - `EBUSY`: `SET_LOCKABLE` while the segment is attached anywhere.
-/// - `EPERM`: `RECOVER`, which has a function of its own; `MARK_INCONSISTENT` by a thread that does
-///   not hold the lock exclusively.
+/// - `EPERM`: `RECOVER` and `MARK_INCONSISTENT`, which have functions of their own.
 /// - `EOPNOTSUPP`: `SET_LIFETIME` from volatile to persistent or back.
 /// - store errors ([`super`]).
 pub fn seg_ctl(sid: SegId, cmd: u64, arg: u64) -> Result<(), Errno> {
-    if cmd == seg_command::RECOVER {
+    if matches!(cmd, seg_command::RECOVER | seg_command::MARK_INCONSISTENT) {
         return Err(Errno::EPERM);
     }
-    // SAFETY: no command takes addresses or unmaps memory.
-    unsafe { call(CALL_SEG_CTL, [sid.raw(), cmd, arg]) }?;
-    if cmd == seg_command::MARK_INCONSISTENT {
-        // Of a versioned segment: thrown away when the thread leaves.
-        crate::undone::note(sid);
-    }
-    Ok(())
+    // SAFETY: no command takes addresses or unmaps memory, or takes back what was written.
+    unsafe { call(CALL_SEG_CTL, [sid.raw(), cmd, arg]) }.map(|_| ())
+}
+
+/// Declares the content of `sid` inconsistent, as if the thread ended in the middle of a change: for a
+/// program that leaves in such a state. What the thread has changed in a versioned segment is
+/// thrown away when it leaves.
+///
+/// # Errors
+/// `EPERM`: the calling thread does not hold the segment's lock exclusively. `ENOENT`, and store errors, as
+/// for [`seg_ctl`].
+///
+/// # Safety
+/// If the segment is versioned: nothing that points into it, or owns a part of it, is used once the thread
+/// has left, not even when it is inside again.
+pub unsafe fn seg_mark_inconsistent(sid: SegId) -> Result<(), Errno> {
+    // SAFETY: the caller's promise.
+    unsafe { call(CALL_SEG_CTL, [sid.raw(), seg_command::MARK_INCONSISTENT, 0]) }.map(|_| ())
 }
 
 /// Declares the content of `sid` consistent after a holder of its lock died: the command

@@ -9,29 +9,30 @@ use std::process::ExitCode;
 use spacejmp::{AllocError, At, Mode, Space, Storable, VBox, Write};
 
 spacejmp::brand! {
-    /// The address space as a type, and what everything in it is reached from.
-    Memory => Numbers
+    /// The address space as a type, and what everything in it is reached from. `'v` is the time a thread
+    /// is inside: the compiler sees to it that nothing that is found there is kept longer.
+    Memory<'v> => Numbers<'v>
 }
 
 /// The root object.
 #[derive(Storable, Default)]
-#[storable(vas = Memory)]
-struct Numbers {
+#[storable(vas = Memory<'v>)]
+struct Numbers<'v> {
     runs: u64,
-    latest: Option<VBox<Entry, Memory>>,
+    latest: Option<VBox<Entry<'v>, Memory<'v>>>,
 }
 
 /// One number. `VBox` is `Box` for an address space.
 #[derive(Storable)]
-#[storable(vas = Memory)]
-struct Entry {
+#[storable(vas = Memory<'v>)]
+struct Entry<'v> {
     number: u32,
-    before: Option<VBox<Entry, Memory>>,
+    before: Option<VBox<Entry<'v>, Memory<'v>>>,
 }
 
-impl Numbers {
+impl<'v> Numbers<'v> {
     /// `at` proves that the thread is inside `Memory` and may write.
-    fn push(&mut self, at: &At<Memory, Write>, number: u32) -> Result<(), AllocError> {
+    fn push(&mut self, at: &At<Memory<'v>, Write>, number: u32) -> Result<(), AllocError> {
         // The list is not touched before there is room for one more.
         let mut entry = VBox::new(at, Entry { number, before: None })?;
         entry.get_mut(at).before = self.latest.take();
@@ -40,7 +41,7 @@ impl Numbers {
     }
 
     /// All numbers, the latest first.
-    fn iter<'a, M: Mode>(&'a self, at: &'a At<Memory, M>) -> impl Iterator<Item = u32> {
+    fn iter<'a, M: Mode>(&'a self, at: &'a At<Memory<'v>, M>) -> impl Iterator<Item = u32> {
         let latest = self.latest.as_ref().map(|entry| entry.get(at));
         std::iter::successors(latest, |entry| Some(entry.before.as_ref()?.get(at)))
             .map(|entry| entry.number)
@@ -62,14 +63,17 @@ fn run() -> Result<(), Box<dyn Error>> {
     let given = given.map_err(|err| format!("it takes numbers: {err}"))?;
 
     let name = env!("CARGO_PKG_NAME");
-    let space = Space::<Memory>::options().open_or_create(name, |_| Ok(Numbers::default()))?;
+    let space = Space::<Memory<'_>>::options().open_or_create(name, |_| Ok(Numbers::default()))?;
 
-    // Exclusive: no other thread or program on this machine is inside.
+    // Alone among writers. An error that the closure returns undoes what it has changed.
     space.write(|v| {
         let (numbers, at) = v.root_mut();
         numbers.runs += 1;
-        given.iter().try_for_each(|number| numbers.push(at, *number))
-    })??;
+        for number in given {
+            numbers.push(at, number)?;
+        }
+        Ok::<_, spacejmp::Error>(())
+    })?;
 
     // Shared: other readers may be inside at the same time.
     space.read(|v| {
@@ -89,14 +93,15 @@ mod tests {
     /// A space over plain memory needs no VM.
     #[test]
     fn the_latest_number_comes_first() {
-        let init = |_: &At<Memory, Write>| Ok(Numbers::default());
-        let space = Space::<Memory>::in_memory(1 << 20, init).unwrap();
+        let space = Space::<Memory<'_>>::in_memory(1 << 20, |_| Ok(Numbers::default())).unwrap();
         space
             .write(|v| {
                 let (numbers, at) = v.root_mut();
-                [3, 4, 5].into_iter().try_for_each(|number| numbers.push(at, number))
+                for number in [3, 4, 5] {
+                    numbers.push(at, number)?;
+                }
+                Ok::<_, spacejmp::Error>(())
             })
-            .unwrap()
             .unwrap();
         let all: Vec<_> = space.read(|v| v.root().iter(v).collect()).unwrap();
         assert_eq!(all, [5, 4, 3]);

@@ -12,6 +12,7 @@ use graph::csr::Csr;
 use graph::edges::EdgeList;
 use graph::query::Adjacency;
 use graph::{pointers, program};
+use spacejmp::Lifetime;
 
 const USAGE: &str = "\
 Read a directed graph from a text with one edge `FROM TO` a line.
@@ -20,6 +21,7 @@ Usage: graph-build FILE [--vas NAME] [--save OUT] [OPTIONS]
 
   FILE         the edge list; lines that begin with # or % are left out
   --vas NAME   build it in a new VAS of this name (under `spacejmp run`)
+  --lifetime L what the VAS is: persistent (default), versioned or volatile
   --save OUT   write it to a file as arrays of numbers (anywhere)
   --mode BITS  permission bits of the VAS and its segment, octal (default: 600)
   --time       say on standard error how long the parts took
@@ -33,6 +35,7 @@ struct Arguments {
     vas: Option<String>,
     save: Option<PathBuf>,
     mode: u32,
+    lifetime: Lifetime,
     time: bool,
 }
 
@@ -60,7 +63,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         took("save");
     }
     if let Some(name) = &arguments.vas {
-        pointers::store(name, &csr, arguments.mode)?;
+        pointers::store(name, &csr, arguments.mode, arguments.lifetime)?;
         took("build");
     }
     println!("{} nodes, {} edges", csr.node_count(), csr.edge_count());
@@ -69,7 +72,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 
 fn parse(args: Vec<String>) -> Result<Arguments, String> {
     let (mut file, mut vas, mut save) = (None, None, None);
-    let (mut mode, mut time) = (0o600, false);
+    let (mut mode, mut lifetime, mut time) = (0o600, Lifetime::Persistent, false);
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
@@ -77,6 +80,14 @@ fn parse(args: Vec<String>) -> Result<Arguments, String> {
             "--vas" => vas = Some(value()?),
             "--save" => save = Some(value()?.into()),
             "--time" => time = true,
+            "--lifetime" => {
+                lifetime = match value()?.as_str() {
+                    "persistent" => Lifetime::Persistent,
+                    "versioned" => Lifetime::Versioned,
+                    "volatile" => Lifetime::Volatile,
+                    other => return Err(format!("no such lifetime: {other:?}")),
+                }
+            }
             "--mode" => {
                 let text = value()?;
                 let bits = u32::from_str_radix(&text, 8).ok().filter(|&bits| bits <= 0o777);
@@ -93,7 +104,7 @@ fn parse(args: Vec<String>) -> Result<Arguments, String> {
         return Err("nowhere to put the graph: give --vas or --save".to_owned());
     }
     let file = file.ok_or("no edge list given")?;
-    Ok(Arguments { file, vas, save, mode, time })
+    Ok(Arguments { file, vas, save, mode, lifetime, time })
 }
 
 #[cfg(test)]
@@ -110,6 +121,9 @@ mod tests {
         assert_eq!((arguments.mode, arguments.time), (0o644, true));
         assert_eq!(arguments.vas.as_deref(), Some("g"));
         assert_eq!(arguments.file, PathBuf::from("edges.txt"));
+        assert_eq!(arguments.lifetime, Lifetime::Persistent);
+        let arguments = parse_line("f --vas g --lifetime versioned").unwrap();
+        assert_eq!(arguments.lifetime, Lifetime::Versioned);
     }
 
     #[test]
@@ -117,6 +131,7 @@ mod tests {
         assert_eq!(parse_line("f").unwrap_err(), "nowhere to put the graph: give --vas or --save");
         assert_eq!(parse_line("--vas g").unwrap_err(), "no edge list given");
         assert_eq!(parse_line("f --vas").unwrap_err(), "--vas needs a value");
+        assert_eq!(parse_line("f --lifetime x").unwrap_err(), "no such lifetime: \"x\"");
         assert_eq!(parse_line("f --vas g --mode 9").unwrap_err(), "bad mode \"9\"");
         assert_eq!(parse_line("f g --vas g").unwrap_err(), "one argument too many: \"g\"");
     }

@@ -62,11 +62,10 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments, began: Instant) -> Result<bool> {
     match &arguments.source {
         Source::Vas(name) if arguments.is_writable => {
-            Space::open(name)?.write(|v| answer_inside(v, arguments, began))?
+            Space::<Links<'_>>::open(name)?.write(|v| answer_inside(v, arguments, began))
         }
-        Source::Vas(name) => {
-            Space::open_read_only(name)?.read(|v| answer_inside(v, arguments, began))?
-        }
+        Source::Vas(name) => Space::<Links<'_>>::open_read_only(name)?
+            .read(|v| answer_inside(v, arguments, began))?,
         Source::Parse(path) => {
             let list = EdgeList::read(path);
             let list = list.with_context(|| format!("cannot use {}", path.display()))?;
@@ -79,7 +78,11 @@ fn run(arguments: &Arguments, began: Instant) -> Result<bool> {
     }
 }
 
-fn answer_inside<M: Mode>(v: &In<Links, M>, arguments: &Arguments, began: Instant) -> Result<bool> {
+fn answer_inside<M: Mode>(
+    v: &In<Links<'_>, M>,
+    arguments: &Arguments,
+    began: Instant,
+) -> Result<bool> {
     let graph = Inside::new(v).context("the graph is not whole: graph-build did not end yet")?;
     answer_all(&graph, arguments, began)
 }

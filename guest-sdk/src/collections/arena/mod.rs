@@ -45,8 +45,8 @@ use crate::token::{At, Mode, Write};
 ///     let ada = people.insert(Person { born: 1815, friend: None })?;
 ///     let mary = people.insert(Person { born: 1780, friend: Some(ada) })?;
 ///     people[ada].friend = Some(mary);
-///     Ok::<_, spacejmp::AllocError>((ada, mary))
-/// })??;
+///     Ok::<_, spacejmp::Error>((ada, mary))
+/// })?;
 /// people.write(|v| {
 ///     let (root, at) = v.root_mut();
 ///     let mut people = root.at_mut(at);
@@ -54,6 +54,7 @@ use crate::token::{At, Mode, Write};
 ///     assert_eq!(friend.map(|ada| ada.born), Some(1815));
 ///     people.remove(mary);
 ///     assert!(people[ada].friend.is_some_and(|id| people.get(id).is_none()));
+///     Ok::<_, spacejmp::Error>(())
 /// })?;
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
@@ -192,7 +193,7 @@ impl<T> fmt::Debug for VId<T> {
     }
 }
 
-impl<T: 'static, V: Brand> VKey<V> for VId<T> {
+impl<T, V: Brand> VKey<V> for VId<T> {
     type Borrowed = VId<T>;
 
     #[inline]
@@ -202,7 +203,7 @@ impl<T: 'static, V: Brand> VKey<V> for VId<T> {
 }
 
 // SAFETY: two numbers.
-unsafe impl<T: 'static, V: Brand> Storable<V> for VId<T> {
+unsafe impl<T, V: Brand> Storable<V> for VId<T> {
     const HAS_ONE_NICHE: bool = true;
 
     /// What it names is in the arena's layout.

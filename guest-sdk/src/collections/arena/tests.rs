@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{VArena, VId};
-use crate::{Space, VBox, brand};
+use crate::{Error, Space, VBox, brand};
 
 const ROOM: usize = 4 << 20;
 
@@ -111,6 +111,7 @@ fn ids_find_their_values_until_these_are_removed_and_nothing_afterwards() {
                 expected.take(step, &mut arena.at_mut(at));
                 expected.check(&mut arena.at_mut(at));
             }
+            Ok::<_, Error>(())
         }).unwrap();
     });
 }
@@ -132,6 +133,7 @@ fn a_slot_that_was_filled_too_often_is_not_filled_again() {
             let next = arena.at_mut(at).insert(3).unwrap();
             assert_eq!(next.slot, 1);
             assert_eq!(arena.at(at).get(last), None);
+            Ok::<_, Error>(())
         })
         .unwrap();
 }
@@ -156,10 +158,16 @@ fn removed_values_are_freed_and_so_is_the_arena() {
             assert_eq!((*view[ids[6]].get(at), *view[ids[9]].get(at)), (9, 6));
             assert!(view.get_disjoint_mut([ids[6], ids[6]]).is_none());
             assert!(view.get_disjoint_mut([ids[6], ids[7]]).is_none());
+            Ok::<_, Error>(())
         })
         .unwrap();
     assert_eq!(space.blocks(), before + 33 + 1);
-    space.write(|v| *v.root_mut().0 = VArena::new()).unwrap();
+    space
+        .write(|v| {
+            *v.root_mut().0 = VArena::new();
+            Ok::<_, Error>(())
+        })
+        .unwrap();
     assert_eq!(space.blocks(), before);
 }
 
@@ -184,6 +192,7 @@ fn when_there_is_no_room_the_arena_is_as_it_was() {
             // There is room in the slots of others.
             arena.at_mut(at).remove(ids[5]);
             assert!(arena.at_mut(at).insert([7; 16]).is_ok());
+            Ok::<_, Error>(())
         })
         .unwrap();
 }

@@ -54,8 +54,8 @@ use node::{Inner, Leaf, Tree};
 ///     }
 ///     *days.entry(7).or_insert(0.0)? += 1.0;
 ///     days.remove(&3);
-///     Ok::<_, spacejmp::AllocError>(())
-/// })??;
+///     Ok::<_, spacejmp::Error>(())
+/// })?;
 /// space.read(|v| {
 ///     let days = v.root().at(v);
 ///     assert_eq!(days.get(&7), Some(&4.5));

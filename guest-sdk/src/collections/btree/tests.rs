@@ -9,7 +9,7 @@ use super::node::{Below, CAPACITY, Inner, Leaf, Tree};
 use super::{Entry, VBTreeMap};
 use crate::brand::Brand;
 use crate::token::{At, Mode, Write};
-use crate::{Space, Storable, VBox, VString, brand};
+use crate::{Error, Space, Storable, VBox, VString, brand};
 
 const ROOM: usize = 16 << 20;
 
@@ -196,27 +196,28 @@ fn it_is_as_the_standard_library_s_whatever_happens() {
     let steps = prop::collection::vec(step(), 1..if cfg!(miri) { 20 } else { 150 });
     let config = ProptestConfig { cases, ..ProptestConfig::default() };
     proptest!(config, |(steps in steps)| {
-        space.write(|v| {
-            let (map, at) = v.root_mut();
-            let mut model = BTreeMap::new();
-            map.at_mut(at).clear();
-            for step in &steps {
-                take(step, map, &mut model, at);
-                check(map, at);
-            }
-            let view = map.at(at);
-            assert!(view.iter().eq(model.iter()));
-            assert!(view.iter().rev().eq(model.iter().rev()));
-            assert_eq!(view.iter().len(), model.len());
-            assert_eq!(view.first_key_value(), model.first_key_value());
-            assert_eq!(view.last_key_value(), model.last_key_value());
-            for key in 0..KEYS {
-                assert_eq!(view.get(&key), model.get(&key));
-            }
-            assert!(map.at_mut(at).iter_mut().map(|(key, value)| (*key, *value)).eq(model));
-        }).unwrap();
-        prop_assert!(true);
-    });
+            space.write(|v| {
+                let (map, at) = v.root_mut();
+                let mut model = BTreeMap::new();
+                map.at_mut(at).clear();
+                for step in &steps {
+                    take(step, map, &mut model, at);
+                    check(map, at);
+                }
+                let view = map.at(at);
+                assert!(view.iter().eq(model.iter()));
+                assert!(view.iter().rev().eq(model.iter().rev()));
+                assert_eq!(view.iter().len(), model.len());
+                assert_eq!(view.first_key_value(), model.first_key_value());
+                assert_eq!(view.last_key_value(), model.last_key_value());
+                for key in 0..KEYS {
+                    assert_eq!(view.get(&key), model.get(&key));
+                }
+                assert!(map.at_mut(at).iter_mut().map(|(key, value)| (*key, *value)).eq(model));
+    Ok::<_, Error>(())
+    }).unwrap();
+            prop_assert!(true);
+        });
 }
 
 brand! { Deep => VBTreeMap<u32, u64, Deep> }
@@ -248,6 +249,7 @@ fn many_entries_in_any_order_go_in_and_out_and_all_memory_comes_back() {
                         }
                     }
                     assert!(map.is_empty());
+                    Ok::<_, Error>(())
                 })
                 .unwrap();
             assert_eq!(space.blocks(), before);
@@ -275,6 +277,7 @@ fn values_that_own_memory_are_freed_with_their_entries() {
             });
             assert_eq!(map.len(), 72);
             assert!(check(map, at) < nodes);
+            Ok::<_, Error>(())
         })
         .unwrap();
     let nodes = space.read(|v| check(v.root(), v)).unwrap();
@@ -283,6 +286,7 @@ fn values_that_own_memory_are_freed_with_their_entries() {
         .write(|v| {
             let (map, at) = v.root_mut();
             map.at_mut(at).clear();
+            Ok::<_, Error>(())
         })
         .unwrap();
     assert_eq!(space.blocks(), before);
@@ -298,7 +302,7 @@ fn a_map_dropped_elsewhere_leaks_its_memory() {
             .write(|v| {
                 let (map, at) = v.root_mut();
                 map.at_mut(at).extend((0..100).map(|key| (key, 1))).unwrap();
-                std::mem::take(map)
+                Ok::<_, Error>(std::mem::take(map))
             })
             .unwrap()
     };
@@ -306,7 +310,7 @@ fn a_map_dropped_elsewhere_leaks_its_memory() {
     let inside = fill();
     let full = space.blocks();
     assert!(full > before);
-    space.write(|_| drop(inside)).unwrap();
+    space.write(|_| Ok::<_, Error>(drop(inside))).unwrap();
     assert_eq!(space.blocks(), before);
     drop(fill());
     assert_eq!(space.blocks(), full);
@@ -344,6 +348,7 @@ fn when_there_is_no_room_for_a_node_the_map_is_as_it_was() {
                 }
             }
             assert!(refused > 1000 && map.len() > 500, "{refused} {}", map.len());
+            Ok::<_, Error>(())
         })
         .unwrap();
 }
@@ -366,6 +371,7 @@ fn a_panic_of_retain_s_closure_leaves_the_map_whole() {
             assert!(caught.is_err());
             check(map, at);
             assert_eq!(map.len(), 100);
+            Ok::<_, Error>(())
         })
         .unwrap();
 }
@@ -401,6 +407,7 @@ fn texts_are_looked_up_and_ranged_by_str_and_freed_with_their_entries() {
             assert_eq!(view.insert(VString::new(at, "two").unwrap(), 9), Ok(Some(3)));
             assert_eq!(view.remove("six"), Some(3));
             *view.reborrow().into_mut("five").unwrap() += 1;
+            Ok::<_, Error>(())
         })
         .unwrap();
     let keys = |v: &At<Texts, crate::Read>, map: &VBTreeMap<VString<Texts>, u64, Texts>| {
@@ -421,6 +428,7 @@ fn texts_are_looked_up_and_ranged_by_str_and_freed_with_their_entries() {
             let (map, at) = v.root_mut();
             map.at_mut(at).retain(|key, _| key.starts_with('o'));
             map.at_mut(at).clear();
+            Ok::<_, Error>(())
         })
         .unwrap();
     assert_eq!(space.blocks(), before);

@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use spacejmp::layout::TypeLayout;
-use spacejmp::{AllocError, Space, Storable, VBox, VPtr};
+use spacejmp::{Error, Space, Storable, VBox, VPtr};
 
 #[derive(Storable)]
 #[storable(vas = Books)]
@@ -62,8 +62,8 @@ fn add(name: &str, pages: u32) -> spacejmp::Result<()> {
         let book = Book { next: shelf.first.take(), like: None, pages, title };
         shelf.first = Some(VBox::new(at, book)?);
         shelf.count += 1;
-        Ok::<_, AllocError>(())
-    })??;
+        Ok::<_, Error>(())
+    })?;
     Ok(())
 }
 
@@ -90,5 +90,6 @@ fn drop_first() -> spacejmp::Result<()> {
         let first = shelf.first.take().map(|book| book.into_inner(at));
         shelf.count -= u64::from(first.is_some());
         shelf.first = first.and_then(|book| book.next);
+        Ok::<_, Error>(())
     })
 }

@@ -11,13 +11,13 @@ use spacejmp::collections::VBTreeMap;
 use spacejmp::sys::{Durability, Lifetime};
 use spacejmp::{At, In, Mode, Space, Storable, VString};
 
-spacejmp::brand! { Ledger => Book }
+spacejmp::brand! { Ledger<'v> => Book<'v> }
 
 #[derive(Storable)]
-#[storable(vas = Ledger)]
-struct Book {
+#[storable(vas = Ledger<'v>)]
+struct Book<'v> {
     changes: u64,
-    entries: VBTreeMap<u64, VString<Ledger>, Ledger>,
+    entries: VBTreeMap<u64, VString<Ledger<'v>>, Ledger<'v>>,
 }
 
 /// What the entries should be: each text follows from the change that wrote it and its length.
@@ -62,7 +62,7 @@ fn main() {
     match *what {
         ["new"] => {
             // What it prints is to survive.
-            let options = Space::<Ledger>::options().lifetime(Lifetime::Versioned);
+            let options = Space::<Ledger<'_>>::options().lifetime(Lifetime::Versioned);
             let options = options.durability(Durability::Each);
             let made = options.create(name, |_| Ok(Book { changes: 0, entries: VBTreeMap::new() }));
             made.expect("a new space");
@@ -70,11 +70,11 @@ fn main() {
         ["work"] => work(&open(name), u64::MAX),
         ["work", count] => work(&open(name), count.parse().expect("a number")),
         ["check"] => {
-            let space = Space::open_read_only(name).expect("the space");
+            let space = Space::<Ledger<'_>>::open_read_only(name).expect("the space");
             println!("{}", space.read(|v| check(v, &mut (0, Model::new()))).expect("a visit"));
         }
         ["watch"] => {
-            let space = Space::open_read_only(name).expect("the space");
+            let space = Space::<Ledger<'_>>::open_read_only(name).expect("the space");
             let mut known = (0, Model::new());
             loop {
                 space.read(|v| check(v, &mut known)).expect("a visit");
@@ -84,11 +84,11 @@ fn main() {
     }
 }
 
-fn open(name: &str) -> Space<Ledger> {
+fn open(name: &str) -> Space<Ledger<'static>> {
     Space::open(name).expect("the space")
 }
 
-fn work(space: &Space<Ledger>, count: u64) {
+fn work(space: &Space<Ledger<'_>>, count: u64) {
     for _ in 0..count {
         let done = space.write(|v| {
             let (book, at) = v.root_mut();
@@ -104,7 +104,7 @@ fn work(space: &Space<Ledger>, count: u64) {
                 }
             }
             book.changes = n + 1;
-            n + 1
+            Ok::<_, spacejmp::Error>(n + 1)
         });
         println!("{}", done.expect("a change"));
         std::io::stdout().flush().expect("somebody reads");
@@ -113,7 +113,7 @@ fn work(space: &Space<Ledger>, count: u64) {
 
 /// Compares what a visit sees with what its number of changes says. `known` is the model of an earlier
 /// look.
-fn check<M: Mode>(v: &In<Ledger, M>, known: &mut (u64, Model)) -> u64 {
+fn check<M: Mode>(v: &In<Ledger<'_>, M>, known: &mut (u64, Model)) -> u64 {
     let book = v.root();
     let (at, model) = (&mut known.0, &mut known.1);
     assert!(book.changes >= *at, "{} changes after {at}", book.changes);
@@ -130,7 +130,7 @@ fn check<M: Mode>(v: &In<Ledger, M>, known: &mut (u64, Model)) -> u64 {
     book.changes
 }
 
-fn compare<M: Mode>(book: &Book, at: &At<Ledger, M>, model: &Model) {
+fn compare<'v, M: Mode>(book: &Book<'v>, at: &At<Ledger<'v>, M>, model: &Model) {
     let (n, entries) = (book.changes, book.entries.at(at));
     assert_eq!(entries.len(), model.len(), "entries after {n} changes");
     for ((key, found), (expected, (by, length))) in entries.iter().zip(model) {

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use abi::Errno;
 use guests::findings::{Findings, require_vm};
+use spacejmp::brand::Kept;
 use spacejmp::sys::{self, seg_command};
 use spacejmp::{
     AllocError, At, AttachOptions, Brand, Error, Right, Segment, Space, VBox, VPtr, VString, VVec,
@@ -59,7 +60,10 @@ fn refused<T: std::fmt::Debug>(
     }
 }
 
-fn make<V: Brand<Root = [u64; 2]>>(name: &str, root: [u64; 2]) -> Space<V> {
+fn make<V: Brand<Root = [u64; 2], Handles = Kept<V>> + 'static>(
+    name: &str,
+    root: [u64; 2],
+) -> Space<V> {
     Space::options().open_or_create(name, |_| Ok(root)).expect("a space")
 }
 
@@ -102,7 +106,8 @@ fn retry(found: &mut Findings) {
 /// The same VAS with a new segment of the old name at the old address.
 fn replace(found: &mut Findings) {
     let open = || Space::<Text>::options().base(BASE).open_or_create("replace", |_| Ok(None));
-    let pointer = open().and_then(|space| space.write(|v| VPtr::new(v, [7_usize; 3])));
+    let pointer =
+        open().and_then(|space| space.write(|v| Ok::<_, Error>(VPtr::new(v, [7_usize; 3]))));
     let (vas, segment) = parts("replace");
     let gone = vas.detach_segment(&segment).and_then(|()| segment.delete());
     found.same("the segment goes", gone, Ok(()));
@@ -116,22 +121,22 @@ fn take_out(found: &mut Findings) {
     let one = Space::<One>::options().base(BASE).open_or_create("out", |_| Ok([4, 2]));
     let one = one.expect("a space");
     let (vas, segment) = parts("out");
-    found.same("inside", one.write(|v| *v.root()), Ok([4, 2]));
+    found.same("inside", one.write(|v| Ok::<_, Error>(*v.root())), Ok([4, 2]));
     found.same("taken out", vas.detach_segment(&segment), Ok(()));
-    refused(found, "a writer is told", one.write(|v| *v.root()), changed);
+    refused(found, "a writer is told", one.write(|v| Ok::<_, Error>(*v.root())), changed);
     refused(found, "a reader is told", one.read(|v| *v.root()), changed);
     let other = Segment::options(2 << 20).base(BASE).lockable(true).create("other");
     let other = other.expect("a segment");
     found.same("another", vas.attach_segment(&other, Right::Write), Ok(()));
-    refused(found, "the other is not entered", one.write(|v| *v.root()), changed);
+    refused(found, "the other is not entered", one.write(|v| Ok::<_, Error>(*v.root())), changed);
     refused(found, "nor read", one.read(|v| *v.root()), changed);
     found.same("and out", vas.detach_segment(&other), Ok(()));
     found.same("back again", vas.attach_segment(&segment, Right::Write), Ok(()));
-    found.same("as before", one.write(|v| *v.root()), Ok([4, 2]));
+    found.same("as before", one.write(|v| Ok::<_, Error>(*v.root())), Ok([4, 2]));
     // An added segment does no harm, and does not appear.
     let more = Segment::options(2 << 20).lockable(true).create("more").expect("a segment");
     found.same("one more", vas.attach_segment(&more, Right::Write), Ok(()));
-    found.same("is left alone", one.write(|v| *v.root()), Ok([4, 2]));
+    found.same("is left alone", one.write(|v| Ok::<_, Error>(*v.root())), Ok([4, 2]));
 }
 
 /// The right of a segment is lowered before the first visit, and after it.
@@ -144,14 +149,37 @@ fn lower(found: &mut Findings) {
     };
     found.same("lowered", lower(parts("early")), Ok(()));
     let eacces = |error: &Error| error.errno() == Some(Errno::EACCES);
-    refused(found, "no right to write", one.write(|v| v.root_mut().0[0] = 2), eacces);
+    refused(
+        found,
+        "no right to write",
+        one.write(|v| {
+            v.root_mut().0[0] = 2;
+            Ok::<_, Error>(())
+        }),
+        eacces,
+    );
     found.same("to read there is", one.read(|v| *v.root()), Ok([1, 1]));
 
     let two = make::<Two>("late", [1, 1]);
-    found.same("written", two.write(|v| v.root_mut().0[0] = 2), Ok(()));
+    found.same(
+        "written",
+        two.write(|v| {
+            v.root_mut().0[0] = 2;
+            Ok::<_, Error>(())
+        }),
+        Ok(()),
+    );
     found.same("lowered", lower(parts("late")), Ok(()));
     let changed = |error: &Error| matches!(error, Error::Changed { .. });
-    refused(found, "nor here", two.write(|v| v.root_mut().0[0] = 3), changed);
+    refused(
+        found,
+        "nor here",
+        two.write(|v| {
+            v.root_mut().0[0] = 3;
+            Ok::<_, Error>(())
+        }),
+        changed,
+    );
     found.same("to read there is", two.read(|v| *v.root()), Ok([2, 1]));
 }
 
@@ -192,6 +220,7 @@ fn copy(found: &mut Findings) {
             tried.push([raw, typed]);
             (*other.get(at) % 7).cmp(&(*one.get(at) % 7))
         });
+        Ok::<_, Error>(())
     });
     found.same("sorted", sorted, Ok(()));
     let refused = tried.iter().all(|tried| *tried == [Some(Errno::EDEADLK); 2]);
@@ -199,7 +228,11 @@ fn copy(found: &mut Findings) {
     found.same("of what is only read", list.read(|_| segment.clone_as("read").is_ok()), Ok(true));
     drop(make::<One>("other", [1, 1]));
     let (_, other) = parts("other");
-    found.same("of others", list.write(|_| other.clone_as("others").is_ok()), Ok(true));
+    found.same(
+        "of others",
+        list.write(|_| Ok::<_, Error>(other.clone_as("others").is_ok())),
+        Ok(true),
+    );
     found.same("and afterwards", segment.clone_as("whole").map(|_| ()), Ok(()));
 }
 
@@ -214,7 +247,8 @@ fn threads(found: &mut Findings) {
     let tried = one.read(|v| {
         let taken: &[u64; 2] = v.root();
         let tried = std::thread::scope(|scope| {
-            let other = scope.spawn(|| two.try_write(|w| (w.root_mut().0[0], taken[0])));
+            let other =
+                scope.spawn(|| two.try_write(|w| Ok::<_, Error>((w.root_mut().0[0], taken[0]))));
             other.join().expect("no panic")
         });
         (tried, *taken)
@@ -222,10 +256,16 @@ fn threads(found: &mut Findings) {
     let (tried, own) = tried.expect("inside");
     refused(found, "the other space is not entered", tried, locked);
     found.same("the reference is what it was", own, [1, 1]);
-    found.same("later it is", two.write(|w| w.root_mut().0[0]), Ok(2));
+    found.same("later it is", two.write(|w| Ok::<_, Error>(w.root_mut().0[0])), Ok(2));
     let both = one.read(|v| v.read(&two, |w| *w.root()).map(|two| (two, *v.root())));
     found.same("and from inside, without references", both, Ok(Ok(([2, 2], [1, 1]))));
-    let again = one.read(|v| v.write(&one, |w| w.root_mut().0[1] += 1).map(|()| *v.root()));
+    let again = one.read(|v| {
+        v.write(&one, |w| {
+            w.root_mut().0[1] += 1;
+            Ok::<_, Error>(())
+        })
+        .map(|()| *v.root())
+    });
     found.same("its own space, too", again, Ok(Ok([1, 2])));
 }
 
@@ -245,5 +285,9 @@ fn nothing(found: &mut Findings) {
     let made = Space::<Nothing>::options().open_or_create("nothing", |_| Ok(()));
     found.same("made", made.and_then(|space| space.read(|v| *v.root())), Ok(()));
     let opened = Space::<Nothing>::open("nothing");
-    found.same("opened", opened.and_then(|space| space.write(|v| *v.root_mut().0)), Ok(()));
+    found.same(
+        "opened",
+        opened.and_then(|space| space.write(|v| Ok::<_, Error>(*v.root_mut().0))),
+        Ok(()),
+    );
 }

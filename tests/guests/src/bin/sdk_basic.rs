@@ -119,9 +119,9 @@ fn pointers(f: &mut Findings, chain: &Space<Chain>) {
             let next = root.take();
             *root = Some(VBox::new(at, Link { value, next, first: Some(first) })?);
         }
-        Ok::<_, AllocError>(())
+        Ok::<_, Error>(())
     });
-    f.same("a list is made inside", made, Ok(Ok(())));
+    f.same("a list is made inside", made, Ok(()));
     let sum = |space: &Space<Chain>| {
         space.read(|v| {
             let (mut sum, mut next) = (0, v.root());
@@ -136,9 +136,9 @@ fn pointers(f: &mut Findings, chain: &Space<Chain>) {
     f.same("and read", sum(chain), Ok(499_500 + 100_000));
     let again = Space::<Chain>::open_read_only("chain").expect("it opens");
     f.same("and read by a program that opens it again", sum(&again), Ok(599_500));
-    let refused = again.write(|_| ()).map_err(|err| err.errno());
+    let refused = again.write(|_| Ok::<_, Error>(())).map_err(|err| err.errno());
     f.same("what is opened to be read is not written", refused, Err(Some(Errno::EACCES)));
-    let taken = chain.write(|v| v.root_mut().0.take()).expect("inside");
+    let taken = chain.write(|v| Ok::<_, Error>(v.root_mut().0.take())).expect("inside");
     f.same("an owner may leave, its content not", taken.is_some(), true);
     let length = chain.write(|v| {
         let mut taken = taken;
@@ -147,7 +147,7 @@ fn pointers(f: &mut Findings, chain: &Space<Chain>) {
             taken = link.into_inner(v).next;
             length += 1;
         }
-        length
+        Ok::<_, Error>(length)
     });
     f.same("and is good for another visit", length, Ok(1000));
 }
@@ -157,7 +157,7 @@ fn nested(f: &mut Findings, chain: &Space<Chain>, counter: &Space<Counter>) {
         let second = counter.read(|_| ()).map_err(|err| err.to_string());
         let went = v.write(counter, |w| {
             *w.root_mut().0 += 5;
-            w.read(chain, |v| v.root().is_none())
+            Ok::<_, Error>(w.read(chain, |v| v.root().is_none()))
         });
         (second, went, v.root().is_none())
     });
@@ -170,7 +170,7 @@ fn nested(f: &mut Findings, chain: &Space<Chain>, counter: &Space<Counter>) {
 fn panics(f: &mut Findings, chain: &Space<Chain>, counter: &Space<Counter>) {
     std::panic::set_hook(Box::new(|_| {}));
     let caught = catch_unwind(AssertUnwindSafe(|| {
-        chain.write(|v| v.write(counter, |_| panic!("on purpose"))).map(|_| ())
+        chain.write(|v| v.write(counter, |_| -> Result<(), Error> { panic!("on purpose") }))
     }));
     let _ = std::panic::take_hook();
     f.check("a panic inside comes out", caught.is_err());
@@ -186,7 +186,11 @@ fn panics(f: &mut Findings, chain: &Space<Chain>, counter: &Space<Counter>) {
         ))
     };
     f.same("the outer change is unfinished", told(chain.try_read(|_| ())), refused("chain"));
-    f.same("and the inner one", told(counter.try_write(|_| ())), refused("counter"));
+    f.same(
+        "and the inner one",
+        told(counter.try_write(|_| Ok::<_, Error>(()))),
+        refused("counter"),
+    );
 }
 
 fn threads(f: &mut Findings, counter: &Space<Counter>) {
@@ -196,7 +200,12 @@ fn threads(f: &mut Findings, counter: &Space<Counter>) {
         for _ in 0..3 {
             scope.spawn(|| {
                 for _ in 0..200 {
-                    counter.write(|v| *v.root_mut().0 += 1).expect("inside");
+                    counter
+                        .write(|v| {
+                            *v.root_mut().0 += 1;
+                            Ok::<_, Error>(())
+                        })
+                        .expect("inside");
                 }
                 // The reader inside waits below: by then no thread may still want to write.
                 together.wait();
@@ -237,9 +246,17 @@ fn waiting(f: &mut Findings, counter: &Space<Counter>) {
         });
         inside.wait();
         let locked = |waited| Err(Error::Locked { space: "counter".to_owned(), waited });
-        f.same("a writer is refused at once", counter.try_write(|_| ()), locked(Duration::ZERO));
+        f.same(
+            "a writer is refused at once",
+            counter.try_write(|_| Ok::<_, Error>(())),
+            locked(Duration::ZERO),
+        );
         let limit = Duration::from_millis(20);
-        f.same("or after a while", counter.write_timeout(limit, |_| ()), locked(limit));
+        f.same(
+            "or after a while",
+            counter.write_timeout(limit, |_| Ok::<_, Error>(())),
+            locked(limit),
+        );
         f.same("a reader is not", counter.read_timeout(limit, |v| *v.root()), Ok(605));
         go.wait();
     });
@@ -254,7 +271,7 @@ fn growth(f: &mut Findings) {
             kept.push(block);
         }
         let last = kept.last().map(|block| block.get(v)[1000]);
-        (kept.len() > 3, last)
+        Ok::<_, Error>((kept.len() > 3, last))
     });
     f.same(
         "a segment grows up to its reserve, then there is an error",

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use guests::findings::Findings;
 use guests::shelf::{Index, open, word};
-use spacejmp::AllocError;
+use spacejmp::Error;
 
 fn main() -> ExitCode {
     let count: u32 = std::env::args().nth(1).and_then(|n| n.parse().ok()).expect("a number");
@@ -41,8 +41,8 @@ fn main() -> ExitCode {
         let mut pages = pages.at_mut(at);
         let before = pages.len();
         pages.retain(|text, _| text.len() % 2 == 0);
-        Ok::<_, AllocError>((most, notes, pages.len() < before))
+        Ok::<_, Error>((most, notes, pages.len() < before))
     });
-    f.same("it is changed by another program", changed, Ok(Ok((Some(100), 10, true))));
+    f.same("it is changed by another program", changed, Ok((Some(100), 10, true)));
     f.end()
 }

@@ -71,6 +71,7 @@ fn run(args: &[&str]) -> Result<(), Error> {
                         let (root, _) = v.root_mut();
                         root.first += 1;
                         root.second += 1;
+                        Ok::<_, Error>(())
                     });
                     added.expect("inside");
                 }
@@ -78,7 +79,7 @@ fn run(args: &[&str]) -> Result<(), Error> {
             std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(count))));
             show(&space);
         }
-        ["hold"] => open()?.write(|v| {
+        ["hold"] => open()?.write(|v| -> Result<(), Error> {
             v.root_mut().0.first += 1;
             println!("holding");
             loop {
@@ -90,7 +91,7 @@ fn run(args: &[&str]) -> Result<(), Error> {
             let space = open()?;
             for result in [
                 space.try_read(|_| ()),
-                space.try_write(|_| ()),
+                space.try_write(|_| Ok::<_, Error>(())),
                 space.read_timeout(Duration::from_millis(50), |_| ()),
             ] {
                 println!("{}", result.map_or_else(|err| err.to_string(), |()| "entered".into()));
@@ -114,7 +115,7 @@ fn run(args: &[&str]) -> Result<(), Error> {
             let mut round = 0;
             while began.elapsed() < limit {
                 round += 1;
-                space.write(|v| v.root_mut().0.fill(round))?;
+                space.write(|v| Ok::<_, Error>(v.root_mut().0.fill(round)))?;
                 if round == 1 {
                     println!("filling");
                 }
@@ -122,7 +123,7 @@ fn run(args: &[&str]) -> Result<(), Error> {
         }
         ["reopen"] => {
             let space = Space::<Filled>::options().open_or_create("filled", |_| Ok([0; FILLED]));
-            match space.and_then(|space| space.write(|v| v.root().len())) {
+            match space.and_then(|space| space.write(|v| Ok::<_, Error>(v.root().len()))) {
                 Ok(words) => println!("{words} words"),
                 Err(error) => println!("{error}"),
             }

@@ -85,6 +85,7 @@ fn fill(lines: u32) -> Result<(), Error> {
                 text.lines.push(line);
             }
         });
+        Ok::<_, Error>(())
     })?;
     read()
 }
@@ -116,15 +117,16 @@ fn look() -> ExitCode {
             });
             text.lines.shrink_to_fit();
             scope(v, |text| text.lines.push("added".to_owned()));
+            Ok::<_, Error>(())
         })
         .expect("inside");
 
     let of_space = |bytes: &[u8]| bytes.as_ptr().addr() as u64 >= abi::layout::VAS_START.raw();
-    let block = library.write(|v| scope(v, |_| vec![1_u8; 5000])).expect("inside");
+    let block = library.write(|v| Ok::<_, Error>(scope(v, |_| vec![1_u8; 5000]))).expect("inside");
     f.check("a scope's blocks are the space's", of_space(&block));
     drop(block);
     f.check("freeing one at home does not touch it", true);
-    let block = library.write(|v| scope(v, |_| vec![1_u8; 5000])).expect("inside");
+    let block = library.write(|v| Ok::<_, Error>(scope(v, |_| vec![1_u8; 5000]))).expect("inside");
     library.read(|_| drop(block)).expect("inside");
     f.check("nor inside to read", true);
 
@@ -140,13 +142,13 @@ fn look() -> ExitCode {
         }
         let flags = (there[0], there[1]);
         drop(there);
-        flags
+        Ok::<_, Error>(flags)
     });
     f.same("a scope pauses in another space and goes on", visited, Ok((false, true)));
 
     std::panic::set_hook(Box::new(|_| {}));
     let caught = catch_unwind(AssertUnwindSafe(|| {
-        library.write(|v| scope(v, |_| std::panic::panic_any("at home ".repeat(3))))
+        library.write(|v| Ok::<_, Error>(scope(v, |_| std::panic::panic_any("at home ".repeat(3)))))
     }));
     drop(std::panic::take_hook());
     // SAFETY: the closure that panicked had changed nothing.

@@ -1,43 +1,72 @@
 //! A versioned space by the safe API. `sdk_versioned NAME add FIRST COUNT`: inserts COUNT entries, a
-//! visit each. `panic`: panics in the middle of a visit; the process is refused afterwards. `full`:
-//! fills the disk in one visit. `count`: prints how many entries there are, all of them whole.
-//! Status 0, or 101 with a message.
+//! visit each. `abort COUNT`: as often changes all it can and gives up, by an error and by panics, and
+//! goes on. `full`: fills the disk in one visit, and goes on with a small one. `nested`: visits inside of
+//! visits. `kept`: a brand that lets handles be kept is refused. `count`: prints how many
+//! entries there are, all of them whole. `watch`: versions, waiting for them, durability. Status 0, or 101 with a message.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
+use abi::Errno;
 use spacejmp::collections::VBTreeMap;
 use spacejmp::sys::Lifetime;
-use spacejmp::{Error, Space, VString};
+use spacejmp::{Durability, Error, In, Segment, Space, VString, Write};
 
-spacejmp::brand! { Words => VBTreeMap<u64, VString<Words>, Words> }
+type Map<'v> = VBTreeMap<u64, VString<Words<'v>>, Words<'v>>;
+
+spacejmp::brand! {
+    Words<'v> => Map<'v>,
+    Beside<'v> => u64,
+    Raw<'v> => u64,
+    Each<'v> => u64,
+    Kept => VBTreeMap<u64, VString<Kept>, Kept>,
+}
+
+/// Why a visit is given up.
+#[derive(Debug)]
+enum Why {
+    OnPurpose(u64),
+    Failed(Error),
+}
+
+impl From<Error> for Why {
+    fn from(error: Error) -> Why {
+        Why::Failed(error)
+    }
+}
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<u64>().expect("a number");
     let [name, ref what @ ..] = args[..] else { panic!("sdk_versioned NAME WHAT ...") };
-    let options = Space::<Words>::options().lifetime(Lifetime::Versioned);
+    let options = Space::<Words<'_>>::options().lifetime(Lifetime::Versioned);
     let space = options.open_or_create(name, |_| Ok(VBTreeMap::new())).expect("the space");
     match *what {
-        ["add", first, count] => (0..number(count)).for_each(|n| add(&space, number(first) + n)),
-        ["panic"] => {
-            let before = count(&space);
-            let visit = || space.write(|_| panic!("in the middle"));
-            let ended = catch_unwind(AssertUnwindSafe(visit));
-            assert!(ended.is_err());
-            let refused = space.read(|v| v.root().len());
-            assert!(matches!(refused, Err(Error::Undone { .. })), "{refused:?}");
-            println!("{before}");
+        ["add", first, count] => {
+            (0..number(count)).for_each(|n| add(&space, number(first) + n).expect("a visit"));
         }
+        ["abort", count] => aborts(&space, number(count)),
         ["full"] => {
-            let filled = space.write(|v| {
-                let (root, at) = v.root_mut();
-                let long = "x".repeat(30 << 20);
-                root.at_mut(at).insert(0, VString::new(at, &long)?).map(drop)
-            });
+            let long = "x".repeat(30 << 20);
+            let filled = space.write(|v| insert(v, 0, &long));
             assert!(matches!(filled, Err(Error::NotCommitted { .. })), "{filled:?}");
+            assert_eq!(space.read(|v| v.root().at(v).get(&0).is_none()), Ok(true));
             println!("refused");
         }
+        ["nested"] => nested(&space),
+        ["kept"] => {
+            let refused = |result: Result<Space<Kept>, Error>| match result {
+                Err(error @ Error::KeptHandles { .. }) => println!("{error}"),
+                other => panic!("{other:?}"),
+            };
+            refused(Space::open(name));
+            refused(Space::open_read_only(name));
+            let options = Space::<Kept>::options().lifetime(Lifetime::Versioned);
+            refused(options.open_or_create(name, |_| Ok(VBTreeMap::new())));
+            refused(options.create("fresh", |_| Ok(VBTreeMap::new())));
+        }
+        ["watch"] => watch(&space, name),
         ["count"] => println!("{}", count(&space)),
         _ => panic!("what?"),
     }
@@ -47,19 +76,140 @@ fn text(n: u64) -> String {
     format!("entry {n} {}", "x".repeat(n as usize % 300))
 }
 
-fn add(space: &Space<Words>, n: u64) {
-    let added = space.write(|v| {
-        let (root, at) = v.root_mut();
-        root.at_mut(at).insert(n, VString::new(at, &text(n))?).map(drop)
-    });
-    added.expect("a visit").expect("memory");
+fn insert(v: &mut In<Words<'_>, Write>, n: u64, text: &str) -> Result<(), Error> {
+    let (root, at) = v.root_mut();
+    root.at_mut(at).insert(n, VString::new(at, text)?)?;
+    Ok(())
 }
 
-fn count(space: &Space<Words>) -> usize {
+fn add(space: &Space<Words<'_>>, n: u64) -> Result<(), Error> {
+    space.write(|v| insert(v, n, &text(n)))
+}
+
+fn count(space: &Space<Words<'_>>) -> usize {
     let counted = space.read(|v| {
         let torn = v.root().at(v).iter().find(|(n, it)| it.at(v) != text(**n));
         assert!(torn.is_none(), "a torn entry");
         v.root().len()
     });
     counted.expect("a visit")
+}
+
+/// What a visit does before it is given up: takes out what is there, keeps some of it beside, grows the
+/// segment, makes the root another.
+fn destroy<'v>(v: &mut In<Words<'v>, Write>, kept: &mut Option<Map<'v>>) -> Result<(), Error> {
+    let (root, at) = v.root_mut();
+    *kept = Some(std::mem::take(root));
+    for n in 0..50 {
+        root.at_mut(at).insert(n, VString::new(at, &"y".repeat(70_000))?)?;
+    }
+    Ok(())
+}
+
+fn aborts(space: &Space<Words<'_>>, times: u64) {
+    let before = count(space);
+    for n in 0..times {
+        let given_up = space.write(|v| {
+            // The owner of what was there is dropped inside, or not at all.
+            let mut kept = None;
+            destroy(v, &mut kept)?;
+            if n % 2 == 0 {
+                std::mem::forget(kept);
+            }
+            Err::<(), _>(Why::OnPurpose(n))
+        });
+        assert!(matches!(given_up, Err(Why::OnPurpose(it)) if it == n), "{given_up:?}");
+        if n % 10 == 0 {
+            let visit = || {
+                space.write(|v| -> Result<(), Error> { destroy(v, &mut None).map(|()| panic!()) })
+            };
+            assert!(catch_unwind(AssertUnwindSafe(visit)).is_err());
+        }
+        // Every fifth time it writes as well: what was freed and taken meanwhile is neither.
+        if n % 5 == 0 {
+            add(space, 1_000_000 + n).expect("a visit");
+        }
+        assert_eq!(count(space), before + (n / 5 + 1) as usize, "after {n} aborts");
+    }
+    println!("{}", count(space));
+}
+
+/// Numbers of versions, and waiting for them.
+fn watch(space: &Space<Words<'_>>, name: &str) {
+    let (soon, late) = (Duration::from_millis(50), Duration::from_secs(60));
+    let before = space.version().expect("a version");
+    add(space, 8000).expect("a visit");
+    let after = before + 1;
+    assert_eq!((space.version(), space.sync()), (Ok(after), Ok(after)));
+    let given_up = space
+        .write(|v| insert(v, 8001, "").map_err(Why::from).and(Err::<(), _>(Why::OnPurpose(1))));
+    assert!(given_up.is_err());
+    assert_eq!(space.version(), Ok(after), "nothing has happened");
+    let reader = Space::<Words<'_>>::open_read_only(name).expect("the space");
+    assert_eq!(reader.wait_newer(before, late), Ok(Some(after)));
+    assert_eq!(reader.wait_newer(after, soon), Ok(None));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| reader.wait_newer(after, late));
+        std::thread::sleep(soon);
+        add(space, 8002).expect("a visit");
+        assert_eq!(waiting.join().expect("no panic"), Ok(Some(after + 1)));
+    });
+    // A reader may wait inside, and sees what it saw.
+    let seen = reader.read(|v| (reader.wait_newer(before, late), v.root().len()));
+    assert_eq!(seen, Ok((Ok(Some(after + 1)), count(space))));
+    let kept_out = space.write(|_| Ok::<_, Error>(space.wait_newer(after + 1, late)));
+    let errno = kept_out.expect("a visit").map_err(|error| error.errno());
+    assert_eq!(errno, Err(Some(Errno::EDEADLK)));
+    let gone = reader.at("never").map(|_| ()).map_err(|error| error.errno());
+    assert_eq!(gone, Err(Some(Errno::ENOENT)));
+    raw();
+    let options = Space::<Each<'_>>::options().lifetime(Lifetime::Versioned);
+    options.durability(Durability::Each).open_or_create("each", |_| Ok(0)).expect("a space");
+    let info = Segment::find("each").and_then(|segment| segment.stat()).expect("a segment");
+    assert_eq!(info.durability, Some(Durability::Each));
+    println!("watched");
+}
+
+/// A space without versions.
+fn raw() {
+    let raw = Space::<Raw<'_>>::options().lifetime(Lifetime::Persistent);
+    let raw = raw.open_or_create("raw", |_| Ok(0)).expect("a space");
+    let none = Error::NotVersioned { space: "raw".to_owned() };
+    assert_eq!((raw.version(), raw.sync()), (Err(none.clone()), Err(none.clone())));
+    assert_eq!(raw.wait_newer(0, Duration::ZERO), Err(none));
+    // What cannot be undone stays, and is valid.
+    let refused = raw.write(|v| {
+        *v.root_mut().0 = 3;
+        Err::<(), _>(Why::OnPurpose(1))
+    });
+    assert!(matches!(refused, Err(Why::OnPurpose(1))), "{refused:?}");
+    assert_eq!(raw.read(|v| *v.root()), Ok(3));
+}
+
+/// Visits from inside.
+fn nested(space: &Space<Words<'_>>) {
+    let options = Space::<Beside<'_>>::options().lifetime(Lifetime::Versioned);
+    let beside = options.open_or_create("beside", |_| Ok(1)).expect("the space");
+    let before = count(space);
+    let visited = space.write(|v| {
+        insert(v, 5000, &text(5000))?;
+        // The inner one would take the outer one's changes along.
+        let same = v.write(space, |_| Err::<(), _>(Why::OnPurpose(1)));
+        assert!(matches!(same, Err(Why::Failed(Error::AlreadyInside { .. }))), "{same:?}");
+        // What was changed so far is a version from here on.
+        let other = v.write(&beside, |w| {
+            *w.root_mut().0 = 2;
+            Err::<(), _>(Why::OnPurpose(2))
+        });
+        assert!(matches!(other, Err(Why::OnPurpose(2))), "{other:?}");
+        assert_eq!(v.read(&beside, |w| *w.root()), Ok(1));
+        insert(v, 6000, &text(6000))?;
+        Err::<(), _>(Why::OnPurpose(3))
+    });
+    assert!(matches!(visited, Err(Why::OnPurpose(3))), "{visited:?}");
+    assert_eq!(count(space), before + 1);
+    // A reader may go on to write.
+    let upgraded = space.read(|v| v.write(space, |w| insert(w, 7000, &text(7000))));
+    assert_eq!((upgraded, count(space)), (Ok(Ok(())), before + 2));
+    println!("nested");
 }

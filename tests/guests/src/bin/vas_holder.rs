@@ -286,7 +286,13 @@ fn recovers(vh: VasHandle, sid: SegId) -> ExitCode {
     }
     let early = recover(sid);
     found.refused("recovering without the lock", early, Errno::EPERM);
-    let mark = || sys::seg_ctl(sid, seg_command::MARK_INCONSISTENT, 0);
+    found.refused(
+        "marking by the safe call",
+        sys::seg_ctl(sid, seg_command::MARK_INCONSISTENT, 0),
+        Errno::EPERM,
+    );
+    // SAFETY: nothing points into the segment but what is a number in any state.
+    let mark = || unsafe { sys::seg_mark_inconsistent(sid) };
     found.refused("marking without the lock", mark(), Errno::EPERM);
     found.refused("once more", enter(vh), Errno::EOWNERDEAD);
     found.need("RECOVER", recover(sid));

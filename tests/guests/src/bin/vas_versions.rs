@@ -23,7 +23,7 @@ use guests::place::{Place, abort, commit, enter, go_home, recover, set_root};
 use guests::random::Random;
 use guests::store::{base_of, find_or_make, sized};
 use guests::touch::Seen;
-use spacejmp::sys::{self, Lifetime, SegId, SegRoot, VasHandle, VasId, attach, seg_command};
+use spacejmp::sys::{self, Lifetime, SegId, SegRoot, VasHandle, VasId, attach};
 
 const ACCOUNTS: u64 = 64;
 const FIRST: u64 = 1000;
@@ -116,7 +116,7 @@ fn main() -> ExitCode {
             must("enter", enter(write));
             bank.take(3, 10);
             other_segment();
-            must("seg_ctl", sys::seg_ctl(sid, seg_command::MARK_INCONSISTENT, 0));
+            must("marking", mark_inconsistent(sid));
             assert_eq!(commit(), Err(Errno::EPERM));
             go_home();
             must("enter", enter(write));
@@ -134,13 +134,18 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+fn mark_inconsistent(sid: SegId) -> Result<(), Errno> {
+    // SAFETY: the accounts are numbers, of which any is valid.
+    unsafe { sys::seg_mark_inconsistent(sid) }
+}
+
 /// Another versioned segment that the program has attached is not the one it writes.
 fn other_segment() {
     let mut params = sized(4096);
     (params.lifetime, params.lockable) = (Lifetime::Versioned as u8, 1);
     let (vid, sid) = find_or_make("other", &params);
     let vh = must("vas_attach", sys::vas_attach(vid, 0));
-    assert_eq!(sys::seg_ctl(sid, seg_command::MARK_INCONSISTENT, 0), Err(Errno::EPERM));
+    assert_eq!(mark_inconsistent(sid), Err(Errno::EPERM));
     assert_eq!(recover(sid), Err(Errno::EPERM));
     must("vas_detach", sys::vas_detach(vh));
 }

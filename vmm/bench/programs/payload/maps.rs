@@ -16,7 +16,7 @@ use crate::turns::{self, Times};
 
 type Home = hashbrown::HashMap<u64, u64, FixedState>;
 
-brand! { pub(crate) Numbers => VHashMap<u64, u64, Numbers> }
+brand! { pub(crate) Numbers<'v> => VHashMap<u64, u64, Numbers<'v>> }
 
 #[inline(never)]
 fn at_home(keys: &Keys) -> Times {
@@ -30,7 +30,7 @@ fn at_home(keys: &Keys) -> Times {
 }
 
 #[inline(never)]
-fn in_vas(space: &Space<Numbers>, keys: &Keys) -> Result<Times, Error> {
+fn in_vas(space: &Space<Numbers<'_>>, keys: &Keys) -> Result<Times, Error> {
     space.write(|v| {
         let (root, at) = v.root_mut();
         // Memory of the previous round is freed outside the timed part, as at home.
@@ -40,11 +40,11 @@ fn in_vas(space: &Space<Numbers>, keys: &Keys) -> Result<Times, Error> {
         let map = map.as_ref();
         let (get, sum) = keys.get_all(|key| map.get(key));
         Ok(Times { insert, get, walk: 0, sum })
-    })?
+    })
 }
 
-fn space(name: &str, lifetime: Lifetime) -> Result<Space<Numbers>, Error> {
-    Space::options().lifetime(lifetime).open_or_create(name, |_| Ok(VHashMap::new()))
+fn space(name: &str, lifetime: Lifetime) -> Result<Space<Numbers<'static>>, Error> {
+    Space::<Numbers<'_>>::options().lifetime(lifetime).open_or_create(name, |_| Ok(VHashMap::new()))
 }
 
 /// Inserts and looks up `count` keys `rounds` times in each map, after a round that is reported
@@ -87,7 +87,7 @@ pub(crate) fn fill(name: &str, count: u64) -> Result<Object, String> {
 pub(crate) fn open(name: &str) -> Result<Object, String> {
     let key = Keys::first();
     let start = Instant::now();
-    let space = Space::<Numbers>::open(name).map_err(|err| err.to_string())?;
+    let space = Space::<Numbers<'_>>::open(name).map_err(|err| err.to_string())?;
     let looked = space.read(|v| {
         let map = v.root().at(v);
         (map.get(&key).copied(), map.len() as u64)

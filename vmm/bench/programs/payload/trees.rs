@@ -13,7 +13,7 @@ use crate::json::Object;
 use crate::keys::Keys;
 use crate::turns::{self, Times};
 
-brand! { pub(crate) Ordered => VBTreeMap<u64, u64, Ordered> }
+brand! { pub(crate) Ordered<'v> => VBTreeMap<u64, u64, Ordered<'v>> }
 
 /// Traverses from end to end: nanoseconds, and the sum of the values. Detects keys out of order.
 #[inline]
@@ -40,7 +40,7 @@ fn at_home(keys: &Keys) -> Times {
 }
 
 #[inline(never)]
-fn in_vas(space: &Space<Ordered>, keys: &Keys) -> Result<Times, Error> {
+fn in_vas(space: &Space<Ordered<'_>>, keys: &Keys) -> Result<Times, Error> {
     space.write(|v| {
         let (root, at) = v.root_mut();
         // Memory of the previous round is freed outside the timed part, as at home.
@@ -51,7 +51,7 @@ fn in_vas(space: &Space<Ordered>, keys: &Keys) -> Result<Times, Error> {
         let (get, found) = keys.get_all(|key| map.get(key));
         let (walk, walked) = walk(map.iter());
         Ok(Times { insert, get, walk, sum: found.wrapping_add(walked) })
-    })?
+    })
 }
 
 /// Inserts, looks up and traverses `count` keys `rounds` times in each map, after a round
@@ -61,7 +61,7 @@ fn in_vas(space: &Space<Ordered>, keys: &Keys) -> Result<Times, Error> {
 /// A call's error; when the maps differ in content.
 pub(crate) fn run(count: u64, rounds: u64) -> Result<Object, String> {
     let keys = Keys::new(count)?;
-    let space = Space::options().open_or_create("trees", |_| Ok(VBTreeMap::new()));
+    let space = Space::<Ordered<'_>>::options().open_or_create("trees", |_| Ok(VBTreeMap::new()));
     let space = space.map_err(|err| err.to_string())?;
     let (_, best) = turns::take(rounds, || in_vas(&space, &keys), || at_home(&keys))?;
     Ok(Object::new("trees")

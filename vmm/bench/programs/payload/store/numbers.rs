@@ -20,13 +20,15 @@ const WARM_UP: u64 = 8;
 const VISIT: Duration = Duration::from_millis(5);
 const PERIOD: Duration = Duration::from_millis(10);
 
-fn ordered(name: &str) -> Result<Space<Ordered>, Error> {
-    let options = Space::options().lifetime(Lifetime::Versioned).durability(Durability::Each);
+fn ordered(name: &str) -> Result<Space<Ordered<'static>>, Error> {
+    let options = Space::<Ordered<'_>>::options().lifetime(Lifetime::Versioned);
+    let options = options.durability(Durability::Each);
     options.open_or_create(name, |_| Ok(VBTreeMap::new()))
 }
 
-fn hashed(name: &str, room: usize) -> Result<Space<Numbers>, Error> {
-    let options = Space::options().lifetime(Lifetime::Versioned).durability(Durability::Each);
+fn hashed(name: &str, room: usize) -> Result<Space<Numbers<'static>>, Error> {
+    let options = Space::<Numbers<'_>>::options().lifetime(Lifetime::Versioned);
+    let options = options.durability(Durability::Each);
     options.open_or_create(name, |at| VHashMap::with_capacity(at, room))
 }
 
@@ -46,7 +48,8 @@ pub(super) fn load(name: &str, count: u64, batch: u64, is_hashed: bool) -> Resul
             space.write(|v| {
                 let (map, at) = v.root_mut();
                 let mut map = map.at_mut(at);
-                some.iter().try_for_each(|&key| map.insert(key, Keys::value(key)).map(drop))
+                some.iter().try_for_each(|&key| map.insert(key, Keys::value(key)).map(drop))?;
+                Ok(())
             })
         })?
     } else {
@@ -55,7 +58,8 @@ pub(super) fn load(name: &str, count: u64, batch: u64, is_hashed: bool) -> Resul
             space.write(|v| {
                 let (map, at) = v.root_mut();
                 let mut map = map.at_mut(at);
-                some.iter().try_for_each(|&key| map.insert(key, Keys::value(key)).map(drop))
+                some.iter().try_for_each(|&key| map.insert(key, Keys::value(key)).map(drop))?;
+                Ok(())
             })
         })?
     };
@@ -65,14 +69,14 @@ pub(super) fn load(name: &str, count: u64, batch: u64, is_hashed: bool) -> Resul
         .number("load_ns", ns))
 }
 
-fn timed<E: Into<Error>>(
+fn timed(
     keys: &[u64],
     batch: usize,
-    insert: impl Fn(&[u64]) -> Result<Result<(), E>, Error>,
+    insert: impl Fn(&[u64]) -> Result<(), Error>,
 ) -> Result<u64, String> {
     let begin = Instant::now();
     for some in keys.chunks(batch) {
-        insert(some).map_err(say)?.map_err(|error| say(error.into()))?;
+        insert(some).map_err(say)?;
     }
     Ok(begin.elapsed().as_nanos() as u64)
 }
@@ -84,15 +88,15 @@ pub(super) fn read(name: &str, count: u64, is_hashed: bool) -> Result<Object, St
     let (mut get, mut scan, mut sums) = (u64::MAX, u64::MAX, (0, 0));
     for _ in 0..2 {
         let (found, walked) = if is_hashed {
-            let space = Space::<Numbers>::open_read_only(name).map_err(say)?;
-            let look = |v: &mut spacejmp::In<Numbers, spacejmp::Read>| {
+            let space = Space::<Numbers<'_>>::open_read_only(name).map_err(say)?;
+            let look = |v: &mut spacejmp::In<Numbers<'_>, spacejmp::Read>| {
                 let map = v.root().at(v);
                 (keys.get_all(|key| map.get(key)), (0, 0))
             };
             space.read(look).map_err(say)?
         } else {
-            let space = Space::<Ordered>::open_read_only(name).map_err(say)?;
-            let look = |v: &mut spacejmp::In<Ordered, spacejmp::Read>| {
+            let space = Space::<Ordered<'_>>::open_read_only(name).map_err(say)?;
+            let look = |v: &mut spacejmp::In<Ordered<'_>, spacejmp::Read>| {
                 let map = v.root().at(v);
                 (keys.get_all(|key| map.get(key)), walk(map.iter()))
             };
@@ -118,7 +122,7 @@ fn walk<'map>(entries: impl Iterator<Item = (&'map u64, &'map u64)>) -> (u64, u6
 /// Changes single values of an ordered map, each in a transaction of its own.
 pub(super) fn put(name: &str, count: u64, rounds: u64, seed: u64) -> Result<Object, String> {
     let keys = Keys::new(count)?.inserted;
-    let space = Space::<Ordered>::open(name).map_err(say)?;
+    let space = Space::<Ordered<'_>>::open(name).map_err(say)?;
     let (mut random, mut samples) = (Random::new(seed), Samples::default());
     for round in 0..rounds + WARM_UP {
         let key = drawn(&keys, &mut random);
@@ -136,19 +140,20 @@ fn drawn(keys: &[u64], random: &mut Random) -> u64 {
 }
 
 /// Never the value that the key has: a visit that changes nothing is no commit.
-fn put_one(space: &Space<Ordered>, key: u64, round: u64) -> Result<(), String> {
+fn put_one(space: &Space<Ordered<'_>>, key: u64, round: u64) -> Result<(), String> {
     let put = space.write(|v| {
         let (map, at) = v.root_mut();
-        map.at_mut(at).insert(key, Keys::value(key) ^ (1 << 60) ^ round).map(drop)
+        map.at_mut(at).insert(key, Keys::value(key) ^ (1 << 60) ^ round)?;
+        Ok(())
     });
-    put.map_err(say)?.map_err(|error| say(error.into()))
+    put.map_err(say)
 }
 
 /// Visits of 5 ms that look keys up, for `millis` milliseconds, first alone, then while another thread
 /// commits a hundred times a second.
 pub(super) fn beside(name: &str, count: u64, millis: u64) -> Result<Object, String> {
     let keys = Keys::new(count)?.inserted;
-    let space = Space::<Ordered>::open(name).map_err(say)?;
+    let space = Space::<Ordered<'_>>::open(name).map_err(say)?;
     let time = Duration::from_millis(millis.max(1));
     let read = || {
         let (mut random, mut found, mut visits) = (Random::new(3), 0_u64, 0_u64);

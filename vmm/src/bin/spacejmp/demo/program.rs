@@ -11,31 +11,31 @@ use spacejmp::{AllocError, At, Mode, Space, Storable, Write};
 
 spacejmp::brand! {
     /// The address space of the bank.
-    pub(super) Bank => Accounts
+    pub(super) Bank<'v> => Accounts<'v>
 }
 
 /// The root object.
 #[derive(Storable)]
-#[storable(vas = Bank)]
-pub(super) struct Accounts {
+#[storable(vas = Bank<'v>)]
+pub(super) struct Accounts<'v> {
     moves: u64,
-    balances: VBTreeMap<u64, u64, Bank>,
+    balances: VBTreeMap<u64, u64, Bank<'v>>,
 }
 
-impl Accounts {
-    fn new(at: &At<Bank, Write>, count: u64, amount: u64) -> Result<Accounts, AllocError> {
+impl<'v> Accounts<'v> {
+    fn new(at: &At<Bank<'v>, Write>, count: u64, amount: u64) -> Result<Accounts<'v>, AllocError> {
         let mut balances = VBTreeMap::new();
         balances.at_mut(at).extend((0..count).map(|account| (account, amount)))?;
         Ok(Accounts { moves: 0, balances })
     }
 
-    fn balance<'a>(&'a mut self, at: &'a At<Bank, Write>, account: u64) -> &'a mut u64 {
+    fn balance<'a>(&'a mut self, at: &'a At<Bank<'v>, Write>, account: u64) -> &'a mut u64 {
         let balance = self.balances.at_mut(at).into_mut(&account);
         balance.expect("accounts are numbered from 0")
     }
 
     /// Takes from one account, and gives it to another a moment later.
-    fn move_one(&mut self, at: &At<Bank, Write>, from: u64, to: u64) {
+    fn move_one(&mut self, at: &At<Bank<'v>, Write>, from: u64, to: u64) {
         let amount = (*self.balance(at, from)).min(1);
         *self.balance(at, from) -= amount;
         // Most kills come here, where money is missing.
@@ -44,7 +44,7 @@ impl Accounts {
         self.moves += 1;
     }
 
-    fn sum<M: Mode>(&self, at: &At<Bank, M>) -> u64 {
+    fn sum<M: Mode>(&self, at: &At<Bank<'v>, M>) -> u64 {
         self.balances.at(at).values().sum()
     }
 }
@@ -116,19 +116,19 @@ pub(super) fn run(words: &[String]) -> Result<(), StepError> {
 }
 
 fn fill(count: u64, amount: u64) -> spacejmp::Result<String> {
-    let options = Space::options().lifetime(Lifetime::Versioned).size(1 << 30);
+    let options = Space::<Bank<'_>>::options().lifetime(Lifetime::Versioned).size(1 << 30);
     options.create(NAME, |at| Accounts::new(at, count, amount))?;
     Ok(format!("{count} accounts with {amount} each"))
 }
 
 fn find(account: u64) -> spacejmp::Result<String> {
-    let space = Space::<Bank>::open_read_only(NAME)?;
+    let space = Space::<Bank<'_>>::open_read_only(NAME)?;
     let balance = space.read(|v| v.root().balances.at(v).get(&account).copied())?;
     Ok(format!("account {account} has {}", balance.unwrap_or(0)))
 }
 
 fn move_money(seed: u64) -> spacejmp::Result<()> {
-    let space = Space::<Bank>::open(NAME)?;
+    let space = Space::<Bank<'_>>::open(NAME)?;
     let mut random = seed;
     loop {
         space.write(|v| {
@@ -141,13 +141,14 @@ fn move_money(seed: u64) -> spacejmp::Result<()> {
             };
             let (from, to) = (draw(), draw());
             accounts.move_one(at, from, to);
+            Ok::<_, spacejmp::Error>(())
         })?;
     }
 }
 
 /// Says the sum, how many visits saw it, and in how many versions.
 fn sum(time: Duration) -> Result<String, StepError> {
-    let space = Space::<Bank>::open_read_only(NAME)?;
+    let space = Space::<Bank<'_>>::open_read_only(NAME)?;
     let look = || space.read(|v| (v.root().moves, v.root().sum(v)));
     let (began, mut visits, mut versions) = (Instant::now(), 1, 1);
     let (mut moves, sum) = look()?;
@@ -186,12 +187,13 @@ mod tests {
 
     #[test]
     fn a_move_changes_accounts_and_leaves_their_sum() {
-        let space = Space::<Bank>::in_memory(1 << 20, |at| Accounts::new(at, 7, 10)).unwrap();
+        let space = Space::<Bank<'_>>::in_memory(1 << 20, |at| Accounts::new(at, 7, 10)).unwrap();
         for (from, to) in [(0, 6), (3, 3), (0, 1)] {
             space
                 .write(|v| {
                     let (accounts, at) = v.root_mut();
                     accounts.move_one(at, from, to);
+                    Ok::<_, spacejmp::Error>(())
                 })
                 .unwrap();
         }

@@ -28,6 +28,7 @@ const MOVE: &str = "space.write(|v| {
            *accounts.balance(at, from) -= 1;
            thread::sleep(Duration::from_millis(1));     // most kills come here
            *accounts.balance(at, to) += 1;
+           Ok::<_, Error>(())
        })?";
 const SUM: &str = "space.read(|v| v.root().balances.at(v).values().sum::<u64>())?";
 
