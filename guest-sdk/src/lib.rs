@@ -108,6 +108,6 @@ pub use scope::ScopedAlloc;
 pub use space::{Space, SpaceOptions};
 pub use spacejmp_derive::Storable;
 pub use storable::Storable;
-pub use sys::{Durability, Lifetime, PagePolicy, Right};
+pub use sys::{Durability, Lifetime, PagePolicy, Right, SyncInterval};
 pub use thread_state::{Inside, inside};
 pub use token::{At, In, Mode, Read, Write};

@@ -55,7 +55,7 @@ fn a_segment_lives_as_it_was_told_to() {
     for (name, options, lifetime, state) in [
         ("a", "", "persistent", "clean"),
         ("b", " --lifetime persistent", "persistent", "clean"),
-        ("c", " --lifetime versioned", "versioned", "versioned"),
+        ("c", " --lifetime versioned", "versioned", "versioned, every:100"),
         ("d", " --lifetime volatile", "volatile", "volatile"),
         ("e", " --volatile", "volatile", "volatile"),
     ] {

@@ -116,7 +116,10 @@ pub fn ctl(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         seg_ctl::SET_MODE => store.set_segment_mode(sid, args::mode(arg)?)?,
         seg_ctl::SET_LOCKABLE => store.set_lockable(sid, args::flag(arg)?)?,
         seg_ctl::SET_PAGES => store.set_pages(sid, pages(arg)?)?,
-        seg_ctl::SET_DURABILITY => store.set_durability(sid, durability(arg)?)?,
+        seg_ctl::SET_DURABILITY => {
+            store.check_segment(sid, Right::Write)?;
+            store.set_durability(sid, durability(arg)?)?;
+        }
         seg_ctl::RECOVER => {
             store.check_segment(sid, Right::Write)?;
             if vases.is_versioned_here(sid) {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use spacejmp::collections::VBTreeMap;
-use spacejmp::sys::Lifetime;
+use spacejmp::sys::{Durability, Lifetime};
 use spacejmp::{At, In, Mode, Space, Storable, VString};
 
 spacejmp::brand! { Ledger<'v> => Book<'v> }
@@ -61,7 +61,9 @@ fn main() {
     let [name, ref what @ ..] = args[..] else { panic!("ledger NAME WHAT ...") };
     match *what {
         ["new"] => {
+            // What it prints is to survive.
             let options = Space::<Ledger<'_>>::options().lifetime(Lifetime::Versioned);
+            let options = options.durability(Durability::Each);
             let made = options.create(name, |_| Ok(Book { changes: 0, entries: VBTreeMap::new() }));
             made.expect("a new space");
         }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use spacejmp::sys::{self, Lifetime};
-use spacejmp::{Durability, Error, Space, VBTreeMap, VHashMap};
+use spacejmp::sys;
+use spacejmp::{Durability, Error, Lifetime, Space, VBTreeMap, VHashMap};
 
 use crate::json::Object;
 use crate::keys::Keys;
