@@ -85,13 +85,14 @@ fn foreign(found: &mut Findings, vid: VasId, sid: SegId) {
         seg_ctl::SET_LOCKABLE,
         seg_ctl::SET_PAGES,
         seg_ctl::SET_LIFETIME,
-        seg_ctl::MARK_INCONSISTENT,
         seg_ctl::SET_DURABILITY,
     ] {
         attempts.push((call::CALL_SEG_CTL, sys::seg_ctl(sid, command, 0)));
     }
     // SAFETY: nothing reads the content, whatever is declared about it.
     attempts.push((call::CALL_SEG_CTL, unsafe { sys::seg_recover(sid) }));
+    // SAFETY: likewise.
+    attempts.push((call::CALL_SEG_CTL, unsafe { sys::seg_mark_inconsistent(sid) }));
     // Of handles, not of objects; or lists, which have a test of their own.
     let others = [
         call::CALL_NULL,
