@@ -86,6 +86,9 @@ calls! {
     /// `(vid, buffer, bytes, cursor)`: `Attachment`s of a VAS, starting at number `cursor`; returns
     /// how many were written.
     CALL_VAS_SEGMENTS = 0x19, "vas_segments";
+    /// `(vid, tag, tag_len)`: keeps what was committed last to the versioned segments of the VAS, of one
+    /// moment, as the VAS `NAME@TAG`, which is only read; returns its `vid`.
+    CALL_VAS_TAG = 0x1a, "vas_tag";
 
     /// `(name, name_len, params, params_len)`: creates a segment as `SegParams` specifies; returns
     /// its `sid`.

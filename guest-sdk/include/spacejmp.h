@@ -79,6 +79,7 @@ extern "C" {
 #define SJ_CALL_VAS_LIST 0x534a0017u
 #define SJ_CALL_VAS_STAT 0x534a0018u
 #define SJ_CALL_VAS_SEGMENTS 0x534a0019u
+#define SJ_CALL_VAS_TAG 0x534a001au
 #define SJ_CALL_SEG_ALLOC 0x534a0020u
 #define SJ_CALL_SEG_FIND 0x534a0021u
 #define SJ_CALL_SEG_CLONE 0x534a0022u
@@ -311,6 +312,14 @@ SJ_API vasid_t vas_find(const char *name);
  * visits of writers. Returns its id.
  * Fails with ENOENT, no VAS `vid`; EEXIST; EINVAL; EACCES; for copies also as seg_clone does. */
 SJ_API vasid_t vas_clone(vasid_t vid, const char *name, uint64_t flags);
+
+/* vas_tag: keeps what was committed last to the versioned segments of VAS `vid`, of one moment, as
+ * the VAS `NAME@tag`, which can only be read; durable when it returns, in constant time. Raw segments
+ * are left out, and so is what the calling thread has not committed. Returns the id of that VAS.
+ * Fails with ENOENT, no VAS `vid`; EINVAL, the tag is a number or contains `@`, or there is no versioned
+ * segment; EEXIST; EACCES; EPERM, a segment is another user's; EINTR; ETIMEDOUT after 10 s, for a
+ * thread that holds other locks. */
+SJ_API vasid_t vas_tag(vasid_t vid, const char *tag);
 
 /* vas_attach: makes an instance of the VAS for this process; `flags` are 0 or VAS_ATTACH_... Rights
  * are checked here and never again. Returns its handle.
@@ -697,6 +706,11 @@ static inline vasid_t vas_create(const char *name, uint32_t mode)
 static inline vasid_t vas_find(const char *name)
 {
     return sj_id(sj_call(SJ_CALL_VAS_FIND, sj_address(name), strlen(name), 0, 0, 0, 0));
+}
+
+static inline vasid_t vas_tag(vasid_t vid, const char *tag)
+{
+    return sj_id(sj_call(SJ_CALL_VAS_TAG, vid, sj_address(tag), strlen(tag), 0, 0, 0));
 }
 
 static inline vasid_t vas_clone(vasid_t vid, const char *name, uint64_t flags)

@@ -10,8 +10,8 @@ use abi::call::{
     CALL_SEG_ROOT_SET, CALL_SEG_STAT, CALL_SEG_SYNC, CALL_VAS_ABORT, CALL_VAS_ATTACH,
     CALL_VAS_CLONE, CALL_VAS_COMMIT, CALL_VAS_CREATE, CALL_VAS_CTL, CALL_VAS_CURRENT,
     CALL_VAS_DELETE, CALL_VAS_DETACH, CALL_VAS_FIND, CALL_VAS_LIST, CALL_VAS_SEGMENTS,
-    CALL_VAS_STAT, CALL_VAS_SWITCH, CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_SYNC, CALL_VAS_TRY_SWITCH,
-    CALL_VAS_VERSION, CALL_VAS_WAIT,
+    CALL_VAS_STAT, CALL_VAS_SWITCH, CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_SYNC, CALL_VAS_TAG,
+    CALL_VAS_TRY_SWITCH, CALL_VAS_VERSION, CALL_VAS_WAIT,
 };
 use abi::objects::{Attachment, SegParams, SegRoot, SegStat, VasStat};
 use sdk::CallPage;
@@ -88,6 +88,7 @@ calls! {
     id vas_find(name: *const c_char) -> u64 = CALL_VAS_FIND [name] [name[0], name[1]];
     id vas_clone(vid: u64, name: *const c_char, flags: u64) -> u64
         = CALL_VAS_CLONE [name] [vid, name[0], name[1], flags];
+    id vas_tag(vid: u64, tag: *const c_char) -> u64 = CALL_VAS_TAG [tag] [vid, tag[0], tag[1]];
     number vas_attach(vid: u64, flags: u64) -> i64
         = CALL_VAS_ATTACH [] [vid, flags] if Ok(vh) => here::attached(vh as i64, vid, flags);
     status vas_detach(vh: i64) -> c_int

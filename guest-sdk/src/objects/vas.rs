@@ -157,6 +157,16 @@ impl Vas {
         Ok(Vas { id, name: name.to_owned() })
     }
 
+    /// What was committed last to its versioned segments, of one moment, kept as the VAS `NAME@tag`,
+    /// which can be attached to be read.
+    ///
+    /// # Errors
+    /// As [`vas_tag`](sys::vas_tag).
+    pub fn tag(&self, tag: &str) -> Result<Vas> {
+        let id = sys::vas_tag(self.id, tag).map_err(self.failed("tag"))?;
+        Ok(Vas { id, name: format!("{}@{tag}", self.name) })
+    }
+
     /// A new VAS with the same segments, shared, not copied.
     ///
     /// # Errors

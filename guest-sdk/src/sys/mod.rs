@@ -55,7 +55,7 @@ pub use switch::{
 pub(crate) use vas::vas_detach_owned;
 pub use vas::{
     EMPTY_VAS_STAT, vas_attach, vas_clone, vas_create, vas_ctl, vas_delete, vas_detach, vas_find,
-    vas_list, vas_segments, vas_stat,
+    vas_list, vas_segments, vas_stat, vas_tag,
 };
 
 /// The name in a [`VasStat`] or [`SegStat`], without the zeros after it.

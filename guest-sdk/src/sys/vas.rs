@@ -3,7 +3,7 @@
 use abi::Errno;
 use abi::call::{
     CALL_VAS_ATTACH, CALL_VAS_CLONE, CALL_VAS_CREATE, CALL_VAS_CTL, CALL_VAS_DELETE,
-    CALL_VAS_DETACH, CALL_VAS_FIND, CALL_VAS_LIST, CALL_VAS_SEGMENTS, CALL_VAS_STAT,
+    CALL_VAS_DETACH, CALL_VAS_FIND, CALL_VAS_LIST, CALL_VAS_SEGMENTS, CALL_VAS_STAT, CALL_VAS_TAG,
 };
 use abi::objects::{Attachment, VasId, VasStat, detach};
 
@@ -67,6 +67,24 @@ pub fn vas_clone(vid: VasId, name: impl AsRef<[u8]>, flags: u64) -> Result<VasId
     let [at, len] = bytes(name.as_ref());
     // SAFETY: the call reads the name, which outlives it.
     unsafe { call(CALL_VAS_CLONE, [vid.raw(), at, len, flags]) }.and_then(id)
+}
+
+/// Keeps what was committed last to the versioned segments of a VAS, of one moment, as the VAS
+/// `NAME@TAG`, and returns its id: durably, in constant time. Its segments can only be read. Raw segments
+/// are left out. What the calling thread has changed and not committed is not kept.
+///
+/// # Errors
+/// - `ENOENT`: no VAS has the id `vid`.
+/// - `EINVAL`: `tag` is a number, or no name that a new object can have; the VAS has no versioned
+///   segment.
+/// - `EEXIST`: it has that tag.
+/// - `EACCES`: `vid` or one of its segments may not be written to; `EPERM`: it is another user's.
+/// - `EINTR` while it waits for a writer; `ETIMEDOUT` after 10 s for a thread that holds other locks.
+/// - name errors, store errors ([`super`]).
+pub fn vas_tag(vid: VasId, tag: impl AsRef<[u8]>) -> Result<VasId, Errno> {
+    let [at, len] = bytes(tag.as_ref());
+    // SAFETY: the call reads the tag, which outlives it.
+    unsafe { call(CALL_VAS_TAG, [vid.raw(), at, len]) }.and_then(id)
 }
 
 /// Makes an instance of `vid` for this process and returns its handle. `flags` are those of

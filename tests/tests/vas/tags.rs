@@ -182,3 +182,32 @@ fn a_command_that_is_killed_has_made_a_whole_tag_or_none() {
     }
     world.clean_after_gc();
 }
+
+#[test]
+fn a_program_keeps_versions_and_attaches_old_ones_by_name_and_number() {
+    skip_without_kvm!();
+    let world = bank();
+    let first = numbers(&world, "bank")[0];
+    assert_eq!(world.good(PROGRAM, &["bank", "keep", "mine"]), "done\n");
+    let second = numbers(&world, "bank")[0];
+    assert_eq!(second, first + 1);
+    assert_eq!(tagged(&world, "bank", "bank@mine")["number"], first);
+    let at = |version: &str| world.good(PROGRAM, &["bank", "at", version]);
+    assert_eq!(at("mine"), "account 1000\n");
+    assert_eq!(at(&first.to_string()), "account 1000\n");
+    assert_eq!(at(&second.to_string()), "account 990\n");
+    // Again, while it is kept for a while, and beside a writer.
+    let mut writer = world.spawn(PROGRAM, &["bank", "move", "1", "1000000", "1"]);
+    assert_eq!(world.good(PROGRAM, &["bank", "watch", "2"]), "states 2\n");
+    assert_eq!(at(&first.to_string()), "account 1000\n");
+    writer.kill();
+    assert_eq!(at("none"), "ENOENT\n");
+    assert_eq!(at("999999999"), "ENOENT\n");
+    // What was kept for a while is no tag, and goes.
+    world.store().gc().expect("garbage is collected");
+    let vases = world.json(&["vas", "ls"]);
+    let names: Vec<_> =
+        vases["vases"].as_array().expect("a list").iter().map(|it| it["name"].clone()).collect();
+    assert_eq!(names, [json!("bank"), json!("bank@mine")]);
+    world.clean_after_gc();
+}

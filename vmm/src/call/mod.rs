@@ -70,6 +70,7 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u32, a: &[u64; 6]) -> Option<CallRe
         number::CALL_VAS_LIST => vas::list(ctx, a),
         number::CALL_VAS_STAT => vas::stat(ctx, a),
         number::CALL_VAS_SEGMENTS => vas::segments(ctx, a),
+        number::CALL_VAS_TAG => vas::tag(ctx, a),
         number::CALL_SEG_ALLOC => seg::alloc(ctx, a),
         number::CALL_SEG_FIND => seg::find(ctx, a),
         number::CALL_SEG_CLONE => seg::clone(ctx, a),

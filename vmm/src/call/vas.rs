@@ -8,7 +8,7 @@ use abi::objects::{Attachment, VasStat, clone, vas_ctl};
 use super::{CallResult, args};
 use crate::linux::survivor::Survivor;
 use crate::linux::task::ThreadCtx;
-use crate::store::{LeaseView, VasRecord};
+use crate::store::{LeaseView, StoreError, TagName, VasRecord};
 use crate::vas::VasError;
 use crate::vas::attach::{AttachFlags, DetachFlags};
 
@@ -22,14 +22,28 @@ pub fn create(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     Ok(ctx.process.vases.granted()?.create_vas(&name, mode)?.raw())
 }
 
-/// `vas_find(name, name_len)`.
+/// `vas_find(name, name_len)`. `NAME@NUMBER` keeps that version of the VAS for a while.
 ///
 /// # Errors
-/// `ENOENT`.
+/// `ENOENT`; for a version with a number also those of `vas_tag`.
 pub fn find(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [name, len, ..] = *a;
     let name = args::name(ctx, name, len)?;
-    Ok(ctx.process.vases.granted()?.find_vas(&name)?.raw())
+    let stopping = || ctx.thread.is_interrupted(ctx.process);
+    Ok(ctx.process.vases.find_vas(ctx.vcpu, &name, &stopping)?.raw())
+}
+
+/// `vas_tag(vid, tag, tag_len)`.
+///
+/// # Errors
+/// `EINVAL` for what is no tag, and for a VAS without versioned segments; `EEXIST`; `EACCES`, `EPERM`,
+/// `ENOENT`; `EINTR` and, for a thread that holds locks, `ETIMEDOUT` while it waits for a writer.
+pub fn tag(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [vid, tag, len, ..] = *a;
+    let (vid, name) = (args::vid(vid)?, args::name(ctx, tag, len)?);
+    let tag = TagName::new(name.as_str().as_bytes()).map_err(StoreError::from)?;
+    let stopping = || ctx.thread.is_interrupted(ctx.process);
+    Ok(ctx.process.vases.tag_vas(ctx.vcpu, vid, &tag, &stopping)?.raw())
 }
 
 /// `vas_clone(vid, name, name_len, flags)`.

@@ -207,7 +207,7 @@ impl Drop for ContentHold<'_> {
 
 /// How long a thread that is inside somewhere may wait for the lock of what it copies: it keeps the
 /// locks it has meanwhile, and two that do this to each other would wait forever.
-const INSIDE_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const INSIDE_WAIT: Duration = Duration::from_secs(10);
 
 /// Copies a segment as it is between two visits of writers ([`Store::clone_segment`]); a versioned one
 /// as it is at a version, by default its newest, if that can be by links ([`Store::clone_version`]).

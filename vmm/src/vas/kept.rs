@@ -6,10 +6,14 @@ use std::time::Duration;
 use abi::{SegId, VasId};
 use seg_lock::{Mode, Patience};
 
-use crate::store::{Name, SegmentFile, Store, StoreError, TagName, VasRecord, VersionChoice};
+use crate::store::{
+    HeldAlone, MemberHeld, Name, SegmentFile, Store, StoreError, TagName, VasRecord, VersionChoice,
+};
 use crate::vas::VasError;
-use crate::vas::content::ContentHold;
+use crate::vas::content::{ContentHold, INSIDE_WAIT};
 use crate::vas::residency::lock_page::at_most;
+use crate::vas::state::Vases;
+use crate::vm::Vcpu;
 
 /// Holds the lock of each versioned segment that is not a kept version alone, in the order of ids.
 fn hold_versions<'a>(
@@ -66,9 +70,26 @@ pub fn tag_vas(
     limit: Option<Duration>,
     stopping: &dyn Fn() -> bool,
 ) -> Result<VasId, VasError> {
+    tag_vas_beside(store, vid, tag, &[], limit, stopping)
+}
+
+/// The same for a thread that holds some of the locks itself.
+fn tag_vas_beside(
+    store: &Store,
+    vid: VasId,
+    tag: &TagName,
+    own: &[SegId],
+    limit: Option<Duration>,
+    stopping: &dyn Fn() -> bool,
+) -> Result<VasId, VasError> {
     let segments = store.open_listed(&store.vas(vid)?)?;
-    let hold = hold_versions(store, &segments, limit, stopping)?;
-    let made = store.keep_vas(vid, tag.as_str(), None, &hold.members())?;
+    let (held, free): (Vec<_>, Vec<_>) =
+        segments.into_iter().partition(|segment| own.contains(&segment.sid()));
+    let hold = hold_versions(store, &free, limit, stopping)?;
+    let mut members = hold.members();
+    let alive = HeldAlone { owner_died: false };
+    members.extend(held.iter().map(|it| MemberHeld { sid: it.sid(), held: alive }));
+    let made = store.keep_vas(vid, tag.as_str(), None, &members)?;
     hold.settled();
     Ok(made)
 }
@@ -170,4 +191,41 @@ pub fn keep_segment_number(
     let made = store.keep_passing(sid, number, hold.held(sid))?;
     hold.settled();
     Ok(made)
+}
+
+impl Vases {
+    /// `vas_tag`: as [`tag_vas`], for a thread of the program, which may hold locks itself. What it has
+    /// changed and not committed is not kept.
+    ///
+    /// # Errors
+    /// As [`tag_vas`].
+    pub fn tag_vas(
+        &self,
+        vcpu: &Vcpu,
+        vid: VasId,
+        tag: &TagName,
+        stopping: &dyn Fn() -> bool,
+    ) -> Result<VasId, VasError> {
+        let (_, held) = self.lease_and_locks(vcpu)?;
+        let limit = (!held.is_empty()).then_some(INSIDE_WAIT);
+        let granted = self.granted()?;
+        granted.tag_vas(vid, |store| tag_vas_beside(store, vid, tag, &held, limit, stopping))
+    }
+
+    /// `vas_find`: the VAS with a name; `NAME@NUMBER` is a version that is kept for a while.
+    ///
+    /// # Errors
+    /// As [`Store::choose_vas`] and [`keep_number`].
+    pub fn find_vas(
+        &self,
+        vcpu: &Vcpu,
+        name: &Name,
+        stopping: &dyn Fn() -> bool,
+    ) -> Result<VasId, VasError> {
+        let (_, held) = self.lease_and_locks(vcpu)?;
+        // Of a lock that it holds itself it would wait for ever.
+        let limit = (!held.is_empty()).then_some(INSIDE_WAIT);
+        self.granted()?
+            .find_vas(name, |store, vid, number| keep_number(store, vid, number, limit, stopping))
+    }
 }

@@ -55,6 +55,7 @@ fn foreign(found: &mut Findings, vid: VasId, sid: SegId) {
         (call::CALL_VAS_CLONE, unit(sys::vas_clone(vid, "new", 0))),
         (call::CALL_VAS_CLONE, unit(sys::vas_clone(mine, "unknown", 0))),
         (call::CALL_VAS_CLONE, unit(sys::vas_clone(mine, "library", 0))),
+        (call::CALL_VAS_TAG, unit(sys::vas_tag(vid, "t"))),
         (call::CALL_VAS_ATTACH, sys::vas_attach(vid, 0).map(drop)),
         (call::CALL_VAS_ATTACH, sys::vas_attach(vid, attach::READ_ONLY).map(drop)),
         (call::CALL_VAS_DELETE, sys::vas_delete(vid)),

@@ -10,7 +10,8 @@
 //! `grow`: changes size and root object, aborts that, and does it again. `calls`: system calls read
 //! and write the segment. `full`: grows and writes until a commit fails, sees that nothing of it has
 //! happened, and goes on with less. `many COUNT`: commits COUNT times a page each, enough to fill
-//! logs. `views`: a reader's view stays while a thread of the same program commits.
+//! logs. `keep TAG`: keeps a version in the middle of a change. `at VERSION`: prints what account 1 had
+//! in that version, or why it cannot be attached. `views`: a reader's view stays while a thread of the same program commits.
 //! Prints `done`; status 0, or 1 with a message.
 
 use std::process::ExitCode;
@@ -92,6 +93,15 @@ fn main() -> ExitCode {
         println!("states {}", sums(&bank, |_, seen| seen < number(states)));
         return ExitCode::SUCCESS;
     }
+    if let ["at", version] = *what {
+        let kept = sys::vas_find(format!("{name}@{version}"));
+        let bank = Bank { sid, base: base_of(sid), write: VasHandle::HOME, vid };
+        match kept {
+            Ok(vid) => println!("account {}", first_of(&Bank { vid, ..bank })),
+            Err(error) => println!("{error:?}"),
+        }
+        return ExitCode::SUCCESS;
+    }
     let write = must("vas_attach", sys::vas_attach(vid, 0));
     let bank = &Bank { sid, base: base_of(sid), write, vid };
     match *what {
@@ -127,6 +137,7 @@ fn main() -> ExitCode {
         ["calls"] => calls(bank),
         ["views"] => views(bank),
         ["full"] => full(bank),
+        ["keep", tag] => keep(bank, name, tag),
         ["many", count] => many(bank, number(count)),
         _ => panic!("what?"),
     }
@@ -137,6 +148,35 @@ fn main() -> ExitCode {
 fn mark_inconsistent(sid: SegId) -> Result<(), Errno> {
     // SAFETY: the accounts are numbers, of which any is valid.
     unsafe { sys::seg_mark_inconsistent(sid) }
+}
+
+/// What account 1 has, in a state that has the right sum.
+fn first_of(bank: &Bank) -> u64 {
+    let vh = bank.read();
+    must("enter", enter(vh));
+    assert_eq!(bank.sum(), ACCOUNTS * FIRST);
+    let first = bank.account(1).read();
+    go_home();
+    must("vas_detach", sys::vas_detach(vh));
+    first
+}
+
+/// Keeps a version in the middle of a change, which is not in it.
+fn keep(bank: &Bank, name: &str, tag: &str) {
+    must("enter", enter(bank.write));
+    let before = bank.account(1).read();
+    bank.take(1, 10);
+    let kept = must("vas_tag", sys::vas_tag(bank.vid, tag));
+    let other = bank.account(2);
+    other.write(other.read() + 10);
+    go_home();
+    assert_eq!(sys::vas_tag(bank.vid, tag), Err(Errno::EEXIST));
+    assert_eq!(sys::vas_tag(bank.vid, "17"), Err(Errno::EINVAL));
+    assert_eq!(sys::vas_tag(bank.vid, "a@b"), Err(Errno::EINVAL));
+    assert_eq!(sys::vas_find(format!("{name}@{tag}")), Ok(kept));
+    let old = Bank { sid: bank.sid, base: bank.base, write: VasHandle::HOME, vid: kept };
+    assert_eq!(first_of(&old), before);
+    assert_eq!(first_of(bank), before - 10);
 }
 
 /// Another versioned segment that the program has attached is not the one it writes.

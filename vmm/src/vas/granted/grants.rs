@@ -88,11 +88,15 @@ impl Grants {
         self.vases == VasGrants::All
     }
 
-    /// The right on a VAS, existing or not.
+    /// The right on a VAS, existing or not; on a kept version of one that is granted, to read it.
     pub(crate) fn on_name(&self, name: &Name) -> Option<Right> {
         match &self.vases {
             VasGrants::All => Some(Right::Write),
-            VasGrants::Only(only) => only.get(name).copied(),
+            VasGrants::Only(only) => only.get(name).copied().or_else(|| {
+                // Whoever may read a VAS may read its older versions.
+                let is_of = |(granted, _): &(&Name, &Right)| is_version_of(name, granted);
+                only.iter().find(is_of).map(|_| Right::Read)
+            }),
         }
     }
 
@@ -174,7 +178,13 @@ impl Grants {
             return Ok(rights.clone());
         }
         let mut rights = Rights::new();
+        let mut all: Vec<(Name, Right)> = Vec::new();
         for (name, right) in only {
+            all.push((name.clone(), *right));
+            let versions = store.vas_versions(name).unwrap_or_default();
+            all.extend(versions.into_iter().map(|version| (version, Right::Read)));
+        }
+        for (name, right) in &all {
             // One that is not there or cannot be read grants nothing.
             let Ok(record) = store.vas_named(name) else { continue };
             for segment in record.segments {
@@ -186,6 +196,12 @@ impl Grants {
         *listed = Some((stamp, rights.clone()));
         Ok(rights)
     }
+}
+
+/// Whether `name` is that of a version of `object`.
+fn is_version_of(name: &Name, object: &Name) -> bool {
+    let version = name.as_str().strip_prefix(object.as_str());
+    version.and_then(|rest| rest.strip_prefix('@')).is_some_and(|version| !version.is_empty())
 }
 
 #[cfg(test)]
@@ -218,5 +234,11 @@ mod tests {
         assert_eq!(grants.on_name(&name("a")), Some(Right::Read));
         assert_eq!(grants.on_name(&name("b")), Some(Right::Write));
         assert_eq!(grants.on_name(&name("c")), None);
+        // Older versions are read.
+        assert_eq!(grants.on_name(&name("b@monday")), Some(Right::Read));
+        assert_eq!(grants.on_name(&name("b@17")), Some(Right::Read));
+        for other in ["b@", "c@b", "ab@x", "bc@x"] {
+            assert_eq!(grants.on_name(&name(other)), None, "{other}");
+        }
     }
 }

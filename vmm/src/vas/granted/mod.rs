@@ -18,7 +18,7 @@ use abi::objects::{Durability, PagePolicy, SegRoot};
 use abi::{Right, SegId, VasId};
 
 use crate::store::{
-    Access, CopiedVas, LeaseView, Mode, Name, Object, SegmentRecord, SegmentSpec, Store,
+    Access, Chosen, CopiedVas, LeaseView, Mode, Name, Object, SegmentRecord, SegmentSpec, Store,
     StoreError, VasRecord,
 };
 use crate::vas::VasError;
@@ -58,10 +58,33 @@ impl Granted {
         self.charge.vas_made(|| Ok(self.store.create_vas(name, mode)?))
     }
 
-    /// [`Store::find_vas`].
-    pub fn find_vas(&self, name: &Name) -> Result<VasId, VasError> {
+    /// [`Store::choose_vas`]. A version that is to be kept for a while is kept by `keep`.
+    pub(crate) fn find_vas(
+        &self,
+        name: &Name,
+        keep: impl FnOnce(&Store, VasId, u64) -> Result<VasId, VasError>,
+    ) -> Result<VasId, VasError> {
         self.grants.check_name(name, Right::Read)?;
-        Ok(self.store.find_vas(name)?)
+        match self.store.choose_vas(name)? {
+            Chosen::Whole(vid) => Ok(vid),
+            Chosen::Number(vid, number) => {
+                self.check_vas(vid, Right::Read)?;
+                keep(&self.store, vid, number)
+            }
+        }
+    }
+
+    /// Makes a tag of a VAS by `keep`.
+    pub(crate) fn tag_vas(
+        &self,
+        vid: VasId,
+        keep: impl FnOnce(&Store) -> Result<VasId, VasError>,
+    ) -> Result<VasId, VasError> {
+        self.check_vas(vid, Right::Write)?;
+        for segment in self.store.vas(vid)?.segments {
+            self.check_segment(segment.sid, Right::Write)?;
+        }
+        self.charge.vas_made(|| keep(&self.store))
     }
 
     /// [`Store::clone_vas`].

@@ -443,6 +443,7 @@ impl StoreError {
 fn versions_errno(error: &VersionsError) -> Errno {
     match error {
         VersionsError::Io { source, .. } if is_full(source) => Errno::ENOSPC,
+        VersionsError::Gone { .. } => Errno::ENOENT,
         VersionsError::TooManyLogs | VersionsError::TooDeep => Errno::ENOSPC,
         _ => Errno::EIO,
     }
@@ -552,6 +553,9 @@ impl Remedy for StoreError {
             StoreError::Versions { source: VersionsError::Io { source, .. }, .. } => {
                 is_full(source).then(|| "free space on the store's disk".into())
             }
+            StoreError::Versions { segment, source: VersionsError::Gone { .. } } => Some(format!(
+                "`spacejmp seg log {segment}` lists those that can be opened"
+            )),
             StoreError::Versions { source: VersionsError::Damaged { .. }, .. } => Some(
                 "restore the segment's file and folder from a backup; other objects are unaffected"
                     .into(),

@@ -70,6 +70,19 @@ impl Store {
         Ok(kept)
     }
 
+    /// The names of all kept versions of a VAS: tags, and what is kept for a while.
+    ///
+    /// # Errors
+    /// If the host fails.
+    pub fn vas_versions(&self, name: &Name) -> Result<Vec<Name>, StoreError> {
+        let _lock = self.lock_shared()?;
+        let is_of = |other: &Name| {
+            let rest = other.as_str().strip_prefix(name.as_str());
+            rest.is_some_and(|rest| rest.starts_with('@'))
+        };
+        Ok(self.names_in(&self.vas)?.into_iter().filter(is_of).collect())
+    }
+
     /// The tags of a VAS: what stands behind the `@` of their names, and their ids.
     ///
     /// # Errors
