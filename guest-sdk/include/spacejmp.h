@@ -244,7 +244,9 @@ SJ_API int sj_hyper_null(void);
 /* vas_switch: the calling thread enters the instance `vh`, or VAS_HOME; waits for the locks of its
  * lockable segments (shared where the right is SEG_READ, exclusive where it is SEG_WRITE). Where the
  * thread is already, nothing happens. Returns 0.
- * Fails with EBADF, no such instance; EINTR, a signal came while it waited; ENOMEM. The thread is
+ * Fails with EBADF, no such instance; EINTR, a signal came while it waited; ENOMEM; ESTALE, a failed
+ * disk has lost versions that this process has seen (detach and attach anew); EBUSY, it reads
+ * versioned segments that it would write, and there is a newer version than it sees. The thread is
  * where it was, with the locks it had.
  * EOWNERDEAD: the thread IS inside, with all locks, but a writer died, or ended inside: look
  * at the content, repair it, then seg_ctl(sid, SEG_CTL_RECOVER, 0). */
@@ -263,7 +265,8 @@ SJ_API vhandle_t vas_current(void);
 /* vas_commit: what the calling thread has changed in versioned segments since it entered, or since
  * its last commit, is a version from now on, as if it left; it stays inside. Returns 0.
  * Fails with EPERM, it may not write a versioned segment where it is; ENOSPC, EDQUOT, EIO, the
- * changes cannot be stored; EFBIG, they are more than one commit can have. Nothing has changed then:
+ * changes cannot be stored; EFBIG, a file would be longer than ulimit -f allows; ESTALE, a failed
+ * disk has lost the version that they are to. Nothing has changed then:
  * make room and try again, or abort. */
 SJ_API int vas_commit(void);
 

@@ -64,7 +64,7 @@ fn copies_and_archives_made_while_a_program_writes_are_of_one_moment() {
     let mut seen = std::collections::BTreeSet::new();
     for round in 0..COPIES {
         let copy = format!("copy{round}");
-        content::clone_segment(&store, sid, &name(&copy), limit, &|| false).expect("copied");
+        content::clone_segment(&store, sid, None, &name(&copy), limit, &|| false).expect("copied");
         seen.insert(assert_whole(&root(&store, &copy), &copy));
         if round % 3 == 0 {
             let mut archive = Vec::new();
@@ -100,7 +100,7 @@ fn a_copy_waits_for_a_writer_no_longer_than_it_is_told_and_names_it() {
     // It attaches a little before it is inside.
     let limit = Some(Duration::from_millis(300));
     let error = loop {
-        match content::clone_segment(&store, sid, &name("copy"), limit, &|| false) {
+        match content::clone_segment(&store, sid, None, &name("copy"), limit, &|| false) {
             Err(error) => break error,
             Ok(copy) => store.delete_segment(copy).expect("deleted"),
         }

@@ -44,6 +44,8 @@ pub fn hyper_null() -> Result<(), Errno> {
 /// - `ESTALE`: `vh` was attached with `PINNED`, and the VAS no longer has its segments as they were;
 ///   or a disk that failed has lost versions of a versioned segment that this process has seen:
 ///   detach and attach it anew.
+/// - `EBUSY`: the thread reads versioned segments that it would write in `vh`, and there is a newer
+///   version than it sees: what it has read would not hold. It can go home first.
 /// - `EINTR`: a signal was handled while the thread waited for a lock. Not if it held locks and
 ///   waits without limit: it may have released some, and handles the signal inside.
 /// - `EOWNERDEAD`: **the thread is inside**, with all locks, but some thread ended while it held
@@ -98,8 +100,8 @@ pub unsafe fn vas_switch_timeout(vh: VasHandle, limit: Duration) -> Result<(), E
 /// # Errors
 /// - `EPERM`: it is not inside an instance in which it may write versioned segments, or it has
 ///   declared its changes inconsistent.
-/// - `ENOSPC`, `EDQUOT`, `EIO`: they cannot be stored. `EFBIG`: they are more than one commit can
-///   have. Nothing has changed then: the thread can make room and try again, or abort.
+/// - `ENOSPC`, `EDQUOT`, `EIO`: they cannot be stored. `EFBIG`: a file would be longer than
+///   `ulimit -f` allows. `ESTALE`: a failed disk has lost the version that they are to. Nothing has changed then: the thread can make room and try again, or abort.
 ///
 /// # Safety
 /// What is there must be what every program takes it for, now and after an abort: this is a point

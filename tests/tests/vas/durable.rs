@@ -345,3 +345,51 @@ fn durabilities_and_versions_are_asked_for_by_calls_and_commands() {
         assert!(error.contains("only versioned segments"), "{error}");
     }
 }
+
+/// What the host stores of the only versioned segment.
+fn stored(world: &World) -> u64 {
+    let shown = world.json(&["seg", "show", "space"]);
+    shown["stored_bytes"].as_u64().expect("a number")
+}
+
+#[test]
+fn a_visit_that_changes_more_than_a_log_holds_is_a_version_that_other_vms_see() {
+    skip_without_kvm!();
+    let world = World::new();
+    world.good(PROGRAM, &["space", "0", "commits", "1"]);
+    let mut reader = Talker::start(world.command(PROGRAM, &["space", "0", "sees"]), "reader");
+    world.good(PROGRAM, &["space", "0", "fill", "100"]);
+    assert_eq!(reader.ask("").as_deref(), Ok("sees 2"));
+    world.good(PROGRAM, &["space", "0", "filled", "100"]);
+    world.good(PROGRAM, &["space", "0", "commits", "1"]);
+    assert_eq!(reader.ask("").as_deref(), Ok("sees 3"));
+    world.good(PROGRAM, &["space", "0", "filled", "100"]);
+    let most = 140 << 20;
+    assert!(stored(&world) < most, "{}", stored(&world));
+    reader.end().expect("it ends");
+}
+
+#[test]
+fn logs_go_while_others_have_the_segment_and_a_vm_that_never_enters_again_lets_them_go() {
+    skip_without_kvm!();
+    let world = World::new();
+    world.good(PROGRAM, &["space", MANUAL, "many", "1"]);
+    let idle = Talker::start(world.command(PROGRAM, &["space", MANUAL, "sees"]), "idle");
+    let pid = idle.pid();
+    // 400 commits of 128 pages are 200 MiB, of which half a MiB is worth keeping.
+    world.good(PROGRAM, &["space", MANUAL, "many", "400"]);
+    let most = 150 << 20;
+    assert!(stored(&world) < most, "{}", stored(&world));
+    let began = Instant::now();
+    let maps = || std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("it lives");
+    let gone = |line: &&str| line.contains("/log.") && line.ends_with("(deleted)");
+    while let Some(line) = maps().lines().find(gone) {
+        let limit = pace::limit(Duration::from_secs(30));
+        assert!(began.elapsed() < limit, "still mapped: {line}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let mut idle = idle;
+    assert_eq!(idle.ask("").as_deref(), Ok("sees 401"));
+    idle.end().expect("it ends");
+    world.left_clean();
+}

@@ -285,6 +285,11 @@ impl Talker {
         answer.map_err(|why| format!("no answer to {line:?}: {why}; {}", self.vm.err()))
     }
 
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.vm.pid()
+    }
+
     /// What its VMM has printed so far.
     pub(crate) fn log(&self) -> String {
         self.vm.err()

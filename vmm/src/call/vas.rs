@@ -57,6 +57,9 @@ pub fn attach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [vid, flags, ..] = *a;
     let flags = AttachFlags::new(flags).ok_or(VasError::Invalid { what: "a flag" })?;
     let vh = ctx.process.vases.attach(args::vid(vid)?, flags)?;
+    if ctx.process.vases.is_to_let_go() {
+        ctx.process.call_every_second(|process| process.vases.let_go());
+    }
     // Other processes may wait for locks in its segments.
     Survivor::make(ctx.process);
     Ok(u64::from(vh))

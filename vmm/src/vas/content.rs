@@ -1,5 +1,6 @@
-//! Holding the locks of segments without having them attached: shared for copies and archives,
-//! which must not be torn by a program that writes meanwhile; alone to recover a segment.
+//! Holding the locks of segments without having them attached: shared for copies and archives of raw
+//! ones, which must not be torn by a program that writes meanwhile; alone to recover one, and to make
+//! something of a version of a versioned one (`kept`).
 //!
 //! A holder of a lock must have a lease, by which others see whether it is alive; one is made for
 //! the time of the hold. The locks are those that switches acquire (`seg_lock`): a writer inside is
@@ -16,8 +17,8 @@ use abi::{LeaseId, PAGE_SIZE, Right, SegId, VasId};
 use seg_lock::{LockOutcome, Member, Mode, Patience};
 
 use crate::store::{
-    CopiedVas, Exported, Lease, LeaseInfo, Name, Progress, SegmentFile, SegmentState, Store,
-    StoreError, VasRecord,
+    CopiedVas, Exported, HeldAlone, Lease, LeaseInfo, MemberHeld, Name, Progress, SegmentFile,
+    SegmentState, Store, StoreError, VasRecord,
 };
 use crate::vas::VasError;
 use crate::vas::residency::lock_page::{Host, MappedWords, at_most};
@@ -28,7 +29,6 @@ use crate::vm::Vcpu;
 #[derive(Debug)]
 pub struct ContentHold<'a> {
     store: &'a Store,
-    mode: Mode,
     held: Vec<Held>,
     /// Of those without a lock: no VM had them writable when the hold began.
     unlocked: Vec<SegId>,
@@ -37,8 +37,11 @@ pub struct ContentHold<'a> {
 
 #[derive(Debug)]
 struct Held {
+    sid: SegId,
     page: Mapped,
     member: Member,
+    mode: Mode,
+    owner_died: bool,
 }
 
 /// A lock page, mapped for this hold alone.
@@ -78,8 +81,9 @@ impl Drop for Mapped {
     }
 }
 
-/// Holds the locks of `segments` shared, in the order of their ids. What cannot be locked, since
-/// it has no lock or the user may not write it, must not be open for writing anywhere.
+/// Holds the locks of `segments` in the order of their ids: of raw ones shared, of versioned ones
+/// alone, unless they can only be copied. What cannot be locked, since it has no lock or the user may
+/// not write it, must not be open for writing anywhere.
 /// `mine` is the lease of a VM that asks about what its own threads have without a lock.
 ///
 /// # Errors
@@ -92,13 +96,18 @@ pub fn hold_content<'a, 's>(
     limit: Option<Duration>,
     stopping: &dyn Fn() -> bool,
 ) -> Result<ContentHold<'a>, VasError> {
-    let mut hold = ContentHold::new(store, Mode::Shared);
+    let mut hold = ContentHold::new(store);
     let mut sorted: Vec<&SegmentFile> = segments.into_iter().collect();
     sorted.sort_by_key(|segment| segment.sid());
     let patience = limit.map_or(Patience::Forever, at_most);
     for segment in sorted {
-        if segment.header().lockable && segment.right() == Right::Write {
-            hold.lock(segment, patience, stopping)?;
+        if segment.is_versioned() {
+            // Of others a version is read, which does not change.
+            if segment.is_linked_by_clones() && segment.right() == Right::Write {
+                hold.lock(segment, Mode::Exclusive, patience, stopping)?;
+            }
+        } else if segment.header().lockable && segment.right() == Right::Write {
+            hold.lock(segment, Mode::Shared, patience, stopping)?;
         } else {
             store.check_unwritten(segment.sid(), mine)?;
             hold.unlocked.push(segment.sid());
@@ -108,8 +117,28 @@ pub fn hold_content<'a, 's>(
 }
 
 impl<'a> ContentHold<'a> {
-    fn new(store: &'a Store, mode: Mode) -> ContentHold<'a> {
-        ContentHold { store, mode, held: Vec::new(), unlocked: Vec::new(), lease: None }
+    pub(crate) fn new(store: &'a Store) -> ContentHold<'a> {
+        ContentHold { store, held: Vec::new(), unlocked: Vec::new(), lease: None }
+    }
+
+    /// How a segment's lock is held, for what is done with its versions.
+    pub(crate) fn held(&self, sid: SegId) -> HeldAlone {
+        let held = self.held.iter().find(|held| held.sid == sid);
+        HeldAlone { owner_died: held.is_some_and(|held| held.owner_died) }
+    }
+
+    /// The versioned segments whose locks are held.
+    pub(crate) fn members(&self) -> Vec<MemberHeld> {
+        let alone = self.held.iter().filter(|held| held.mode == Mode::Exclusive);
+        alone.map(|held| MemberHeld { sid: held.sid, held: self.held(held.sid) }).collect()
+    }
+
+    /// What dead writers of versioned segments have left was taken in: nobody has to do so any more.
+    pub(crate) fn settled(&self) {
+        for held in self.held.iter().filter(|held| held.owner_died && held.mode == Mode::Exclusive)
+        {
+            let _ = seg_lock::recover(&held.page.words(), held.member);
+        }
     }
 
     /// To be asked when the copy is made.
@@ -121,9 +150,10 @@ impl<'a> ContentHold<'a> {
         self.unlocked.iter().try_for_each(|&sid| self.store.check_unwritten(sid, mine))
     }
 
-    fn lock(
+    pub(crate) fn lock(
         &mut self,
         segment: &SegmentFile,
+        mode: Mode,
         patience: Patience,
         stopping: &dyn Fn() -> bool,
     ) -> Result<(), VasError> {
@@ -131,9 +161,9 @@ impl<'a> ContentHold<'a> {
         let lease = match &self.lease {
             Some(lease) => lease.id(),
             None => {
-                let program = match self.mode {
+                let program = match mode {
                     Mode::Shared => "spacejmp, copying a segment",
-                    Mode::Exclusive => "spacejmp, recovering a segment",
+                    Mode::Exclusive => "spacejmp, changing a segment",
                 };
                 let program = program.to_owned();
                 let info = LeaseInfo { program, pid: std::process::id() };
@@ -145,10 +175,11 @@ impl<'a> ContentHold<'a> {
         let host = Host::new(words, self.store, stopping);
         let member = seg_lock::join(&words, &host, lease)
             .map_err(|_| VasError::Full { what: "slots in a segment's lock" })?;
-        match seg_lock::acquire(&words, &host, member, lease, self.mode, patience) {
+        match seg_lock::acquire(&words, &host, member, lease, mode, patience) {
             // What a dead writer left stays marked, in the copy too.
-            LockOutcome::Acquired | LockOutcome::OwnerDied => {
-                self.held.push(Held { page, member });
+            outcome @ (LockOutcome::Acquired | LockOutcome::OwnerDied) => {
+                let owner_died = outcome == LockOutcome::OwnerDied;
+                self.held.push(Held { sid: segment.sid(), page, member, mode, owner_died });
                 Ok(())
             }
             refused => {
@@ -165,10 +196,10 @@ impl<'a> ContentHold<'a> {
 impl Drop for ContentHold<'_> {
     fn drop(&mut self) {
         let Some(lease) = self.lease.as_ref().map(Lease::id) else { return };
-        for Held { page, member } in self.held.drain(..).rev() {
+        for Held { page, member, mode, .. } in self.held.drain(..).rev() {
             let words = page.words();
             let host = Host::new(words, self.store, &|| false);
-            seg_lock::release(&words, &host, member, lease, self.mode);
+            seg_lock::release(&words, &host, member, lease, mode);
             seg_lock::leave(&words, &host, member, lease);
         }
     }
@@ -178,29 +209,44 @@ impl Drop for ContentHold<'_> {
 /// locks it has meanwhile, and two that do this to each other would wait forever.
 const INSIDE_WAIT: Duration = Duration::from_secs(10);
 
-/// Copies a segment as it is between two visits of writers ([`Store::clone_segment`]).
+/// Copies a segment as it is between two visits of writers ([`Store::clone_segment`]); a versioned one
+/// as it is at a version, by default its newest, if that can be by links ([`Store::clone_version`]).
 ///
 /// # Errors
 /// As [`hold_content`], and errors of copying; then there is no copy.
 pub fn clone_segment(
     store: &Store,
     sid: SegId,
+    number: Option<u64>,
     name: &Name,
     limit: Option<Duration>,
     stopping: &dyn Fn() -> bool,
 ) -> Result<SegId, VasError> {
-    let source = [store.open_segment(sid)?];
-    let hold = hold_content(store, &source, None, limit, stopping)?;
-    copy(store, sid, name, &hold, None)
+    let source = store.open_segment(sid)?;
+    let hold = hold_content(store, [&source], None, limit, stopping)?;
+    copy(store, &source, number, name, &hold, None)
 }
 
 fn copy(
     store: &Store,
-    sid: SegId,
+    source: &SegmentFile,
+    number: Option<u64>,
     name: &Name,
     hold: &ContentHold<'_>,
     mine: Option<LeaseId>,
 ) -> Result<SegId, VasError> {
+    let sid = source.sid();
+    if source.is_versioned() {
+        if !source.is_linked_by_clones() {
+            return Ok(store.copy_version(sid, number, name)?);
+        }
+        let made = store.clone_version(sid, number, name, hold.held(sid))?;
+        hold.settled();
+        return Ok(made);
+    }
+    if let Some(number) = number {
+        return Err(StoreError::Unversioned { segment: source.name().clone(), number }.into());
+    }
     let made = store.clone_segment(sid, name)?;
     if let Err(error) = hold.check(mine) {
         store.delete_segment(made)?;
@@ -246,7 +292,15 @@ fn copy_vas_beside(
     let hold = hold_content(store, others, beside.mine, limit, stopping)?;
     // Writers that were waited for may have grown them.
     segments.iter_mut().try_for_each(|segment| store.refresh(segment))?;
-    let copied = store.copy_vas(&vas, &segments, name)?;
+    let mut members = hold.members();
+    // A kept one needs no lock, and one that the thread holds itself has it.
+    let free = |it: &&SegmentFile| {
+        it.is_linked_by_clones() && (it.header().kept.is_some() || beside.held.contains(&it.sid()))
+    };
+    let held = HeldAlone { owner_died: false };
+    members.extend(segments.iter().filter(free).map(|it| MemberHeld { sid: it.sid(), held }));
+    let copied = store.copy_vas(&vas, &segments, name, &members)?;
+    hold.settled();
     if let Err(error) = hold.check(beside.mine) {
         store.delete_vas(copied.vid)?;
         copied.segments.iter().try_for_each(|sid| store.delete_segment(*sid))?;
@@ -273,8 +327,8 @@ pub fn recover_segment(store: &Store, sid: SegId) -> Result<Recovered, VasError>
     let segment = store.open_segment(sid)?;
     store.check_recoverable(&segment)?;
     let was_dirty = segment.header().state == SegmentState::Dirty;
-    let mut hold = ContentHold::new(store, Mode::Exclusive);
-    hold.lock(&segment, Patience::Try, &|| false)?;
+    let mut hold = ContentHold::new(store);
+    hold.lock(&segment, Mode::Exclusive, Patience::Try, &|| false)?;
     let words = hold.held.iter().map(|held| (held.page.words(), held.member));
     let was_inconsistent = words.clone().any(|(words, _)| seg_lock::inspect(&words).inconsistent);
     for (words, member) in words.clone() {
@@ -349,13 +403,11 @@ impl Vases {
     ) -> Result<SegId, VasError> {
         let (mine, held) = self.lease_and_locks(vcpu)?;
         self.granted()?.clone_segment(sid, name, |store| {
-            if held.contains(&sid) {
-                return Ok(store.clone_segment(sid, name)?);
-            }
+            let source = store.open_segment(sid)?;
             let limit = (!held.is_empty()).then_some(INSIDE_WAIT);
-            let source = [store.open_segment(sid)?];
-            let hold = hold_content(store, &source, mine, limit, stopping)?;
-            copy(store, sid, name, &hold, mine)
+            let wanted = (!held.contains(&sid)).then_some(&source);
+            let hold = hold_content(store, wanted, mine, limit, stopping)?;
+            copy(store, &source, None, name, &hold, mine)
         })
     }
 }

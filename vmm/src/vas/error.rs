@@ -85,6 +85,12 @@ pub enum VasError {
         /// The segment.
         sid: SegId,
     },
+    /// A thread that reads would write something newer than it has read.
+    #[error("there is a newer version of segment {sid} than the calling thread sees")]
+    Newer {
+        /// The segment.
+        sid: SegId,
+    },
     /// The instance has nothing that has versions.
     #[error("instance {vh} has no versioned segment")]
     NoVersions {
@@ -196,6 +202,7 @@ impl Remedy for VasError {
             VasError::Lost { .. } => {
                 Some("detach it and attach it anew: it then shows the newest version kept".into())
             }
+            VasError::Newer { .. } => Some("leave, and enter to write".into()),
             VasError::Full { .. } => Some("try again when fewer programs use it".into()),
             VasError::SeveralVersioned { .. } => Some(
                 "attach all but one of them to be read, or put them into VASes of their own".into(),
@@ -222,9 +229,10 @@ impl VasError {
             VasError::NoInstance { .. } => Errno::EBADF,
             VasError::Home | VasError::Invalid { .. } => Errno::EINVAL,
             VasError::NotMember { .. } => Errno::ENOENT,
-            VasError::Inside { .. } | VasError::Owned { .. } | VasError::Pinned { .. } => {
-                Errno::EBUSY
-            }
+            VasError::Inside { .. }
+            | VasError::Owned { .. }
+            | VasError::Pinned { .. }
+            | VasError::Newer { .. } => Errno::EBUSY,
             VasError::Changed { .. } => Errno::ESTALE,
             VasError::Lost { .. } => Errno::ESTALE,
             VasError::NoVersions { .. } => Errno::EINVAL,

@@ -22,6 +22,7 @@ pub mod attach;
 pub mod content;
 pub mod error;
 pub mod granted;
+pub mod kept;
 mod opened;
 mod range_allocator;
 mod reconcile;

@@ -8,6 +8,8 @@
 //! give. `fails LOST`: commits, and has a sync that fails (the test sees to that, after a byte on the
 //! standard input); LOST is 1 if what was committed cannot be read back. `sees`: visits, and once
 //! more for each byte on the standard input, and says how that ended.
+//! `fill MIB`: grows the segment and writes so much in one visit; `filled MIB`: looks at it. `many
+//! COUNT`: so many commits of the same 128 pages.
 //! Prints `done`; status 0, or 101 with a message.
 
 use std::io::{Read, Write};
@@ -89,6 +91,7 @@ fn main() -> ExitCode {
     let mut params = sized(SIZE);
     (params.lifetime, params.lockable) = (Lifetime::Versioned as u8, 1);
     params.durability = number(durability) as u16;
+    params.reserve_bytes = 256 << 20;
     let (vid, sid) = find_or_make(name, &params);
     let space = Space { sid, base: base_of(sid), vid };
     match *what {
@@ -113,6 +116,9 @@ fn main() -> ExitCode {
         ["calls"] => calls(&space),
         ["fails", lost] => fails(&space, lost == "1"),
         ["sees"] => sees(&space),
+        ["fill", mib] => fill(&space, number(mib) << 20),
+        ["filled", mib] => filled(&space, number(mib) << 20),
+        ["many", count] => many(&space, number(count)),
         _ => panic!("what?"),
     }
     say("done");
@@ -184,6 +190,29 @@ fn calls(space: &Space) {
     go_home();
     assert_eq!(sys::vas_wait(read, before, Duration::ZERO), Ok(before + 1));
     must("seg_sync", sys::seg_sync(space.sid));
+
+    // From reading to writing: only what was read is written.
+    must("enter", enter(read));
+    let value = space.value();
+    must("from reading", enter(write));
+    assert_eq!(space.value(), value);
+    go_home();
+    must("enter", enter(read));
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            must("enter", enter(write));
+            space.raise();
+            go_home();
+        });
+        other.join().expect("the other thread");
+    });
+    assert_eq!(enter(write), Err(Errno::EBUSY));
+    assert_eq!((sys::vas_current(), space.value()), (Ok(read), value), "it stays");
+    // Nobody is kept out by that.
+    go_home();
+    must("enter", enter(write));
+    assert_eq!(space.value(), value + 1);
+    go_home();
 }
 
 fn fails(space: &Space, lost: bool) {
@@ -221,6 +250,39 @@ fn fails(space: &Space, lost: bool) {
     let version = must("vas_version", sys::vas_version(vh));
     assert!(version > seen, "{version} stands for two contents");
     must("vas_sync", sys::vas_sync(vh));
+}
+
+/// A word of each page, from the second on.
+fn pages(space: &Space, bytes: u64) -> impl Iterator<Item = (u64, Place)> {
+    let base = space.base;
+    (PAGES..bytes / 4096).map(move |page| (page, Place::at(base + page * 4096 + 8)))
+}
+
+fn fill(space: &Space, bytes: u64) {
+    let vh = space.attach(0);
+    must("enter", enter(vh));
+    must("seg_grow", sys::seg_grow(space.sid, bytes));
+    pages(space, bytes).for_each(|(page, word)| word.write(page));
+    space.raise();
+    go_home();
+}
+
+fn filled(space: &Space, bytes: u64) {
+    let vh = space.attach(attach::READ_ONLY);
+    must("enter", enter(vh));
+    pages(space, bytes).for_each(|(page, word)| assert_eq!(word.read(), page));
+    space.value();
+    go_home();
+}
+
+fn many(space: &Space, count: u64) {
+    let vh = space.attach(0);
+    for round in 0..count {
+        must("enter", enter(vh));
+        pages(space, 128 * 4096).for_each(|(_, word)| word.write(round + 1));
+        space.raise();
+        go_home();
+    }
 }
 
 fn sees(space: &Space) {

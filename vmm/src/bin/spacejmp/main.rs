@@ -24,6 +24,7 @@ mod terminal;
 mod vas;
 mod vas_archive;
 mod version;
+mod versions;
 
 use std::process;
 

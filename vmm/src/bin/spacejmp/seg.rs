@@ -1,15 +1,12 @@
 //! `spacejmp seg`: the segments of a store.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use abi::objects::{Durability, Lifetime, PagePolicy, SegId};
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
 use vmm::exit_code::ExitCode;
-use vmm::store::{
-    Mode, Name, SegmentEntry, SegmentSpec, Store, StoreError, VasRecord, VersionRecord,
-};
+use vmm::store::{Mode, Name, SegmentEntry, SegmentSpec, Store, StoreError, VasRecord};
 use vmm::vas::content;
 
 use crate::errors::{self, Failure};
@@ -17,9 +14,10 @@ use crate::run_options::parse_timeout;
 use crate::store_list::{SEGMENT_HEADING, entry, print_list};
 use crate::store_options::{
     Named, Names, Output, StoreArgs, failed, name_parser, parse_address, parse_durability,
-    parse_mode, parse_size, print_check, size, table, waiting_note,
+    parse_mode, parse_size, print_check, waiting_note,
 };
-use crate::store_show::{Live, Segment, plain};
+use crate::store_show::{Live, Segment};
+use crate::versions::{self, Of, chosen_segment};
 
 /// Make, list, show, change and delete segments
 #[derive(Debug, clap::Args)]
@@ -53,15 +51,8 @@ Examples:
 Examples:
   spacejmp seg show graph")]
     Show(Named),
-    /// List the versions of a versioned segment, the newest first
-    #[command(after_help = "\
-Examples:
-  spacejmp seg log ledger
-  spacejmp seg log ledger --json | jq '.versions[0]'
-
-Versions are listed back to the last checkpoint, which is made when the logs have grown to
-64 MiB and only one program has the segment. Only the newest can be attached.")]
-    Log(Named),
+    #[command(flatten)]
+    Versions(versions::Command),
     /// Delete segments and their content
     #[command(after_help = "\
 Examples:
@@ -128,7 +119,7 @@ Lifetimes:
                power cut while one has it any part of it: for data that can be made again
   versioned    in files, until it is deleted, and changed by whole commits only: a killed
                program or a power cut leaves a version that was committed. Always locked; not
-               yet copied by `seg clone` or `vas export`
+               yet written by `vas export`
   volatile     in memory, until its last user has left it
 
 Durabilities of a versioned segment; whichever, a killed program loses nothing that it has
@@ -193,16 +184,20 @@ enum Pages {
     Largest,
 }
 
-/// Copy a segment: same addresses, another name; not a versioned one
+/// Copy a segment: same addresses, another name
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   spacejmp seg clone graph graph-before
   spacejmp seg clone graph graph-before --timeout 10
+  spacejmp seg clone ledger@monday trial         an old version of a versioned one
+  spacejmp seg clone ledger@1207 trial
 
-Programs that write are kept out while the copy is made, so that it holds one moment.")]
+Programs that write are kept out while the copy is made, so that it holds one moment. A versioned
+segment of one's own is copied in no time, and shares with its copy what neither has changed.")]
 struct Clone {
-    #[arg(value_parser = name_parser())]
+    /// Of a versioned one also NAME@TAG or NAME@NUMBER
+    #[arg(value_name = "NAME[@VERSION]", value_parser = name_parser())]
     name: Name,
     /// The copy's name
     #[arg(value_parser = name_parser())]
@@ -275,7 +270,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     match args.command {
         Command::Create(args) => create(&store.open_or_create()?, &args),
         Command::Ls(output) => list(&store.open()?, output.json),
-        Command::Log(args) => log(&store.open()?, &args.name, args.output.json),
+        Command::Versions(command) => versions::run(Of::Segment, &store.open()?, &command),
         Command::Show(args) => show(&store.open()?, &args.name, args.output.json),
         Command::Rm(args) => remove(&store.open()?, &args.names),
         Command::Clone(args) => clone(&store.open()?, &args),
@@ -367,31 +362,6 @@ fn show(store: &Store, name: &Name, json: bool) -> Result<ExitCode, Failure> {
     errors::output(json, &segment, |_| segment.lines())
 }
 
-fn log(store: &Store, name: &Name, json: bool) -> Result<ExitCode, Failure> {
-    let read = || store.history(store.find_segment(name)?);
-    let versions = read().map_err(failed::<StoreError>(format!("read the log of '{name}'")))?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    errors::output(json, &BTreeMap::from([("versions", &versions)]), |colour| {
-        let row = |it: &VersionRecord| {
-            let age = now.saturating_sub(Duration::from_nanos(it.time_ns));
-            let who = if it.program.is_empty() { "-".into() } else { plain(&it.program) };
-            let (pages, size) = (it.pages.to_string(), size(it.size_bytes));
-            vec![it.number.to_string(), ago(age), pages, size, format!("{who} ({})", it.pid)]
-        };
-        let rows: Vec<_> = versions.iter().map(row).collect();
-        table(&["VERSION", "COMMITTED", "PAGES", "SIZE", "PROGRAM (PID)"], &rows, colour)
-    })
-}
-
-/// A time that has passed, in the largest unit of which it is one.
-fn ago(age: Duration) -> String {
-    let units = [(86_400, "d"), (3600, "h"), (60, "min")];
-    match units.iter().find(|(seconds, _)| age.as_secs() >= *seconds) {
-        Some((seconds, unit)) => format!("{} {unit} ago", age.as_secs() / seconds),
-        None => format!("{:.1} s ago", age.as_secs_f64()),
-    }
-}
-
 fn remove(store: &Store, names: &[Name]) -> Result<ExitCode, Failure> {
     for name in names {
         let removed = store.find_segment(name).and_then(|sid| store.delete_segment(sid));
@@ -402,8 +372,9 @@ fn remove(store: &Store, names: &[Name]) -> Result<ExitCode, Failure> {
 
 fn clone(store: &Store, args: &Clone) -> Result<ExitCode, Failure> {
     let doing = || format!("copy segment '{}' to '{}'", args.name, args.new);
-    let sid = store.find_segment(&args.name).map_err(failed(doing()))?;
-    let copied = content::clone_segment(store, sid, &args.new, args.timeout, &waiting_note());
+    let (sid, number) = chosen_segment(store, &args.name).map_err(failed(doing()))?;
+    let copied =
+        content::clone_segment(store, sid, number, &args.new, args.timeout, &waiting_note());
     let sid = copied.map_err(failed(doing()))?;
     made(store, sid, args.json)
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use abi::objects::{Right, VasId};
 use clap::{ArgAction, Subcommand};
 use vmm::exit_code::ExitCode;
-use vmm::store::{Mode, Name, Store, VasEntry, VasRecord};
-use vmm::vas::content;
+use vmm::store::{Mode, Name, Store, VasEntry, VasRecord, VasSegment};
+use vmm::vas::{VasError, content, kept};
 
 use crate::errors::{self, Failure};
 use crate::run_options::parse_timeout;
@@ -18,6 +18,7 @@ use crate::store_options::{
 };
 use crate::store_show::{Vas, plain};
 use crate::vas_archive;
+use crate::versions::{self, Of, chosen_vas};
 
 /// Make, list, show, change, delete, export and import address spaces (VASes)
 #[derive(Debug, clap::Args)]
@@ -50,6 +51,8 @@ Examples:
 Examples:
   spacejmp vas show genome")]
     Show(Named),
+    #[command(flatten)]
+    Versions(versions::Command),
     /// Delete VASes, not their segments
     #[command(after_help = "\
 Examples:
@@ -93,11 +96,14 @@ struct Create {
 Examples:
   spacejmp vas clone genome genome2            segment `reads` is copied as `genome2.reads`
   spacejmp vas clone genome genome2 --timeout 10
+  spacejmp vas clone books@monday trial        an old version, of versioned segments
   spacejmp vas clone --share genome window     the same segments under another name
 
-Programs that write are kept out while the copy is made, so that it holds one moment.")]
+Programs that write are kept out while the copy is made, so that it holds one moment. Versioned
+segments of one's own are copied in no time.")]
 struct Clone {
-    #[arg(value_parser = name_parser())]
+    /// Also NAME@TAG
+    #[arg(value_name = "NAME[@VERSION]", value_parser = name_parser())]
     name: Name,
     /// The new one's name; copied segments are called NEW.SEGMENT
     #[arg(value_parser = name_parser())]
@@ -218,6 +224,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
             let vid = store.find_vas(&name).map_err(failed(format!("show VAS '{name}'")))?;
             show(&store, vid, output.json)
         }
+        Command::Versions(command) => versions::run(Of::Vas, &store.open()?, &command),
         Command::Rm(args) => {
             let store = store.open()?;
             for name in &args.names {
@@ -272,25 +279,44 @@ fn clone(store: &Store, args: &Clone) -> Result<ExitCode, Failure> {
         true => format!("make VAS '{new}' with the segments of '{name}'"),
         false => format!("copy VAS '{name}' to '{new}'"),
     };
-    let vid = store.find_vas(name).map_err(failed(doing()))?;
+    let (vid, number) = chosen_vas(store, name).map_err(failed(doing()))?;
+    if let Some(number) = number {
+        return clone_number(store, vid, number, args);
+    }
     let vid = if args.share {
         store.clone_vas(vid, new).map_err(failed(doing()))?
     } else {
         let vas = store.vas(vid).map_err(failed(doing()))?;
-        if !vas.segments.is_empty() {
-            note_copies(&vas);
-        }
+        note_copies(store, &vas);
         let copied = content::copy_vas(store, vid, new, args.timeout, &waiting_note());
         copied.map_err(failed(doing()))?.vid
     };
     if args.json { show(store, vid, true) } else { Ok(ExitCode::Program(0)) }
 }
 
+/// A version that has no tag gets one for so long.
+fn clone_number(store: &Store, vid: VasId, number: u64, args: &Clone) -> Result<ExitCode, Failure> {
+    let doing = || format!("copy VAS '{}' to '{}'", args.name, args.new);
+    let stopping = waiting_note();
+    let work = || -> Result<VasId, VasError> {
+        let kept = kept::keep_number(store, vid, number, args.timeout, &stopping)?;
+        let copied = content::copy_vas(store, kept, &args.new, args.timeout, &stopping);
+        // Should it be in use already, it goes later.
+        let _ = store.remove_kept_vas(kept);
+        Ok(copied?.vid)
+    };
+    let vid = work().map_err(failed(doing()))?;
+    if args.json { show(store, vid, true) } else { Ok(ExitCode::Program(0)) }
+}
+
 /// Says which segments take as long as their content is large, and its space.
-fn note_copies(vas: &VasRecord) {
-    let names: Vec<_> =
-        vas.segments.iter().map(|it| format!("'{}'", plain(it.name.as_str()))).collect();
-    eprintln!("spacejmp: raw segments are copied as a whole: {}", names.join(", "));
+fn note_copies(store: &Store, vas: &VasRecord) {
+    let is_raw = |it: &&VasSegment| store.open_segment(it.sid).is_ok_and(|it| !it.is_versioned());
+    let raw = vas.segments.iter().filter(is_raw);
+    let names: Vec<_> = raw.map(|it| format!("'{}'", plain(it.name.as_str()))).collect();
+    if !names.is_empty() {
+        eprintln!("spacejmp: raw segments are copied as a whole: {}", names.join(", "));
+    }
 }
 
 fn show(store: &Store, vid: VasId, json: bool) -> Result<ExitCode, Failure> {

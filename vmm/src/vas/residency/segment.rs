@@ -116,6 +116,11 @@ impl VmSegment {
         self.file.is_versioned()
     }
 
+    /// Whether its versions are open.
+    pub(crate) fn has_versions(&self) -> bool {
+        self.versioned.is_some()
+    }
+
     /// Its log and windows; an instance has the segment, which is versioned.
     pub(crate) fn versioned(&self) -> &VersionedSegment {
         self.versioned.as_ref().expect("what an instance has is open")

@@ -59,10 +59,12 @@ pub struct Vases {
     patience: Arc<Patience>,
     /// Some instance was attached once: exits have to check.
     active: AtomicBool,
-    state: Mutex<State>,
+    pub(crate) state: Mutex<State>,
     pub(crate) reload_waits: Arc<AtomicBool>,
     /// See `drain.rs`.
     pub(crate) draining: AtomicBool,
+    /// Whether the event loop lets go of old versions.
+    pub(crate) lets_go: AtomicBool,
     /// Threads that may write versioned segments.
     pub(crate) writing: Arc<AtomicU32>,
     /// The program's thread on each vCPU that runs one.
@@ -122,6 +124,7 @@ impl Vases {
             state,
             reload_waits,
             draining,
+            lets_go: AtomicBool::new(false),
             writing,
             threads,
         }

@@ -37,7 +37,8 @@ impl Vases {
     ///
     /// # Errors
     /// [`VasError::NoInstance`], [`VasError::Changed`]: likewise, the thread is where it was. So it is
-    /// when it cannot commit ([`Vases::commit`]). When a version cannot be read, it is at home.
+    /// when it cannot commit ([`Vases::commit`]), and when it reads what it would write, and there is a newer
+    /// version ([`VasError::Newer`]). When a version cannot be read, it is at home.
     pub fn switch(
         &self,
         vcpu: &mut Vcpu,
@@ -96,7 +97,13 @@ impl Vases {
                 self.arrive(state, vcpu, HOME)?;
                 return Ok(LockOutcome::Interrupted);
             }
-            Held::New => self.arrive_or_go_home(state, vcpu, target, &new, &store)?,
+            Held::New => match state.check_upgrade(vcpu.index(), target) {
+                Ok(()) => self.arrive_or_go_home(state, vcpu, target, &new, &store)?,
+                Err(error) => {
+                    self.go_back(state, vcpu, &old, &new, &store)?;
+                    return Err(error);
+                }
+            },
             Held::Nothing if !old.is_empty() => self.arrive(state, vcpu, HOME)?,
             Held::Nothing | Held::Old => {
                 self.switch.set_current_instance(vcpu.index(), here)?;
@@ -109,6 +116,26 @@ impl Vases {
         // A versioned segment was put right on the way.
         let is_right = switched.outcome == LockOutcome::OwnerDied && !new.is_inconsistent();
         Ok(if is_right { LockOutcome::Acquired } else { switched.outcome })
+    }
+
+    /// The thread has the locks `new` and stays where it is, with those it had, `old`; if one of these is
+    /// no longer free, it is at home.
+    fn go_back(
+        &self,
+        state: &mut State,
+        vcpu: &mut Vcpu,
+        old: &LockSet,
+        new: &LockSet,
+        store: &Store,
+    ) -> Result<(), VasError> {
+        match exchange(new, old, Patience::Try, store, &|| false).held {
+            Held::New => Ok(self.switch.set_current_instance(vcpu.index(), vcpu.instance())?),
+            Held::Old => {
+                let _ = exchange(new, &LockSet::default(), Patience::Try, store, &|| false);
+                self.arrive(state, vcpu, HOME)
+            }
+            Held::Nothing => self.arrive(state, vcpu, HOME),
+        }
     }
 
     /// Makes `target` the instance `vcpu` is in; its locks, `new`, are held. If versioned segments

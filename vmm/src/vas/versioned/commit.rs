@@ -9,7 +9,7 @@ use abi::objects::{Durability, SegRoot};
 use abi::{PAGE_SIZE, Right, SegId};
 use spacejmp_versions::log::record::{NOTE_BYTES_MAX, VersionFacts};
 use spacejmp_versions::page::Page;
-use spacejmp_versions::{Commit, PageIndex, VersionNumber};
+use spacejmp_versions::{Commit, LargeCommit, PageIndex, Sharing, VersionNumber, VersionsError};
 
 use super::copies::Copies;
 use super::segment::{Log, lock};
@@ -20,6 +20,7 @@ use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
 use crate::vas::state::{State, Vases};
 use crate::vm::Vcpu;
+use crate::vm::windows::PinnedRange;
 
 /// What a thread has changed in one segment.
 struct Change {
@@ -29,15 +30,38 @@ struct Change {
     durability: Durability,
     base: VersionNumber,
     facts: VersionFacts,
-    pages: Vec<(PageIndex, Box<Page>)>,
+    pages: Vec<(PageIndex, PinnedRange)>,
+}
+
+/// From so many pages on a change is written page by page, to a layer of its own, and never all in
+/// memory a second time: somewhat less than half a log holds.
+const LARGE_PAGES: usize = 8000;
+
+fn content(pinned: &PinnedRange) -> Page {
+    let mut page = [0; PAGE_SIZE as usize];
+    pinned.range().read(&mut page).expect("a frame has a page's length");
+    page
 }
 
 impl Change {
+    fn write(&self, log: &mut Log) -> Result<VersionNumber, VersionsError> {
+        if self.pages.len() < LARGE_PAGES {
+            let pages: Vec<_> = self.pages.iter().map(|(page, at)| (*page, content(at))).collect();
+            let pages = pages.iter().map(|(page, content)| (*page, content)).collect();
+            return log.append(&Commit { facts: self.facts.clone(), pages });
+        }
+        let mut large = LargeCommit::begin(log)?;
+        let mut pages = self.pages.iter();
+        if let Err(error) = pages.try_for_each(|(page, at)| large.write(*page, &content(at))) {
+            large.abort(log);
+            return Err(error);
+        }
+        large.finish(log, self.facts.clone())
+    }
+
     /// Makes it a version, which a power cut leaves if the segment's commits wait for that. On failure
     /// nothing of it is to be seen.
     fn append(&self) -> Result<VersionNumber, VasError> {
-        let pages = self.pages.iter().map(|(page, content)| (*page, &**content)).collect();
-        let commit = Commit { facts: self.facts.clone(), pages };
         let appended = {
             let mut log = lock(&self.log);
             sync::take_note(&mut log, &self.file)?;
@@ -49,7 +73,7 @@ impl Change {
                 // What the thread began with is lost.
                 return Err(VasError::Lost { sid: self.sid });
             }
-            log.append(&commit)
+            self.write(&mut log)
         };
         let done = appended.and_then(|version| {
             // Others may look at older versions meanwhile.
@@ -158,9 +182,8 @@ impl Vases {
             if page.0 * PAGE_SIZE >= view.facts.size_bytes {
                 continue;
             }
-            let content = state.visits.copies.read(frame);
-            if log.read(page, view.version)? != content {
-                pages.push((page, Box::new(content)));
+            if log.read(page, view.version)? != state.visits.copies.read(frame) {
+                pages.push((page, state.visits.copies.pin(frame)));
             }
         }
         if pages.is_empty() && !view.has_new_facts() {
@@ -287,17 +310,16 @@ fn restore(view: &View, log: &Log, copies: &Copies) -> Result<(), VasError> {
 }
 
 impl State {
-    /// Brings the home file up to date when logs have filled up and nobody else has the segment.
+    /// Brings logs that have filled up to a layer. The thread that commits holds the segment's lock;
+    /// what other VMs look at stays as it is.
     fn checkpoint_if_due(&mut self, sid: SegId) {
         let opened = self.attached();
         let segment = self.residency.of_member_mut(sid);
         if !segment.versioned().log().checkpoint_is_due() {
             return;
         }
-        let alone = opened.store.others_attached(sid, opened.lease.id()).map(|others| !others);
-        if !alone.unwrap_or(false) {
-            return;
-        }
+        let others = opened.store.others_attached(sid, opened.lease.id());
+        let sharing = if matches!(others, Ok(false)) { Sharing::Alone } else { Sharing::Shared };
         let is_of = |tables: &super::visits::VisitTables| tables.views.contains_key(&sid);
         self.visits.drop_idle(&mut self.tables, is_of);
         let oldest = self.visits.oldest(sid);
@@ -305,15 +327,8 @@ impl State {
         {
             let mut log = segment.versioned().log();
             let oldest = oldest.unwrap_or(log.appended());
-            sync::checkpoint(&mut log, &segment.file, oldest);
+            sync::checkpoint(&mut log, &segment.file, oldest, sharing);
         }
-        // What is mapped of a file that has no name any more keeps its space on the disk.
-        let (logs, layers) = (self.visits.logs(sid), self.visits.layers(sid));
-        let versioned = self.residency.of_member_mut(sid).versioned_mut();
-        let stale = versioned.take_stale_windows(&logs, &layers);
-        if !stale.is_empty() {
-            self.tables.machine().windows.unmap(stale);
-            self.tables.all_is_forgotten();
-        }
+        self.unmap_stale(sid);
     }
 }

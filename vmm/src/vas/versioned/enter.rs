@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use abi::{Right, SegId};
 use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::segment::Limits;
-use spacejmp_versions::{VersionNumber, VersionsError};
+use spacejmp_versions::{Sharing, VersionNumber, VersionsError};
 
 use super::segment::{Log, News, VersionedSegment, lock};
 use super::sync;
@@ -110,6 +110,28 @@ impl State {
         Ok(self.visits.insert(VisitTables::new(vh, tables, views)))
     }
 
+    /// Checks that a thread which goes from reading to writing the same segments would see there what
+    /// it sees now. The locks that `vh` needs are held.
+    ///
+    /// # Errors
+    /// [`VasError::Newer`]; the host's.
+    pub(crate) fn check_upgrade(&mut self, vcpu: u32, vh: u32) -> Result<(), VasError> {
+        let Some(visit) = self.visits.tables_of(vcpu) else { return Ok(()) };
+        // Home has none.
+        let Some(instance) = self.instances.get(vh) else { return Ok(()) };
+        let written = |(sid, member): (SegId, &Member)| {
+            let view = visit.views.get(&sid).filter(|view| view.right == Right::Read)?;
+            (member.right == Right::Write).then_some((sid, view.version))
+        };
+        let written = instance.members.iter().filter_map(written);
+        for (sid, version) in written.collect::<Vec<_>>() {
+            if self.residency.of_member_mut(sid).newest(Right::Write)? > version {
+                return Err(VasError::Newer { sid });
+            }
+        }
+        Ok(())
+    }
+
     /// The thread on `vcpu` leaves, to where it already has the root of. What it did not commit is
     /// gone.
     pub(crate) fn end_visit(&mut self, vcpu: u32, is_settled: bool) {
@@ -171,7 +193,7 @@ impl VmSegment {
         }
         if matches!(opened.store.others_attached(sid, opened.lease.id()), Ok(false)) {
             let newest = log.appended();
-            sync::checkpoint(&mut log, file, newest);
+            sync::checkpoint(&mut log, file, newest, Sharing::Alone);
         }
     }
 

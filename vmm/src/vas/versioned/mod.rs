@@ -7,6 +7,7 @@
 //!   versions, and kept for the next one
 //! - [`sync`]: commits that are durable later, and syncs that failed; [`watch`]: versions as a
 //!   program asks for them, waits for them and makes them durable
+//! - [`let_go`]: what nobody sees any more
 //! - [`enter`]: a visit begins and ends; [`commit`]: commit, abort, and facts of a version that are
 //!   no pages (size, root object)
 //!
@@ -21,6 +22,7 @@
 pub(crate) mod commit;
 pub(crate) mod copies;
 mod enter;
+mod let_go;
 pub(crate) mod segment;
 pub(crate) mod sync;
 pub(crate) mod view;

@@ -26,11 +26,14 @@ use crate::vm::windows::{FilePiece, PinnedRange, Window};
 /// The segment's log and home file, shared by the threads of the VM.
 pub(crate) type Log = Segment<HostFolder>;
 
+/// See [`piece_bytes`].
+const LAYER_PIECE_BYTES: u64 = 64 << 20;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct VersionedSegment {
     log: Arc<Mutex<Log>>,
-    /// Of layers, the home file among them, by gigabyte and length: the files grow.
+    /// Of layers, the home file among them, by number of the piece and length: the files grow.
     layers: BTreeMap<(Option<LayerId>, u64, u64), Window>,
     logs: BTreeMap<LogId, Window>,
     zeros: Option<Window>,
@@ -78,7 +81,8 @@ impl News {
 /// Where a page is seen.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum WindowId {
-    /// A gigabyte of a layer's file, and how much of it; of the home file without a number.
+    /// A piece of a layer's file, by its number, and how much of it; of the home file without a
+    /// layer's number.
     Layer(Option<LayerId>, u64, u64),
     /// A log.
     Log(LogId),
@@ -137,9 +141,10 @@ impl VersionedSegment {
         page: PageIndex,
         layer: Option<LayerId>,
     ) -> Result<(WindowId, u64), VasError> {
+        let most = piece_bytes(layer);
         let offset = page.0 * PAGE_SIZE;
-        let (gib, offset) = (offset / PAGE_SIZE_1G, offset % PAGE_SIZE_1G);
-        let mut mapped = self.layers.range((layer, gib, offset + 1)..=(layer, gib, PAGE_SIZE_1G));
+        let (piece, offset) = (offset / most, offset % most);
+        let mut mapped = self.layers.range((layer, piece, offset + 1)..=(layer, piece, most));
         let bytes = match mapped.next() {
             Some((&(_, _, bytes), _)) => bytes,
             None => {
@@ -149,12 +154,12 @@ impl VersionedSegment {
                     file: name_of(layer),
                     source,
                 })?;
-                let left = bytes.saturating_sub(gib * PAGE_SIZE_1G);
+                let left = bytes.saturating_sub(piece * most);
                 // Kernel memory and time go by a window's length.
-                left.next_power_of_two().clamp(PAGE_SIZE_2M, PAGE_SIZE_1G)
+                left.next_power_of_two().clamp(PAGE_SIZE_2M, most)
             }
         };
-        Ok((WindowId::Layer(layer, gib, bytes), offset))
+        Ok((WindowId::Layer(layer, piece, bytes), offset))
     }
 
     fn map(&mut self, id: WindowId, machine: &Machine) -> Result<(), VasError> {
@@ -169,9 +174,9 @@ impl VersionedSegment {
         };
         match id {
             WindowId::Zeros => self.zeros = Some(machine.windows.map_anonymous(PAGE_SIZE)?),
-            WindowId::Layer(layer, gib, bytes) => {
-                let window = map(file_of(&log, layer)?, gib * PAGE_SIZE_1G, bytes)?;
-                self.layers.insert((layer, gib, bytes), window);
+            WindowId::Layer(layer, piece, bytes) => {
+                let window = map(file_of(&log, layer)?, piece * piece_bytes(layer), bytes)?;
+                self.layers.insert((layer, piece, bytes), window);
             }
             WindowId::Log(id) => {
                 let gone = VersionsError::Damaged {
@@ -188,7 +193,7 @@ impl VersionedSegment {
 
     fn window(&self, id: WindowId) -> Option<&Window> {
         match id {
-            WindowId::Layer(layer, gib, bytes) => self.layers.get(&(layer, gib, bytes)),
+            WindowId::Layer(layer, piece, bytes) => self.layers.get(&(layer, piece, bytes)),
             WindowId::Log(id) => self.logs.get(&id),
             WindowId::Zeros => self.zeros.as_ref(),
         }
@@ -239,6 +244,12 @@ impl VersionedSegment {
     pub(crate) fn mapped_bytes(&self) -> u64 {
         self.layers.values().chain(self.logs.values()).map(Window::bytes).sum()
     }
+}
+
+/// Bytes of a file that one window shows, at most. The home file has most pages of its range; a layer
+/// that lies above it may have few, far apart, and there can be many.
+fn piece_bytes(layer: Option<LayerId>) -> u64 {
+    if layer.is_some() { LAYER_PIECE_BYTES } else { PAGE_SIZE_1G }
 }
 
 /// The file with a layer's pages; the home file without a number.

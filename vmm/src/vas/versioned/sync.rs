@@ -173,9 +173,14 @@ pub(crate) fn take_note(log: &mut Log, file: &SegmentFile) -> Result<(), StoreEr
 }
 
 /// Brings what is not newer than `oldest` from the logs to a layer.
-pub(crate) fn checkpoint(log: &mut Log, file: &SegmentFile, oldest: VersionNumber) {
+pub(crate) fn checkpoint(
+    log: &mut Log,
+    file: &SegmentFile,
+    oldest: VersionNumber,
+    sharing: Sharing,
+) {
     let current = log.current_log();
-    let done = log.checkpoint(oldest, Sharing::Alone);
+    let done = log.checkpoint(oldest, sharing);
     if done.is_err() && log.has_failed() {
         warn_if_failed("tell that a sync has failed", file.note_failed_log(current.0));
     }

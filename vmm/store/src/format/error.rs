@@ -320,6 +320,28 @@ pub enum StoreError {
         /// Why not.
         why: &'static str,
     },
+    /// There is no such tag.
+    #[error("{object} has no tag '{}'", crate::format::escape::escape(tag))]
+    NoTag {
+        /// The segment or VAS.
+        object: Object,
+        /// The tag.
+        tag: String,
+    },
+    /// A version of a segment that has none.
+    #[error("segment '{segment}' is not versioned: it has no version {number}")]
+    Unversioned {
+        /// The segment.
+        segment: Name,
+        /// The version.
+        number: u64,
+    },
+    /// A VAS without versioned segments.
+    #[error("VAS '{0}' has no versioned segments, and so no versions")]
+    NoVersions(Name),
+    /// A VAS with several versioned segments, each with numbers of its own.
+    #[error("VAS '{0}' has several versioned segments, which have numbers of their own")]
+    SeveralNumbers(Name),
     /// A raw segment whose content may not be whole.
     #[error("segment '{segment}' is dirty or inconsistent")]
     Unsound {
@@ -375,6 +397,8 @@ impl StoreError {
             StoreError::NotAStore { .. }
             | StoreError::NoPlace
             | StoreError::NotFound(_)
+            | StoreError::NoTag { .. }
+            | StoreError::Unversioned { .. }
             | StoreError::NotAttached { .. } => Errno::ENOENT,
             StoreError::Name(error) => error.errno(),
             StoreError::Exists(_)
@@ -398,7 +422,9 @@ impl StoreError {
             | StoreError::Foreign { .. }
             | StoreError::Versioned { .. } => Errno::EOPNOTSUPP,
             StoreError::Versions { source, .. } => versions_errno(source),
-            StoreError::Ambiguous { .. } => Errno::EINVAL,
+            StoreError::Ambiguous { .. }
+            | StoreError::NoVersions(_)
+            | StoreError::SeveralNumbers(_) => Errno::EINVAL,
             StoreError::Invalid { .. } => Errno::EINVAL,
             StoreError::BeyondReserve { .. } => Errno::EFBIG,
             // Addresses, not bytes on a disk.
@@ -440,12 +466,25 @@ impl Remedy for StoreError {
                 Some("`spacejmp seg ls` lists what there is, `vas show` what a VAS has".into())
             }
             StoreError::Exists(_) => Some("choose another name".into()),
+            StoreError::NotOwner(_) => Some(
+                "its owner can do it; `spacejmp seg clone` and `vas clone` copy what you may read".into(),
+            ),
             StoreError::Name(NameError::At | NameError::Right(_)) => Some(
                 "choose another name; `spacejmp vas import --as NAME` gives a VAS of an archive one".into(),
             ),
             StoreError::Denied { .. } => {
                 Some("ask its owner to change its mode with `spacejmp seg chmod` or `vas chmod`".into())
             }
+            StoreError::NoTag { object, .. } => Some(match object {
+                Object::Vas(_) | Object::VasName(_) => "`spacejmp vas log` lists its tags".into(),
+                _ => "`spacejmp seg log` lists its tags".into(),
+            }),
+            StoreError::NoVersions(_) => Some(
+                "`spacejmp seg convert NAME --to versioned` makes one of its segments versioned".into(),
+            ),
+            StoreError::SeveralNumbers(name) => Some(format!(
+                "keep a version of all of them with `spacejmp vas tag {name} TAG`, or name a segment"
+            )),
             StoreError::Unsound { segment } => Some(format!(
                 "look at its content, then declare it whole: `spacejmp seg recover {segment}`"
             )),

@@ -43,6 +43,9 @@ pub enum NameError {
     /// A new one with `@`, which stands between a name and a version.
     #[error("a new name cannot contain `@`, which stands between a name and a version")]
     At,
+    /// A tag that is a number.
+    #[error("a tag cannot be a number: numbers are those of versions")]
+    Number,
     /// A new one that ends as a grant does.
     #[error("a new name cannot end in `{0}`, which stands for a right behind a name")]
     Right(&'static str),

@@ -124,7 +124,15 @@ impl Store {
     }
 
     fn other_writers(&self, sid: SegId, mine: LeaseId) -> Result<OtherWriters, StoreError> {
-        let others = self.live_leases_but(Some(mine))?;
+        self.writers_but(sid, Some(mine))
+    }
+
+    pub(crate) fn writers_but(
+        &self,
+        sid: SegId,
+        mine: Option<LeaseId>,
+    ) -> Result<OtherWriters, StoreError> {
+        let others = self.live_leases_but(mine)?;
         let can_write = others.iter().any(|other| other.right_of(sid) == Some(Right::Write));
         Ok(if can_write { OtherWriters::Live } else { OtherWriters::None })
     }

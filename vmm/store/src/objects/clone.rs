@@ -44,7 +44,6 @@ impl Drop for Unfinished<'_> {
 }
 
 /// Files of further parts, at their final place already. Dropping it removes them.
-#[derive(Debug)]
 pub(crate) struct CopiedParts {
     place: PartFiles,
     numbers: Range<u64>,
@@ -56,12 +55,49 @@ impl Drop for CopiedParts {
     }
 }
 
+/// The folder of a versioned segment, at its final place already. Dropping it removes it.
+pub(crate) struct MadeVersions<'a>(Option<(&'a Store, Header)>);
+
+impl<'a> MadeVersions<'a> {
+    pub(crate) fn new(store: &'a Store, header: &Header) -> MadeVersions<'a> {
+        MadeVersions(Some((store, header.clone())))
+    }
+
+    fn keep(&mut self) {
+        self.0 = None;
+    }
+
+    /// It stays.
+    pub(crate) fn leave(mut self) {
+        self.keep();
+    }
+}
+
+impl Drop for MadeVersions<'_> {
+    fn drop(&mut self) {
+        if let Some((store, header)) = self.0.take() {
+            store.remove_versions(&header);
+        }
+    }
+}
+
+/// What a copy has outside of its own file.
+pub(crate) enum Made<'a> {
+    /// A raw one.
+    Parts {
+        /// Its parts.
+        parts: CopiedParts,
+        /// Says that they are in use.
+        _mark: Unfinished<'a>,
+    },
+    /// A versioned one.
+    Versions(MadeVersions<'a>),
+}
+
 /// A complete copy that is not in the store yet. Dropping it leaves nothing.
 pub(crate) struct Copied<'a> {
     pub(crate) main: Unfinished<'a>,
-    /// Tells `gc` that the parts are in use.
-    _mark: Unfinished<'a>,
-    parts: CopiedParts,
+    pub(crate) made: Made<'a>,
     pub(crate) header: Header,
 }
 
@@ -74,7 +110,10 @@ impl Copied<'_> {
 
     /// Its file has its final name, and may have the one in `tmp/` too, which goes with this.
     pub(crate) fn keep_parts(&mut self) -> SegId {
-        self.parts.numbers = 0..0;
+        match &mut self.made {
+            Made::Parts { parts, .. } => parts.numbers = 0..0,
+            Made::Versions(versions) => versions.keep(),
+        }
         self.header.sid
     }
 }
@@ -132,7 +171,7 @@ impl Store {
         let parts = CopiedParts { place, numbers: first_part(header.lifetime)..header.parts() };
         let mark = self.copy_parts(source, &header, mode, &parts)?;
         let main = self.copy_main(source, &header, mode, kind)?;
-        Ok(Copied { main, _mark: mark, parts, header })
+        Ok(Copied { main, made: Made::Parts { parts, _mark: mark }, header })
     }
 
     fn copy_main(

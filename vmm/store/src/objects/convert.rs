@@ -18,11 +18,8 @@ use crate::objects::clone::{Unfinished, parts_mark};
 use crate::objects::create::{set_len, set_mode};
 use crate::objects::lock::Exclusive;
 use crate::objects::segment::{PartFiles, SegmentFile};
-use crate::objects::sparse::{copy_shifted, runs};
+use crate::objects::sparse::copy_shifted;
 use crate::objects::store::Store;
-
-/// Read at once; a part of a segment ends with such a piece.
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// What must still be so when the content has been copied.
 struct Before {
@@ -196,26 +193,18 @@ impl Store {
             set_mode(&file, &path, mode)?;
             parts.push((file, path));
         }
-        let size_bytes = header.size_bytes;
-        let mut buffer = vec![0; CHUNK_BYTES];
-        for at in (0..size_bytes).step_by(CHUNK_BYTES) {
-            let most = usize::try_from(size_bytes - at).unwrap_or(usize::MAX).min(CHUNK_BYTES);
-            let chunk = buffer.get_mut(..most).unwrap_or_default();
-            newest.read(at, chunk).map_err(|e| self.unreadable(segment, e))?;
-            // A chunk ends with a part.
+        let written = newest.each_run(newest.number(), header.size_bytes, &mut |at, run| {
+            // A run ends with a part: pieces of a power of two are read.
             let (index, within) = (at / PART_BYTES, at % PART_BYTES);
-            let (file, path, start) = match index.checked_sub(1) {
+            let part =
+                index.checked_sub(1).and_then(|index| parts.get(usize::try_from(index).ok()?));
+            let (file, path, start) = match part {
                 None => (&main.file, &path, DATA_OFFSET + within),
-                Some(index) => match parts.get(usize::try_from(index).unwrap_or(usize::MAX)) {
-                    Some((file, path)) => (file, path, within),
-                    None => return Err(invalid("part", index, "one of the segment's")),
-                },
+                Some((file, path)) => (file, path, within),
             };
-            for (skip, run) in runs(chunk) {
-                file.write_all_at(run, start + skip as u64)
-                    .map_err(|e| io_error("write", path, e))?;
-            }
-        }
+            file.write_all_at(run, start).map_err(|e| io_error("write", path, e))
+        });
+        written.map_err(segment.of_versions())??;
         for (file, path) in &parts {
             file.sync_all().map_err(|e| io_error("sync", path, e))?;
         }

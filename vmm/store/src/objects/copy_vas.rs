@@ -4,12 +4,15 @@
 //! is moved to its place under the lock. If we are killed on the way, `gc` removes segments that have
 //! appeared without their VAS: they have a second name in `tmp/`, as those of an import have.
 
-use abi::objects::{SegId, VasId};
+use abi::objects::{Right, SegId, VasId};
 
 use crate::format::error::{Object, StoreError};
 use crate::format::name::Name;
 use crate::format::record::{VasRecord, VasSegment};
 use crate::objects::clone::Copied;
+use crate::objects::kept::content::HeldAlone;
+use crate::objects::kept::link::{Becomes, HomeCopy};
+use crate::objects::kept::vas::MemberHeld;
 use crate::objects::lock::Exclusive;
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
@@ -34,61 +37,81 @@ fn name_in(new: &Name, vas: &Name, segment: &Name) -> Result<Name, StoreError> {
     Ok(Name::new(format!("{}.{short}", new.as_str()).as_bytes())?)
 }
 
+/// A copy on its way.
+enum Prepared<'a, 's> {
+    /// Of a raw segment.
+    Copied(Copied<'a>),
+    /// The content of a versioned one.
+    Home(HomeCopy<'a>),
+    /// A versioned one that takes no time.
+    ToLink(&'s SegmentFile, Name, HeldAlone),
+}
+
 impl Store {
     /// A VAS `name` with copies of the segments of `vas`, opened already: at the same addresses, with
-    /// the same rights and permission bits, called `NAME.SEGMENT`. What others write meanwhile may or
-    /// may not be in them: a caller that wants a consistent snapshot holds the segments' locks
-    /// (`vas::content`).
+    /// the same rights and permission bits, called `NAME.SEGMENT`. Of versioned segments whose lock is
+    /// held, as `members` says, the newest version is linked, in constant time; of others it is copied.
+    /// What others write meanwhile to raw ones may or may not be in the copy: a caller that wants a
+    /// consistent snapshot holds the segments' locks (`vas::content`).
     ///
     /// # Errors
-    /// As [`Store::create_vas`] and [`Store::clone_segment`]; then there is nothing new.
+    /// As [`Store::create_vas`], [`Store::clone_segment`] and [`Store::clone_version`]; then there is
+    /// nothing new.
     pub fn copy_vas(
         &self,
         vas: &VasRecord,
         segments: &[SegmentFile],
         name: &Name,
+        members: &[MemberHeld],
     ) -> Result<CopiedVas, StoreError> {
         name.check_new()?;
         self.check_vas_name_free(name)?;
-        let mut copies = Vec::new();
+        let mut prepared = Vec::new();
         for source in segments {
             let new = name_in(name, &vas.name, source.name())?;
-            copies.push(self.copy_raw(source, &new, "import")?);
+            let held = members.iter().find(|member| member.sid == source.sid());
+            prepared.push(match (source.is_versioned(), held) {
+                (false, _) => Prepared::Copied(self.copy_raw(source, &new, "import")?),
+                (true, Some(member)) => Prepared::ToLink(source, new, member.held),
+                (true, None) => Prepared::Home(self.copy_home(source, None, &new)?),
+            });
         }
         let lock = self.lock_exclusive()?;
-        let mut published = 0;
-        let made = self.publish_all(vas, name, &mut copies, &mut published, &lock);
-        if made.is_err() {
-            for copy in copies.iter().take(published) {
-                if let Ok(segment) = self.open_named(&copy.header.name, &lock) {
-                    let _ = self.remove_segment(&segment, &lock);
-                }
-            }
+        let mut copies = Vec::new();
+        for one in prepared {
+            copies.push(self.finish(one, &lock)?);
         }
-        made
+        let listed = copies.iter().zip(&vas.segments).map(|(copy, original)| {
+            let (sid, name) = (copy.header.sid, copy.header.name.clone());
+            // What could only be read, since it was kept, is the copy's own.
+            let was_kept =
+                segments.iter().any(|it| it.sid() == original.sid && it.header().kept.is_some());
+            let right = if was_kept { Right::Write } else { original.right };
+            VasSegment { sid, right, name }
+        });
+        let listed = listed.collect();
+        let vid = self.publish_with_vas(vas, name, listed, &mut copies, &lock)?;
+        Ok(CopiedVas { vid, segments: copies.iter().map(|copy| copy.header.sid).collect() })
     }
 
-    fn publish_all(
-        &self,
-        vas: &VasRecord,
-        name: &Name,
-        copies: &mut [Copied<'_>],
-        published: &mut usize,
+    fn finish<'a>(
+        &'a self,
+        one: Prepared<'a, '_>,
         lock: &Exclusive,
-    ) -> Result<CopiedVas, StoreError> {
-        for copy in &*copies {
-            self.check_segment_name_free(&copy.header.name, lock)?;
+    ) -> Result<Copied<'a>, StoreError> {
+        match one {
+            Prepared::Copied(copy) => Ok(copy),
+            Prepared::Home(home) => self.of_home(home, "import", lock),
+            Prepared::ToLink(source, name, held) => {
+                let mut content = self.open_content(source, held, lock)?;
+                let newest = content.versions.appended().0;
+                let clone = Becomes::Clone;
+                let copy =
+                    self.link_version(&mut content, source, newest, &name, clone, "import", lock)?;
+                content.settle(false)?;
+                Ok(copy)
+            }
         }
-        let mut listed = Vec::new();
-        for (copy, original) in copies.iter_mut().zip(&vas.segments) {
-            // The second name goes with the copy, once the VAS lists the segment.
-            copy.main.done = !self.publish_segment_of_many(&copy.main.name, &copy.header, lock)?;
-            *published += 1;
-            let (sid, name) = (copy.header.sid, copy.header.name.clone());
-            listed.push(VasSegment { sid, right: original.right, name });
-        }
-        let vid = self.make_vas(name, vas.mode, listed, vas.tagged, None, lock)?;
-        Ok(CopiedVas { vid, segments: copies.iter_mut().map(Copied::keep_parts).collect() })
     }
 
     /// Before gigabytes are copied.
@@ -105,8 +128,6 @@ impl Store {
 mod tests {
     use std::fs;
     use std::os::unix::fs::FileExt;
-
-    use abi::objects::Right;
 
     use super::*;
     use crate::testing::{mode, name, segment, store};
@@ -140,7 +161,7 @@ mod tests {
         write(one, b"first");
         let vas = s.vas(vid).unwrap();
         let segments = s.open_listed(&vas).unwrap();
-        let copied = s.copy_vas(&vas, &segments, &name("w")).unwrap();
+        let copied = s.copy_vas(&vas, &segments, &name("w"), &[]).unwrap();
         write(one, b"later");
         let copy = s.vas(copied.vid).unwrap();
         assert_eq!((copy.name.as_str(), copy.mode), ("w", mode(0o640)));
@@ -168,9 +189,9 @@ mod tests {
         segment(&s, "w.two");
         let vas = s.vas(vid).unwrap();
         let segments = s.open_listed(&vas).unwrap();
-        let error = s.copy_vas(&vas, &segments, &name("w")).unwrap_err();
+        let error = s.copy_vas(&vas, &segments, &name("w"), &[]).unwrap_err();
         assert!(matches!(error, StoreError::Exists(Object::SegmentName(_))), "{error}");
-        assert!(matches!(s.copy_vas(&vas, &segments, &name("v")), Err(StoreError::Exists(_))));
+        assert!(matches!(s.copy_vas(&vas, &segments, &name("v"), &[]), Err(StoreError::Exists(_))));
         assert_eq!(fs::read_dir(s.path().join("segments")).unwrap().count(), 3);
         assert_eq!(fs::read_dir(s.path().join("tmp")).unwrap().count(), 0);
     }

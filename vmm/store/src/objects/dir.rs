@@ -47,6 +47,11 @@ impl Dir {
         }
     }
 
+    /// The same folder, open once more.
+    pub(crate) fn again(&self) -> Result<Dir, StoreError> {
+        self.sub(".")
+    }
+
     pub(crate) fn into_fd(self) -> OwnedFd {
         self.fd
     }

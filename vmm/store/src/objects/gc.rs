@@ -56,6 +56,8 @@ impl Store {
         let imported = self.collect_imports(&lock)?;
         report.parts = self.collect_parts(&lock)?;
         report.unfinished = imported + self.collect_unfinished()?;
+        drop(lock);
+        report.unfinished += self.remove_passing()?;
         Ok(report)
     }
 

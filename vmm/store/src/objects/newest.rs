@@ -6,6 +6,7 @@
 //! of the store is.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::Read;
 use std::sync::PoisonError;
 
@@ -17,13 +18,14 @@ use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::log::record::VersionFacts;
 use spacejmp_versions::page::PAGE_BYTES;
 use spacejmp_versions::root::FILE_NAME as ROOT;
-use spacejmp_versions::segment::Limits;
+use spacejmp_versions::segment::{Limits, Source};
 use spacejmp_versions::{PageIndex, Segment, VersionNumber, VersionsError};
 
 use crate::format::error::{StoreError, bad_field, io_error};
 use crate::format::header::Header;
 use crate::objects::dir::Dir;
 use crate::objects::segment::SegmentFile;
+use crate::objects::sparse::runs;
 use crate::objects::store::Store;
 use crate::objects::words::VersionWords;
 
@@ -68,6 +70,54 @@ impl Newest {
         self.version.0
     }
 
+    /// The oldest version that can be read.
+    pub(crate) fn oldest(&self) -> VersionNumber {
+        self.content.oldest()
+    }
+
+    /// What one of the versions says that can be read.
+    pub(crate) fn facts_of(&self, number: u64) -> Option<&VersionFacts> {
+        let version = VersionNumber(number);
+        self.content.facts(version).filter(|_| self.content.has(version))
+    }
+
+    /// Calls `each` with what a version has in its first bytes, in runs of whole pages that are not all
+    /// zeros, rising. Its error ends it.
+    pub(crate) fn each_run<E>(
+        &self,
+        number: u64,
+        size_bytes: u64,
+        each: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>,
+    ) -> Result<Result<(), E>, VersionsError> {
+        const PAGES: u64 = 256;
+        let version = VersionNumber(number);
+        let end = size_bytes.div_ceil(PAGE_SIZE);
+        let mut buffer = vec![0; PAGES as usize * PAGE_BYTES];
+        for first in (0..end).step_by(PAGES as usize) {
+            let pages = first..end.min(first + PAGES);
+            let sources =
+                self.content.sources(PageIndex(pages.start)..PageIndex(pages.end), version)?;
+            if sources.iter().all(|source| *source == Source::Zero) {
+                continue;
+            }
+            let places = pages.clone().zip(&sources).zip(buffer.as_chunks_mut::<PAGE_BYTES>().0);
+            for ((index, source), page) in places {
+                *page = match source {
+                    Source::Zero => [0; PAGE_BYTES],
+                    _ => self.content.read(PageIndex(index), version)?,
+                };
+            }
+            let filled = (pages.end - pages.start) as usize * PAGE_BYTES;
+            for (skip, run) in runs(buffer.get(..filled).unwrap_or_default()) {
+                let done = each(first * PAGE_SIZE + skip as u64, run);
+                if done.is_err() {
+                    return Ok(done);
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
     fn facts(&self) -> Option<&VersionFacts> {
         self.content.facts(self.version)
     }
@@ -88,32 +138,56 @@ pub struct VersionRecord {
     pub pages: u64,
     /// Bytes of the segment.
     pub size_bytes: u64,
+    /// Whether it can still be opened, by its number or a tag.
+    pub opens: bool,
+    /// Its tags; `VAS@TAG` for one of a VAS's.
+    pub tags: Vec<String>,
+}
+
+impl VersionRecord {
+    fn of(number: u64, facts: &VersionFacts, pages: usize) -> VersionRecord {
+        VersionRecord {
+            number,
+            time_ns: facts.time_ns,
+            pid: facts.pid,
+            program: String::from_utf8_lossy(&facts.note).into_owned(),
+            pages: pages as u64,
+            size_bytes: facts.size_bytes,
+            opens: true,
+            tags: Vec::new(),
+        }
+    }
 }
 
 impl Store {
-    /// The versions of a segment since its last checkpoint, the newest first; none but versioned
-    /// segments have any.
+    /// The versions of a segment since its last checkpoint and those that have tags, the newest first;
+    /// none but versioned segments have any.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] for a segment that is not versioned; as [`Store::open_segment`].
     pub fn history(&self, sid: SegId) -> Result<Vec<VersionRecord>, StoreError> {
         let segment = self.open_segment(sid)?;
+        segment.check_versioned()?;
         let newest = self.newest(&segment)?;
-        let record =
-            |(number, facts, pages): (VersionNumber, &VersionFacts, usize)| VersionRecord {
-                number: number.0,
-                time_ns: facts.time_ns,
-                pid: facts.pid,
-                program: String::from_utf8_lossy(&facts.note).into_owned(),
-                pages: pages as u64,
-                size_bytes: facts.size_bytes,
-            };
-        Ok(newest.content.history().rev().map(record).collect())
-    }
-
-    /// The error of content that cannot be read.
-    pub(crate) fn unreadable(&self, segment: &SegmentFile, source: VersionsError) -> StoreError {
-        StoreError::Versions { segment: segment.name().clone(), source }
+        let mut records: BTreeMap<u64, VersionRecord> = BTreeMap::new();
+        for (version, facts, pages) in newest.content.history() {
+            let opens = newest.content.has(version);
+            let record = VersionRecord { opens, ..VersionRecord::of(version.0, facts, pages) };
+            records.insert(version.0, record);
+        }
+        for kept in self.kept_of(sid)? {
+            if let Entry::Vacant(vacant) = records.entry(kept.number) {
+                // One that cannot be read is named all the same.
+                let of_kept = self.open_segment(kept.sid).and_then(|it| self.newest(&it));
+                let facts = of_kept.ok().and_then(|it| it.facts().cloned()).unwrap_or_default();
+                vacant.insert(VersionRecord::of(kept.number, &facts, 0));
+            }
+            if let Some(record) = records.get_mut(&kept.number) {
+                record.opens = true;
+                record.tags.extend((!kept.is_passing).then_some(kept.tag));
+            }
+        }
+        Ok(records.into_values().rev().collect())
     }
 
     /// Reads what the newest published version is.
@@ -128,9 +202,7 @@ impl Store {
             match open(segment.versions_dir()?, published) {
                 Ok(newest) => return Ok(newest),
                 Err(_) if is_written && tries < TRIES => {}
-                Err(source) => {
-                    return Err(StoreError::Versions { segment: segment.name().clone(), source });
-                }
+                Err(source) => return Err(segment.of_versions()(source)),
             }
         }
     }

@@ -256,7 +256,11 @@ impl Store {
         })
     }
 
-    fn vas_by_id(&self, vid: VasId, lock: &impl Locked) -> Result<VasRecord, StoreError> {
+    pub(crate) fn vas_by_id(
+        &self,
+        vid: VasId,
+        lock: &impl Locked,
+    ) -> Result<VasRecord, StoreError> {
         let not_found = || StoreError::NotFound(Object::Vas(vid));
         self.vas_record(&self.vas_name(vid, lock)?.ok_or_else(not_found)?)
     }

@@ -4,9 +4,9 @@
 //! removed: it is complete and durable before a segment's file names it, and goes after that file.
 //! What a crash leaves is a folder without a segment, which `gc` removes.
 
-use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 
 use abi::objects::{Lifetime, Right, SegId, SegRoot};
 use rustix::fs::OFlags;
@@ -20,7 +20,7 @@ use crate::format::error::{Object, StoreError, bad_field, invalid, io_error};
 use crate::format::escape::parse_id;
 use crate::format::header::Header;
 use crate::format::name::Mode;
-use crate::objects::clone::Unfinished;
+use crate::objects::clone::{MadeVersions, Unfinished};
 use crate::objects::create::set_mode;
 use crate::objects::dir::{Dir, or_denied};
 use crate::objects::fresh::now_ns;
@@ -181,9 +181,28 @@ impl Store {
         home: Option<&mut Unfinished<'_>>,
         lock: &Exclusive,
     ) -> Result<(), StoreError> {
+        let made = self.place_versions(header, mode, lock, |folder| {
+            self.fill_versions(folder, header, home)
+        })?;
+        made.leave();
+        Ok(())
+    }
+
+    /// Makes the folder of a new segment, filled by `fill`, durably, with permission bits for it and
+    /// for the files that no other segment has. What is returned removes it unless it is told to stay.
+    pub(crate) fn place_versions<'a>(
+        &'a self,
+        header: &Header,
+        mode: Mode,
+        lock: &Exclusive,
+        fill: impl FnOnce(Dir) -> Result<(), StoreError>,
+    ) -> Result<MadeVersions<'a>, StoreError> {
         let versions = self.versions_or_new(lock)?;
         let (unfinished, name) = (format!("{}.versions", header.sid), header.sid.to_string());
-        let placed = self.fill_versions(&unfinished, header, mode, home).and_then(|folder| {
+        let placed = self.tmp.new_folder(&unfinished, 0o700).and_then(|()| {
+            fill(self.tmp.sub(&unfinished)?)?;
+            let folder = self.tmp.sub(&unfinished)?;
+            set_own_modes(&folder, mode)?;
             if self.tmp.move_new(&unfinished, &versions, &name)? {
                 return Ok(folder);
             }
@@ -201,18 +220,16 @@ impl Store {
             .chmod(&name, mode.of_folder())
             .and_then(|()| folder.sync())
             .and_then(|()| versions.sync());
-        settled.inspect_err(|_| self.remove_versions(header))
+        let made = MadeVersions::new(self, header);
+        settled.map(|()| made)
     }
 
     fn fill_versions(
         &self,
-        name: &str,
+        folder: Dir,
         header: &Header,
-        mode: Mode,
         home: Option<&mut Unfinished<'_>>,
-    ) -> Result<Dir, StoreError> {
-        self.tmp.new_folder(name, 0o700)?;
-        let folder = self.tmp.sub(name)?;
+    ) -> Result<(), StoreError> {
         let SegRoot { address, fingerprint: [low, high] } = header.root;
         let fingerprint = u128::from(high) << 64 | u128::from(low);
         let facts = VersionFacts {
@@ -224,19 +241,14 @@ impl Store {
             ..VersionFacts::default()
         };
         let failed = |source| StoreError::Versions { segment: header.name.clone(), source };
-        let disk = HostFolder::from_fd(self.tmp.sub(name)?.into_fd());
+        let again = folder.again()?;
+        let disk = HostFolder::from_fd(folder.into_fd());
         Segment::create(disk, header.sid.raw(), facts, FIRST_LOG).map_err(failed)?;
         if let Some(home) = home {
-            self.tmp.move_over(&home.name, &folder, HOME_FILE_NAME)?;
+            self.tmp.move_over(&home.name, &again, HOME_FILE_NAME)?;
             home.done = true;
         }
-        for file in folder.names()? {
-            let file = file.to_string_lossy();
-            let (file, path) = (folder.open_file(&file, OFlags::RDONLY)?, folder.path_of(&file));
-            set_mode(&file, &path, mode)?;
-            sync(&file, &path)?;
-        }
-        Ok(folder)
+        Ok(())
     }
 
     /// Removes the content of a segment that nothing names any more. What cannot be removed is
@@ -263,12 +275,31 @@ impl Store {
         self.root.sub(VERSIONS)?.chmod(&segment.sid().to_string(), mode.of_folder())?;
         let mut failed = None;
         for file in folder.names()? {
-            failed = folder.chmod(&file.to_string_lossy(), mode.of_file()).err().or(failed);
+            let file = file.to_string_lossy();
+            let Some(stat) = folder.stat(&file)? else { continue };
+            // What other segments have, too, keeps what they need: the folder keeps others out. A kept
+            // version's is written by nobody who could not before.
+            let shared = match (stat.st_nlink > 1, segment.header().kept.is_some()) {
+                (true, true) => stat.st_mode & 0o666 | mode.of_file() & 0o444,
+                (true, false) => stat.st_mode & 0o666 | mode.of_file(),
+                (false, _) => mode.of_file(),
+            };
+            failed = folder.chmod(&file, shared).err().or(failed);
         }
         failed.map_or(Ok(()), Err)
     }
 }
 
-fn sync(file: &File, path: &std::path::Path) -> Result<(), StoreError> {
-    file.sync_all().map_err(|e| io_error("sync", path, e))
+/// Sets the permission bits of files that belong to this folder alone, and stores them.
+fn set_own_modes(folder: &Dir, mode: Mode) -> Result<(), StoreError> {
+    for name in folder.names()? {
+        let name = name.to_string_lossy();
+        let (file, path) = (folder.open_file(&name, OFlags::RDONLY)?, folder.path_of(&name));
+        let links = file.metadata().map_err(|e| io_error("look at", &path, e))?.nlink();
+        if links == 1 {
+            set_mode(&file, &path, mode)?;
+            file.sync_all().map_err(|e| io_error("sync", &path, e))?;
+        }
+    }
+    Ok(())
 }

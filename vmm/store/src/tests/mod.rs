@@ -6,6 +6,7 @@ mod concurrent;
 mod copies;
 mod damage;
 mod durable;
+mod kept;
 mod leases;
 mod objects;
 mod permissions;

@@ -1,0 +1,230 @@
+//! `log`, `tag`, `untag`, `diff` and `rollback`: the versions of a segment, or of a VAS with such
+//! segments. `vas` and `seg` have the same commands.
+
+mod log;
+mod names;
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde::Serialize;
+use vmm::exit_code::ExitCode;
+use vmm::store::{Name, Store, StoreError, TagName, VersionChoice};
+use vmm::vas::{VasError, kept};
+
+use crate::errors::{self, Failure};
+use crate::run_options::parse_timeout;
+use crate::store_options::{Named, failed, name_parser, waiting_note};
+use crate::store_show::plain;
+pub(crate) use names::{chosen_segment, chosen_vas};
+use names::{tag_parser, version_parser};
+
+/// What a command is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Of {
+    /// A VAS, by its name.
+    Vas,
+    /// A segment.
+    Segment,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List versions, the newest first: number, time, program, tags
+    #[command(after_help = "\
+Examples:
+  spacejmp seg log ledger
+  spacejmp vas log books
+  spacejmp seg log ledger --json | jq '.versions[0].number'
+
+Listed is what the logs have, which go with a checkpoint, and what has a tag. A version with `no`
+under OPENS is gone: only those from the newest checkpoint on and the tagged ones can be opened.
+Of a VAS with several versioned segments, each has versions of its own.")]
+    Log(Named),
+    Tag(Tag),
+    Untag(Untag),
+    Rollback(Rollback),
+}
+
+/// Keep a version under a name, for ever, as NAME@TAG, which can be attached to be read
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp seg tag ledger before-import
+  spacejmp seg tag ledger monday --at 1207      not the newest version
+  spacejmp vas tag books monday                 all its versioned segments, at one moment
+  spacejmp run --vas books@monday ./report
+
+It takes no time and no space until the segment changes, and waits until no program is in the
+middle of a change. It is on stable storage when the command returns. A tag is any name but a
+number. Raw segments of a VAS have no versions and are left out.")]
+pub(crate) struct Tag {
+    #[arg(value_parser = name_parser())]
+    name: Name,
+    /// What to call the version
+    #[arg(value_parser = tag_parser())]
+    tag: TagName,
+    /// The number of the version; without it, the newest. Of segments only
+    #[arg(long, value_name = "NUMBER")]
+    at: Option<u64>,
+    /// Give up when programs that write have not left after so long; without it, wait for them
+    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout)]
+    timeout: Option<Duration>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Give up a tag; what only it had is gone
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp seg untag ledger before-import
+  spacejmp vas untag books monday
+
+It is refused while a program has it attached.")]
+pub(crate) struct Untag {
+    #[arg(value_parser = name_parser())]
+    name: Name,
+    /// The tag
+    #[arg(value_parser = name_parser())]
+    tag: Name,
+}
+
+/// Make an old version the newest, under the next number
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  spacejmp seg rollback ledger before-import
+  spacejmp seg rollback ledger 1207
+  spacejmp vas rollback books monday
+
+It takes no time. Programs that have it attached see it when they enter next. The versions in
+between stay in the log until a checkpoint: to undo a rollback, roll back to the one before it.
+Of a VAS with several versioned segments each goes back by itself: `spacejmp seg rollback`.")]
+pub(crate) struct Rollback {
+    #[arg(value_parser = name_parser())]
+    name: Name,
+    /// Its number, or a tag
+    #[arg(value_parser = version_parser())]
+    version: VersionChoice,
+    /// Give up when programs that write have not left after so long; without it, wait for them
+    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout)]
+    timeout: Option<Duration>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(of: Of, store: &Store, command: &Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Log(args) => log::log(of, store, &args.name, args.output.json),
+        Command::Tag(args) => tag(of, store, args),
+        Command::Untag(args) => untag(of, store, args),
+        Command::Rollback(args) => rollback(of, store, args),
+    }
+}
+
+/// A version, as commands that make one report it.
+#[derive(Debug, Serialize)]
+struct Made {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tag: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<u64>,
+}
+
+impl Made {
+    fn print(&self, json: bool) -> Result<ExitCode, Failure> {
+        errors::output(json, self, |_| match (&self.tag, self.number) {
+            (None, Some(number)) => {
+                format!("version {number} of '{}' is the newest\n", plain(&self.name))
+            }
+            _ => String::new(),
+        })
+    }
+}
+
+fn tag(of: Of, store: &Store, args: &Tag) -> Result<ExitCode, Failure> {
+    let (name, tag) = (&args.name, &args.tag);
+    let doing = || format!("keep a version of '{name}' as '{tag}'");
+    let made = |number| Made {
+        name: format!("{}@{}", name.as_str(), tag.as_str()),
+        tag: Some(tag.as_str().to_owned()),
+        number,
+    };
+    match of {
+        Of::Segment => {
+            let sid = store.find_segment(name).map_err(failed(doing()))?;
+            let stopping = waiting_note();
+            let kept = kept::tag_segment(store, sid, args.at, tag, args.timeout, &stopping);
+            made(Some(kept.map_err(failed(doing()))?)).print(args.json)
+        }
+        Of::Vas if args.at.is_some() => {
+            let error = StoreError::SeveralNumbers(name.clone());
+            Err(failed(doing())(error))
+        }
+        Of::Vas => {
+            let vid = store.find_vas(name).map_err(failed(doing()))?;
+            note_raw(store, name).map_err(failed(doing()))?;
+            let kept = kept::tag_vas(store, vid, tag, args.timeout, &waiting_note());
+            kept.map_err(failed(doing()))?;
+            made(None).print(args.json)
+        }
+    }
+}
+
+/// Says which segments of a VAS have no versions.
+fn note_raw(store: &Store, name: &Name) -> Result<(), StoreError> {
+    let segments = store.open_listed(&store.vas_named(name)?)?;
+    let (raw, versioned): (Vec<_>, Vec<_>) = segments.iter().partition(|it| !it.is_versioned());
+    if !raw.is_empty() && !versioned.is_empty() {
+        let names: Vec<_> = raw.iter().map(|it| format!("'{}'", it.name())).collect();
+        eprintln!("spacejmp: raw segments have no versions and are left out: {}", names.join(", "));
+    }
+    Ok(())
+}
+
+fn untag(of: Of, store: &Store, args: &Untag) -> Result<ExitCode, Failure> {
+    let (name, tag) = (&args.name, args.tag.as_str());
+    let doing = || format!("give up tag '{}' of '{name}'", args.tag);
+    let removed = match of {
+        Of::Segment => store.find_segment(name).and_then(|sid| store.remove_kept(sid, tag)),
+        Of::Vas => store.find_vas(name).and_then(|_| {
+            let tags = store.vas_tags(name)?;
+            let found = tags.iter().find(|(other, _)| other == tag);
+            match found {
+                Some((_, vid)) => store.remove_kept_vas(*vid),
+                None => {
+                    let object = vmm::store::Object::VasName(name.clone());
+                    Err(StoreError::NoTag { object, tag: tag.to_owned() })
+                }
+            }
+        }),
+    };
+    removed.map_err(failed(doing()))?;
+    Ok(ExitCode::Program(0))
+}
+
+fn rollback(of: Of, store: &Store, args: &Rollback) -> Result<ExitCode, Failure> {
+    let (name, to) = (&args.name, &args.version);
+    let doing = || format!("make version {to} of '{name}' the newest");
+    let stopping = waiting_note();
+    let work = || -> Result<(Name, u64), VasError> {
+        match of {
+            Of::Segment => {
+                let sid = store.find_segment(name)?;
+                let number = kept::rollback_segment(store, sid, to, args.timeout, &stopping)?;
+                Ok((name.clone(), number))
+            }
+            Of::Vas => {
+                let vid = store.find_vas(name)?;
+                kept::rollback_vas(store, vid, to, args.timeout, &stopping)
+            }
+        }
+    };
+    let (segment, number) = work().map_err(failed(doing()))?;
+    let name = segment.as_str().to_owned();
+    Made { name, tag: None, number: Some(number) }.print(args.json)
+}

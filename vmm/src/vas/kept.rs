@@ -1,0 +1,173 @@
+//! Tags and rollback of versioned segments and of VASes with such, from outside: under the segments'
+//! locks, so that no writer is in the middle of a change, and for several at one moment.
+
+use std::time::Duration;
+
+use abi::{SegId, VasId};
+use seg_lock::{Mode, Patience};
+
+use crate::store::{Name, SegmentFile, Store, StoreError, TagName, VasRecord, VersionChoice};
+use crate::vas::VasError;
+use crate::vas::content::ContentHold;
+use crate::vas::residency::lock_page::at_most;
+
+/// Holds the lock of each versioned segment that is not a kept version alone, in the order of ids.
+fn hold_versions<'a>(
+    store: &'a Store,
+    segments: &[SegmentFile],
+    limit: Option<Duration>,
+    stopping: &dyn Fn() -> bool,
+) -> Result<ContentHold<'a>, VasError> {
+    let mut hold = ContentHold::new(store);
+    let patience = limit.map_or(Patience::Forever, at_most);
+    let mut sorted: Vec<_> = segments.iter().filter(|it| is_changing(it)).collect();
+    sorted.sort_by_key(|segment| segment.sid());
+    for segment in sorted {
+        segment.check_writable()?;
+        hold.lock(segment, Mode::Exclusive, patience, stopping)?;
+    }
+    Ok(hold)
+}
+
+/// Whether a segment gets new versions.
+fn is_changing(segment: &SegmentFile) -> bool {
+    segment.is_versioned() && segment.header().kept.is_none()
+}
+
+/// Keeps a version of a segment under a name ([`Store::keep_version`]); without `number` the newest.
+/// Returns its number.
+///
+/// # Errors
+/// [`StoreError::Locked`] when a writer does not leave within `limit`; as [`Store::keep_version`].
+pub fn tag_segment(
+    store: &Store,
+    sid: SegId,
+    number: Option<u64>,
+    tag: &TagName,
+    limit: Option<Duration>,
+    stopping: &dyn Fn() -> bool,
+) -> Result<u64, VasError> {
+    let segments = [store.open_segment(sid)?];
+    let hold = hold_versions(store, &segments, limit, stopping)?;
+    let number = store.keep_version(sid, number, tag, hold.held(sid))?;
+    hold.settled();
+    Ok(number)
+}
+
+/// Keeps the newest version of all segments of a VAS under a name, of one moment
+/// ([`Store::keep_vas`]). Returns the id of the VAS that is made.
+///
+/// # Errors
+/// As [`tag_segment`] and [`Store::keep_vas`].
+pub fn tag_vas(
+    store: &Store,
+    vid: VasId,
+    tag: &TagName,
+    limit: Option<Duration>,
+    stopping: &dyn Fn() -> bool,
+) -> Result<VasId, VasError> {
+    let segments = store.open_listed(&store.vas(vid)?)?;
+    let hold = hold_versions(store, &segments, limit, stopping)?;
+    let made = store.keep_vas(vid, tag.as_str(), None, &hold.members())?;
+    hold.settled();
+    Ok(made)
+}
+
+/// Makes an old version of a segment the newest ([`Store::rollback_segment`]). Returns its new number.
+///
+/// # Errors
+/// [`StoreError::Locked`] when a writer does not leave within `limit`; as
+/// [`Store::rollback_segment`].
+pub fn rollback_segment(
+    store: &Store,
+    sid: SegId,
+    to: &VersionChoice,
+    limit: Option<Duration>,
+    stopping: &dyn Fn() -> bool,
+) -> Result<u64, VasError> {
+    let segments = [store.open_segment(sid)?];
+    let hold = hold_versions(store, &segments, limit, stopping)?;
+    let number = store.rollback_segment(sid, to, hold.held(sid))?;
+    hold.settled();
+    Ok(number)
+}
+
+/// The segment of a VAS whose versions are those of the VAS: the only versioned one that it lists to be
+/// written.
+///
+/// # Errors
+/// [`StoreError::NoVersions`], [`StoreError::SeveralNumbers`]; those of opening its segments.
+pub fn versioned_member(store: &Store, vas: &VasRecord) -> Result<SegmentFile, StoreError> {
+    let mut versioned = store.open_listed(vas)?.into_iter().filter(is_changing);
+    match (versioned.next(), versioned.next()) {
+        (Some(segment), None) => Ok(segment),
+        (None, _) => Err(StoreError::NoVersions(vas.name.clone())),
+        (Some(_), Some(_)) => Err(StoreError::SeveralNumbers(vas.name.clone())),
+    }
+}
+
+/// Makes an old version of a VAS the newest: of its only versioned segment. `to` is a tag of the VAS, or
+/// a number or a tag of the segment.
+///
+/// # Errors
+/// As [`versioned_member`] and [`rollback_segment`]: with several, some could go back and others not.
+pub fn rollback_vas(
+    store: &Store,
+    vid: VasId,
+    to: &VersionChoice,
+    limit: Option<Duration>,
+    stopping: &dyn Fn() -> bool,
+) -> Result<(Name, u64), VasError> {
+    let vas = store.vas(vid)?;
+    let segment = versioned_member(store, &vas)?;
+    let sid = segment.sid();
+    let of_vas = |tag: &String| format!("{}@{tag}", vas.name.as_str());
+    let kept = store.kept_of(sid)?;
+    let to = match to {
+        VersionChoice::Tag(tag) if kept.iter().any(|it| it.tag == of_vas(tag)) => {
+            VersionChoice::Tag(of_vas(tag))
+        }
+        other => other.clone(),
+    };
+    let number = rollback_segment(store, sid, &to, limit, stopping)?;
+    Ok((segment.name().clone(), number))
+}
+
+/// Keeps a version of a VAS for a while under its number: of its only versioned segment. It goes when
+/// no VM has it any more, at the latest with the garbage.
+///
+/// # Errors
+/// As [`versioned_member`] and [`Store::keep_vas`].
+pub fn keep_number(
+    store: &Store,
+    vid: VasId,
+    number: u64,
+    limit: Option<Duration>,
+    stopping: &dyn Fn() -> bool,
+) -> Result<VasId, VasError> {
+    store.remove_passing()?;
+    let segments = [versioned_member(store, &store.vas(vid)?)?];
+    let hold = hold_versions(store, &segments, limit, stopping)?;
+    let made = store.keep_vas(vid, &number.to_string(), Some(number), &hold.members())?;
+    hold.settled();
+    Ok(made)
+}
+
+/// The same of a segment. Returns the id of what is kept.
+///
+/// # Errors
+/// As [`tag_segment`].
+pub fn keep_segment_number(
+    store: &Store,
+    sid: SegId,
+    number: u64,
+    limit: Option<Duration>,
+    stopping: &dyn Fn() -> bool,
+) -> Result<SegId, VasError> {
+    store.remove_passing()?;
+    let segments = [store.open_segment(sid)?];
+    let hold = hold_versions(store, &segments, limit, stopping)?;
+    let made = store.keep_passing(sid, number, hold.held(sid))?;
+    hold.settled();
+    Ok(made)
+}

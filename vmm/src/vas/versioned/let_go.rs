@@ -1,0 +1,67 @@
+//! What a VM keeps of versions that it does not show any more: tables for a visit that will see a newer
+//! one, mappings of logs and layers that another VM has brought elsewhere and removed. Their space on the disk
+//! is free when the last VM lets them go. A VM that enters does so by itself; for one that never
+//! enters again the event loop does, once a second.
+#![forbid(unsafe_code)]
+
+use abi::SegId;
+
+use super::visits::VisitTables;
+use crate::vas::VasError;
+use crate::vas::error::warn_if_failed;
+use crate::vas::state::{State, Vases};
+
+impl Vases {
+    /// Whether [`Vases::let_go`] is to be called from now on; says so once.
+    pub fn is_to_let_go(&self) -> bool {
+        !self.lets_go.swap(true, std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Lets go of what no thread sees and no visit will see. Waits for no thread of the VM: the next
+    /// second will do.
+    pub fn let_go(&self) {
+        let Ok(mut state) = self.state.try_lock() else { return };
+        let versioned = state.residency.iter().filter(|(_, segment)| segment.has_versions());
+        let versioned: Vec<SegId> = versioned.map(|(sid, _)| sid).collect();
+        for sid in versioned {
+            warn_if_failed("let go of old versions", state.let_go_of(sid));
+        }
+    }
+}
+
+impl State {
+    fn let_go_of(&mut self, sid: SegId) -> Result<(), VasError> {
+        let segment = self.residency.of_member(sid);
+        // A thread that appends has it for as long as the host copies.
+        let is_free = segment.versioned().shared_log().try_lock().is_ok();
+        if !is_free {
+            return Ok(());
+        }
+        let published = segment.take_in()?;
+        // Also what has changed without a new version.
+        segment.versioned().log().refresh(published)?;
+        let is_old =
+            |tables: &VisitTables| tables.views.get(&sid).is_some_and(|it| it.version < published);
+        self.visits.drop_idle(&mut self.tables, is_old);
+        self.unmap_stale(sid);
+        Ok(())
+    }
+
+    /// Unmaps logs and layers that are gone and that no tables show.
+    pub(super) fn unmap_stale(&mut self, sid: SegId) {
+        let (logs, layers) = (self.visits.logs(sid), self.visits.layers(sid));
+        let oldest = self.visits.oldest(sid);
+        let versioned = self.residency.of_member_mut(sid).versioned_mut();
+        {
+            let mut log = versioned.log();
+            let newest = log.appended();
+            log.forget_older(oldest.unwrap_or(newest).min(newest));
+        }
+        // What is mapped of a file that has no name any more keeps its space on the disk.
+        let stale = versioned.take_stale_windows(&logs, &layers);
+        if !stale.is_empty() {
+            self.tables.machine().windows.unmap(stale);
+            self.tables.all_is_forgotten();
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Opening the versions of a segment to change them from outside: by who holds its lock alone, and the
+//! store's, so that no VM comes or goes meanwhile.
+
+use spacejmp_versions::disk::host::HostFolder;
+use spacejmp_versions::segment::Limits;
+use spacejmp_versions::{Segment, Sharing, VersionNumber, VersionsError};
+
+use crate::format::error::StoreError;
+use crate::objects::attach::OtherWriters;
+use crate::objects::lock::Exclusive;
+use crate::objects::segment::SegmentFile;
+use crate::objects::store::Store;
+use crate::objects::words::VersionWords;
+
+/// That the caller holds a segment's lock alone, or that no VM can have the segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeldAlone {
+    /// Its last holder died: what it has appended is not published.
+    pub owner_died: bool,
+}
+
+/// Versions, open to be changed.
+pub(crate) struct OpenContent<'a> {
+    pub(crate) versions: Segment<HostFolder>,
+    segment: &'a SegmentFile,
+    /// Of VMs that have the segment, or had it.
+    published: VersionNumber,
+}
+
+impl SegmentFile {
+    /// The error of its versions.
+    pub(crate) fn of_versions(&self) -> impl Fn(VersionsError) -> StoreError {
+        |source| StoreError::Versions { segment: self.name().clone(), source }
+    }
+}
+
+impl Store {
+    /// Opens the versions of a segment whose lock is held. What a dead writer has appended whole counts.
+    pub(crate) fn open_content<'a>(
+        &self,
+        segment: &'a SegmentFile,
+        held: HeldAlone,
+        _lock: &Exclusive,
+    ) -> Result<OpenContent<'a>, StoreError> {
+        let failed = segment.of_versions();
+        let folder = HostFolder::from_fd(segment.versions_folder()?);
+        let limits = Limits::default();
+        if segment.header().kept.is_some() {
+            // Nobody writes it, so there is nothing to recover and nobody to tell anything.
+            let versions = Segment::open_shared(folder, limits, None).map_err(failed)?;
+            let published = versions.appended();
+            return Ok(OpenContent { versions, segment, published });
+        }
+        segment.check_writable()?;
+        let words = match self.writers_but(segment.sid(), None)? {
+            OtherWriters::Live => segment.read_words()?,
+            OtherWriters::None => None,
+        };
+        let Some(words) = words else {
+            let versions = Segment::open(folder, limits).map_err(failed)?;
+            let published = versions.appended();
+            return Ok(OpenContent { versions, segment, published });
+        };
+        let published = VersionNumber(words.published);
+        let mut versions =
+            Segment::open_shared(folder, limits, Some(published)).map_err(&failed)?;
+        if held.owner_died {
+            versions.take_over(published).map_err(failed)?;
+        }
+        Ok(OpenContent { versions, segment, published })
+    }
+}
+
+impl OpenContent<'_> {
+    /// Tells all VMs which version is the newest, and that files may have changed. `is_alone`: no VM
+    /// has the segment, and it is a good moment to tidy up.
+    pub(crate) fn settle(mut self, is_alone: bool) -> Result<VersionNumber, StoreError> {
+        let newest = self.versions.appended();
+        if self.segment.header().kept.is_some() {
+            return Ok(newest);
+        }
+        let words = VersionWords { appended: newest.0, published: newest.0 };
+        self.segment.write_words(&words)?;
+        debug_assert!(newest >= self.published);
+        if is_alone && self.versions.checkpoint_is_due() {
+            // What is not tidied up now is so later.
+            let _ = self.versions.checkpoint(newest, Sharing::Alone);
+        }
+        Ok(newest)
+    }
+}

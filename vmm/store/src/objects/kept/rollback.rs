@@ -1,0 +1,72 @@
+//! Making an old version the newest again.
+
+use abi::objects::SegId;
+use spacejmp_versions::disk::host::HostFolder;
+use spacejmp_versions::segment::RollbackTo;
+use spacejmp_versions::{VersionNumber, VersionsError};
+
+use crate::format::error::{Object, StoreError};
+use crate::objects::kept::content::HeldAlone;
+use crate::objects::kept::names::VersionChoice;
+use crate::objects::store::Store;
+
+/// What is noted as the program that made the new version.
+const NOTE: &[u8] = b"spacejmp rollback";
+
+impl Store {
+    /// Makes the content of an old version of a segment its newest, under the next number, durably, in
+    /// constant time; VMs that have it attached see it when they enter next. Returns the number. The
+    /// caller holds the segment's lock alone.
+    ///
+    /// # Errors
+    /// [`StoreError::NoTag`]; [`StoreError::Versions`] for a version that is gone, with the oldest that
+    /// is there; [`StoreError::Denied`], [`StoreError::NotOwner`] to go back to a tag that links must
+    /// be made of; the host's. Then it is as it was.
+    pub fn rollback_segment(
+        &self,
+        sid: SegId,
+        to: &VersionChoice,
+        held: HeldAlone,
+    ) -> Result<u64, StoreError> {
+        let lock = self.lock_exclusive()?;
+        let segment = self.open_present(sid, &lock)?;
+        segment.check_versioned()?;
+        segment.check_writable()?;
+        let kept = self.kept_with(sid, &lock)?;
+        let found = kept.iter().find(|kept| match to {
+            VersionChoice::Number(number) => kept.number == *number,
+            VersionChoice::Tag(tag) => kept.tag == *tag,
+        });
+        let tag = match (found, to) {
+            (Some(kept), _) => Some(self.open_by_id(kept.sid, &lock)?),
+            (None, VersionChoice::Number(_)) => None,
+            (None, VersionChoice::Tag(tag)) => {
+                let (object, tag) = (Object::SegmentName(segment.name().clone()), tag.clone());
+                return Err(StoreError::NoTag { object, tag });
+            }
+        };
+        let mut content = self.open_content(&segment, held, &lock)?;
+        let note = |facts: &mut spacejmp_versions::log::record::VersionFacts| {
+            facts.note = NOTE.to_vec();
+        };
+        let by_number = match to {
+            VersionChoice::Number(number) => {
+                Some(content.versions.rollback(&RollbackTo::Version(VersionNumber(*number)), note))
+            }
+            VersionChoice::Tag(_) => None,
+        };
+        let rolled = match (by_number, &tag) {
+            // Its own has it no more.
+            (None | Some(Err(VersionsError::Gone { .. })), Some(tag)) => {
+                segment.check_linkable()?;
+                let folder = HostFolder::from_fd(tag.versions_folder()?);
+                content.versions.rollback(&RollbackTo::Tag(&folder), note)
+            }
+            (Some(rolled), _) => rolled,
+            (None, None) => return Err(StoreError::NotFound(Object::Segment(sid))),
+        };
+        let version = rolled.map_err(segment.of_versions())?;
+        content.settle(false)?;
+        Ok(version.0)
+    }
+}

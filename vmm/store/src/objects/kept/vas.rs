@@ -1,0 +1,200 @@
+//! A version of all segments of a VAS, of one moment.
+
+use abi::objects::{Right, SegId, VasId};
+
+use crate::format::error::{Object, StoreError};
+use crate::format::name::Name;
+use crate::format::record::{VasRecord, VasSegment};
+use crate::objects::clone::Copied;
+use crate::objects::kept::content::HeldAlone;
+use crate::objects::kept::link::Becomes;
+use crate::objects::kept::names::{is_passing, kept_name};
+use crate::objects::lock::Exclusive;
+use crate::objects::segment::SegmentFile;
+use crate::objects::store::Store;
+
+/// A segment of a VAS whose lock is held, or that needs none: a kept one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemberHeld {
+    /// The segment.
+    pub sid: SegId,
+    /// Its lock.
+    pub held: HeldAlone,
+}
+
+impl Store {
+    /// Keeps the newest version of all versioned segments of a VAS under `version`, as the VAS
+    /// `NAME@VERSION`: durably, in constant time, all at once or nothing. Raw segments have no versions
+    /// and are left out. `numbers` gives one segment's another version. The caller holds the locks of
+    /// all of them alone.
+    ///
+    /// # Errors
+    /// As [`Store::keep_version`]; [`StoreError::NoVersions`] for a VAS without versioned segments;
+    /// [`StoreError::Busy`] when the VAS has got another segment meanwhile.
+    pub fn keep_vas(
+        &self,
+        vid: VasId,
+        version: &str,
+        number: Option<u64>,
+        members: &[MemberHeld],
+    ) -> Result<VasId, StoreError> {
+        let lock = self.lock_exclusive()?;
+        let vas = self.vas_by_id(vid, &lock)?;
+        let name = kept_name(&vas.name, version)?;
+        if self.vas.stat(name.as_str())?.is_some() {
+            return Err(StoreError::Exists(Object::VasName(name)));
+        }
+        let mut made = Vec::new();
+        let mut listed = Vec::new();
+        for listing in &vas.segments {
+            let segment = match self.open_present(listing.sid, &lock) {
+                Err(StoreError::NotFound(_)) => return Err(vas.lost(listing, listing.sid)),
+                opened => opened?,
+            };
+            if segment.header().kept.is_some() {
+                let (sid, name) = (segment.sid(), segment.name().clone());
+                listed.push(VasSegment { sid, right: Right::Read, name });
+            } else if segment.is_versioned() {
+                let copy = self.keep_member(&vas, &segment, version, number, members, &lock)?;
+                let (sid, name) = (copy.header.sid, copy.header.name.clone());
+                listed.push(VasSegment { sid, right: Right::Read, name });
+                made.push(copy);
+            }
+        }
+        if listed.is_empty() {
+            return Err(StoreError::NoVersions(vas.name));
+        }
+        self.publish_with_vas(&vas, &name, listed, &mut made, &lock)
+    }
+
+    fn keep_member(
+        &self,
+        vas: &VasRecord,
+        segment: &SegmentFile,
+        version: &str,
+        number: Option<u64>,
+        members: &[MemberHeld],
+        lock: &Exclusive,
+    ) -> Result<Copied<'_>, StoreError> {
+        let member = members.iter().find(|member| member.sid == segment.sid());
+        let held = member.ok_or_else(|| StoreError::Busy {
+            object: Object::VasName(vas.name.clone()),
+            why: crate::format::error::Busy::Changed,
+        })?;
+        segment.check_writable()?;
+        let mut content = self.open_content(segment, held.held, lock)?;
+        let number = number.unwrap_or(content.versions.appended().0);
+        let name = kept_name(segment.name(), &format!("{}@{version}", vas.name.as_str()))?;
+        let kept = Becomes::Kept;
+        let made = self.link_version(&mut content, segment, number, &name, kept, "import", lock)?;
+        content.settle(false)?;
+        Ok(made)
+    }
+
+    /// Has segments and the VAS that lists them appear together. If we are killed on the way, `gc`
+    /// removes those that have appeared without it.
+    pub(crate) fn publish_with_vas(
+        &self,
+        vas: &VasRecord,
+        name: &Name,
+        listed: Vec<VasSegment>,
+        made: &mut [Copied<'_>],
+        lock: &Exclusive,
+    ) -> Result<VasId, StoreError> {
+        let mut published = 0;
+        let done = made
+            .iter_mut()
+            .try_for_each(|copy| {
+                self.check_segment_name_free(&copy.header.name, lock)?;
+                // The second name goes with the copy, once the VAS lists the segment.
+                copy.main.done =
+                    !self.publish_segment_of_many(&copy.main.name, &copy.header, lock)?;
+                published += 1;
+                Ok(())
+            })
+            .and_then(|()| self.make_vas(name, vas.mode, listed, vas.tagged, None, lock));
+        for copy in made.iter_mut().take(published) {
+            if done.is_ok() {
+                copy.keep_parts();
+            } else if let Ok(segment) = self.open_named(&copy.header.name, lock) {
+                let _ = self.remove_segment(&segment, lock);
+            }
+        }
+        done
+    }
+
+    /// Removes a tag of a VAS, and the kept versions that it lists and that no other VAS lists.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] while a VM has it or one of its segments attached; [`StoreError::Denied`].
+    pub fn remove_kept_vas(&self, vid: VasId) -> Result<(), StoreError> {
+        let vas = self.vas(vid)?;
+        for segment in &vas.segments {
+            self.check_unattached(segment.sid)?;
+        }
+        self.delete_vas(vid)?;
+        for segment in &vas.segments {
+            let is_kept = self.open_segment(segment.sid).map(|it| it.header().kept.is_some());
+            if !is_kept.unwrap_or(false) {
+                continue;
+            }
+            match self.delete_segment(segment.sid) {
+                // Another VAS has it, too, or it went meanwhile.
+                Err(StoreError::Busy { .. } | StoreError::NotFound(_)) | Ok(()) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes versions that were kept for a while only and that no VM has: those with a number for a
+    /// name; and kept versions of a VAS's tag that is gone. Returns how many objects went.
+    ///
+    /// # Errors
+    /// If the host fails.
+    pub fn remove_passing(&self) -> Result<u32, StoreError> {
+        let mut count = 0;
+        let vases = self.names_in(&self.vas)?.into_iter().filter(is_passing);
+        for name in vases {
+            let Ok(vas) = self.vas_named(&name) else { continue };
+            let is_kept = |it: &VasSegment| {
+                self.open_segment(it.sid).is_ok_and(|it| it.header().kept.is_some())
+            };
+            // One that earlier versions called so is an ordinary one.
+            if !vas.segments.is_empty() && vas.segments.iter().all(is_kept) {
+                count += u32::from(self.remove_kept_vas(vas.vid).is_ok());
+            }
+        }
+        for name in self.names_in(&self.segments)? {
+            if !name.as_str().contains('@') {
+                continue;
+            }
+            let Ok(sid) = self.find_segment(&name) else { continue };
+            let Ok(Some(kept)) = self.open_segment(sid).map(|it| it.header().kept) else {
+                continue;
+            };
+            let of = self.open_segment(kept.of).map(|it| it.name().clone());
+            let tag = of.ok().and_then(|of| {
+                let rest = name.as_str().strip_prefix(of.as_str())?.strip_prefix('@')?;
+                Some(rest.to_owned())
+            });
+            if is_passing(&name) || tag.is_some_and(|tag| tag.contains('@')) {
+                // Not while a VM has it or a VAS lists it.
+                count += u32::from(self.delete_segment(sid).is_ok());
+            }
+        }
+        Ok(count)
+    }
+
+    /// Removes a kept version of a segment.
+    ///
+    /// # Errors
+    /// [`StoreError::NoTag`]; as [`Store::delete_segment`].
+    pub fn remove_kept(&self, sid: SegId, tag: &str) -> Result<(), StoreError> {
+        let name = self.open_segment(sid)?.name().clone();
+        let kept = self.kept_of(sid)?.into_iter().find(|kept| kept.tag == tag);
+        let object = Object::SegmentName(name);
+        let kept = kept.ok_or_else(|| StoreError::NoTag { object, tag: tag.to_owned() })?;
+        self.delete_segment(kept.sid)
+    }
+}
