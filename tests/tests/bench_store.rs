@@ -22,7 +22,7 @@ const OF_PEERS: [&str; 9] = [
     "reads_beside_writer_sqlite",
 ];
 /// What needs nobody else.
-const OURS: [&str; 13] = [
+const OURS: [&str; 22] = [
     "commit_1_over_floor",
     "commit_64_over_floor",
     "commit_64g_over_64m",
@@ -32,7 +32,16 @@ const OURS: [&str; 13] = [
     "get_ns",
     "hash_load_ns",
     "reads_beside_writer",
+    "load_time_over_raw",
+    "get_time_over_raw",
+    "load_peak_mib",
+    "space_over_data",
     "open_after_crash_64g_ms",
+    "tag_10g_ms",
+    "clone_10g_ms",
+    "rollback_10g_ms",
+    "attach_tag_10g_ms",
+    "used_clone_10g_ms",
     "open_over_rkyv_checked",
     "open_exits",
     "open_host_calls",

@@ -12,6 +12,7 @@
 //! - [`damage`]: damaged files; [`users`]: other users' files
 //! - [`sdk`]: the safe API of the crate `spacejmp`, in one VM and in several; [`sound`]: attacks on it
 //! - [`versions`]: versioned segments: whole changes or none
+//! - [`tags`]: versions that are kept, gone back to and copied
 //! - [`watched`]: the command line while VMs are running
 //!
 //! Single calls, and the files of the store, are tested next to their code.
@@ -28,6 +29,7 @@ mod persistence;
 mod power_cut;
 mod sdk;
 mod sound;
+mod tags;
 mod together;
 mod users;
 mod versions;

@@ -73,9 +73,14 @@ impl World {
 
     /// Runs the command on this store.
     pub(crate) fn spacejmp(&self, args: &[&str]) -> Output {
+        self.command_of(args).output().expect("the command starts")
+    }
+
+    /// The command on this store.
+    pub(crate) fn command_of(&self, args: &[&str]) -> Command {
         let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
         command.env_remove("SPACEJMP_LOG").env("SPACEJMP_STORE", self.path()).args(args);
-        command.output().expect("the command starts")
+        command
     }
 
     /// The output of a command that must succeed.

@@ -74,6 +74,15 @@ pub enum BenchError {
         /// What it printed.
         text: String,
     },
+    /// A call of ours failed that is measured in this process.
+    #[error("cannot {what}")]
+    Library {
+        /// What it was to do.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: vmm::vas::VasError,
+    },
     /// Ours and the alternative did not compute the same thing.
     #[error("{what} differs: {ours} in the VM, {native} natively")]
     Differs {

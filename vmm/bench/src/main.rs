@@ -72,11 +72,12 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
             let has_grown = compared.grown().next().is_some() && !allow_growth;
             Ok(if has_grown { ExitCode::Program(1) } else { written })
         }
-        Some(Command::Report { file, out: None }) => {
-            errors::write_all(&mut io::stdout(), markdown::report(&read(file)?).as_bytes())
-        }
-        Some(Command::Report { file, out: Some(dir) }) => {
-            let files = output::write(dir, &read(file)?).map_err(cannot_write)?;
+        Some(Command::Report { file, more, out: None }) => errors::write_all(
+            &mut io::stdout(),
+            markdown::report(&read_all(file, more)?).as_bytes(),
+        ),
+        Some(Command::Report { file, more, out: Some(dir) }) => {
+            let files = output::write(dir, &read_all(file, more)?).map_err(cannot_write)?;
             told(&files)
         }
         None if args.names.is_empty() => list(),
@@ -86,6 +87,16 @@ fn run(args: &Args) -> Result<ExitCode, Failure> {
 
 fn read(path: &Path) -> Result<Document, Failure> {
     Document::read(path).map_err(|error| Failure::new("read the results", error))
+}
+
+/// Several results of one machine, as one.
+fn read_all(first: &Path, more: &[PathBuf]) -> Result<Document, Failure> {
+    let mut all = read(first)?;
+    for path in more {
+        let added = all.add(read(path)?, path);
+        added.map_err(|error| Failure::new("put the results together", error))?;
+    }
+    Ok(all)
 }
 
 fn cannot_write(error: output::WriteError) -> Failure {

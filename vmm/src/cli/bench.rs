@@ -21,7 +21,7 @@ pub const SPACEJMP: &str = "SPACEJMP_BENCH_COMMAND";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 #[command(override_usage = "spacejmp bench [OPTIONS] NAME...|all\n       \
-    spacejmp bench compare A B [A B]...\n       spacejmp bench report FILE")]
+    spacejmp bench compare A B [A B]...\n       spacejmp bench report FILE...")]
 pub struct Args {
     /// What to do with existing results; `None` to measure
     #[command(subcommand)]
@@ -105,6 +105,8 @@ pub enum Command {
     Report {
         /// What `--json` or `--out` gave: a file or a folder
         file: PathBuf,
+        /// Others of the same machine; of an experiment that is in several, the last counts
+        more: Vec<PathBuf>,
         /// Write all files of `--out` into this folder instead
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
@@ -123,7 +125,8 @@ Examples:
 const REPORT_EXAMPLES: &str = "\
 Examples:
   spacejmp bench report results.json > report.md
-  spacejmp bench report results.json --out results   with plots and tables";
+  spacejmp bench report results.json --out results   with plots and tables
+  spacejmp bench report results store.json --out both    what was measured separately, in one report";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -74,15 +74,18 @@ Usage: payload SUBCOMMAND [OPTIONS]
   loads-fill FOLDER [--count N]       writing such a map as files of other formats
   loads-open FILE [--checked]         finding it in one of them
   trees [--count N] [--rounds N]      the same as maps of ordered maps
-  store-load NAME [--count N] [--batch N] [--hash]
+  store-load NAME [--count N] [--batch N] [--hash | --persistent]
                                       a map of N entries in a versioned space (in a VM)
+  store-update NAME [--count N] [--rounds N] [--batch N] [--persistent]
+                                      changing N of its values (in a VM)
   store-read NAME [--count N] [--hash], store-put NAME [--count N] [--rounds N],
   store-beside NAME [--count N] [--millis N]
                                       reading it, changing it, both at once (in a VM)
   store-commit NAME [--pages N] [--bytes N] [--rounds N] [--marked]
                                       commits of N pages of a versioned segment (in a VM)
   store-fill NAME [--bytes N] [--rounds N]
-                                      commits until it is killed; store-open NAME finds it again
+                                      commits until it is killed; store-open NAME finds it again,
+                                      store-view NAME@TAG a version that was kept
   store-floor FOLDER [--pages N] [--rounds N]
                                       the least that such commits can cost on a disk
   store-trace COMMAND...              what a command with --marked asks the host for

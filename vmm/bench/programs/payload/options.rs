@@ -5,8 +5,18 @@ const VALUED: [&str; 13] = [
     "threads", "piece", "passes", "bytes", "count", "windows", "from", "rounds", "window", "pages",
     "batch", "seed", "millis",
 ];
-const FLAGS: [&str; 9] =
-    ["quick", "small", "polling", "crowded", "untimed", "volatile", "checked", "hash", "marked"];
+const FLAGS: [&str; 10] = [
+    "quick",
+    "small",
+    "polling",
+    "crowded",
+    "untimed",
+    "volatile",
+    "checked",
+    "hash",
+    "marked",
+    "persistent",
+];
 
 /// What is wrong with the arguments.
 #[derive(Debug, PartialEq, Eq)]

@@ -118,6 +118,16 @@ pub enum DocumentError {
         /// Its version.
         found: u64,
     },
+    /// It comes from another machine.
+    #[error("{} is of another host: {found}, not {expected}", path.display())]
+    OtherHost {
+        /// The file.
+        path: PathBuf,
+        /// The kind of its host and the processor.
+        found: String,
+        /// Those of the first file.
+        expected: String,
+    },
 }
 
 /// The fields that distinguish the two forms, and the versions.
@@ -163,6 +173,32 @@ impl Document {
         let kind = self.host.pointer("/translation/kind").and_then(Value::as_str);
         let is_word = |kind: &&str| kind.bytes().all(|byte| byte.is_ascii_lowercase());
         kind.filter(|kind| !kind.is_empty()).filter(is_word).unwrap_or("unknown")
+    }
+
+    /// Takes in the experiments of another run on the same machine, in the place of those of the same
+    /// names, or at the end.
+    ///
+    /// # Errors
+    /// [`DocumentError::OtherHost`], which names `path`.
+    pub fn add(&mut self, more: Document, path: &Path) -> Result<(), DocumentError> {
+        let (found, expected) = (more.machine(), self.machine());
+        if found != expected {
+            return Err(DocumentError::OtherHost { path: path.to_owned(), found, expected });
+        }
+        for outcome in more.experiments {
+            self.failed.remove(&outcome.bench);
+            match self.experiments.iter_mut().find(|one| one.bench == outcome.bench) {
+                Some(one) => *one = outcome,
+                None => self.experiments.push(outcome),
+            }
+        }
+        Ok(())
+    }
+
+    /// The kind of host, and its processor.
+    fn machine(&self) -> String {
+        let model = self.host.pointer("/system/processor/model").and_then(Value::as_str);
+        format!("{}, {}", self.kind(), model.unwrap_or("unknown processor"))
     }
 
     /// Checks that failed: experiment and check.
@@ -237,6 +273,24 @@ pub(super) mod tests {
         );
         let again = serde_json::to_string(&document).expect("data");
         assert_eq!(Document::parse(&again, Path::new("x")).expect("its own"), document);
+    }
+
+    #[test]
+    fn experiments_of_another_run_on_the_same_machine_replace_or_follow() {
+        let mut all = run(&report());
+        all.failed.insert("store".to_owned(), "no disk".to_owned());
+        let mut more = Report::default();
+        more.push("b_us", 9.0, "us", "b");
+        let mut newer = run(&more);
+        newer.experiments.push(more.outcome("store", false, Value::Null));
+        all.add(newer, Path::new("x")).expect("the same machine");
+        let names: Vec<_> = all.experiments.iter().map(|one| one.bench.as_str()).collect();
+        assert_eq!((names, all.failed.len()), (vec!["start", "store"], 0));
+        assert_eq!(all.experiments[0].results.value("b_us"), Some(9.0));
+        let mut other = run(&more);
+        other.host = serde_json::json!({ "translation": { "kind": "ept" } });
+        let error = all.add(other, Path::new("other.json")).expect_err("another").to_string();
+        assert!(error.contains("other.json") && error.contains("ept"), "{error}");
     }
 
     #[test]

@@ -282,20 +282,33 @@ mod tests {
     #[test]
     fn a_disk_that_drops_a_kind_of_sync_is_found_out() {
         type Lies = fn(&Done, &str) -> bool;
-        let lies: [(&str, Lies); 4] = [
-            ("log", |done, name| matches!(done, Done::Sync(_)) && name.starts_with("log.")),
-            ("home", |done, name| matches!(done, Done::Sync(_)) && name == "home"),
-            ("root", |done, name| matches!(done, Done::Sync(_)) && name == "root"),
-            ("folder", |done, _| matches!(done, Done::SyncFolder(_))),
+        use Workload::{Checkpoints, Large};
+        let lies: [(&str, Workload, Lies); 6] = [
+            ("log", Checkpoints, |done, name| is_sync(done) && name.starts_with("log.")),
+            ("home", Checkpoints, |done, name| is_sync(done) && name == "home"),
+            ("root", Checkpoints, |done, name| is_sync(done) && name == "root"),
+            ("folder", Checkpoints, |done, _| matches!(done, Done::SyncFolder(_))),
+            ("layer", Large, |done, name| {
+                is_sync(done) && name.starts_with("layer") && !is_map(name)
+            }),
+            ("map", Large, |done, name| is_sync(done) && is_map(name)),
         ];
-        for (what, lies) in lies {
+        for (what, workload, lies) in lies {
             let sabotage = |disk: &Disk| {
                 disk.set_fault(Some(Box::new(move |done, name| {
                     if lies(done, name) { FaultKind::Dropped } else { FaultKind::None }
                 })));
             };
-            let is_found = |seed| check_on(Workload::Checkpoints, seed, 40, 8, &sabotage).is_err();
+            let is_found = |seed| check_on(workload, seed, 40, 8, &sabotage).is_err();
             assert!((0..8).any(is_found), "no state shows that {what} was not synced");
         }
+    }
+
+    fn is_sync(done: &Done) -> bool {
+        matches!(done, Done::Sync(_))
+    }
+
+    fn is_map(name: &str) -> bool {
+        name.ends_with(".map")
     }
 }

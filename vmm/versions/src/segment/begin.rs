@@ -4,7 +4,8 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use super::stack::{OpenLog, SharedLayer, Stack};
+use super::files::{OpenLog, SharedLayer};
+use super::stack::Stack;
 use super::sync::LogFile;
 use super::{Limits, Segment, failed};
 use crate::checksum::Checksum;
@@ -61,7 +62,12 @@ impl<D: Folder> Segment<D> {
     ) -> Result<()> {
         let mut generations = self.closed();
         let base = generation.base;
-        if generations.last().is_some_and(adds_nothing) {
+        if generations.last().is_some_and(adds_nothing)
+            && generations.last_chunk::<2>().is_none_or(|[below, top]| {
+                // What the version says besides its pages must stay.
+                !below.logs.is_empty() || below.base < top.base
+            })
+        {
             generations.pop();
         } else if let (Some(last), Some(log)) = (generations.last_mut(), self.stack.open.last())
             && last.logs.is_empty()

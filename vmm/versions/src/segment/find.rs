@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Range};
 
-use super::stack::{OpenLayer, Placed, Stack};
+use super::files::OpenLayer;
+use super::stack::{Placed, Stack};
 use super::{Segment, Source, damaged, failed};
 use crate::disk::{File, Folder};
 use crate::error::{Result, VersionsError};

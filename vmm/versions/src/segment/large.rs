@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::stack::OpenLayer;
+use super::files::OpenLayer;
 use super::{Commit, Segment};
 use crate::disk::Folder;
 use crate::error::{Result, VersionsError};

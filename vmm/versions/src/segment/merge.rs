@@ -51,6 +51,7 @@ impl<D: Folder> Segment<D> {
         let mut left = generations_of(&self.stack, &top.left);
         if let Some(highest) = left.last_mut()
             && top.below == Some(highest.base)
+            && highest.base < version
         {
             // All of them are in the merged layer.
             highest.logs.clear();

@@ -6,12 +6,15 @@
 //! - `begin`: the next log, the next generation, the next root record
 //! - `sync`: making versions durable, without keeping others from appending
 //! - `refresh`: sharing the files with other VMs
-//! - `stack`: what is known of the generations' content; `find`: finding pages there
+//! - `files`: logs and layers, open; `stack`: what is known of the generations' content; `find`:
+//!   finding pages there
 //! - `freeze`, `rollback`, `link`, `large`: a new generation on top, or the same files in another folder
 //! - `checkpoint`, `merge`: fewer logs and layers
 //!
 //! *Appended* is the newest version in the log, *durable* the newest that a power cut leaves. Who may
-//! see which is the caller's business. So is the lock: who appends, renews or makes a checkpoint has it,
+//! see which is the caller's business; but before a freeze, a large commit or a checkpoint beside others,
+//! what was appended is to be made known: these may merge, and a newcomer then finds the newest version only
+//! ([`VersionsError::Gone`] names it). So is the lock: who appends, renews or makes a checkpoint has it,
 //! and has refreshed since it got it.
 
 use std::sync::Arc;
@@ -29,6 +32,7 @@ use crate::root::{GENERATIONS_MAX, Root};
 mod begin;
 mod checkpoint;
 mod commit;
+mod files;
 mod find;
 mod freeze;
 mod large;
@@ -43,9 +47,10 @@ mod sync;
 mod tests;
 
 pub use checkpoint::Sharing;
+use files::Known;
 pub use large::LargeCommit;
 pub use rollback::RollbackTo;
-use stack::{Known, Stack};
+use stack::Stack;
 pub use sync::SyncTicket;
 
 pub use crate::layer::HOME_FILE_NAME;

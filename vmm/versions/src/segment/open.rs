@@ -3,7 +3,8 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use super::stack::{OpenLayer, Stack};
+use super::files::OpenLayer;
+use super::stack::Stack;
 use super::{HOME_FILE_NAME, Limits, Segment, failed};
 use crate::disk::{File, Folder};
 use crate::error::Result;

@@ -7,8 +7,9 @@
 
 use std::sync::Arc;
 
+use super::files::Known;
 use super::open::open;
-use super::stack::{Followed, Known, Stack};
+use super::stack::{Followed, Stack};
 use super::{Limits, Segment};
 use crate::disk::{File, Folder};
 use crate::error::{Result, VersionsError};

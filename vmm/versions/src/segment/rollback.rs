@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::begin::{adds_nothing, check_room, salt, stack_of};
+use super::files::Known;
 use super::find::Step;
 use super::open::open;
-use super::stack::{Known, Stack};
+use super::stack::Stack;
 use super::{Segment, damaged, failed, now};
 use crate::disk::{File, Folder};
 use crate::error::{Result, VersionsError};

@@ -3,113 +3,18 @@
 //! writes and who only reads. Looking for pages is in `find`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::sync::LogFile;
-use super::{damaged, failed};
+use super::damaged;
+use super::files::{Known, OpenLog, SharedLayer, open_layer};
 use crate::checksum::Checksum;
 use crate::disk::{File, Folder};
 use crate::error::{Result, VersionsError};
-use crate::layer::{self, HOME_FILE_NAME, Layer, LayerId, Pages};
-use crate::log::header::{LogHeader, LogId};
+use crate::layer::Pages;
+use crate::log::header::LogId;
 use crate::log::record::VersionFacts;
 use crate::log::scan::{self, Content, Found, Position};
-use crate::page::{PAGE_BYTES, PageIndex, VersionNumber};
-use crate::root::{FILE_NAME, Generation, LogRef, Root};
-
-/// A log that is open.
-#[derive(Debug)]
-pub(super) struct OpenLog<F> {
-    pub(super) header: LogHeader,
-    /// Its generation, by number in the root record.
-    pub(super) generation: usize,
-    /// Where its first record goes.
-    pub(super) first: Position,
-    pub(super) file: Arc<LogFile<F>>,
-    /// Bytes that the file has, at least; behind the records they are zeros. Never less than where
-    /// the records end that are known.
-    pub(super) prepared: u64,
-    /// Records behind this version do not count; `None` while it is written to.
-    pub(super) up_to: Option<VersionNumber>,
-}
-
-impl<F: File> OpenLog<F> {
-    fn open<D: Folder<File = F>>(
-        folder: &D,
-        root: &Root,
-        (generation, log): (usize, LogRef),
-        known: &Known<'_, F>,
-    ) -> Result<OpenLog<F>> {
-        let (id, name) = (log.id, log.id.file_name());
-        let file = match known.log(id) {
-            Some(file) => file,
-            None => {
-                let file = folder.open(&name).map_err(|source| failed("open", &name, source))?;
-                Arc::new(LogFile::new(file))
-            }
-        };
-        let mut page = [0; PAGE_BYTES];
-        file.file.read_at(&mut page, 0).map_err(|source| failed("read", &name, source))?;
-        let (header, chain) = LogHeader::decode(&page).map_err(|what| damaged(&name, what))?;
-        if header.id != id {
-            return Err(damaged(&name, format!("it says it is {}", header.id.file_name())));
-        }
-        let origin = root.generations[generation].origin;
-        if header.segment != origin {
-            let what = format!("it belongs to segment {:016x}", header.segment);
-            return Err(damaged(&name, what));
-        }
-        let prepared = file.file.bytes().map_err(|source| failed("measure", &name, source))?;
-        let first = Position::first(&header, chain);
-        Ok(OpenLog { header, generation, first, file, prepared, up_to: log.up_to })
-    }
-}
-
-/// A layer that is open.
-#[derive(Debug)]
-pub(super) struct OpenLayer<F> {
-    pub(super) layer: Layer,
-    pub(super) file: F,
-    pub(super) pages: Pages,
-}
-
-impl<F: File> OpenLayer<F> {
-    pub(super) fn name(&self) -> String {
-        match self.layer {
-            Layer::File(id) => id.file_name(),
-            Layer::Empty | Layer::Home => HOME_FILE_NAME.to_owned(),
-        }
-    }
-
-    pub(super) fn open_home<D: Folder<File = F>>(folder: &D) -> Result<OpenLayer<F>> {
-        let name = HOME_FILE_NAME;
-        let file = folder.open(name).map_err(|source| failed("open", name, source))?;
-        let bytes = file.bytes().map_err(|source| failed("measure", name, source))?;
-        Ok(OpenLayer { layer: Layer::Home, file, pages: Pages::Below(bytes) })
-    }
-}
-
-/// A layer, unless it is empty; shared by what was known before and after a change.
-pub(super) type SharedLayer<F> = Option<Arc<OpenLayer<F>>>;
-
-/// Files that are open already. Those of a log are to be used again: the host tells a sync's error to
-/// each open file once.
-pub(super) struct Known<'a, F>(pub(super) Vec<&'a Stack<F>>);
-
-impl<F: File> Known<'_, F> {
-    fn log(&self, id: LogId) -> Option<Arc<LogFile<F>>> {
-        self.0.iter().find_map(|stack| Some(Arc::clone(&stack.find(id)?.file)))
-    }
-
-    /// A layer as it was at version `base`: with another it has other pages.
-    fn layer(&self, id: LayerId, base: VersionNumber) -> SharedLayer<F> {
-        self.0.iter().find_map(|stack| {
-            let mut generations = stack.root.generations.iter().zip(&stack.layers);
-            let is_it = |one: &Generation| (one.layer, one.base) == (Layer::File(id), base);
-            generations.find(|(one, _)| is_it(one)).and_then(|(_, layer)| layer.clone())
-        })
-    }
-}
+use crate::page::{PageIndex, VersionNumber};
+use crate::root::{FILE_NAME, Generation, Root};
 
 /// A version's page in a log.
 #[derive(Clone, Copy, Debug)]
@@ -234,8 +139,7 @@ impl<F: File> Stack<F> {
 
     /// Reads on: as far as `up_to` if it is given, else to the end of the last log.
     pub(super) fn read_on(&mut self, up_to: Option<VersionNumber>, content: Content) -> Result<()> {
-        loop {
-            let Some(log) = self.open.get_mut(self.at) else { break };
+        while let Some(log) = self.open.get_mut(self.at) {
             let is_done = log.up_to.is_some_and(|up_to| self.end.version >= up_to);
             let generation = log.generation;
             if is_done
@@ -395,26 +299,6 @@ pub(super) enum Followed {
     Yes,
     /// All must be read anew.
     No,
-}
-
-fn open_layer<D: Folder>(
-    folder: &D,
-    generation: &Generation,
-    known: &Known<'_, D::File>,
-) -> Result<SharedLayer<D::File>> {
-    let layer = generation.layer;
-    match layer {
-        Layer::Empty => Ok(None),
-        // Measured anew: a checkpoint may have made it longer.
-        Layer::Home => Ok(Some(Arc::new(OpenLayer::open_home(folder)?))),
-        Layer::File(id) => match known.layer(id, generation.base) {
-            Some(layer) => Ok(Some(layer)),
-            None => {
-                let (file, presence) = layer::open(folder, id)?;
-                Ok(Some(Arc::new(OpenLayer { layer, file, pages: Pages::Listed(presence) })))
-            }
-        },
-    }
 }
 
 /// Each generation's first log begins where its layer is, and a log ends where the next of its

@@ -14,6 +14,8 @@ pub(crate) mod trace;
 
 use std::path::Path;
 
+use spacejmp::sys::Lifetime;
+
 use crate::json::Object;
 use crate::options::Options;
 use crate::{Failure, Misuse};
@@ -30,6 +32,18 @@ pub(crate) fn run(kind: &str, options: &Options) -> Result<Object, Failure> {
     if !(1..=pages::PAGES).contains(&pages) {
         return Err(Misuse(format!("--pages is one of 1 to {}", pages::PAGES)).into());
     }
+    let load = numbers::Load {
+        count,
+        batch: options.number("batch", 0)?,
+        is_hashed: options.has("hash"),
+        lifetime: match options.has("persistent") {
+            true => Lifetime::Persistent,
+            false => Lifetime::Versioned,
+        },
+    };
+    if load.is_hashed && load.lifetime != Lifetime::Versioned {
+        return Err(Misuse("--persistent is not of a map with --hash".into()).into());
+    }
     Ok(match kind {
         "store-floor" => floor::commit(Path::new(name), pages, rounds),
         "store-commit" => {
@@ -43,9 +57,9 @@ pub(crate) fn run(kind: &str, options: &Options) -> Result<Object, Failure> {
         }
         "store-fill" => pages::fill(name, options.number("bytes", 1 << 20)?, rounds),
         "store-open" => pages::open(name, options.has("marked")),
-        "store-load" => {
-            numbers::load(name, count, options.number("batch", 0)?, options.has("hash"))
-        }
+        "store-view" => pages::view(name),
+        "store-load" => numbers::load(name, &load),
+        "store-update" => numbers::update(name, &load, rounds),
         "store-read" => numbers::read(name, count, options.has("hash")),
         "store-put" => numbers::put(name, count, rounds, seed),
         "store-beside" => numbers::beside(name, count, options.number("millis", 1000)?),

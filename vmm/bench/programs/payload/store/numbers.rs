@@ -1,17 +1,19 @@
-//! `store-load`, `store-read`, `store-put`, `store-beside`: maps of numbers in versioned spaces, hashed
+//! `store-load`, `store-read`, `store-put`, `store-update`, `store-beside`: maps of numbers in versioned spaces, hashed
 //! and ordered. The keys and values are those of the peers, so that the sums must be the same.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use spacejmp::{Error, Lifetime, Space, VBTreeMap, VHashMap};
+use spacejmp::sys::{self, Lifetime};
+use spacejmp::{Durability, Error, Space, VBTreeMap, VHashMap};
 
 use crate::json::Object;
 use crate::keys::Keys;
 use crate::maps::Numbers;
 use crate::random::Random;
 use crate::samples::Samples;
+use crate::space::tell;
 use crate::trees::Ordered;
 
 /// Puts before those that are timed.
@@ -20,13 +22,19 @@ const WARM_UP: u64 = 8;
 const VISIT: Duration = Duration::from_millis(5);
 const PERIOD: Duration = Duration::from_millis(10);
 
-fn ordered(name: &str) -> Result<Space<Ordered<'static>>, Error> {
-    let options = Space::<Ordered<'_>>::options().lifetime(Lifetime::Versioned);
+fn ordered(name: &str, lifetime: Lifetime) -> Result<Space<Ordered<'static>>, Error> {
+    let options = Space::<Ordered<'_>>::options().lifetime(lifetime);
+    let options = match lifetime {
+        Lifetime::Versioned => options.durability(Durability::Each),
+        _ => options,
+    };
     options.open_or_create(name, |_| Ok(VBTreeMap::new()))
 }
 
+/// Each commit is durable when it returns, as the peers' are.
 fn hashed(name: &str, room: usize) -> Result<Space<Numbers<'static>>, Error> {
     let options = Space::<Numbers<'_>>::options().lifetime(Lifetime::Versioned);
+    let options = options.durability(Durability::Each);
     options.open_or_create(name, |at| VHashMap::with_capacity(at, room))
 }
 
@@ -34,49 +42,96 @@ fn say(error: Error) -> String {
     error.to_string()
 }
 
-/// Inserts `count` keys in random order, `batch` of them in each transaction, all in one if 0; the
-/// time until the last is durable. A hashed map has room for all before.
-pub(super) fn load(name: &str, count: u64, batch: u64, is_hashed: bool) -> Result<Object, String> {
-    let keys = Keys::new(count)?.inserted;
-    let batch = if batch == 0 { keys.len().max(1) } else { batch as usize };
-    let transactions = keys.chunks(batch).len() as u64;
-    let ns = if is_hashed {
-        let space = hashed(name, keys.len()).map_err(say)?;
-        timed(&keys, batch, |some| {
-            space.write(|v| {
-                let (map, at) = v.root_mut();
-                let mut map = map.at_mut(at);
-                some.iter().try_for_each(|&key| map.insert(key, Keys::value(key)).map(drop))?;
-                Ok(())
-            })
-        })?
-    } else {
-        let space = ordered(name).map_err(say)?;
-        timed(&keys, batch, |some| {
-            space.write(|v| {
-                let (map, at) = v.root_mut();
-                let mut map = map.at_mut(at);
-                some.iter().try_for_each(|&key| map.insert(key, Keys::value(key)).map(drop))?;
-                Ok(())
-            })
-        })?
-    };
-    Ok(Object::new("store-load")
-        .number("entries", count)
-        .number("transactions", transactions)
-        .number("load_ns", ns))
+/// How a map is filled.
+pub(super) struct Load {
+    /// How many keys, in random order.
+    pub(super) count: u64,
+    /// How many of them in each transaction; all if 0.
+    pub(super) batch: u64,
+    /// Hashed, with room for all before, or ordered.
+    pub(super) is_hashed: bool,
+    /// Versioned, or persistent and synced at the end. Of an ordered map only.
+    pub(super) lifetime: Lifetime,
 }
 
-fn timed(
+/// Fills a map; the time until the last key is durable.
+pub(super) fn load(name: &str, how: &Load) -> Result<Object, String> {
+    let keys = Keys::new(how.count)?.inserted;
+    let batch = if how.batch == 0 { keys.len().max(1) } else { how.batch as usize };
+    let transactions = keys.chunks(batch).len() as u64;
+    let begin;
+    if how.is_hashed {
+        let space = hashed(name, keys.len()).map_err(say)?;
+        begin = Instant::now();
+        in_batches(&keys, batch, |some| {
+            space.write(|v| {
+                let (map, at) = v.root_mut();
+                let mut map = map.at_mut(at);
+                some.iter().try_for_each(|&key| map.insert(key, Keys::value(key)).map(drop))?;
+                Ok(())
+            })
+        })?;
+    } else {
+        let space = ordered(name, how.lifetime).map_err(say)?;
+        begin = Instant::now();
+        insert_all(&space, &keys, batch, Keys::value)?;
+        sync(name, how.lifetime)?;
+    }
+    Ok(Object::new("store-load")
+        .number("entries", how.count)
+        .number("transactions", transactions)
+        .number("load_ns", begin.elapsed().as_nanos()))
+}
+
+/// A commit of a versioned one is durable already.
+fn sync(name: &str, lifetime: Lifetime) -> Result<(), String> {
+    if lifetime == Lifetime::Versioned {
+        return Ok(());
+    }
+    let sid = tell("seg_find", sys::seg_find(name))?;
+    tell("seg_sync", sys::seg_sync(sid))
+}
+
+fn insert_all(
+    space: &Space<Ordered<'_>>,
+    keys: &[u64],
+    batch: usize,
+    value: impl Fn(u64) -> u64,
+) -> Result<(), String> {
+    in_batches(keys, batch, |some| {
+        space.write(|v| {
+            let (map, at) = v.root_mut();
+            let mut map = map.at_mut(at);
+            some.iter().try_for_each(|&key| map.insert(key, value(key)).map(drop))?;
+            Ok(())
+        })
+    })
+}
+
+/// `rounds` updates of random keys of an ordered map of `count`, `batch` in each transaction, durable
+/// at the end.
+pub(super) fn update(name: &str, how: &Load, rounds: u64) -> Result<Object, String> {
+    let (keys, mut random) = (Keys::new(how.count)?.inserted, Random::new(11));
+    let drawn: Vec<u64> = (0..rounds).map(|_| drawn(&keys, &mut random)).collect();
+    let space = Space::<Ordered<'_>>::open(name).map_err(say)?;
+    let batch = if how.batch == 0 { drawn.len().max(1) } else { how.batch as usize };
+    let begin = Instant::now();
+    insert_all(&space, &drawn, batch, |key| Keys::value(key) ^ (1 << 61))?;
+    sync(name, how.lifetime)?;
+    Ok(Object::new("store-update")
+        .number("updates", rounds)
+        .number("update_ns", begin.elapsed().as_nanos()))
+}
+
+fn in_batches(
     keys: &[u64],
     batch: usize,
     insert: impl Fn(&[u64]) -> Result<(), Error>,
-) -> Result<u64, String> {
-    let begin = Instant::now();
+) -> Result<(), String> {
     for some in keys.chunks(batch) {
         insert(some).map_err(say)?;
     }
-    Ok(begin.elapsed().as_nanos() as u64)
+    Ok(())
 }
 
 /// Looks all keys up in random order and, in an ordered map, goes through them; the better of two

@@ -1,4 +1,4 @@
-//! `store-commit`, `store-fill`, `store-open`: commits of some pages of a versioned segment, by the
+//! `store-commit`, `store-fill`, `store-open`, `store-view`: commits of some pages of a versioned segment, by the
 //! raw calls, and finding the segment again.
 //!
 //! 256 pages of it are in use, evenly spread over its size, as a small hot part of a database is. A
@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use spacejmp::sys::{self, Lifetime, PagePolicy, VasHandle};
+use spacejmp::sys::{self, Durability, Lifetime, PagePolicy, VasHandle, attach};
 
 use super::marks;
 use crate::json::Object;
@@ -34,6 +34,7 @@ impl Pages {
     pub(super) fn find_or_make(name: &str, bytes: u64) -> Result<Pages, String> {
         let mut params = sized(bytes, PagePolicy::Largest);
         (params.lifetime, params.lockable) = (Lifetime::Versioned as u8, 1);
+        params.durability = Durability::Each.raw();
         if sys::vas_find(name).is_err() {
             make(name, 1, &params)?;
         }
@@ -170,4 +171,22 @@ pub(super) fn open(name: &str, is_marked: bool) -> Result<Object, String> {
     }
     home()?;
     Ok(Object::new("store-open").number("open_ns", ns).pattern("last", last))
+}
+
+/// Finds the tag `VAS@TAG` and enters it: all that a program has to do before it can read an old
+/// version. Says what the first word of the last page is.
+pub(super) fn view(name: &str) -> Result<Object, String> {
+    let begin = Instant::now();
+    let vid = tell("vas_find", sys::vas_find(name))?;
+    let vh = tell("vas_attach", sys::vas_attach(vid, attach::READ_ONLY))?;
+    tell("vas_switch", enter(vh))?;
+    let ns = begin.elapsed().as_nanos();
+    // The segment that it is a version of has the same addresses.
+    let (of, _) = name.split_once('@').ok_or("VAS@TAG is expected")?;
+    let about = tell("seg_find", sys::seg_find(format!("{of}-0")))?;
+    let about = tell("seg_stat", sys::seg_stat(about))?;
+    let stride = (about.size_bytes / u64::from(PAGES)) & !4095;
+    let last = Word::at(about.base + u64::from(PAGES - 1) * stride)?.read();
+    home()?;
+    Ok(Object::new("store-view").number("open_ns", ns).pattern("last", last))
 }

@@ -2,8 +2,10 @@
 //!
 //! - [`commits`]: what a durable commit costs, beside the least that it can cost on the disk; what the
 //!   host is asked for meanwhile
+//! - [`copies`]: tags, clones, rollbacks
 //! - [`numbers`]: loading, reading and changing maps of numbers
 //! - [`opening`]: finding a segment again, after a crash, too
+//! - [`raw`]: versioned spaces beside raw ones
 //! - [`peers`]: LMDB, redb and SQLite, in a program that is built separately
 //!
 //! Ours and the others alternate; a figure is the median of the rounds, a ratio that of the ratios of
@@ -11,9 +13,11 @@
 //! the peers are not there unless somebody has built them.
 
 mod commits;
+mod copies;
 mod numbers;
 mod opening;
 mod peers;
+mod raw;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,7 +40,9 @@ pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, Benc
     let subjects = Subjects { bench, peers: &peers, disk: &disk };
     commits::measure(&subjects, progress, &mut report)?;
     numbers::measure(&subjects, progress, &mut report)?;
+    raw::measure(&subjects, progress, &mut report)?;
     opening::measure(&subjects, progress, &mut report)?;
+    copies::measure(&subjects, progress, &mut report)?;
     Ok(report)
 }
 

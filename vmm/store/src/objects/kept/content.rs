@@ -2,15 +2,25 @@
 //! store's, so that no VM comes or goes meanwhile.
 
 use spacejmp_versions::disk::host::HostFolder;
+use spacejmp_versions::log::record::VersionFacts;
+use spacejmp_versions::root::FILE_NAME;
 use spacejmp_versions::segment::Limits;
-use spacejmp_versions::{Segment, Sharing, VersionNumber, VersionsError};
+use spacejmp_versions::{Commit, Segment, Sharing, VersionNumber, VersionsError};
 
-use crate::format::error::StoreError;
+use rustix::fs::OFlags;
+
+use crate::format::error::{StoreError, io_error};
 use crate::objects::attach::OtherWriters;
+use crate::objects::dir::read_up_to;
 use crate::objects::lock::Exclusive;
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
 use crate::objects::words::VersionWords;
+
+/// What is noted as the program that made a version without pages.
+const NOTE: &[u8] = b"spacejmp";
+/// Two places for records, with room to spare.
+const ROOT_BYTES_MAX: u64 = 1 << 20;
 
 /// That the caller holds a segment's lock alone, or that no VM can have the segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,8 +33,10 @@ pub struct HeldAlone {
 pub(crate) struct OpenContent<'a> {
     pub(crate) versions: Segment<HostFolder>,
     segment: &'a SegmentFile,
-    /// Of VMs that have the segment, or had it.
-    published: VersionNumber,
+    /// The newest version when it was opened.
+    before: VersionNumber,
+    /// What the root record's file had then, if a live VM can write the segment.
+    root_before: Option<Vec<u8>>,
 }
 
 impl SegmentFile {
@@ -48,8 +60,7 @@ impl Store {
         if segment.header().kept.is_some() {
             // Nobody writes it, so there is nothing to recover and nobody to tell anything.
             let versions = Segment::open_shared(folder, limits, None).map_err(failed)?;
-            let published = versions.appended();
-            return Ok(OpenContent { versions, segment, published });
+            return Ok(OpenContent::of(versions, segment, None));
         }
         segment.check_writable()?;
         let words = match self.writers_but(segment.sid(), None)? {
@@ -58,8 +69,7 @@ impl Store {
         };
         let Some(words) = words else {
             let versions = Segment::open(folder, limits).map_err(failed)?;
-            let published = versions.appended();
-            return Ok(OpenContent { versions, segment, published });
+            return Ok(OpenContent::of(versions, segment, None));
         };
         let published = VersionNumber(words.published);
         let mut versions =
@@ -67,21 +77,57 @@ impl Store {
         if held.owner_died {
             versions.take_over(published).map_err(failed)?;
         }
-        Ok(OpenContent { versions, segment, published })
+        let root = segment.root_record()?;
+        Ok(OpenContent::of(versions, segment, Some(root)))
     }
 }
 
-impl OpenContent<'_> {
+impl SegmentFile {
+    fn root_record(&self) -> Result<Vec<u8>, StoreError> {
+        let folder = self.versions_dir()?;
+        let (file, path) =
+            (folder.open_file(FILE_NAME, OFlags::RDONLY)?, folder.path_of(FILE_NAME));
+        let read = read_up_to(&file, 0, ROOT_BYTES_MAX);
+        read.map_err(|e| io_error("read", &path, e))
+    }
+}
+
+impl<'a> OpenContent<'a> {
+    fn of(
+        versions: Segment<HostFolder>,
+        segment: &'a SegmentFile,
+        root_before: Option<Vec<u8>>,
+    ) -> OpenContent<'a> {
+        let before = versions.appended();
+        OpenContent { versions, segment, before, root_before }
+    }
+
+    /// A VM that has the segment takes in a new root record together with a new version. So if there is
+    /// a new record, such as after room was made for a tag, and no new version, one is made that changes
+    /// nothing.
+    fn announce_root(&mut self) -> Result<(), StoreError> {
+        let Some(before) = &self.root_before else { return Ok(()) };
+        if self.versions.appended() != self.before || *before == self.segment.root_record()? {
+            return Ok(());
+        }
+        let facts = VersionFacts { note: NOTE.to_vec(), ..self.versions.next_facts() };
+        let appended = self.versions.append(&Commit { facts, pages: Vec::new() });
+        let synced = appended.and_then(|_| self.versions.sync());
+        synced.map(drop).map_err(self.segment.of_versions())
+    }
+
     /// Tells all VMs which version is the newest, and that files may have changed. `is_alone`: no VM
     /// has the segment, and it is a good moment to tidy up.
     pub(crate) fn settle(mut self, is_alone: bool) -> Result<VersionNumber, StoreError> {
+        if self.segment.header().kept.is_none() {
+            self.announce_root()?;
+        }
         let newest = self.versions.appended();
         if self.segment.header().kept.is_some() {
             return Ok(newest);
         }
         let words = VersionWords { appended: newest.0, published: newest.0 };
         self.segment.write_words(&words)?;
-        debug_assert!(newest >= self.published);
         if is_alone && self.versions.checkpoint_is_due() {
             // What is not tidied up now is so later.
             let _ = self.versions.checkpoint(newest, Sharing::Alone);

@@ -105,7 +105,7 @@ fn nothing_that_the_origin_does_changes_what_was_linked_from_it() {
     for round in 3..60 {
         commit(&mut segment, &[(0, round), (1 + u64::from(round) % 3, round)]);
         let newest = segment.appended();
-        let sharing = if round % 2 == 0 { Sharing::Alone } else { Sharing::Shared };
+        let sharing = if round % 2 == 1 { Sharing::Alone } else { Sharing::Shared };
         segment.checkpoint(newest, sharing).expect("applied");
         let opened = Segment::open_shared(tag.clone(), SMALL, None).expect("opened");
         assert_eq!(bytes(&opened, version(2)), [2, 1, 0, 0], "after {round}");
@@ -433,4 +433,61 @@ fn a_format_1_folder_opens_and_its_record_is_replaced_in_both_places() {
     let (files, _) = disk.take();
     let root = files.get(FolderNumber(0), "root").expect("there");
     assert_eq!((&root[..8], &root[PAGE_BYTES..][..8]), (&b"SJMPRT2\n"[..], &b"SJMPRT2\n"[..]));
+}
+
+/// Bytes of files: what was written to, not what a sparse file's length says.
+fn stored_bytes(disk: &Disk) -> u64 {
+    let bytes = |name: &String| {
+        let file = disk.open(name).expect("opened");
+        match crate::layer::LayerId::of_file_name(name).filter(|_| !name.ends_with(".map")) {
+            Some(id) => {
+                let (_, presence) = crate::layer::open(disk, id).expect("opened");
+                presence.count() * PAGE_BYTES as u64
+            }
+            None => file.bytes().expect("measured"),
+        }
+    };
+    disk.names().expect("listed").iter().map(bytes).sum()
+}
+
+/// Ten thousand random updates of 400 pages: once applied alone, there is little besides the data.
+#[test]
+fn files_take_little_more_than_the_data_once_a_vm_is_alone_whatever_went_before() {
+    let disk = Disk::default();
+    let limits = Limits { log_bytes: 100 * PAGE_BYTES as u64, ahead_bytes: PAGE_BYTES as u64 };
+    let mut segment =
+        Segment::create(disk.clone(), 1, VersionFacts::default(), limits).expect("made");
+    let mut random = crate::disk::simulated::Random(1);
+    let data = 400 * PAGE_BYTES as u64;
+    for round in 0..2500_u64 {
+        let content = page(round as u8);
+        let pages = [(); 4].map(|()| PageIndex(random.below(400)));
+        let pages: std::collections::BTreeMap<_, _> = pages.map(|page| (page, &content)).into();
+        let commit = Commit { pages: pages.into_iter().collect(), ..Commit::default() };
+        segment.append(&commit).expect("appended");
+        if segment.checkpoint_is_due() {
+            let sharing = if random.below(4) == 0 { Sharing::Alone } else { Sharing::Shared };
+            segment.checkpoint(segment.appended(), sharing).expect("applied");
+            let stored = stored_bytes(&disk);
+            assert!(stored <= 3 * data, "beside others: {stored} bytes for {data}");
+            assert!(segment.stack.root.generations.len() <= GENERATIONS_MAX / 2 + 1);
+        }
+    }
+    segment.checkpoint(segment.appended(), Sharing::Alone).expect("applied");
+    let stored = stored_bytes(&disk);
+    assert!(stored * 10 <= data * 13, "{stored} bytes for {data}");
+}
+
+#[test]
+fn a_layers_map_that_promises_more_than_the_file_has_is_damage() {
+    let disk = Disk::default();
+    let mut segment = made(&disk);
+    commit(&mut segment, &(0..12).map(|at| (at, 1)).collect::<Vec<_>>());
+    drop(segment);
+    let (mut files, _) = disk.take();
+    let names = disk.names().expect("listed");
+    let map = names.iter().find(|name| name.ends_with(".map")).expect("a layer").clone();
+    files.insert(FolderNumber(0), &map, vec![0xff; 64]);
+    let opened = Segment::open(Disk::with_files(files), SMALL);
+    assert!(matches!(opened, Err(VersionsError::Damaged { .. })), "{opened:?}");
 }

@@ -1,5 +1,6 @@
 //! Several VMs at one segment against a model: two that write in turns, readers that keep old
-//! versions, kills and checkpoints, by random steps.
+//! versions, kills, checkpoints beside readers and alone, freezing, rollback and large commits, by
+//! random steps.
 
 use std::collections::BTreeMap;
 
@@ -82,8 +83,16 @@ impl World {
     fn step(&mut self) {
         let writer = self.random.below(WRITERS as u64) as usize;
         let reader = self.random.below(self.readers.len() as u64) as usize;
-        match self.random.below(12) {
+        match self.random.below(17) {
             0..5 => self.commit(writer),
+            12 => self.commit_much(writer),
+            13 => self.merge(writer),
+            14 => self.freeze(writer),
+            15 => self.roll_back(writer),
+            16 => {
+                let Reader { segment, uses } = &mut self.readers[reader];
+                segment.forget_older(*uses);
+            }
             5 => self.published = self.appended(),
             6 => self.checkpoint(writer),
             7 => self.kill_and_take_over(writer),
@@ -137,6 +146,51 @@ impl World {
         self.lock(writer);
         let oldest = self.oldest_used().min(self.published);
         self.writers[writer].checkpoint(oldest, Sharing::Alone).expect("applied");
+        self.compare(&self.writers[writer], self.appended());
+    }
+
+    /// Of more pages than half a log takes.
+    fn commit_much(&mut self, writer: usize) {
+        self.lock(writer);
+        self.published = self.appended();
+        let changes: Content =
+            (0..PAGES).map(|page| (PageIndex(page), self.random.any() | 1)).collect();
+        let version = self.append(writer, &changes).expect("appended");
+        self.appears(changes);
+        assert_eq!(self.writers[writer].durable(), version);
+    }
+
+    /// A checkpoint that asks for nobody's pins. Newcomers see the newest version.
+    fn merge(&mut self, writer: usize) {
+        self.lock(writer);
+        self.published = self.appended();
+        self.writers[writer].checkpoint(self.published, Sharing::Shared).expect("merged");
+        self.compare(&self.writers[writer], self.published);
+    }
+
+    fn freeze(&mut self, writer: usize) {
+        self.lock(writer);
+        self.published = self.appended();
+        self.writers[writer].freeze().expect("frozen");
+        self.compare(&self.writers[writer], self.appended());
+    }
+
+    fn roll_back(&mut self, writer: usize) {
+        self.lock(writer);
+        let segment = &mut self.writers[writer];
+        let all: Vec<_> = segment.history().map(|(version, ..)| version).collect();
+        let all: Vec<_> = all.into_iter().filter(|version| segment.stack.has(*version)).collect();
+        let to = all[self.random.below(all.len() as u64) as usize];
+        let next = VersionNumber(self.versions.len() as u64);
+        let done = segment.rollback(&RollbackTo::Version(to), |facts| *facts = facts_of(next));
+        match done {
+            Ok(version) => {
+                self.versions.push(self.versions[to.0 as usize].clone());
+                assert_eq!(version, self.appended());
+                self.published = version;
+            }
+            Err(error) => assert!(matches!(error, VersionsError::TooDeep), "{error}"),
+        }
         self.compare(&self.writers[writer], self.appended());
     }
 
