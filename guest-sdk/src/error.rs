@@ -60,6 +60,19 @@ pub enum Error {
         inside: &'static str,
     },
 
+    /// The thread is inside a versioned space. Leaving it for another one, if only for a while, would divide
+    /// its change, or move its view.
+    #[error(
+        "cannot enter `{space}` from inside `{inside}`, which is versioned: what is changed there is one \
+         change; visit them one after the other"
+    )]
+    InsideVersioned {
+        /// The space that was to be entered.
+        space: String,
+        /// The brand of where the thread is.
+        inside: &'static str,
+    },
+
     /// The brand stands for another VAS in this process.
     #[error("brand `{brand}` stands for address space `{taken_by}` already, not for `{space}`")]
     BrandTaken {
@@ -250,7 +263,7 @@ impl Error {
             Error::NotCommitted { errno, .. } => Some(*errno),
             Error::Changed { .. } => Some(Errno::ESTALE),
             Error::NotVersioned { .. } => Some(Errno::EINVAL),
-            Error::SameAddresses { .. } => Some(Errno::EDEADLK),
+            Error::SameAddresses { .. } | Error::InsideVersioned { .. } => Some(Errno::EDEADLK),
             Error::SegmentLost { .. } => Some(Errno::ENODATA),
             Error::Alloc(_) => Some(Errno::ENOMEM),
             _ => None,

@@ -28,6 +28,8 @@ pub(crate) struct ThreadState {
     pub(crate) heap: Option<NonNull<dyn SpaceHeap>>,
     /// Whether the global allocator serves from `heap`.
     pub(crate) scope: Scope,
+    /// Whether it is versioned: leaving it, if only for a while, ends the view or the change.
+    pub(crate) versioned: bool,
     /// Its location, for the way back.
     pub(crate) location: Location,
 }
@@ -52,6 +54,7 @@ impl ThreadState {
         writable: false,
         heap: None,
         scope: Scope::Outside,
+        versioned: false,
         location: Location::HOME,
     };
 }

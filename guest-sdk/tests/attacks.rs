@@ -33,7 +33,11 @@ fn brands_that_are_subtypes_of_each_other_are_two_brands() {
     one.read(|_| assert_eq!(inside::<Super>(), Inside::Elsewhere)).unwrap();
     let stash = two.write(|v| Ok::<_, Error>(v.root_mut().0.take())).unwrap();
     // Dropped inside the other, it must not go to that one's heap.
-    one.write(|_| Ok::<_, Error>(drop(stash))).unwrap();
+    one.write(|_| {
+        drop(stash);
+        Ok::<_, Error>(())
+    })
+    .unwrap();
     assert_eq!(two.read(|v| v.root().is_none()), Ok(true));
 }
 

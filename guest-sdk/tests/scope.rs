@@ -171,7 +171,12 @@ fn a_block_freed_outside_its_space_is_leaked_and_freed_inside_is_not() {
     let room = || escaped.write(|v| Ok::<_, Error>(scope(v, |_| has_room(ROOM / 2)))).unwrap();
     let inside = make();
     assert!(!room());
-    escaped.write(|_| Ok::<_, Error>(drop(inside))).unwrap();
+    escaped
+        .write(|_| {
+            drop(inside);
+            Ok::<_, Error>(())
+        })
+        .unwrap();
     assert!(room(), "freed inside, in no scope");
     let outside = make();
     let address = &raw const outside[100];
@@ -218,7 +223,11 @@ fn a_block_grows_where_it_was_allocated() {
 fn what_the_process_has_may_be_freed_in_a_scope() {
     let mine = space::<Mine>();
     let kept: Vec<String> = (0..100).map(|number| format!("string {number}")).collect();
-    mine.write(|v| Ok::<_, Error>(scope(v, |_| drop(kept)))).unwrap();
+    mine.write(|v| {
+        scope(v, |_| drop(kept));
+        Ok::<_, Error>(())
+    })
+    .unwrap();
     assert_eq!(mine.write(|v| Ok::<_, Error>(scope(v, |_| has_room(ROOM / 2)))), Ok(true));
 }
 

@@ -93,6 +93,24 @@ fn an_index_in_an_address_space_gives_the_same_answers_in_later_vms() {
 }
 
 #[test]
+fn an_index_in_a_versioned_address_space_is_replaced_as_a_whole() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let store = folder.path().join("store");
+    let texts = ["the segment\n", "Self\nthe segment\nthe \u{3b1}\n"];
+    for text in texts {
+        let file = folder.path().join("a.txt");
+        std::fs::write(&file, text).expect("write a text");
+        let (dir, path) = (folder.path().to_string_lossy(), file.to_string_lossy());
+        let native = wordindex(&[&path]).native();
+        let expected = native.expect(0, &native.out()).out();
+        let args = ["--vas", "books", "--lifetime", "versioned", &path];
+        wordindex(&args).dir(format!("{dir}:{dir}:ro")).store(&store).in_vm().expect(0, &expected);
+        wordindex(&["--vas", "books"]).store(&store).in_vm().expect(0, &expected);
+    }
+}
+
+#[test]
 fn an_address_space_needs_a_vm_and_an_index_in_it() {
     let text = abi();
     for args in [&["--vas", "books"][..], &["--vas", "books", &text.to_string_lossy()]] {

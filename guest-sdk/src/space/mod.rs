@@ -318,11 +318,11 @@ impl<V: Brand> Space<V> {
     ) -> Result<T> {
         // What is allocated on the way, and the error, belong to the process.
         let _paused = thread_state::with_scope(Scope::Outside);
-        let target = self.backend.target(access::<M>())?;
-        // An inner change that is thrown away would take along what the outer one has changed, and holds.
-        if M::WRITABLE && target.is_versioned && target.sid.is_some_and(thread_state::is_writing) {
-            return Err(already_inside(&self.name));
+        let here = thread_state::current();
+        if here.versioned {
+            return Err(Error::InsideVersioned { space: self.name.clone(), inside: here.name });
         }
+        let target = self.backend.target(access::<M>())?;
         let inside = |at: At<During<'static, V>, M>| {
             if M::WRITABLE {
                 // SAFETY: the thread is inside, writable.
@@ -352,8 +352,8 @@ fn by_result<R, E>(result: Result<R, E>) -> (Result<R, E>, Ending) {
 
 /// From inside one space into another one. The token is borrowed until the thread is back, so no
 /// reference into the first space can be used meanwhile. Locks that both need stay held; the others
-/// are released meanwhile, so that what is read again afterwards may have changed. What was
-/// changed in a versioned space before is a version by then.
+/// are released meanwhile, so that what is read again afterwards may have changed. So from inside a
+/// versioned space, whose changes are one and whose view does not move, there is no way on.
 ///
 /// If the thread cannot go back, because a program died holding the first space's lock meanwhile,
 /// the process ends with a message: otherwise there would be a token for memory that must not be
@@ -362,7 +362,7 @@ impl<V: Brand, M: Mode> In<V, M> {
     /// Goes to `space` to read.
     ///
     /// # Errors
-    /// As [`Space::read`]; the thread is inside the first space again.
+    /// As [`Space::read`]; the thread is inside the first space again. [`Error::InsideVersioned`].
     pub fn read<W: Brand, R>(
         &mut self,
         space: &Space<W>,
@@ -376,8 +376,7 @@ impl<V: Brand, M: Mode> In<V, M> {
     /// Goes to `space` to write.
     ///
     /// # Errors
-    /// As [`Space::write`]; the thread is inside the first space again. [`Error::AlreadyInside`] if it is
-    /// inside this space to write and the space is versioned: one change is all or nothing.
+    /// As [`Space::write`]; the thread is inside the first space again. [`Error::InsideVersioned`].
     pub fn write<W: Brand, R, E: From<Error>>(
         &mut self,
         space: &Space<W>,

@@ -29,7 +29,12 @@ fn a_box_dropped_inside_frees_and_dropped_elsewhere_leaks() {
     assert_eq!(space.blocks(), 1);
     let inner = new();
     assert_eq!(space.blocks(), 2);
-    space.write(|_| Ok::<_, Error>(drop(inner))).unwrap();
+    space
+        .write(|_| {
+            drop(inner);
+            Ok::<_, Error>(())
+        })
+        .unwrap();
     assert_eq!(space.blocks(), 1);
     drop(new());
     assert_eq!(space.blocks(), 2);

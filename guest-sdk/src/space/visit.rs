@@ -177,6 +177,7 @@ pub(crate) unsafe fn visit<V: Brand, M: Mode, R>(
         writable: M::WRITABLE,
         heap: M::WRITABLE.then_some(target.heap),
         scope: Scope::Outside,
+        versioned: target.is_versioned,
         location: target.location,
     });
     // Until `f` returns normally: code that unwinds through here has not finished what it began.

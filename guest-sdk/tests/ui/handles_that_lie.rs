@@ -19,12 +19,14 @@ impl Brand for Two {
 }
 
 impl OfOneVisit for Two {
+    type Root<'v> = Option<VBox<u64, Two>>;
     type During<'v> = Two;
 }
 
 struct Mine;
 
 impl Handles for Mine {
+    type Root<'v> = Option<VBox<u64, One>>;
     type During<'v> = One;
     const ARE_KEPT: bool = false;
 }

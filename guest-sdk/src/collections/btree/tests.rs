@@ -310,7 +310,12 @@ fn a_map_dropped_elsewhere_leaks_its_memory() {
     let inside = fill();
     let full = space.blocks();
     assert!(full > before);
-    space.write(|_| Ok::<_, Error>(drop(inside))).unwrap();
+    space
+        .write(|_| {
+            drop(inside);
+            Ok::<_, Error>(())
+        })
+        .unwrap();
     assert_eq!(space.blocks(), before);
     drop(fill());
     assert_eq!(space.blocks(), full);

@@ -31,7 +31,12 @@ fn what_a_collection_owns_is_freed_inside_and_leaked_elsewhere() {
     let mine = new();
     // The root, the table, 2 keys, 2 vectors, 3 titles.
     assert_eq!(space.blocks(), 9);
-    space.write(|_| Ok::<_, Error>(drop(mine))).unwrap();
+    space
+        .write(|_| {
+            drop(mine);
+            Ok::<_, Error>(())
+        })
+        .unwrap();
     assert_eq!(space.blocks(), 1);
     let mine = new();
     assert_eq!(mine.len(), 2);

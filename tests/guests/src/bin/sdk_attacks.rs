@@ -287,7 +287,12 @@ fn nothing(found: &mut Findings) {
     let opened = Space::<Nothing>::open("nothing");
     found.same(
         "opened",
-        opened.and_then(|space| space.write(|v| Ok::<_, Error>(*v.root_mut().0))),
+        opened.and_then(|space| {
+            space.write(|v| {
+                let () = *v.root_mut().0;
+                Ok::<_, Error>(())
+            })
+        }),
         Ok(()),
     );
 }

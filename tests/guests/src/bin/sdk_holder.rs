@@ -115,7 +115,10 @@ fn run(args: &[&str]) -> Result<(), Error> {
             let mut round = 0;
             while began.elapsed() < limit {
                 round += 1;
-                space.write(|v| Ok::<_, Error>(v.root_mut().0.fill(round)))?;
+                space.write(|v| {
+                    v.root_mut().0.fill(round);
+                    Ok::<_, Error>(())
+                })?;
                 if round == 1 {
                     println!("filling");
                 }

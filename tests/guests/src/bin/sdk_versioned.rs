@@ -16,14 +16,12 @@ type Map<'v> = VBTreeMap<u64, VString<Words<'v>>, Words<'v>>;
 
 spacejmp::brand! {
     Words<'v> => Map<'v>,
-    Beside<'v> => u64,
     Raw<'v> => u64,
     Each<'v> => u64,
     Kept => VBTreeMap<u64, VString<Kept>, Kept>,
 }
 
 /// Why a visit is given up.
-#[derive(Debug)]
 enum Why {
     OnPurpose(u64),
     Failed(Error),
@@ -32,6 +30,15 @@ enum Why {
 impl From<Error> for Why {
     fn from(error: Error) -> Why {
         Why::Failed(error)
+    }
+}
+
+/// It was given up for this reason.
+fn on_purpose(result: Result<(), Why>, number: u64) {
+    match result {
+        Err(Why::OnPurpose(it)) => assert_eq!(it, number),
+        Err(Why::Failed(error)) => panic!("{error}"),
+        Ok(()) => panic!("it was not given up"),
     }
 }
 
@@ -118,7 +125,7 @@ fn aborts(space: &Space<Words<'_>>, times: u64) {
             }
             Err::<(), _>(Why::OnPurpose(n))
         });
-        assert!(matches!(given_up, Err(Why::OnPurpose(it)) if it == n), "{given_up:?}");
+        on_purpose(given_up, n);
         if n % 10 == 0 {
             let visit = || {
                 space.write(|v| -> Result<(), Error> { destroy(v, &mut None).map(|()| panic!()) })
@@ -143,7 +150,7 @@ fn watch(space: &Space<Words<'_>>, name: &str) {
     assert_eq!((space.version(), space.sync()), (Ok(after), Ok(after)));
     let given_up = space
         .write(|v| insert(v, 8001, "").map_err(Why::from).and(Err::<(), _>(Why::OnPurpose(1))));
-    assert!(given_up.is_err());
+    on_purpose(given_up, 1);
     assert_eq!(space.version(), Ok(after), "nothing has happened");
     let reader = Space::<Words<'_>>::open_read_only(name).expect("the space");
     assert_eq!(reader.wait_newer(before, late), Ok(Some(after)));
@@ -182,34 +189,46 @@ fn raw() {
         *v.root_mut().0 = 3;
         Err::<(), _>(Why::OnPurpose(1))
     });
-    assert!(matches!(refused, Err(Why::OnPurpose(1))), "{refused:?}");
+    on_purpose(refused, 1);
     assert_eq!(raw.read(|v| *v.root()), Ok(3));
 }
 
-/// Visits from inside.
+/// Visits from inside: there is no way on from a versioned space, which would divide its change or move its
+/// view, and one into it from another.
 fn nested(space: &Space<Words<'_>>) {
-    let options = Space::<Beside<'_>>::options().lifetime(Lifetime::Versioned);
-    let beside = options.open_or_create("beside", |_| Ok(1)).expect("the space");
+    let outer = Space::<Raw<'_>>::options().lifetime(Lifetime::Persistent);
+    let outer = outer.open_or_create("outer", |_| Ok(1)).expect("the space");
     let before = count(space);
+    let refused = |result: Result<(), Error>| {
+        assert!(matches!(result, Err(Error::InsideVersioned { .. })), "{result:?}");
+    };
     let visited = space.write(|v| {
         insert(v, 5000, &text(5000))?;
-        // The inner one would take the outer one's changes along.
-        let same = v.write(space, |_| Err::<(), _>(Why::OnPurpose(1)));
-        assert!(matches!(same, Err(Why::Failed(Error::AlreadyInside { .. }))), "{same:?}");
-        // What was changed so far is a version from here on.
-        let other = v.write(&beside, |w| {
-            *w.root_mut().0 = 2;
-            Err::<(), _>(Why::OnPurpose(2))
-        });
-        assert!(matches!(other, Err(Why::OnPurpose(2))), "{other:?}");
-        assert_eq!(v.read(&beside, |w| *w.root()), Ok(1));
-        insert(v, 6000, &text(6000))?;
+        refused(v.write(space, |_| Ok(())));
+        refused(v.read(space, |_| ()));
+        refused(v.write(&outer, |_| Ok(())));
+        refused(v.read(&outer, |_| ()));
+        insert(v, 5001, &text(5001))?;
         Err::<(), _>(Why::OnPurpose(3))
     });
-    assert!(matches!(visited, Err(Why::OnPurpose(3))), "{visited:?}");
-    assert_eq!(count(space), before + 1);
-    // A reader may go on to write.
-    let upgraded = space.read(|v| v.write(space, |w| insert(w, 7000, &text(7000))));
-    assert_eq!((upgraded, count(space)), (Ok(Ok(())), before + 2));
+    on_purpose(visited, 3);
+    assert_eq!(count(space), before, "nothing was committed on the way");
+    let read = space.read(|v| {
+        refused(v.write(space, |_| Ok(())));
+        refused(v.read(&outer, |_| ()));
+    });
+    read.expect("a visit");
+    let visited = outer.write(|v| {
+        *v.root_mut().0 += 1;
+        v.write(space, |w| insert(w, 6000, &text(6000)))?;
+        let inner = v.write(space, |w| {
+            insert(w, 6001, "").map_err(Why::from).and(Err::<(), _>(Why::OnPurpose(4)))
+        });
+        on_purpose(inner, 4);
+        assert_eq!(v.read(space, |w| w.root().len()), Ok(before + 1));
+        *v.root_mut().0 += 1;
+        Ok::<_, Error>(*v.root())
+    });
+    assert_eq!((visited, count(space)), (Ok(3), before + 1));
     println!("nested");
 }
