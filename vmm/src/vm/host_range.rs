@@ -124,6 +124,29 @@ impl HostRange<'_> {
         if done == buf.len() as isize { Ok(()) } else { Err(NotThere) }
     }
 
+    /// As [`HostRange::read_faultable`], of several ranges, one behind the other.
+    ///
+    /// # Errors
+    /// [`NotThere`].
+    pub fn read_all_faultable(ranges: &[HostRange<'_>], buf: &mut [u8]) -> Result<(), NotThere> {
+        let mut buf = buf;
+        // The host takes no more at once.
+        for some in ranges.chunks(1024) {
+            let len = some.iter().map(|range| range.len).sum();
+            let (these, rest) = buf.split_at_mut_checked(len).ok_or(NotThere)?;
+            let local = libc::iovec { iov_base: these.as_mut_ptr().cast(), iov_len: len };
+            let remote: Vec<libc::iovec> = some.iter().map(|range| range.iovec()).collect();
+            let (own, count) = (own_number(), remote.len() as libc::c_ulong);
+            // SAFETY: `local` is `these`; the host kernel checks the ranges.
+            let done = unsafe { libc::process_vm_readv(own, &local, 1, remote.as_ptr(), count, 0) };
+            if done != len as isize {
+                return Err(NotThere);
+            }
+            buf = rest;
+        }
+        if buf.is_empty() { Ok(()) } else { Err(NotThere) }
+    }
+
     /// As [`HostRange::read_faultable`], in the other direction.
     ///
     /// # Errors

@@ -8,11 +8,11 @@ use std::time::SystemTime;
 use abi::objects::{Durability, SegRoot};
 use abi::{PAGE_SIZE, Right, SegId};
 use spacejmp_versions::log::record::{NOTE_BYTES_MAX, VersionFacts};
-use spacejmp_versions::page::Page;
+use spacejmp_versions::page::{PAGE_BYTES, Page};
 use spacejmp_versions::{Commit, LargeCommit, PageIndex, Sharing, VersionNumber, VersionsError};
 
-use super::copies::Copies;
-use super::segment::{Log, lock};
+use super::copies::{Copies, Frame};
+use super::segment::{Log, VersionedSegment, lock};
 use super::sync;
 use super::view::View;
 use crate::store::SegmentFile;
@@ -20,6 +20,7 @@ use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
 use crate::vas::state::{State, Vases};
 use crate::vm::Vcpu;
+use crate::vm::host_range::HostRange;
 use crate::vm::windows::PinnedRange;
 
 /// What a thread has changed in one segment.
@@ -178,12 +179,14 @@ impl Vases {
         let versioned = state.residency.of_member(view.sid).versioned();
         let log = versioned.log();
         let mut pages = Vec::new();
-        for (page, frame) in view.copies() {
-            if page.0 * PAGE_SIZE >= view.facts.size_bytes {
-                continue;
-            }
-            if log.read(page, view.version)? != state.visits.copies.read(frame) {
-                pages.push((page, state.visits.copies.pin(frame)));
+        let has = |(page, _): &(PageIndex, Frame)| page.0 * PAGE_SIZE < view.facts.size_bytes;
+        let copies: Vec<_> = view.copies().filter(has).collect();
+        for some in copies.chunks(COMPARED_AT_ONCE) {
+            let committed = committed(versioned, &log, view, some.iter().map(|(page, _)| *page))?;
+            for ((page, frame), committed) in some.iter().zip(&committed) {
+                if *committed != state.visits.copies.read(*frame) {
+                    pages.push((*page, state.visits.copies.pin(*frame)));
+                }
             }
         }
         if pages.is_empty() && !view.has_new_facts() {
@@ -299,6 +302,30 @@ impl Vases {
     pub(crate) fn is_versioned_here(&self, sid: SegId) -> bool {
         self.lock().residency.get(sid).is_some_and(|segment| segment.is_versioned())
     }
+}
+
+/// Pages whose committed content is held in memory at once.
+const COMPARED_AT_ONCE: usize = 256;
+
+/// What pages have in the view's version. Most are mapped, since the thread saw them before it changed
+/// them: one call to the host reads all of these.
+fn committed(
+    versioned: &VersionedSegment,
+    log: &Log,
+    view: &View,
+    pages: impl Iterator<Item = PageIndex> + Clone,
+) -> Result<Vec<Page>, VasError> {
+    let pin = |page| Ok(versioned.mapped_page(page, log.locate(page, view.version)?));
+    let pinned: Result<Option<Vec<PinnedRange>>, VersionsError> = pages.clone().map(pin).collect();
+    if let Some(pinned) = pinned? {
+        let ranges: Vec<_> = pinned.iter().map(PinnedRange::range).collect();
+        let mut content = vec![[0; PAGE_BYTES]; ranges.len()];
+        if HostRange::read_all_faultable(&ranges, content.as_flattened_mut()).is_ok() {
+            return Ok(content);
+        }
+    }
+    // Or a file has been cut short, which this gives a name.
+    Ok(pages.map(|page| log.read(page, view.version)).collect::<Result<_, _>>()?)
 }
 
 /// Gives copies the content that the view's version has.

@@ -90,7 +90,19 @@ impl State {
             let facts = segment.versioned().log().facts(version).cloned().unwrap_or_default();
             segment.set_size(facts.size_bytes)?;
             let range = segment.reserve.clone();
-            views.insert(sid, View::new(sid, range, right, version, facts));
+            let mut view = View::new(sid, range, right, version, facts);
+            if right == Right::Read
+                && let Some(older) = self.visits.newest_read(vh, sid)
+                && older.version <= version
+            {
+                let log = segment.versioned().log();
+                if let Some(changed) = log.changed_between(older.version, version) {
+                    // Without memory for it, it is built anew, as far as there is some.
+                    let shared = view.share(older, &changed, &log, &mut self.tables);
+                    warn_if_failed("take over the tables of an older version", shared);
+                }
+            }
+            views.insert(sid, view);
         }
         let mut tables = InstanceTables::new(&mut self.tables)?;
         let instance = self.instances.known(vh);

@@ -213,6 +213,25 @@ impl VersionedSegment {
         self.mapped(id).pin(offset, PAGE_SIZE)
     }
 
+    /// A page where it is mapped already, if it is.
+    pub(crate) fn mapped_page(&self, page: PageIndex, source: Source) -> Option<PinnedRange> {
+        let in_layer = |layer: Option<LayerId>| {
+            let most = piece_bytes(layer);
+            let at = page.0.checked_mul(PAGE_SIZE)?;
+            let (piece, offset) = (at / most, at % most);
+            let mut mapped = self.layers.range((layer, piece, offset + 1)..=(layer, piece, most));
+            Some((mapped.next()?.1, offset))
+        };
+        let (window, offset) = match source {
+            Source::Zero => (self.zeros.as_ref()?, 0),
+            Source::Log(id, offset) => (self.logs.get(&id)?, offset),
+            Source::Home(_) => in_layer(None)?,
+            Source::Layer(id, _) => in_layer(Some(id))?,
+        };
+        let is_within = offset.checked_add(PAGE_SIZE).is_some_and(|end| end <= window.bytes());
+        is_within.then(|| window.pin(offset, PAGE_SIZE))
+    }
+
     /// Drops every translation to the page at a place that is mapped.
     pub(crate) fn forget(&self, (id, offset): (WindowId, u64)) -> Result<(), VasError> {
         Ok(self.mapped(id).drop_pages(offset, PAGE_SIZE)?)

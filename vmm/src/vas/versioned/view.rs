@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use abi::{
     Entry, GuestPhys, Level, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M, Right, Rights, SegId, Table,
@@ -15,7 +16,7 @@ use spacejmp_versions::log::record::VersionFacts;
 use spacejmp_versions::{LayerId, PageIndex, VersionNumber};
 
 use super::copies::{Copies, Frame};
-use super::segment::VersionedSegment;
+use super::segment::{Log, VersionedSegment};
 use crate::vas::VasError;
 use crate::vas::tables::{SegmentTables, TableFrames};
 use crate::vm::MemoryError;
@@ -29,6 +30,9 @@ const WRITE: Rights = Rights { write: true, execute: false, user: true };
 struct Leaf {
     frame: GuestPhys,
     filled: u64,
+    /// Logs, and layers above the home file, whose windows some entry leads to.
+    logs: BTreeSet<LogId>,
+    layers: BTreeSet<LayerId>,
 }
 
 /// See the module.
@@ -49,13 +53,9 @@ pub(crate) struct View {
     /// By number of the gigabyte.
     directories: BTreeMap<u64, GuestPhys>,
     /// By number of the 2 MiB of addresses.
-    leaves: BTreeMap<u64, Leaf>,
+    leaves: BTreeMap<u64, Arc<Leaf>>,
     /// A writer's own copies of pages.
     copies: BTreeMap<PageIndex, Frame>,
-    /// Logs whose windows some entry leads to.
-    logs: BTreeSet<LogId>,
-    /// The same of layers above the home file.
-    layers: BTreeSet<LayerId>,
 }
 
 /// Whether what is called runs at the fault of the vCPU that runs on the tables, at that address:
@@ -76,23 +76,38 @@ impl View {
         version: VersionNumber,
         facts: VersionFacts,
     ) -> View {
-        let (pdpts, directories, leaves, copies, logs) = Default::default();
-        let layers = BTreeSet::new();
+        let (pdpts, directories, leaves, copies) = Default::default();
         let committed = facts.clone();
-        View {
-            sid,
-            range,
-            right,
-            version,
-            committed,
-            facts,
-            pdpts,
-            directories,
-            leaves,
-            copies,
-            logs,
-            layers,
+        View { sid, range, right, version, committed, facts, pdpts, directories, leaves, copies }
+    }
+
+    /// Takes over the tables of an older version where nothing has changed since: the translations
+    /// that the processor and KVM have of them stay. Both views only read: a table that is full never
+    /// changes again. One that shows a log or layer that is gone is left, so that it can go.
+    ///
+    /// # Errors
+    /// No memory for a directory; what was taken over stays.
+    pub(crate) fn share(
+        &mut self,
+        older: &View,
+        changed: &BTreeSet<PageIndex>,
+        log: &Log,
+        frames: &mut TableFrames,
+    ) -> Result<(), MemoryError> {
+        for (&group, leaf) in &older.leaves {
+            let start = (group * PAGE_SIZE_2M).max(self.range.start);
+            let end = ((group + 1) * PAGE_SIZE_2M).min(self.end());
+            let is_there = leaf.logs.iter().all(|id| log.log_file(*id).is_some())
+                && leaf.layers.iter().all(|id| log.layer_file(*id).is_some());
+            if leaf.filled != end || start >= end || !is_there {
+                continue;
+            }
+            if changed.range(self.page(start)..self.page(end)).next().is_none() {
+                self.link_leaf(start, leaf.frame, frames)?;
+                self.leaves.insert(group, leaf.clone());
+            }
         }
+        Ok(())
     }
 
     /// One past the last address that the segment has.
@@ -134,18 +149,23 @@ impl View {
         let pages = first..PageIndex(first.0 + count);
         let sources = segment.log().sources(pages, self.version)?;
         let mut entries = Vec::with_capacity(sources.len());
-        for (page, source) in (first.0..).map(PageIndex).zip(sources) {
-            let place = segment.place(page, source, frames.machine())?;
-            self.logs.extend(source.log());
-            self.layers.extend(source.layer());
+        for (page, source) in (first.0..).map(PageIndex).zip(&sources) {
+            let place = segment.place(page, *source, frames.machine())?;
             entries.push(Entry::Page(segment.gpa(place), READ));
         }
+        let logs = sources.iter().filter_map(|source| source.log());
+        let layers = sources.iter().filter_map(|source| source.layer());
         if let Some(leaf) = self.leaves.get_mut(&group) {
-            let table = Table::new(leaf.frame, Level::Table);
-            for (at, entry) in (from..).step_by(PAGE_SIZE as usize).zip(entries) {
-                table.set(frames.mem(), at, entry)?;
+            // One that is shared is full.
+            if let Some(leaf) = Arc::get_mut(leaf) {
+                let table = Table::new(leaf.frame, Level::Table);
+                for (at, entry) in (from..).step_by(PAGE_SIZE as usize).zip(entries) {
+                    table.set(frames.mem(), at, entry)?;
+                }
+                leaf.filled = end.max(from);
+                leaf.logs.extend(logs);
+                leaf.layers.extend(layers);
             }
-            leaf.filled = end.max(from);
             return Ok(leaf.frame);
         }
         let frame = frames.alloc()?;
@@ -156,7 +176,8 @@ impl View {
             frames.park([frame]);
             return Err(error.into());
         }
-        self.leaves.insert(group, Leaf { frame, filled: end });
+        let (logs, layers) = (logs.collect(), layers.collect());
+        self.leaves.insert(group, Arc::new(Leaf { frame, filled: end, logs, layers }));
         Ok(frame)
     }
 
@@ -240,12 +261,12 @@ impl View {
 
     /// Logs that it shows pages of.
     pub(crate) fn logs(&self) -> impl Iterator<Item = LogId> {
-        self.logs.iter().copied()
+        self.leaves.values().flat_map(|leaf| leaf.logs.iter().copied())
     }
 
     /// Layers above the home file that it shows pages of.
     pub(crate) fn layers(&self) -> impl Iterator<Item = LayerId> {
-        self.layers.iter().copied()
+        self.leaves.values().flat_map(|leaf| leaf.layers.iter().copied())
     }
 
     /// Whether size or root object were changed.
@@ -264,10 +285,11 @@ impl View {
         self.facts = self.committed.clone();
     }
 
-    /// Frames of its tables, and its copies: no vCPU runs on it any more.
+    /// Frames of its tables that no other view shares, and its copies: no vCPU runs on it any more.
     pub(crate) fn into_parts(self) -> (Vec<GuestPhys>, Vec<Frame>) {
         let tables = self.pdpts.into_values().chain(self.directories.into_values());
-        let tables = tables.chain(self.leaves.into_values().map(|leaf| leaf.frame)).collect();
+        let leaves = self.leaves.into_values().filter_map(Arc::into_inner);
+        let tables = tables.chain(leaves.map(|leaf| leaf.frame)).collect();
         (tables, self.copies.into_values().collect())
     }
 }

@@ -138,6 +138,13 @@ impl Visits {
         views.flat_map(View::layers).collect()
     }
 
+    /// What threads that only read saw last of a segment in instance `vh`.
+    pub(crate) fn newest_read(&self, vh: u32, sid: SegId) -> Option<&View> {
+        let of_instance = self.tables.values().rev().filter(|tables| tables.vh == vh);
+        let mut views = of_instance.filter_map(|tables| tables.views.get(&sid));
+        views.find(|view| view.right == Right::Read)
+    }
+
     /// Tables that a new visit of `vh` with these versions can use.
     pub(crate) fn fitting(
         &self,

@@ -193,7 +193,7 @@ impl Store {
             set_mode(&file, &path, mode)?;
             parts.push((file, path));
         }
-        let written = newest.each_run(newest.number(), header.size_bytes, &mut |at, run| {
+        let written = newest.each_run(newest.number(), header.size_bytes, |at, run| {
             // A run ends with a part: pieces of a power of two are read.
             let (index, within) = (at / PART_BYTES, at % PART_BYTES);
             let part =

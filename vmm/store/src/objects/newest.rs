@@ -87,7 +87,7 @@ impl Newest {
         &self,
         number: u64,
         size_bytes: u64,
-        each: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>,
+        mut each: impl FnMut(u64, &[u8]) -> Result<(), E>,
     ) -> Result<Result<(), E>, VersionsError> {
         const PAGES: u64 = 256;
         let version = VersionNumber(number);

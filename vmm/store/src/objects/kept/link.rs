@@ -230,7 +230,7 @@ impl Store {
         let path = self.tmp.path_of(&home.name);
         set_len(&home.file, &path, header.size_bytes)?;
         newest
-            .each_run(version, header.size_bytes, &mut |at, bytes| {
+            .each_run(version, header.size_bytes, |at, bytes| {
                 use std::os::unix::fs::FileExt;
                 home.file.write_all_at(bytes, at)
             })
