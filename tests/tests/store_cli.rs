@@ -322,9 +322,13 @@ const HEADER_DAMAGE: &[(u64, &[u8], &str)] = &[
     (131, &[9], "state"),
     (132, &[9], "used"),
     (133, &[1], "reserved, first"),
+    (134, &[1], "durability"),
+    (136, &[1], "reserved, second"),
     (142, &[0, 0], "name length"),
     (144, b"/", "name"),
-    (400, &[1], "reserved, second"),
+    (400, &[1], "reserved, third"),
+    (492, &[1], "kept version of"),
+    (500, &[1], "kept version's number"),
     (508, &[0, 0, 0, 0], "checksum"),
 ];
 

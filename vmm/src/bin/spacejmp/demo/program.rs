@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use spacejmp::collections::VBTreeMap;
-use spacejmp::sys::Lifetime;
+use spacejmp::sys::{Durability, Lifetime};
 use spacejmp::{AllocError, At, Mode, Space, Storable, Write};
 
 spacejmp::brand! {
@@ -117,6 +117,8 @@ pub(super) fn run(words: &[String]) -> Result<(), StepError> {
 
 fn fill(count: u64, amount: u64) -> spacejmp::Result<String> {
     let options = Space::<Bank<'_>>::options().lifetime(Lifetime::Versioned).size(1 << 30);
+    // What the tour compares with is durable at once, too.
+    let options = options.durability(Durability::Each);
     options.create(NAME, |at| Accounts::new(at, count, amount))?;
     Ok(format!("{count} accounts with {amount} each"))
 }

@@ -14,6 +14,8 @@ use crate::errors::{self, Failure};
 
 const COUNT: u64 = 1_000_000;
 const AMOUNT: u64 = 1_000;
+/// The version that step 2 made, as it is kept.
+const MORNING: &str = "bank@morning";
 /// How many programs are killed.
 const KILLS: u64 = 10;
 /// How long others read while one writes.
@@ -76,6 +78,7 @@ impl Tour<'_> {
         let said =
             self.stage.run(Step::Fill { count: COUNT, amount: AMOUNT }).map_err(cannot_show)?;
         self.told(&said)?;
+        self.stage.spacejmp(&["vas", "tag", NAME, "morning"]).map_err(cannot_show)?;
         self.natively("to make the same and write it to a file of text", natively.fill, said.time)
     }
 
@@ -153,14 +156,23 @@ impl Tour<'_> {
     fn versions(&mut self) -> Result<(), Failure> {
         self.step(
             "6. Versions",
-            "Each change is a version, with a number, a time and a program.",
-            "$ spacejmp seg log bank | head -n 5",
+            "Each change is a version, with a number, a time and a program. The one after step 2 was\n   \
+             kept under a name; a copy of it and the way back to it cost no copying.",
+            "$ spacejmp vas tag bank morning",
         )?;
         let log = self.stage.spacejmp(&["seg", "log", NAME]).map_err(cannot_show)?;
-        for line in log.lines().take(5) {
+        for line in log.lines().take(4) {
             self.say(&format!("   | {line}\n"))?;
         }
-        self.say("\n").map(drop)
+        for args in [&["vas", "clone", MORNING, "trial"][..], &["vas", "rollback", NAME, "morning"]]
+        {
+            let began = Instant::now();
+            self.stage.spacejmp(args).map_err(cannot_show)?;
+            let took = pretty(began.elapsed());
+            self.say(&format!("\n       $ spacejmp {}\n   | {took}\n", args.join(" ")))?;
+        }
+        let Sum { moves, .. } = self.sum(Duration::ZERO).map_err(cannot_show)?;
+        self.say(&format!("   | {moves} moves were made\n\n")).map(drop)
     }
 
     fn told(&mut self, said: &Said) -> Result<(), Failure> {
