@@ -13,12 +13,14 @@
 //! files. A program of its own, in a workspace of its own: what is measured here is linked into
 //! nothing of ours.
 
-mod beside;
 mod lmdb;
+mod reader;
 mod redb;
 mod sqlite;
 mod workload;
 
+#[path = "../../vmm/bench/programs/payload/beside.rs"]
+mod beside;
 #[path = "../../vmm/bench/programs/payload/json.rs"]
 #[cfg_attr(not(test), expect(dead_code, reason = "the payload uses all of it"))]
 mod json;
@@ -133,6 +135,6 @@ fn on<P: Peer>(peer: &P, cli: &Cli) -> Result<Object> {
         Workload::Read => workload::read(peer, cli.entries),
         Workload::Put => workload::put(peer, cli.entries, cli.count, cli.seed),
         Workload::Commit => workload::commit(peer, cli.pages, cli.count, cli.seed),
-        Workload::Beside => beside::run(peer, cli.entries, cli.millis),
+        Workload::Beside => reader::run(peer, cli.entries, cli.millis),
     }
 }

@@ -121,7 +121,7 @@ mod tests {
         let again = read(peer, 500).expect("it reads").to_string();
         let sums = |text: &str| text[text.find("get_sum").expect("a sum")..].to_owned();
         assert_ne!(sums(&first), sums(&again), "every put is a change");
-        crate::beside::run(peer, 500, 30).expect("readers read");
+        crate::reader::run(peer, 500, 30).expect("readers read");
         sums(&first) + &sums(&again)
     }
 

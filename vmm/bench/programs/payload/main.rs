@@ -6,6 +6,7 @@
 //! which recognises a process that runs one.
 
 mod attaching;
+mod beside;
 mod calls;
 mod channel;
 mod compute;

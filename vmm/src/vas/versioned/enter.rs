@@ -229,13 +229,15 @@ impl VmSegment {
     /// The newest version that was published, taken in from the files.
     pub(crate) fn take_in(&self) -> Result<VersionNumber, VasError> {
         let versions = self.versioned();
-        let words = self.file.read_words_but(versions.news.ignored)?;
-        let mut log = versions.log();
-        let published = words.map_or(log.appended(), |words| VersionNumber(words.published));
-        if published > log.appended() {
-            log.refresh(published)?;
-        }
-        Ok(published)
+        still_there(is_gone, || {
+            let words = self.file.read_words_but(versions.news.ignored)?;
+            let mut log = versions.log();
+            let published = words.map_or(log.appended(), |words| VersionNumber(words.published));
+            if published > log.appended() {
+                log.refresh(published)?;
+            }
+            Ok(published)
+        })
     }
 
     /// The version that the holder of the lock builds on. What a dead holder left is put right, and so
@@ -293,17 +295,73 @@ fn recover(file: &SegmentFile, folder: HostFolder, limits: Limits) -> Result<Log
 /// recovered and published; else they are read as they are.
 fn open(file: &SegmentFile, right: Right, others: OtherWriters) -> Result<Log, StoreError> {
     let failed = |source| StoreError::Versions { segment: file.name().clone(), source };
-    let folder = HostFolder::from_fd(file.versions_folder()?);
-    let folder = if right == Right::Write { folder } else { folder.read_only() };
     let limits = Limits::default();
     if right == Right::Write && others == OtherWriters::None {
-        let log = recover(file, folder, limits)?;
+        let log = recover(file, folder_for(file, right)?, limits)?;
         sync::publish(file, log.appended())?;
         return Ok(log);
     }
-    let published = match others {
-        OtherWriters::Live => file.read_words()?.map(|words| VersionNumber(words.published)),
-        OtherWriters::None => None,
+    if others == OtherWriters::None {
+        return Log::open_shared(folder_for(file, right)?, limits, None).map_err(failed);
+    }
+    let is_gone = |error: &StoreError| {
+        matches!(error, StoreError::Versions { source: VersionsError::Gone { .. }, .. })
     };
-    Log::open_shared(folder, limits, published).map_err(failed)
+    still_there(is_gone, || {
+        let published = file.read_words()?.map(|words| VersionNumber(words.published));
+        Log::open_shared(folder_for(file, right)?, limits, published).map_err(failed)
+    })
+}
+
+fn folder_for(file: &SegmentFile, right: Right) -> Result<HostFolder, StoreError> {
+    let folder = HostFolder::from_fd(file.versions_folder()?);
+    Ok(if right == Right::Write { folder } else { folder.read_only() })
+}
+
+/// How often a version is looked for that another VM's checkpoint has passed by then: each time, that VM
+/// has published a newer one in between.
+const TRIES: u32 = 16;
+
+/// Does something with the newest version that is published; again, with the one that is the newest by
+/// then, if a writer has brought it elsewhere before the files were opened.
+fn still_there<T, E>(
+    is_gone: impl Fn(&E) -> bool,
+    mut attempt: impl FnMut() -> Result<T, E>,
+) -> Result<T, E> {
+    for _ in 1..TRIES {
+        match attempt() {
+            Err(error) if is_gone(&error) => {}
+            done => return done,
+        }
+    }
+    attempt()
+}
+
+fn is_gone(error: &VasError) -> bool {
+    matches!(error, VasError::Versions(VersionsError::Gone { .. }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_is_gone_by_then_is_looked_for_again_but_not_for_ever() {
+        let gone = || VersionsError::Gone { version: VersionNumber(1), oldest: VersionNumber(2) };
+        let mut tries = 0;
+        let found = still_there(is_gone, || {
+            tries += 1;
+            if tries < 3 { Err(gone().into()) } else { Ok(tries) }
+        });
+        assert_eq!(found.unwrap(), 3);
+        let mut tries = 0;
+        let never: Result<(), VasError> = still_there(is_gone, || {
+            tries += 1;
+            Err(gone().into())
+        });
+        assert!(is_gone(&never.unwrap_err()));
+        assert_eq!(tries, TRIES);
+        let other: Result<(), _> = still_there(is_gone, || Err(VasError::NotWriting));
+        assert!(matches!(other, Err(VasError::NotWriting)));
+    }
 }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use abi::SegId;
+use spacejmp_versions::VersionsError;
 
 use super::visits::VisitTables;
 use crate::vas::VasError;
@@ -38,8 +39,11 @@ impl State {
             return Ok(());
         }
         let published = segment.take_in()?;
-        // Also what has changed without a new version.
-        segment.versioned().log().refresh(published)?;
+        // Also what has changed without a new version. The next second sees what came meanwhile.
+        match segment.versioned().log().refresh(published) {
+            Err(VersionsError::Gone { .. }) => return Ok(()),
+            refreshed => refreshed?,
+        }
         let is_old =
             |tables: &VisitTables| tables.views.get(&sid).is_some_and(|it| it.version < published);
         self.visits.drop_idle(&mut self.tables, is_old);

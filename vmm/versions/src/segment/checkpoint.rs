@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 
 use super::find::Step;
-use super::rollback::generations_of;
+use super::install::generations_of;
 use super::{Segment, failed};
 use crate::disk::{File, Folder};
 use crate::error::Result;
@@ -25,9 +25,10 @@ impl<D: Folder> Segment<D> {
     /// Brings what is durable to a layer; logs that are then of no use go. `oldest_used` is the oldest
     /// version that this VM, and with [`Sharing::Alone`] anybody, may look at.
     ///
-    /// Alone, no version from `oldest_used` on is lost, for whoever opens the segment; the pages are written over those of the lowest layer whose file no other segment has, and
-    /// everything above it goes; as far as no version in use is spoilt. Otherwise they, and the small
-    /// layers below them, are written to a fresh layer, and nothing that exists is changed.
+    /// Alone, no version from `oldest_used` on is lost, for whoever opens the segment: the pages are
+    /// written over those of the lowest layer whose file no other segment has, and everything above it
+    /// goes, as far as no version in use is spoilt. Otherwise they, and the small layers below them, are
+    /// written to a fresh layer, and nothing that exists is changed.
     ///
     /// # Errors
     /// The host's; newer versions elsewhere that were not taken in. Nothing is lost: what was not

@@ -2,8 +2,8 @@
 
 use std::io::ErrorKind;
 
+use super::install::{file_names, generations_of};
 use super::open::create;
-use super::rollback::{file_names, generations_of};
 use super::{Limits, Segment, failed};
 use crate::disk::Folder;
 use crate::error::{Result, VersionsError};

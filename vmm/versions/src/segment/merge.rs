@@ -3,7 +3,7 @@
 
 use super::Segment;
 use super::find::Step;
-use super::rollback::generations_of;
+use super::install::generations_of;
 use super::stack::Stack;
 use crate::disk::{File, Folder};
 use crate::error::Result;

@@ -8,6 +8,7 @@
 //! - `refresh`: sharing the files with other VMs
 //! - `files`: logs and layers, open; `stack`: what is known of the generations' content; `find`:
 //!   finding pages there
+//! - `install`: another stack, made of what is there
 //! - `freeze`, `rollback`, `link`, `large`: a new generation on top, or the same files in another folder
 //! - `checkpoint`, `merge`: fewer logs and layers
 //!
@@ -35,6 +36,7 @@ mod commit;
 mod files;
 mod find;
 mod freeze;
+mod install;
 mod large;
 mod link;
 mod merge;

@@ -1,13 +1,12 @@
-//! `store-load`, `store-read`, `store-put`, `store-update`, `store-beside`: maps of numbers in versioned spaces, hashed
-//! and ordered. The keys and values are those of the peers, so that the sums must be the same.
+//! `store-load`, `store-read`, `store-put`, `store-update`, `store-beside`: maps of numbers in versioned spaces, hashed and
+//! ordered. The keys and values are those of the peers, so that the sums must be the same.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use spacejmp::sys;
 use spacejmp::{Durability, Error, Lifetime, Space, VBTreeMap, VHashMap};
 
+use crate::beside::VISIT;
 use crate::json::Object;
 use crate::keys::Keys;
 use crate::maps::Numbers;
@@ -18,9 +17,6 @@ use crate::trees::Ordered;
 
 /// Puts before those that are timed.
 const WARM_UP: u64 = 8;
-/// How long a visit of a reader is, and how often the writer beside it commits.
-const VISIT: Duration = Duration::from_millis(5);
-const PERIOD: Duration = Duration::from_millis(10);
 
 fn ordered(name: &str, lifetime: Lifetime) -> Result<Space<Ordered<'static>>, Error> {
     let options = Space::<Ordered<'_>>::options().lifetime(lifetime);
@@ -202,52 +198,23 @@ fn put_one(space: &Space<Ordered<'_>>, key: u64, round: u64) -> Result<(), Strin
     put.map_err(say)
 }
 
-/// Visits of 5 ms that look keys up, for `millis` milliseconds, first alone, then while another thread
-/// commits a hundred times a second.
+/// Visits that look keys up, for `millis` milliseconds, alone and while another thread commits.
 pub(super) fn beside(name: &str, count: u64, millis: u64) -> Result<Object, String> {
     let keys = Keys::new(count)?.inserted;
     let space = Space::<Ordered<'_>>::open(name).map_err(say)?;
-    let time = Duration::from_millis(millis.max(1));
-    let read = || {
-        let (mut random, mut found, mut visits) = (Random::new(3), 0_u64, 0_u64);
-        let begin = Instant::now();
-        while begin.elapsed() < time {
-            let visit = space.read(|v| {
-                let (map, begin) = (v.root().at(v), Instant::now());
-                let mut found = 0;
-                while begin.elapsed() < VISIT {
-                    let some = (0..64).filter(|_| map.get(&drawn(&keys, &mut random)).is_some());
-                    found += some.count() as u64;
-                }
-                found
-            });
-            found += visit.map_err(say)?;
-            visits += 1;
-        }
-        Ok::<_, String>((found, visits, begin.elapsed()))
-    };
-    let (alone, _, alone_time) = read()?;
-    let is_over = AtomicBool::new(false);
-    let (beside, commits) = thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            let (mut random, mut commits, begin) = (Random::new(5), 0_u32, Instant::now());
-            while !is_over.load(Ordering::Relaxed) {
-                put_one(&space, drawn(&keys, &mut random), commits.into())?;
-                commits += 1;
-                thread::sleep((PERIOD * commits).saturating_sub(begin.elapsed()));
+    let visit = |random: &mut Random| {
+        let visit = space.read(|v| {
+            let (map, begin) = (v.root().at(v), Instant::now());
+            let mut found = 0;
+            while begin.elapsed() < VISIT {
+                let some = (0..64).filter(|_| map.get(&drawn(&keys, random)).is_some());
+                found += some.count() as u64;
             }
-            Ok::<_, String>(commits)
+            found
         });
-        let beside = read();
-        is_over.store(true, Ordering::Relaxed);
-        (beside, writer.join().unwrap_or_else(|_| Err("the writer panicked".into())))
-    });
-    let (beside, visits, beside_time) = beside?;
-    Ok(Object::new("store-beside")
-        .number("alone_gets", alone)
-        .number("alone_ns", alone_time.as_nanos())
-        .number("beside_gets", beside)
-        .number("beside_visits", visits)
-        .number("beside_ns", beside_time.as_nanos())
-        .number("commits", commits?))
+        visit.map_err(say)
+    };
+    crate::beside::beside("store-beside", millis, visit, |random, round| {
+        put_one(&space, drawn(&keys, random), round)
+    })
 }

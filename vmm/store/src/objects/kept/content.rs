@@ -119,13 +119,11 @@ impl<'a> OpenContent<'a> {
     /// Tells all VMs which version is the newest, and that files may have changed. `is_alone`: no VM
     /// has the segment, and it is a good moment to tidy up.
     pub(crate) fn settle(mut self, is_alone: bool) -> Result<VersionNumber, StoreError> {
-        if self.segment.header().kept.is_none() {
-            self.announce_root()?;
-        }
-        let newest = self.versions.appended();
         if self.segment.header().kept.is_some() {
-            return Ok(newest);
+            return Ok(self.versions.appended());
         }
+        self.announce_root()?;
+        let newest = self.versions.appended();
         let words = VersionWords { appended: newest.0, published: newest.0 };
         self.segment.write_words(&words)?;
         if is_alone && self.versions.checkpoint_is_due() {

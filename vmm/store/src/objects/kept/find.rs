@@ -6,7 +6,7 @@ use rustix::fs::OFlags;
 use crate::format::error::{Object, StoreError};
 use crate::format::header::{KeptVersion, read_header};
 use crate::format::name::Name;
-use crate::objects::kept::names::{VersionChoice, is_passing, with_version};
+use crate::objects::kept::names::{VersionChoice, is_passing, version_of, with_version};
 use crate::objects::lock::Locked;
 use crate::objects::store::Store;
 
@@ -51,9 +51,7 @@ impl Store {
         let Some(name) = self.segment_name(sid, lock)? else { return Ok(Vec::new()) };
         let mut kept = Vec::new();
         for other in self.names_in(&self.segments)? {
-            let tag =
-                other.as_str().strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix('@'));
-            let Some(tag) = tag else { continue };
+            let Some(tag) = version_of(&other, &name) else { continue };
             let Ok(file) = self.segments.open_file(other.as_str(), OFlags::RDONLY) else {
                 continue;
             };
@@ -76,11 +74,8 @@ impl Store {
     /// If the host fails.
     pub fn vas_versions(&self, name: &Name) -> Result<Vec<Name>, StoreError> {
         let _lock = self.lock_shared()?;
-        let is_of = |other: &Name| {
-            let rest = other.as_str().strip_prefix(name.as_str());
-            rest.is_some_and(|rest| rest.starts_with('@'))
-        };
-        Ok(self.names_in(&self.vas)?.into_iter().filter(is_of).collect())
+        let all = self.names_in(&self.vas)?.into_iter();
+        Ok(all.filter(|other| version_of(other, name).is_some()).collect())
     }
 
     /// The tags of a VAS: what stands behind the `@` of their names, and their ids.
@@ -91,9 +86,7 @@ impl Store {
         let _lock = self.lock_shared()?;
         let mut tags = Vec::new();
         for other in self.names_in(&self.vas)? {
-            let tag =
-                other.as_str().strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix('@'));
-            if let Some(tag) = tag.filter(|_| !is_passing(&other))
+            if let Some(tag) = version_of(&other, name).filter(|_| !is_passing(&other))
                 && let Ok(manifest) = self.read_manifest(&other)
             {
                 tags.push((tag.to_owned(), manifest.vid));

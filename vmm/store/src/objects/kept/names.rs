@@ -55,6 +55,11 @@ pub(crate) fn kept_name(object: &Name, version: &str) -> Result<Name, StoreError
     Ok(Name::new(format!("{}@{version}", object.as_str()).as_bytes())?)
 }
 
+/// What stands behind the `@`, if a name is that of a version of `object`.
+pub(crate) fn version_of<'a>(name: &'a Name, object: &Name) -> Option<&'a str> {
+    name.as_str().strip_prefix(object.as_str())?.strip_prefix('@')
+}
+
 /// One version of an object, as people name it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum VersionChoice {

@@ -8,7 +8,7 @@ use crate::format::record::{VasRecord, VasSegment};
 use crate::objects::clone::Copied;
 use crate::objects::kept::content::HeldAlone;
 use crate::objects::kept::link::Becomes;
-use crate::objects::kept::names::{is_passing, kept_name};
+use crate::objects::kept::names::{is_passing, kept_name, version_of};
 use crate::objects::lock::Exclusive;
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
@@ -25,7 +25,8 @@ pub struct MemberHeld {
 impl Store {
     /// Keeps the newest version of all versioned segments of a VAS under `version`, as the VAS
     /// `NAME@VERSION`: durably, in constant time, all at once or nothing. Raw segments have no versions
-    /// and are left out. `numbers` gives one segment's another version. The caller holds the locks of
+    /// and are left out. `number` is that of another version, for a VAS
+    /// with one versioned segment. The caller holds the locks of
     /// all of them alone.
     ///
     /// # Errors
@@ -173,11 +174,8 @@ impl Store {
             let Ok(Some(kept)) = self.open_segment(sid).map(|it| it.header().kept) else {
                 continue;
             };
-            let of = self.open_segment(kept.of).map(|it| it.name().clone());
-            let tag = of.ok().and_then(|of| {
-                let rest = name.as_str().strip_prefix(of.as_str())?.strip_prefix('@')?;
-                Some(rest.to_owned())
-            });
+            let of = self.open_segment(kept.of);
+            let tag = of.ok().and_then(|of| version_of(&name, of.name()).map(str::to_owned));
             if is_passing(&name) || tag.is_some_and(|tag| tag.contains('@')) {
                 // Not while a VM has it or a VAS lists it.
                 count += u32::from(self.delete_segment(sid).is_ok());
