@@ -445,6 +445,7 @@ fn versions_errno(error: &VersionsError) -> Errno {
         VersionsError::Io { source, .. } if is_full(source) => Errno::ENOSPC,
         VersionsError::Gone { .. } => Errno::ENOENT,
         VersionsError::TooManyLogs | VersionsError::TooDeep => Errno::ENOSPC,
+        error if error.is_denied() => Errno::EACCES,
         _ => Errno::EIO,
     }
 }
@@ -556,6 +557,11 @@ impl Remedy for StoreError {
             StoreError::Versions { segment, source: VersionsError::Gone { .. } } => Some(format!(
                 "`spacejmp seg log {segment}` lists those that can be opened"
             )),
+            StoreError::Versions { source: error @ VersionsError::Companion { .. }, .. }
+                if error.is_denied() =>
+            {
+                Some("have a user who may read both segments open this one first".into())
+            }
             StoreError::Versions { source: VersionsError::Damaged { .. }, .. } => Some(
                 "restore the segment's file and folder from a backup; other objects are unaffected"
                     .into(),
