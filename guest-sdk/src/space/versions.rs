@@ -14,6 +14,7 @@ use crate::location::wait::LockMode;
 use crate::objects::failed;
 use crate::objects::vas::Vas;
 use crate::sys::{vas_sync, vas_version, vas_wait};
+use crate::thread_state::{self, Scope};
 
 /// Of versioned spaces; others fail with [`Error::NotVersioned`].
 impl<V: Brand> Space<V> {
@@ -23,6 +24,7 @@ impl<V: Brand> Space<V> {
     /// # Errors
     /// [`Error::NotVersioned`]; those of attaching it ([`read`](Space::read)).
     pub fn version(&self) -> Result<u64> {
+        let _paused = thread_state::with_scope(Scope::Outside);
         vas_version(self.reader()?).map_err(failed(
             "ask for the version of",
             ObjectKind::Vas,
@@ -40,6 +42,7 @@ impl<V: Brand> Space<V> {
     /// [`Error::NotVersioned`]; [`Error::Call`] with `EIO` if the disk has failed: the next change stores anew
     /// what can be read back; those of attaching it ([`read`](Space::read)).
     pub fn sync(&self) -> Result<u64> {
+        let _paused = thread_state::with_scope(Scope::Outside);
         vas_sync(self.reader()?).map_err(failed("sync", ObjectKind::Vas, &self.name))
     }
 
@@ -63,6 +66,7 @@ impl<V: Brand> Space<V> {
     /// [`Error::NotVersioned`]; [`Error::Call`] with `EDEADLK` if the thread is inside to write a versioned
     /// space, and so keeps others from it; those of attaching it ([`read`](Space::read)).
     pub fn wait_newer(&self, after: u64, limit: Duration) -> Result<Option<u64>> {
+        let _paused = thread_state::with_scope(Scope::Outside);
         let (reader, began) = (self.reader()?, Instant::now());
         loop {
             match vas_wait(reader, after, limit.saturating_sub(began.elapsed())) {
