@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use spacejmp::sys::Lifetime;
 use spacejmp::{AllocError, At, Mode, Space, Storable, VBox, Write};
 
 spacejmp::brand! {
@@ -63,7 +64,9 @@ fn run() -> Result<(), Box<dyn Error>> {
     let given = given.map_err(|err| format!("it takes numbers: {err}"))?;
 
     let name = env!("CARGO_PKG_NAME");
-    let space = Space::<Memory<'_>>::options().open_or_create(name, |_| Ok(Numbers::default()))?;
+    // Versioned: of a change that is not finished, because the program was killed, nothing is left.
+    let options = Space::<Memory<'_>>::options().lifetime(Lifetime::Versioned);
+    let space = options.open_or_create(name, |_| Ok(Numbers::default()))?;
 
     // Alone among writers. An error that the closure returns undoes what it has changed.
     space.write(|v| {
@@ -75,7 +78,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         Ok::<_, spacejmp::Error>(())
     })?;
 
-    // Shared: other readers may be inside at the same time.
+    // Waits for nobody, and what it sees does not change meanwhile.
     space.read(|v| {
         let numbers = v.root();
         let sum: u64 = numbers.iter(v).map(u64::from).sum();
