@@ -30,7 +30,10 @@ pub struct SpaceOptions<V> {
 impl<V: Brand> SpaceOptions<V> {
     pub(super) fn new() -> SpaceOptions<V> {
         let segment = Segment::options(2 << 20).reserve(1 << 40).lockable(true);
-        SpaceOptions { segment, _brand: PhantomData }
+        // Handles that are kept could outlive what an abort takes back.
+        let lifetime =
+            if V::Handles::ARE_KEPT { Lifetime::Persistent } else { Lifetime::Versioned };
+        SpaceOptions { segment: segment.lifetime(lifetime), _brand: PhantomData }
     }
 
     /// Initial size in bytes; it uses no storage until it is written to. Without it 2 MiB. Larger
@@ -61,8 +64,8 @@ impl<V: Brand> SpaceOptions<V> {
         self
     }
 
-    /// How long its content lives. Without it: until deleted. Of a versioned space the brand must
-    /// have a lifetime ([`Error::KeptHandles`]).
+    /// How long its content lives. Without it a space is versioned if the brand has a lifetime, as it must
+    /// then ([`Error::KeptHandles`]), and persistent if it has none.
     pub fn lifetime(mut self, lifetime: Lifetime) -> SpaceOptions<V> {
         self.segment.params.lifetime = lifetime as u8;
         self

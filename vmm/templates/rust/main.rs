@@ -6,7 +6,6 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use spacejmp::sys::Lifetime;
 use spacejmp::{AllocError, At, Mode, Space, Storable, VBox, Write};
 
 spacejmp::brand! {
@@ -64,11 +63,9 @@ fn run() -> Result<(), Box<dyn Error>> {
     let given = given.map_err(|err| format!("it takes numbers: {err}"))?;
 
     let name = env!("CARGO_PKG_NAME");
-    // Versioned: of a change that is not finished, because the program was killed, nothing is left.
-    let options = Space::<Memory<'_>>::options().lifetime(Lifetime::Versioned);
-    let space = options.open_or_create(name, |_| Ok(Numbers::default()))?;
+    let space = Space::<Memory<'_>>::options().open_or_create(name, |_| Ok(Numbers::default()))?;
 
-    // Alone among writers. An error that the closure returns undoes what it has changed.
+    // Alone among writers. An error that the closure returns undoes what it has changed; so does a kill.
     space.write(|v| {
         let (numbers, at) = v.root_mut();
         numbers.runs += 1;

@@ -56,7 +56,8 @@ fn main() {
         println!("{:?}", space.read(|v| *v.root()));
         return;
     }
-    let options = Space::<Words<'_>>::options().lifetime(Lifetime::Versioned);
+    // Versioned without a word: the brand has a lifetime.
+    let options = Space::<Words<'_>>::options();
     let space = options.open_or_create(name, |_| Ok(VBTreeMap::new())).expect("the space");
     match *what {
         ["add", first, count] => {
@@ -81,6 +82,9 @@ fn main() {
             let options = Space::<Kept>::options().lifetime(Lifetime::Versioned);
             refused(options.open_or_create(name, |_| Ok(VBTreeMap::new())));
             refused(options.create("fresh", |_| Ok(VBTreeMap::new())));
+            let options = Space::<Kept>::options();
+            let raw = options.create("kept", |_| Ok(VBTreeMap::new())).expect("a raw space");
+            assert!(matches!(raw.version(), Err(Error::NotVersioned { .. })));
         }
         ["watch"] => watch(&space, name),
         ["old"] => old(&space),
