@@ -166,10 +166,12 @@ fn a_scope_pauses_while_the_thread_visits_another_space() {
     assert_eq!(seen, ((true, false, true), false));
 }
 
+type Question = fn(&Space<Asked>) -> Option<Error>;
+
 #[test]
 fn what_is_said_about_the_versions_of_a_space_is_the_process_s() {
     let (asking, asked) = (space::<Asking>(), space::<Asked>());
-    let questions: [fn(&Space<Asked>) -> Option<Error>; 5] = [
+    let questions: [Question; 5] = [
         |space| space.version().err(),
         |space| space.sync().err(),
         |space| space.wait_newer(0, Duration::ZERO).err(),
