@@ -173,6 +173,36 @@ fn a_clone_goes_its_own_way_and_a_copy_too() {
 }
 
 #[test]
+fn what_is_copied_without_the_lock_is_not_overwritten_meanwhile() {
+    let s = store();
+    let sid = versioned(&s, "x");
+    commit(&s, sid, 1);
+    let checkpoint = |sharing| {
+        let mut content = content(&s, sid);
+        let newest = content.appended();
+        content.checkpoint(newest, sharing).unwrap();
+    };
+    checkpoint(Sharing::Alone);
+    let writer = Lease::create(&s, &LeaseInfo { program: "w".into(), pid: 1 }).unwrap();
+    let others = || s.others_attached(sid, writer.id()).unwrap();
+    let pinned = s.pin_version(sid, None).unwrap();
+    commit(&s, sid, 2);
+    // As a VM decides that has the segment for writing.
+    checkpoint(if others() { Sharing::Shared } else { Sharing::Alone });
+    let mut pages = Vec::new();
+    let each = |_, bytes: &[u8]| {
+        pages.extend_from_slice(bytes);
+        Ok::<(), ()>(())
+    };
+    pinned.content.each_run(pinned.number, 1 << 20, each).unwrap().unwrap();
+    assert!(pages == [1; 4096], "it has {:?}", pages.first());
+    assert!(others());
+    drop(pinned);
+    assert!(!others());
+    assert_eq!(byte(&s, sid), 2);
+}
+
+#[test]
 fn a_rollback_makes_an_old_version_the_newest_under_the_next_number() {
     let s = store();
     let sid = versioned(&s, "x");

@@ -1,9 +1,11 @@
 //! One version of a versioned segment as another segment: by links, or where that is not possible by a
 //! copy.
 
+use std::os::unix::fs::FileExt;
+
 use abi::objects::{Right, SegId};
+use spacejmp_versions::VersionNumber;
 use spacejmp_versions::disk::host::HostFolder;
-use spacejmp_versions::{VersionNumber, VersionsError};
 
 use crate::format::error::{Object, StoreError, io_error};
 use crate::format::header::{Header, KeptVersion, write_header};
@@ -16,6 +18,7 @@ use crate::objects::kept::names::{TagName, kept_name};
 use crate::objects::lock::Exclusive;
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
+use crate::objects::versions::FIRST_LOG;
 
 /// What a version becomes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,7 +138,7 @@ impl Store {
     }
 
     /// A clone by a copy of the content, for who may only read it. Nothing is locked: a version does not
-    /// change.
+    /// change while a lease says that somebody has it ([`Store::pin_version`]).
     ///
     /// # Errors
     /// As [`Store::create_segment`]; [`StoreError::Versions`] for a version that is gone.
@@ -178,7 +181,7 @@ impl Store {
         let mode = self.mode_of(source)?;
         let made = self.place_versions(&header, mode, lock, |folder| {
             let into = HostFolder::from_fd(folder.into_fd());
-            let (version, limits) = (VersionNumber(number), super::super::versions::FIRST_LOG);
+            let (version, limits) = (VersionNumber(number), FIRST_LOG);
             let linked =
                 content.versions.link_version(version, &into, header.sid.raw(), |_| (), limits);
             linked.map_err(source.of_versions())
@@ -211,31 +214,20 @@ impl Store {
         number: Option<u64>,
         name: &Name,
     ) -> Result<HomeCopy<'_>, StoreError> {
-        let mut source_at = self.open_segment(source.sid())?;
-        let newest = self.newest(&source_at)?;
-        let version = number.map_or(newest.number(), |number| number);
-        let facts = newest.facts_of(version).cloned().ok_or_else(|| {
-            let (version, oldest) = (VersionNumber(version), newest.oldest());
-            source.of_versions()(VersionsError::Gone { version, oldest })
-        })?;
-        source_at.show_version(&facts)?;
+        let pinned = self.pin_version(source.sid(), number)?;
         let mode = self.mode_of(source)?;
         let sid = {
             let lock = self.lock_exclusive()?;
             self.check_segment_name_free(name, &lock)?;
             self.new_sid(&lock)?
         };
-        let header = new_header(&source_at, sid, name);
+        let header = new_header(&pinned.segment, sid, name);
         let home = self.new_copy(format!("{sid}.home"))?;
         let path = self.tmp.path_of(&home.name);
         set_len(&home.file, &path, header.size_bytes)?;
-        newest
-            .each_run(version, header.size_bytes, |at, bytes| {
-                use std::os::unix::fs::FileExt;
-                home.file.write_all_at(bytes, at)
-            })
-            .map_err(source.of_versions())?
-            .map_err(|e| io_error("write", &path, e))?;
+        let write = |at, bytes: &[u8]| home.file.write_all_at(bytes, at);
+        let written = pinned.content.each_run(pinned.number, header.size_bytes, write);
+        written.map_err(source.of_versions())?.map_err(|e| io_error("write", &path, e))?;
         home.file.sync_all().map_err(|e| io_error("sync", &path, e))?;
         Ok(HomeCopy { home, header, mode })
     }
