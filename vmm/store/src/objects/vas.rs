@@ -316,9 +316,13 @@ impl Store {
         }
         index.insert(name, &manifest);
         index.restamp(self.stamp(Counted::Vas, lock).ok());
-        self.vas.chmod(name.as_str(), mode.of_folder())?;
-        self.vas.sync()?;
-        Ok(vid)
+        let settled =
+            self.vas.chmod(name.as_str(), mode.of_folder()).and_then(|()| self.vas.sync());
+        settled.map(|()| vid).inspect_err(|_| {
+            // The caller removes the segments that it has made for it.
+            let _ = self.vas.remove_folder(name.as_str());
+            index.restamp(None);
+        })
     }
 
     fn replace_manifest(&self, manifest: &Manifest, lock: &Exclusive) -> Result<(), StoreError> {

@@ -10,11 +10,12 @@ use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::segment::Limits;
 use spacejmp_versions::{Commit, PageIndex, Segment, Sharing};
 
+use crate::objects::durable::fail_sync_of;
 use crate::objects::kept::link::Becomes;
 use crate::testing::{TestStore, name, segment, store, versioned};
 use crate::{
-    Busy, Chosen, GcReport, HeldAlone, Lease, LeaseInfo, MemberHeld, Mode, StoreError, TagName,
-    VersionChoice, check_store,
+    Busy, Chosen, GcReport, HeldAlone, Lease, LeaseInfo, MemberHeld, Mode, SegmentSpec, StoreError,
+    TagName, VersionChoice, check_store,
 };
 
 /// No VM has the segment.
@@ -304,6 +305,27 @@ fn a_vas_without_versions_has_no_tags() {
     s.attach_segment(vid, raw, Right::Write).unwrap();
     let error = s.keep_vas(vid, "t", None, &[]).unwrap_err();
     assert!(matches!(error, StoreError::NoVersions(_)), "{error}");
+    is_clean(&s);
+}
+
+#[test]
+fn what_cannot_be_made_durable_is_not_there_and_can_be_made_again() {
+    let s = store();
+    let (vid, one, _, held) = books(&s);
+    let failed = |error| assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    fail_sync_of("segments");
+    failed(s.keep_version(one, None, &tag("t"), FREE).unwrap_err());
+    fail_sync_of("segments");
+    failed(s.create_segment(&name("new"), &SegmentSpec::new(1 << 20)).unwrap_err());
+    for folder in ["segments", "vas"] {
+        fail_sync_of(folder);
+        failed(s.keep_vas(vid, "t", None, &held).unwrap_err());
+        assert!(s.find_vas(&name("v@t")).is_err());
+    }
+    assert_eq!(s.list_segments().unwrap().len(), 3);
+    is_clean(&s);
+    s.keep_version(one, None, &tag("t"), FREE).unwrap();
+    s.keep_vas(vid, "t", None, &held).unwrap();
     is_clean(&s);
 }
 
