@@ -7,13 +7,17 @@ use abi::{SegId, VasId};
 use seg_lock::{Mode, Patience};
 
 use crate::store::{
-    HeldAlone, MemberHeld, Name, SegmentFile, Store, StoreError, TagName, VasRecord, VersionChoice,
+    HeldAlone, MemberHeld, Name, Object, SegmentFile, Store, StoreError, TagName, VasRecord,
+    VersionChoice,
 };
 use crate::vas::VasError;
 use crate::vas::content::{ContentHold, INSIDE_WAIT};
 use crate::vas::residency::lock_page::at_most;
 use crate::vas::state::Vases;
 use crate::vm::Vcpu;
+
+/// A version that was kept for a while stays so long for the program that has asked for it to attach it.
+const PASSING_AGE: Duration = Duration::from_secs(60);
 
 /// Holds the lock of each versioned segment that is not a kept version alone, in the order of ids.
 fn hold_versions<'a>(
@@ -154,8 +158,8 @@ pub fn rollback_vas(
     Ok((segment.name().clone(), number))
 }
 
-/// Keeps a version of a VAS for a while under its number: of its only versioned segment. It goes when
-/// no VM has it any more, at the latest with the garbage.
+/// Keeps a version of a VAS for a while under its number: of its only versioned segment. It goes a minute
+/// later at the earliest, when another one is kept so and no VM has it any more, or with the garbage.
 ///
 /// # Errors
 /// As [`versioned_member`] and [`Store::keep_vas`].
@@ -166,12 +170,16 @@ pub fn keep_number(
     limit: Option<Duration>,
     stopping: &dyn Fn() -> bool,
 ) -> Result<VasId, VasError> {
-    store.remove_passing()?;
+    store.remove_passing(PASSING_AGE)?;
     let segments = [versioned_member(store, &store.vas(vid)?)?];
     let hold = hold_versions(store, &segments, limit, stopping)?;
-    let made = store.keep_vas(vid, &number.to_string(), Some(number), &hold.members())?;
+    let made = match store.keep_vas(vid, &number.to_string(), Some(number), &hold.members()) {
+        // Another VM has kept the same one since it was looked for.
+        Err(StoreError::Exists(Object::VasName(name))) => store.find_vas(&name),
+        made => made,
+    };
     hold.settled();
-    Ok(made)
+    Ok(made?)
 }
 
 /// The same of a segment. Returns the id of what is kept.
@@ -185,12 +193,16 @@ pub fn keep_segment_number(
     limit: Option<Duration>,
     stopping: &dyn Fn() -> bool,
 ) -> Result<SegId, VasError> {
-    store.remove_passing()?;
+    store.remove_passing(PASSING_AGE)?;
     let segments = [store.open_segment(sid)?];
     let hold = hold_versions(store, &segments, limit, stopping)?;
-    let made = store.keep_passing(sid, number, hold.held(sid))?;
+    let made = match store.keep_passing(sid, number, hold.held(sid)) {
+        // Another VM has kept the same one since it was looked for.
+        Err(StoreError::Exists(Object::SegmentName(name))) => store.find_segment(&name),
+        made => made,
+    };
     hold.settled();
-    Ok(made)
+    Ok(made?)
 }
 
 impl Vases {

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use abi::objects::SegId;
 use rustix::fs::{FileType, OFlags};
@@ -57,7 +58,7 @@ impl Store {
         report.parts = self.collect_parts(&lock)?;
         report.unfinished = imported + self.collect_unfinished()?;
         drop(lock);
-        report.unfinished += self.remove_passing()?;
+        report.unfinished += self.remove_passing(Duration::ZERO)?;
         Ok(report)
     }
 

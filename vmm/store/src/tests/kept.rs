@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use abi::Errno;
 use abi::objects::{Right, SegId};
@@ -326,6 +327,24 @@ fn what_cannot_be_made_durable_is_not_there_and_can_be_made_again() {
     is_clean(&s);
     s.keep_version(one, None, &tag("t"), FREE).unwrap();
     s.keep_vas(vid, "t", None, &held).unwrap();
+    is_clean(&s);
+}
+
+#[test]
+fn a_version_that_is_kept_for_a_while_stays_for_who_has_just_found_it() {
+    let s = store();
+    let sid = versioned(&s, "x");
+    let number = commit(&s, sid, 1);
+    let vid = s.create_vas(&name("v"), Mode::PRIVATE).unwrap();
+    s.attach_segment(vid, sid, Right::Write).unwrap();
+    s.keep_passing(sid, number, FREE).unwrap();
+    let held = [MemberHeld { sid, held: FREE }];
+    let kept = s.keep_vas(vid, "1", Some(number), &held).unwrap();
+    assert_eq!(s.remove_passing(Duration::from_secs(3600)).unwrap(), 0);
+    s.vas(kept).unwrap();
+    assert_eq!(byte(&s, find(&s, "x@1")), 1);
+    assert_eq!(s.gc().unwrap().unfinished, 2);
+    assert!(s.find_vas(&name("v@1")).is_err() && s.find_segment(&name("x@1")).is_err());
     is_clean(&s);
 }
 

@@ -8,7 +8,8 @@
 //! VAS can do so with an old one.
 //!
 //! A version that has no tag can be attached as `ledger@17` as long as the log has it: it gets a tag of
-//! that name, which is in nobody's way and goes when no VM has it any more (`gc`, or the next such).
+//! that name, which is in nobody's way and goes when no VM has it any more (`gc`, or after a minute the
+//! next such).
 //!
 //! - `names`: tags and versions as people write them; `find`: what is kept
 //! - `content`: opening a segment's versions to change them; `link`: a version as another segment

@@ -1,11 +1,15 @@
 //! A version of all segments of a VAS, of one moment.
 
+use std::time::Duration;
+
 use abi::objects::{Right, SegId, VasId};
 
 use crate::format::error::{Object, StoreError};
+use crate::format::header::Header;
 use crate::format::name::Name;
 use crate::format::record::{VasRecord, VasSegment};
 use crate::objects::clone::Copied;
+use crate::objects::fresh::now_ns;
 use crate::objects::kept::content::HeldAlone;
 use crate::objects::kept::link::Becomes;
 use crate::objects::kept::names::{is_passing, kept_name, version_of};
@@ -25,9 +29,8 @@ pub struct MemberHeld {
 impl Store {
     /// Keeps the newest version of all versioned segments of a VAS under `version`, as the VAS
     /// `NAME@VERSION`: durably, in constant time, all at once or nothing. Raw segments have no versions
-    /// and are left out. `number` is that of another version, for a VAS
-    /// with one versioned segment. The caller holds the locks of
-    /// all of them alone.
+    /// and are left out. `number` is that of another version, for a VAS with one versioned segment. The
+    /// caller holds the locks of all of them alone.
     ///
     /// # Errors
     /// As [`Store::keep_version`]; [`StoreError::NoVersions`] for a VAS without versioned segments;
@@ -149,17 +152,25 @@ impl Store {
     }
 
     /// Removes versions that were kept for a while only and that no VM has: those with a number for a
-    /// name; and kept versions of a VAS's tag that is gone. Returns how many objects went.
+    /// name; and kept versions of a VAS's tag that is gone. Those that are younger than `min_age` stay: a
+    /// program may have found one and not attached it yet. Returns how many objects went.
     ///
     /// # Errors
     /// If the host fails.
-    pub fn remove_passing(&self) -> Result<u32, StoreError> {
+    pub fn remove_passing(&self, min_age: Duration) -> Result<u32, StoreError> {
+        let min_age_ns = u64::try_from(min_age.as_nanos()).unwrap_or(u64::MAX);
+        // One with a time to come, by a clock that was set back, is not young.
+        let is_young = |header: &Header| {
+            let age_ns = now_ns().checked_sub(header.created_ns);
+            age_ns.is_some_and(|age_ns| age_ns < min_age_ns)
+        };
         let mut count = 0;
         let vases = self.names_in(&self.vas)?.into_iter().filter(is_passing);
         for name in vases {
             let Ok(vas) = self.vas_named(&name) else { continue };
             let is_kept = |it: &VasSegment| {
-                self.open_segment(it.sid).is_ok_and(|it| it.header().kept.is_some())
+                let segment = self.open_segment(it.sid);
+                segment.is_ok_and(|it| it.header().kept.is_some() && !is_young(it.header()))
             };
             // One that earlier versions called so is an ordinary one.
             if !vas.segments.is_empty() && vas.segments.iter().all(is_kept) {
@@ -171,7 +182,8 @@ impl Store {
                 continue;
             }
             let Ok(sid) = self.find_segment(&name) else { continue };
-            let Ok(Some(kept)) = self.open_segment(sid).map(|it| it.header().kept) else {
+            let Ok(segment) = self.open_segment(sid) else { continue };
+            let Some(kept) = segment.header().kept.filter(|_| !is_young(segment.header())) else {
                 continue;
             };
             let of = self.open_segment(kept.of);
