@@ -396,3 +396,18 @@ fn logs_go_while_others_have_the_segment_and_a_vm_that_never_enters_again_lets_t
     idle.end().expect("it ends");
     world.left_clean();
 }
+
+#[test]
+fn no_commit_is_lost_when_another_vm_brings_logs_elsewhere_after_it_has_published() {
+    skip_without_kvm!();
+    let world = World::new();
+    world.good(PROGRAM, &["space", MANUAL, "commits", "1"]);
+    // A log holds some sixty of these.
+    let count = pace::times(250).max(20);
+    let start = || world.spawn(PROGRAM, &["space", MANUAL, "beside", &count.to_string()]);
+    let mut both = [start(), start()];
+    assert_eq!(both.each_mut().map(|vm| vm.end()), [0, 0]);
+    let said = look(&world);
+    assert!(said.contains(&format!("value {}\n", 1 + 2 * count)), "{said}");
+    world.left_clean();
+}

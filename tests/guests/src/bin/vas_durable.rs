@@ -9,11 +9,12 @@
 //! standard input); LOST is 1 if what was committed cannot be read back. `sees`: visits, and once
 //! more for each byte on the standard input, and says how that ended.
 //! `fill MIB`: grows the segment and writes so much in one visit; `filled MIB`: looks at it. `many
-//! COUNT`: so many commits of the same 128 pages.
+//! COUNT`: so many commits of the same 128 pages. `beside COUNT`: the same of 256, while a thread reads.
 //! Prints `done`; status 0, or 101 with a message.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use abi::Errno;
@@ -119,6 +120,7 @@ fn main() -> ExitCode {
         ["fill", mib] => fill(&space, number(mib) << 20),
         ["filled", mib] => filled(&space, number(mib) << 20),
         ["many", count] => many(&space, number(count)),
+        ["beside", count] => beside(&space, number(count)),
         _ => panic!("what?"),
     }
     say("done");
@@ -250,6 +252,30 @@ fn fails(space: &Space, lost: bool) {
     let version = must("vas_version", sys::vas_version(vh));
     assert!(version > seen, "{version} stands for two contents");
     must("vas_sync", sys::vas_sync(vh));
+}
+
+/// Raises the value by commits that fill logs quickly, while another thread enters to read all the time.
+fn beside(space: &Space, count: u64) {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let vh = space.attach(attach::READ_ONLY);
+            while !is_over.load(Ordering::Relaxed) {
+                must("enter", enter(vh));
+                space.value();
+                go_home();
+            }
+        });
+        let vh = space.attach(0);
+        for _ in 0..count {
+            must("enter", enter(vh));
+            space.raise();
+            let value = space.value();
+            pages(space, 1 << 20).for_each(|(_, place)| place.write(value));
+            go_home();
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
 }
 
 /// A word of each page, from the second on.

@@ -280,20 +280,21 @@ impl Residency {
                 warn_if_failed("mark a segment clean", stopped);
             }
             Some(_) => {}
-            None => self.release_last(sid, how, opened, frames),
+            None => self.release_last(sid, right, how, opened, frames),
         }
     }
 
     fn release_last(
         &mut self,
         sid: SegId,
+        right: Right,
         how: Release,
         opened: &Opened,
         frames: &mut TableFrames,
     ) {
         let segment = self.of_member_mut(sid);
         let is_volatile = segment.is_volatile();
-        segment.close_versions(opened);
+        segment.close_versions(right, opened);
         if let Some(lock) = segment.lock.take() {
             warn_if_failed("give up a lock", self.locks.unmap(lock, &opened.store));
         }

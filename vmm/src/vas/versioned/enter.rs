@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use abi::{Right, SegId};
+use seg_lock::{Mode, Patience};
 use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::segment::Limits;
 use spacejmp_versions::{Sharing, VersionNumber, VersionsError};
@@ -14,6 +15,7 @@ use super::view::View;
 use super::visits::{TablesId, VisitTables, Visits};
 use crate::store::{OtherWriters, SegmentFile, StoreError};
 use crate::vas::VasError;
+use crate::vas::content::ContentHold;
 use crate::vas::error::warn_if_failed;
 use crate::vas::opened::Opened;
 use crate::vas::residency::segment::VmSegment;
@@ -192,19 +194,34 @@ impl VmSegment {
 
     /// When the VM no longer has the segment: what it has committed is durable; brings the home file
     /// up to date if that is due, and nobody else has it.
-    pub(crate) fn close_versions(&mut self, opened: &Opened) {
-        let (sid, is_writer) = (self.file.sid(), self.lock.is_some());
-        if is_writer {
-            self.sync_versions();
+    pub(crate) fn close_versions(&mut self, right: Right, opened: &Opened) {
+        // One that could write before has synced then, and others may take it for one that cannot.
+        if right == Right::Read {
+            return;
         }
+        self.sync_versions();
         let (file, versions) = self.file_and_versions();
         let Some(versions) = versions else { return };
         let mut log = versions.log();
-        if !is_writer || !log.checkpoint_is_due() {
+        if !log.checkpoint_is_due() {
             return;
         }
-        if matches!(opened.store.others_attached(sid, opened.lease.id()), Ok(false)) {
-            let newest = log.appended();
+        // Another VM may come meanwhile and want to write: it waits, and finds the new files.
+        let mut hold = ContentHold::new(&opened.store);
+        let never = || false;
+        let held = hold.lock(file, Mode::Exclusive, Patience::Try, &never);
+        let is_ours = held.is_ok() && !hold.held(file.sid()).owner_died;
+        if !is_ours
+            || !matches!(opened.store.others_attached(file.sid(), opened.lease.id()), Ok(false))
+        {
+            return;
+        }
+        let newest = log.appended();
+        // What somebody has done since this VM had the lock.
+        let published = file.read_words().map(|words| words.map(|words| words.published));
+        if published.is_ok_and(|published| published == Some(newest.0))
+            && log.refresh(newest).is_ok()
+        {
             sync::checkpoint(&mut log, file, newest, Sharing::Alone);
         }
     }
@@ -245,8 +262,8 @@ impl VmSegment {
     fn take_over(&self) -> Result<VersionNumber, VasError> {
         let published = self.take_in()?;
         let mut log = self.versioned().log();
-        sync::take_note(&mut log, &self.file)?;
         if self.lock.as_ref().is_some_and(|lock| lock.is_inconsistent()) {
+            sync::take_note(&mut log, &self.file)?;
             let newest = match log.take_over(published) {
                 Err(VersionsError::Failed { .. }) => {
                     let whole = log.appended();
@@ -262,7 +279,11 @@ impl VmSegment {
             return Ok(newest);
         }
         // A version of ours may be durable, and its publication have failed.
-        let newest = log.appended();
+        let newest = published.max(log.appended());
+        // Whoever had the lock last publishes first, and brings logs elsewhere then: there may be
+        // another log to write to, without a new version.
+        log.refresh(newest)?;
+        sync::take_note(&mut log, &self.file)?;
         if log.has_failed() {
             return Ok(sync::renew(&mut log, &self.file, newest)?.unwrap_or(newest));
         }
@@ -285,7 +306,7 @@ fn recover(file: &SegmentFile, folder: HostFolder, limits: Limits) -> Result<Log
         sync::take_note(&mut log, file)?;
         let whole = log.appended();
         if log.has_failed() {
-            log.renew(whole).map_err(failed)?;
+            sync::renew(&mut log, file, whole)?;
         }
     }
     Log::open(folder, limits).map_err(failed)
@@ -324,7 +345,7 @@ const TRIES: u32 = 16;
 
 /// Does something with the newest version that is published; again, with the one that is the newest by
 /// then, if a writer has brought it elsewhere before the files were opened.
-fn still_there<T, E>(
+pub(super) fn still_there<T, E>(
     is_gone: impl Fn(&E) -> bool,
     mut attempt: impl FnMut() -> Result<T, E>,
 ) -> Result<T, E> {
@@ -337,7 +358,7 @@ fn still_there<T, E>(
     attempt()
 }
 
-fn is_gone(error: &VasError) -> bool {
+pub(super) fn is_gone(error: &VasError) -> bool {
     matches!(error, VasError::Versions(VersionsError::Gone { .. }))
 }
 

@@ -109,7 +109,8 @@ impl VersionedSegment {
     /// Puts a log that was opened anew, with more rights, in the place of this one.
     pub(crate) fn replace_log(&mut self, log: Log, news: News) {
         *self.log() = log;
-        self.news = News { seen: self.news.seen, is_stale: self.news.is_stale, ..news };
+        // What it has seen may have been lost since it looked last.
+        self.news = News { ignored: news.ignored, ..self.news };
     }
 
     /// The window of a page and the page's offset in it, mapped if it was not.
@@ -142,11 +143,9 @@ impl VersionedSegment {
         layer: Option<LayerId>,
     ) -> Result<(WindowId, u64), VasError> {
         let most = piece_bytes(layer);
-        let offset = page.0 * PAGE_SIZE;
-        let (piece, offset) = (offset / most, offset % most);
-        let mut mapped = self.layers.range((layer, piece, offset + 1)..=(layer, piece, most));
-        let bytes = match mapped.next() {
-            Some((&(_, _, bytes), _)) => bytes,
+        let (piece, offset) = piece_of(page, layer);
+        let bytes = match self.mapped_piece(layer, piece, offset) {
+            Some((bytes, _)) => bytes,
             None => {
                 let bytes = file_of(&self.log(), layer)?.bytes();
                 let bytes = bytes.map_err(|source| VersionsError::Io {
@@ -160,6 +159,18 @@ impl VersionedSegment {
             }
         };
         Ok((WindowId::Layer(layer, piece, bytes), offset))
+    }
+
+    /// A window that has an offset in a piece of a layer, and its length.
+    fn mapped_piece(
+        &self,
+        layer: Option<LayerId>,
+        piece: u64,
+        offset: u64,
+    ) -> Option<(u64, &Window)> {
+        let most = piece_bytes(layer);
+        let mut mapped = self.layers.range((layer, piece, offset + 1)..=(layer, piece, most));
+        mapped.next().map(|(&(_, _, bytes), window)| (bytes, window))
     }
 
     fn map(&mut self, id: WindowId, machine: &Machine) -> Result<(), VasError> {
@@ -216,11 +227,8 @@ impl VersionedSegment {
     /// A page where it is mapped already, if it is.
     pub(crate) fn mapped_page(&self, page: PageIndex, source: Source) -> Option<PinnedRange> {
         let in_layer = |layer: Option<LayerId>| {
-            let most = piece_bytes(layer);
-            let at = page.0.checked_mul(PAGE_SIZE)?;
-            let (piece, offset) = (at / most, at % most);
-            let mut mapped = self.layers.range((layer, piece, offset + 1)..=(layer, piece, most));
-            Some((mapped.next()?.1, offset))
+            let (piece, offset) = piece_of(page, layer);
+            Some((self.mapped_piece(layer, piece, offset)?.1, offset))
         };
         let (window, offset) = match source {
             Source::Zero => (self.zeros.as_ref()?, 0),
@@ -269,6 +277,12 @@ impl VersionedSegment {
 /// that lies above it may have few, far apart, and there can be many.
 fn piece_bytes(layer: Option<LayerId>) -> u64 {
     if layer.is_some() { LAYER_PIECE_BYTES } else { PAGE_SIZE_1G }
+}
+
+/// The piece of a layer that a page, which it has, lies in, and where.
+fn piece_of(page: PageIndex, layer: Option<LayerId>) -> (u64, u64) {
+    let offset = page.0 * PAGE_SIZE;
+    (offset / piece_bytes(layer), offset % piece_bytes(layer))
 }
 
 /// The file with a layer's pages; the home file without a number.

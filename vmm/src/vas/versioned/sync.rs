@@ -24,7 +24,6 @@ use spacejmp_versions::{Commit, Sharing, VersionNumber, VersionsError};
 
 use super::segment::{Log, lock};
 use crate::store::{SegmentFile, StoreError, VersionWords};
-use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
 
 /// How long after a commit it has to be durable, if it is not to wait for that itself; `None`: that is the
@@ -117,9 +116,9 @@ impl Syncer {
             None => {
                 let (log, file) = (log.clone(), file.clone());
                 queue.jobs.insert(sid, Job { log, file, due });
-                self.shared.changed.notify_one();
             }
         }
+        self.shared.changed.notify_one();
         Ok(())
     }
 
@@ -196,24 +195,25 @@ pub(crate) fn renew(
     log: &mut Log,
     file: &SegmentFile,
     kept: VersionNumber,
-) -> Result<Option<VersionNumber>, VasError> {
+) -> Result<Option<VersionNumber>, StoreError> {
+    let unusable = |source| StoreError::Versions { segment: file.name().clone(), source };
     let failed = log.current_log();
     let last = match log.renew(kept) {
         Err(error) if log.has_failed() => {
             // Whoever has the lock next has to do it.
             file.note_failed_log(failed.0)?;
-            return Err(error.into());
+            return Err(unusable(error));
         }
-        renewed => renewed?,
+        renewed => renewed.map_err(unusable)?,
     };
     if last >= kept {
         return Ok(None);
     }
     let facts = log.facts(last).cloned().unwrap_or_default();
     while log.appended() <= kept {
-        log.append(&Commit { facts: facts.clone(), pages: Vec::new() })?;
+        log.append(&Commit { facts: facts.clone(), pages: Vec::new() }).map_err(unusable)?;
     }
-    log.sync()?;
+    log.sync().map_err(unusable)?;
     let newest = log.appended();
     // First, so that nobody takes the new one for what follows what they saw.
     file.note_lost_versions(last.0, kept.0)?;

@@ -18,6 +18,7 @@ use abi::SegId;
 use rustix::fs::Timespec;
 use spacejmp_versions::{VersionNumber, VersionsError};
 
+use super::enter::{is_gone, still_there};
 use super::segment::{Log, lock};
 use super::sync;
 use crate::store::SegmentFile;
@@ -58,14 +59,15 @@ impl Watched {
 
     /// Makes what was published durable, whoever wrote it; returns which version that is.
     fn sync(&self) -> Result<u64, VasError> {
-        let published = self.published()?;
-        {
+        let published = still_there(is_gone, || {
+            let published = self.published()?;
             let mut log = lock(&self.log);
             if published > log.appended().0 {
                 log.refresh(VersionNumber(published))?;
             }
-            sync::take_note(&mut log, &self.file)?;
-        }
+            Ok(published)
+        })?;
+        sync::take_note(&mut lock(&self.log), &self.file)?;
         let lost = self.file.lost_versions()?;
         sync::sync(&self.log, &self.file)?;
         // Versions that were lost meanwhile are not what was published then.

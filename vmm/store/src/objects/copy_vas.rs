@@ -108,7 +108,7 @@ impl Store {
                 let clone = Becomes::Clone;
                 let copy =
                     self.link_version(&mut content, source, newest, &name, clone, "import", lock)?;
-                content.settle(false)?;
+                content.settle()?;
                 Ok(copy)
             }
         }

@@ -1,12 +1,12 @@
 //! `bench store`: versioned spaces beside the databases that a program would use instead.
 //!
-//! - [`commits`]: what a durable commit costs, beside the least that it can cost on the disk; what the
+//! - `commits`: what a durable commit costs, beside the least that it can cost on the disk; what the
 //!   host is asked for meanwhile
-//! - [`copies`]: tags, clones, rollbacks
-//! - [`numbers`]: loading, reading and changing maps of numbers
-//! - [`opening`]: finding a segment again, after a crash, too
-//! - [`raw`]: versioned spaces beside raw ones
-//! - [`peers`]: LMDB, redb and SQLite, in a program that is built separately
+//! - `copies`: tags, clones, rollbacks
+//! - `numbers`: loading, reading and changing maps of numbers
+//! - `opening`: finding a segment again, after a crash, too
+//! - `raw`: versioned spaces beside raw ones
+//! - `peers`: LMDB, redb and SQLite, in a program that is built separately
 //!
 //! Ours and the others alternate; a figure is the median of the rounds, a ratio that of the ratios of
 //! each round. Nothing here is part of `bench all`: it writes for minutes to the disk of `--dir`, and

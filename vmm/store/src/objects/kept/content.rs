@@ -4,7 +4,7 @@
 use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::log::record::VersionFacts;
 use spacejmp_versions::segment::Limits;
-use spacejmp_versions::{Commit, Segment, Sharing, VersionNumber, VersionsError};
+use spacejmp_versions::{Commit, Segment, VersionNumber, VersionsError};
 
 use crate::format::error::StoreError;
 use crate::objects::attach::OtherWriters;
@@ -62,17 +62,33 @@ impl Store {
             OtherWriters::None => None,
         };
         let Some(words) = words else {
+            let seen = Segment::open_shared(folder, limits, None).map_err(&failed)?;
+            segment.check_trusted(&seen)?;
+            let folder = HostFolder::from_fd(segment.versions_folder()?);
             let versions = Segment::open(folder, limits).map_err(failed)?;
             return Ok(OpenContent::of(versions, segment, None));
         };
         let published = VersionNumber(words.published);
         let mut versions =
             Segment::open_shared(folder, limits, Some(published)).map_err(&failed)?;
+        segment.check_trusted(&versions)?;
         if held.owner_died {
             versions.take_over(published).map_err(failed)?;
         }
         let root = segment.root_record()?;
         Ok(OpenContent::of(versions, segment, Some(root)))
+    }
+}
+
+impl SegmentFile {
+    /// Checks that no sync of the current log has failed. What is not durable then has to be written
+    /// anew by a program that writes; a sync of ours would succeed and say nothing.
+    fn check_trusted(&self, versions: &Segment<HostFolder>) -> Result<(), StoreError> {
+        if self.failed_log()? != Some(versions.current_log().0) {
+            return Ok(());
+        }
+        let durable = versions.durable();
+        Err(self.of_versions()(VersionsError::Failed { durable }))
     }
 }
 
@@ -100,9 +116,8 @@ impl<'a> OpenContent<'a> {
         synced.map(drop).map_err(self.segment.of_versions())
     }
 
-    /// Tells all VMs which version is the newest, and that files may have changed. `is_alone`: no VM
-    /// has the segment, and it is a good moment to tidy up.
-    pub(crate) fn settle(mut self, is_alone: bool) -> Result<VersionNumber, StoreError> {
+    /// Tells all VMs which version is the newest, and that files may have changed.
+    pub(crate) fn settle(mut self) -> Result<VersionNumber, StoreError> {
         if self.segment.header().kept.is_some() {
             return Ok(self.versions.appended());
         }
@@ -110,10 +125,6 @@ impl<'a> OpenContent<'a> {
         let newest = self.versions.appended();
         let words = VersionWords { appended: newest.0, published: newest.0 };
         self.segment.write_words(&words)?;
-        if is_alone && self.versions.checkpoint_is_due() {
-            // What is not tidied up now is so later.
-            let _ = self.versions.checkpoint(newest, Sharing::Alone);
-        }
         Ok(newest)
     }
 }

@@ -107,7 +107,7 @@ impl Store {
         let number = number.unwrap_or(content.versions.appended().0);
         let mut made =
             self.link_version(&mut content, source, number, name, Becomes::Kept, "segment", lock)?;
-        content.settle(false)?;
+        content.settle()?;
         self.publish_segment(&made.main.name, &made.header, lock)?;
         Ok((made.is_published(), number))
     }
@@ -132,7 +132,7 @@ impl Store {
         let becomes = Becomes::Clone;
         let mut made =
             self.link_version(&mut content, &source, number, name, becomes, "segment", &lock)?;
-        content.settle(false)?;
+        content.settle()?;
         self.publish_segment(&made.main.name, &made.header, &lock)?;
         Ok(made.is_published())
     }

@@ -66,7 +66,7 @@ impl Store {
             (None, None) => return Err(StoreError::NotFound(Object::Segment(sid))),
         };
         let version = rolled.map_err(segment.of_versions())?;
-        content.settle(false)?;
+        content.settle()?;
         Ok(version.0)
     }
 }

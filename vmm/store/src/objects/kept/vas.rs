@@ -91,7 +91,7 @@ impl Store {
         let name = kept_name(segment.name(), &format!("{}@{version}", vas.name.as_str()))?;
         let kept = Becomes::Kept;
         let made = self.link_version(&mut content, segment, number, &name, kept, "import", lock)?;
-        content.settle(false)?;
+        content.settle()?;
         Ok(made)
     }
 
