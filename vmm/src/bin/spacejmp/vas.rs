@@ -6,7 +6,7 @@ use std::time::Duration;
 use abi::objects::{Right, VasId};
 use clap::{ArgAction, Subcommand};
 use vmm::exit_code::ExitCode;
-use vmm::store::{Mode, Name, Store, VasEntry, VasRecord, VasSegment};
+use vmm::store::{Mode, Name, Store, StoreError, VasEntry, VasRecord, VasSegment};
 use vmm::vas::{VasError, content, kept};
 
 use crate::errors::{self, Failure};
@@ -281,6 +281,9 @@ fn clone(store: &Store, args: &Clone) -> Result<ExitCode, Failure> {
     };
     let (vid, number) = chosen_vas(store, name).map_err(failed(doing()))?;
     if let Some(number) = number {
+        if args.share {
+            return Err(failed(doing())(StoreError::Passing(name.clone())));
+        }
         return clone_number(store, vid, number, args);
     }
     let vid = if args.share {
@@ -299,10 +302,10 @@ fn clone_number(store: &Store, vid: VasId, number: u64, args: &Clone) -> Result<
     let doing = || format!("copy VAS '{}' to '{}'", args.name, args.new);
     let stopping = waiting_note();
     let work = || -> Result<VasId, VasError> {
-        let kept = kept::keep_number(store, vid, number, args.timeout, &stopping)?;
+        kept::remove_old(store)?;
+        let kept = kept::keep_number(store, vid, number, args.timeout, &stopping)?.vid;
         let copied = content::copy_vas(store, kept, &args.new, args.timeout, &stopping);
-        // Should it be in use already, it goes later.
-        let _ = store.remove_kept_vas(kept);
+        // What was kept goes by itself, later: another program may have found it by its number.
         Ok(copied?.vid)
     };
     let vid = work().map_err(failed(doing()))?;

@@ -122,7 +122,7 @@ impl Newest {
         Ok(Ok(()))
     }
 
-    fn facts(&self) -> Option<&VersionFacts> {
+    pub(crate) fn facts(&self) -> Option<&VersionFacts> {
         self.content.facts(self.version)
     }
 }
@@ -305,11 +305,15 @@ impl SegmentFile {
             let expected = "0 or inside the segment".into();
             return Err(bad("root address of a version", address, expected));
         }
-        let (first, second) = facts.root_fingerprint.split_at(8);
-        let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
-        let root = SegRoot { address, fingerprint: [word(first), word(second)] };
-        let header = Header { size_bytes, root, ..header.clone() };
+        let header = Header { size_bytes, root: root_of(facts), ..header.clone() };
         self.set_header(header);
         Ok(())
     }
+}
+
+/// The root object of a version.
+pub(crate) fn root_of(facts: &VersionFacts) -> SegRoot {
+    let (first, second) = facts.root_fingerprint.split_at(8);
+    let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+    SegRoot { address: facts.root_address, fingerprint: [word(first), word(second)] }
 }

@@ -1,4 +1,4 @@
-//! `log`, `tag`, `untag`, `diff` and `rollback`: the versions of a segment, or of a VAS with such
+//! `log`, `tag`, `untag` and `rollback`: the versions of a segment, or of a VAS with such
 //! segments. `vas` and `seg` have the same commands.
 
 mod log;
@@ -53,6 +53,7 @@ Examples:
   spacejmp seg tag ledger before-import
   spacejmp seg tag ledger monday --at 1207      not the newest version
   spacejmp vas tag books monday                 all its versioned segments, at one moment
+  spacejmp vas tag books monday --at 1207       of a VAS with one versioned segment
   spacejmp run --vas books@monday ./report
 
 It takes no time and no space until the segment changes, and waits until no program is in the
@@ -64,7 +65,7 @@ pub(crate) struct Tag {
     /// What to call the version
     #[arg(value_parser = tag_parser())]
     tag: TagName,
-    /// The number of the version; without it, the newest. Of segments only
+    /// The number of the version; without it, the newest
     #[arg(long, value_name = "NUMBER")]
     at: Option<u64>,
     /// Give up when programs that write have not left after so long; without it, wait for them
@@ -161,16 +162,12 @@ fn tag(of: Of, store: &Store, args: &Tag) -> Result<ExitCode, Failure> {
             let kept = kept::tag_segment(store, sid, args.at, tag, args.timeout, &stopping);
             made(Some(kept.map_err(failed(doing()))?)).print(args.json)
         }
-        Of::Vas if args.at.is_some() => {
-            let error = StoreError::SeveralNumbers(name.clone());
-            Err(failed(doing())(error))
-        }
         Of::Vas => {
             let vid = store.find_vas(name).map_err(failed(doing()))?;
             note_raw(store, name).map_err(failed(doing()))?;
-            let kept = kept::tag_vas(store, vid, tag, args.timeout, &waiting_note());
+            let kept = kept::tag_vas(store, vid, args.at, tag, args.timeout, &waiting_note());
             kept.map_err(failed(doing()))?;
-            made(None).print(args.json)
+            made(args.at).print(args.json)
         }
     }
 }
