@@ -211,3 +211,34 @@ fn a_program_keeps_versions_and_attaches_old_ones_by_name_and_number() {
     assert_eq!(names, [json!("bank"), json!("bank@mine")]);
     world.clean_after_gc();
 }
+
+#[test]
+fn a_version_without_a_tag_gets_one_or_is_copied_and_is_not_shared() {
+    skip_without_kvm!();
+    let world = bank();
+    let first = numbers(&world, "bank")[0].to_string();
+    assert_eq!(world.good(PROGRAM, &["bank", "keep", "later"]), "done\n");
+    let old = format!("bank@{first}");
+    let refused = |args: &[&str], why: &str| {
+        let ended = world.spacejmp(args);
+        let text = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(!ended.status.success() && text.contains(why), "{args:?}: {text}");
+    };
+    refused(&["vas", "clone", "--share", &old, "window"], "vas tag NAME TAG --at NUMBER");
+    world.says(&["vas", "clone", &old, "copy"]);
+    // Now it is kept for a while, and that is still no tag.
+    refused(&["vas", "clone", "--share", &old, "window"], "vas tag NAME TAG --at NUMBER");
+    let made = world.json(&["vas", "tag", "bank", "first", "--at", &first]);
+    assert_eq!((&made["name"], made["number"].to_string()), (&json!("bank@first"), first));
+    world.says(&["vas", "clone", "--share", "bank@first", "window"]);
+    for name in ["copy", "window"] {
+        assert_eq!(world.good(PROGRAM, &[name, "sums", "1"]), "states 1\n");
+    }
+    refused(&["vas", "tag", "bank", "none", "--at", "999999999"], "is not there");
+    // Of several versioned segments, each has its own numbers.
+    world.says(&["seg", "create", "other", "--size", "1M", "--lifetime", "versioned"]);
+    world.says(&["vas", "attach", "bank", "other"]);
+    refused(&["vas", "tag", "bank", "none", "--at", "1"], "numbers of their own");
+    world.store().gc().expect("garbage is collected");
+    assert_eq!(world.json(&["store", "check"])["findings"], json!([]));
+}
