@@ -229,11 +229,12 @@ fn a_version_without_a_tag_gets_one_or_is_copied_and_is_not_shared() {
     // Now it is kept for a while, and that is still no tag.
     refused(&["vas", "clone", "--share", &old, "window"], "vas tag NAME TAG --at NUMBER");
     let made = world.json(&["vas", "tag", "bank", "first", "--at", &first]);
-    assert_eq!((&made["name"], made["number"].to_string()), (&json!("bank@first"), first));
+    assert_eq!((&made["name"], made["number"].to_string()), (&json!("bank@first"), first.clone()));
     world.says(&["vas", "clone", "--share", "bank@first", "window"]);
-    for name in ["copy", "window"] {
-        assert_eq!(world.good(PROGRAM, &[name, "sums", "1"]), "states 1\n");
-    }
+    assert_eq!(world.good(PROGRAM, &["bank", "at", "first"]), "account 1000\n");
+    assert_eq!(world.good(PROGRAM, &["bank", "at", "later"]), "account 1000\n");
+    assert_eq!(numbers(&world, "copy.bank")[0].to_string(), first);
+    assert_eq!(world.json(&["vas", "show", "window"])["segments"][0]["name"], "bank@bank@first");
     refused(&["vas", "tag", "bank", "none", "--at", "999999999"], "is not there");
     // Of several versioned segments, each has its own numbers.
     world.says(&["seg", "create", "other", "--size", "1M", "--lifetime", "versioned"]);
