@@ -218,6 +218,16 @@ fn a_version_without_a_tag_gets_one_or_is_copied_and_is_not_shared() {
     let world = bank();
     let first = numbers(&world, "bank")[0].to_string();
     assert_eq!(world.good(PROGRAM, &["bank", "keep", "later"]), "done\n");
+    let newest = numbers(&world, "bank")[0];
+    let row = |kind: &str| {
+        let table = world.says(&[kind, "ls"]);
+        let line = table.lines().find(|line| line.starts_with("bank "));
+        let cells: Vec<_> = line.expect("a row").split_whitespace().map(str::to_owned).collect();
+        cells.contains(&newest.to_string())
+    };
+    assert!(row("seg") && row("vas"));
+    assert_eq!(world.json(&["seg", "ls"])["segments"][0]["version"], newest);
+    assert_eq!(world.json(&["vas", "ls"])["vases"][0]["segments"][0]["version"], newest);
     let old = format!("bank@{first}");
     let refused = |args: &[&str], why: &str| {
         let ended = world.spacejmp(args);
@@ -235,7 +245,7 @@ fn a_version_without_a_tag_gets_one_or_is_copied_and_is_not_shared() {
     assert_eq!(world.good(PROGRAM, &["bank", "at", "later"]), "account 1000\n");
     assert_eq!(numbers(&world, "copy.bank")[0].to_string(), first);
     assert_eq!(world.json(&["vas", "show", "window"])["segments"][0]["name"], "bank@bank@first");
-    refused(&["vas", "tag", "bank", "none", "--at", "999999999"], "is not there");
+    refused(&["vas", "tag", "bank", "none", "--at", "999999999"], "has no version 999999999");
     // Of several versioned segments, each has its own numbers.
     world.says(&["seg", "create", "other", "--size", "1M", "--lifetime", "versioned"]);
     world.says(&["vas", "attach", "bank", "other"]);

@@ -329,8 +329,11 @@ fn show(store: &Store, vid: VasId, json: bool) -> Result<ExitCode, Failure> {
 fn list(store: &Store, json: bool) -> Result<ExitCode, Failure> {
     let live = live(store)?;
     let entries = store.list_vases().map_err(failed("list the VASes"))?;
-    let header = |sid| Some(store.open_segment(sid).ok()?.header().clone());
-    let vas = |it: &VasRecord| Vas::of(it, &live, |_| None).with_durabilities(header);
+    let known = |sid| {
+        let segment = store.open_segment(sid).ok()?;
+        Some((segment.header().clone(), store.newest_number(&segment).ok()?))
+    };
+    let vas = |it: &VasRecord| Vas::of(it, &live, |_| None).with_versions(known);
     let of = |one: &VasEntry| entry(&one.name, &one.record, vas);
     let entries: Vec<_> = entries.iter().map(of).collect();
     print_list(json, "vases", &VAS_HEADING, &entries, Vas::row)

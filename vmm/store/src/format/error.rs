@@ -376,6 +376,21 @@ pub enum StoreError {
         /// What is wrong.
         source: VersionsError,
     },
+    /// A version that the segment no longer has, or not yet.
+    #[error(
+        "segment '{segment}' has no version {number}: the oldest in its log is {oldest}{}",
+        nearest_text(segment, nearest.as_ref())
+    )]
+    NoVersion {
+        /// The segment.
+        segment: Name,
+        /// The version's number.
+        number: u64,
+        /// The oldest that its log has.
+        oldest: u64,
+        /// Of those that have tags, the number nearest to it, and the tag.
+        nearest: Option<(u64, String)>,
+    },
     /// Another process has held the store's lock for too long.
     #[error("{} is held by {holder}", file.display())]
     LockHeld {
@@ -396,6 +411,14 @@ pub enum StoreError {
     },
 }
 
+fn nearest_text(segment: &Name, nearest: Option<&(u64, String)>) -> String {
+    let text = |(number, tag): &(u64, String)| {
+        let tag = crate::format::escape::escape(tag);
+        format!(", and the nearest that is kept is {number} ('{segment}@{tag}')")
+    };
+    nearest.map(text).unwrap_or_default()
+}
+
 const fn right_text(right: Right) -> &'static str {
     match right {
         Right::Read => "read",
@@ -413,6 +436,7 @@ impl StoreError {
             | StoreError::NotFound(_)
             | StoreError::NoTag { .. }
             | StoreError::Unversioned { .. }
+            | StoreError::NoVersion { .. }
             | StoreError::NotAttached { .. } => Errno::ENOENT,
             StoreError::Name(error) => error.errno(),
             StoreError::Exists(_)

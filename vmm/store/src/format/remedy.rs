@@ -113,7 +113,8 @@ impl Remedy for StoreError {
             StoreError::Versions { source: VersionsError::Io { source, .. }, .. } => {
                 is_full(source).then(|| "free space on the store's disk".into())
             }
-            StoreError::Versions { segment, source: VersionsError::Gone { .. } } => Some(format!(
+            StoreError::NoVersion { segment, .. }
+            | StoreError::Versions { segment, source: VersionsError::Gone { .. } } => Some(format!(
                 "`spacejmp seg log {segment}` lists those that can be opened"
             )),
             StoreError::Versions { segment, source: VersionsError::Failed { .. } } => Some(format!(

@@ -40,13 +40,20 @@ const KNOWN_MAX: usize = 64;
 /// Two places for root records, with room to spare.
 const ROOT_BYTES_MAX: u64 = 1 << 20;
 
+/// The root record's file: another one may have the same bytes, and logs that differ, such as one from
+/// a backup. The time tells it from one whose inode was used again.
+#[derive(PartialEq, Eq, Debug)]
+struct FileId {
+    device: u64,
+    inode: u64,
+    changed: (i64, i64),
+}
+
 /// What the newest version follows from: nothing is appended without a live writer, and by one
 /// nothing that readers may see without being published.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) struct State {
-    /// Device and inode of the root record's file: another one may have the same bytes, and logs that
-    /// differ, such as one from a backup.
-    file: (u64, u64),
+    file: FileId,
     root: Vec<u8>,
     is_written: bool,
     words: Option<VersionWords>,
@@ -164,6 +171,17 @@ impl VersionRecord {
 }
 
 impl Store {
+    /// The number of a segment's newest version, if it is versioned.
+    ///
+    /// # Errors
+    /// [`StoreError::Versions`], and those of opening its folder.
+    pub fn newest_number(&self, segment: &SegmentFile) -> Result<Option<u64>, StoreError> {
+        if !segment.is_versioned() {
+            return Ok(None);
+        }
+        Ok(Some(self.newest(segment)?.number()))
+    }
+
     /// The versions of a segment since its last checkpoint and those that have tags, the newest first;
     /// none but versioned segments have any.
     ///
@@ -274,13 +292,15 @@ impl SegmentFile {
         Ok(self.read_root()?.1)
     }
 
-    /// Device and inode of the file, and what it has.
-    fn read_root(&self) -> Result<((u64, u64), Vec<u8>), StoreError> {
+    /// Which file it is, and what it has.
+    fn read_root(&self) -> Result<(FileId, Vec<u8>), StoreError> {
         let folder = self.versions_dir()?;
         let (file, path) = (folder.open_file(ROOT, OFlags::RDONLY)?, folder.path_of(ROOT));
         let stat = file.metadata().map_err(|e| io_error("look at", &path, e))?;
         let read = read_up_to(&file, 0, ROOT_BYTES_MAX);
-        Ok(((stat.dev(), stat.ino()), read.map_err(|e| io_error("read", &path, e))?))
+        let changed = (stat.ctime(), stat.ctime_nsec());
+        let file = FileId { device: stat.dev(), inode: stat.ino(), changed };
+        Ok((file, read.map_err(|e| io_error("read", &path, e))?))
     }
 
     /// Has size and root be those of a version.

@@ -10,7 +10,7 @@ use rustix::fs::FlockOperation;
 use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::log::record::VersionFacts;
 use spacejmp_versions::segment::Limits;
-use spacejmp_versions::{Commit, PageIndex, Segment, Sharing};
+use spacejmp_versions::{Commit, PageIndex, Segment, Sharing, VersionNumber};
 
 use crate::objects::durable::fail_sync_of;
 use crate::objects::kept::link::Becomes;
@@ -142,7 +142,7 @@ fn a_tag_that_cannot_be_made_leaves_nothing() {
     let error = s.keep_version(sid, None, &tag("one"), FREE).unwrap_err();
     assert!(matches!(error, StoreError::Exists(_)), "{error}");
     let error = s.keep_version(sid, Some(17), &tag("two"), FREE).unwrap_err();
-    assert!(matches!(error, StoreError::Versions { .. }), "{error}");
+    assert!(matches!(error, StoreError::NoVersion { .. }), "{error}");
     let error = s.keep_version(raw, None, &tag("two"), FREE).unwrap_err();
     assert!(matches!(error, StoreError::Invalid { .. }), "{error}");
     assert_eq!(files(), 2);
@@ -171,7 +171,7 @@ fn a_clone_goes_its_own_way_and_a_copy_too() {
     s.delete_segment(sid).unwrap();
     assert_eq!([old, new, copy].map(|it| byte(&s, it)), [5, 6, 7]);
     let error = s.copy_version(old, Some(99), &name("none")).unwrap_err();
-    assert!(matches!(error, StoreError::Versions { .. }), "{error}");
+    assert!(matches!(error, StoreError::NoVersion { .. }), "{error}");
     is_clean(&s);
 }
 
@@ -229,10 +229,45 @@ fn a_rollback_makes_an_old_version_the_newest_under_the_next_number() {
     assert_eq!([byte(&s, sid), byte(&s, find(&s, "x@one"))], [4, 1]);
     for to in [VersionChoice::Tag("none".into()), VersionChoice::Number(99)] {
         let error = s.rollback_segment(sid, &to, FREE).unwrap_err();
-        let expected = matches!(error, StoreError::NoTag { .. } | StoreError::Versions { .. });
+        let expected = matches!(error, StoreError::NoTag { .. } | StoreError::NoVersion { .. });
         assert!(expected, "{error}");
     }
     assert_eq!(byte(&s, sid), 4);
+    is_clean(&s);
+}
+
+#[test]
+fn the_error_of_a_version_that_is_gone_names_the_nearest_that_is_kept() {
+    let s = store();
+    let sid = versioned(&s, "x");
+    let gone = || {
+        let errors = [
+            s.rollback_segment(sid, &VersionChoice::Number(4), FREE).unwrap_err(),
+            s.keep_version(sid, Some(4), &tag("new"), FREE).unwrap_err(),
+            s.clone_version(sid, Some(4), &name("new"), FREE).unwrap_err(),
+            s.copy_version(sid, Some(4), &name("new")).unwrap_err(),
+        ];
+        errors.map(|error| {
+            assert_eq!(error.errno(), Errno::ENOENT);
+            error.to_string()
+        })
+    };
+    for number in 1..8 {
+        assert_eq!(commit(&s, sid, 1), number);
+        if [1, 3, 7].contains(&number) {
+            s.keep_version(sid, None, &tag(&format!("t{number}")), FREE).unwrap();
+        }
+    }
+    let mut content = content(&s, sid);
+    content.checkpoint(VersionNumber(7), Sharing::Alone).unwrap();
+    drop(content);
+    let text = "segment 'x' has no version 4: the oldest in its log is 7";
+    let nearest = ", and the nearest that is kept is 3 ('x@t3')";
+    assert_eq!(gone(), [(); 4].map(|()| format!("{text}{nearest}")));
+    for number in [1, 3, 7] {
+        s.remove_kept(sid, &format!("t{number}")).unwrap();
+    }
+    assert_eq!(gone(), [(); 4].map(|()| text.to_owned()));
     is_clean(&s);
 }
 

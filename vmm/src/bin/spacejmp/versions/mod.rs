@@ -95,6 +95,7 @@ Examples:
 
 It takes no time. Programs that have it attached see it when they enter next. The versions in
 between stay in the log until a checkpoint: to undo a rollback, roll back to the one before it.
+To a version with another root object it is refused while a program has the segment attached.
 Of a VAS with several versioned segments each goes back by itself: `spacejmp seg rollback`.")]
 pub(crate) struct Rollback {
     #[arg(value_parser = name_parser())]

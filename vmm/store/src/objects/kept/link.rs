@@ -157,7 +157,7 @@ impl Store {
             let (version, limits) = (VersionNumber(number), FIRST_LOG);
             let linked =
                 content.versions.link_version(version, &into, header.sid.raw(), |_| (), limits);
-            linked.map_err(source.of_versions())
+            linked.map_err(|error| self.of_versions_of(source, error, lock))
         })?;
         self.with_file(header, mode, made, kind, lock)
     }

@@ -45,10 +45,11 @@ impl Store {
         }
         let content = self.newest(&segment)?;
         let number = number.unwrap_or(content.number());
-        let facts = content.facts_of(number).cloned().ok_or_else(|| {
+        let Some(facts) = content.facts_of(number).cloned() else {
             let (version, oldest) = (VersionNumber(number), content.oldest());
-            segment.of_versions()(VersionsError::Gone { version, oldest })
-        })?;
+            let gone = VersionsError::Gone { version, oldest };
+            return Err(self.of_versions_of(&segment, gone, &self.lock_shared()?));
+        };
         segment.show_version(&facts)?;
         Ok(Pinned { content, number, segment, _lease: lease })
     }

@@ -70,7 +70,7 @@ impl Store {
             (Some(rolled), _) => rolled,
             (None, None) => return Err(StoreError::NotFound(Object::Segment(sid))),
         };
-        let version = rolled.map_err(segment.of_versions())?;
+        let version = rolled.map_err(|error| self.of_versions_of(&segment, error, &lock))?;
         content.settle()?;
         Ok(version.0)
     }
