@@ -236,10 +236,15 @@ impl Store {
         }
         index.insert(name, header);
         index.restamp(self.stamp(Counted::Segment, lock).ok());
-        self.segments.sync()
+        self.segments.sync().inspect_err(|_| {
+            // The caller removes its content, which no file may name then. The name was free.
+            let _ = self.segments.remove_file(name.as_str());
+            index.restamp(None);
+        })
     }
 
-    /// Puts a finished file in the place of the segment's that has this id and name, durably.
+    /// Puts a finished file in the place of the segment's that has this id and name, durably. After an
+    /// error it may be there all the same.
     pub(crate) fn replace_segment(
         &self,
         file_name: &str,

@@ -139,6 +139,39 @@ fn nobody_is_kept_from_recovery_but_by_a_live_writer() {
 }
 
 #[test]
+fn what_is_known_of_the_newest_version_is_not_believed_of_other_files() {
+    let s = store();
+    let sid = versioned(&s, "x");
+    let base = s.open_segment(sid).unwrap().header().base;
+    let root = || s.open_segment(sid).unwrap().header().root.address;
+    let folder = s.path().join("versions").join(sid.to_string());
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        std::fs::create_dir(to).unwrap();
+        for file in std::fs::read_dir(from).unwrap().flatten() {
+            std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
+    };
+    let backup = s.folder.path().join("backup");
+    {
+        let disk = HostFolder::from_fd(s.open_segment(sid).unwrap().versions_folder().unwrap());
+        let mut content = Segment::open(disk, Limits::default()).unwrap();
+        let mut append = |root_address| {
+            let facts = VersionFacts { root_address, ..content.next_facts() };
+            content.append(&Commit { facts, pages: Vec::new() }).unwrap();
+            content.sync().unwrap();
+        };
+        append(base + 64);
+        copy(&folder, &backup);
+        append(base + 128);
+    }
+    assert_eq!([root(), root()], [base + 128; 2]);
+    // The same root record, and a log that ends sooner.
+    std::fs::rename(&folder, s.folder.path().join("aside")).unwrap();
+    copy(&backup, &folder);
+    assert_eq!(root(), base + 64);
+}
+
+#[test]
 fn content_that_cannot_be_opened_is_not_attached() {
     let s = store();
     let sid = versioned(&s, "x");
