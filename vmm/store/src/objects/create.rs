@@ -116,7 +116,8 @@ impl Store {
     /// Makes a segment of zeros.
     ///
     /// # Errors
-    /// [`StoreError::Exists`], [`StoreError::Name`], [`StoreError::Invalid`] for impossible sizes and bases, for a
+    /// [`StoreError::Exists`], [`StoreError::Name`], [`StoreError::Invalid`] for impossible sizes and
+    /// bases, for a
     /// versioned segment without a lock, and for a durability of another one, [`StoreError::NoRoom`], and the
     /// host's errors.
     pub fn create_segment(&self, name: &Name, spec: &SegmentSpec) -> Result<SegId, StoreError> {
