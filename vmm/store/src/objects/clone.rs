@@ -23,8 +23,8 @@ use crate::objects::segment::{PartFiles, SegmentFile};
 use crate::objects::sparse::copy_sparse;
 use crate::objects::store::Store;
 
-/// Why a versioned segment is neither copied nor exported nor imported.
-pub(crate) const NO_COPIES: &str = "copies and archives hold raw segments only";
+/// Why a versioned segment is not copied as raw ones are.
+pub(crate) const NO_COPIES: &str = "its versions are cloned, each with what it consists of";
 
 /// A file being copied, in `tmp/` until it is finished.
 pub(crate) struct Unfinished<'a> {
