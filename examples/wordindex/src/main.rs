@@ -193,12 +193,9 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<Options, String> {
             }
             Some("--lifetime") if !only_paths => {
                 let value = args.next().ok_or("--lifetime needs a value")?;
-                options.lifetime = match value.to_str() {
-                    Some("persistent") => Lifetime::Persistent,
-                    Some("versioned") => Lifetime::Versioned,
-                    Some("volatile") => Lifetime::Volatile,
-                    _ => return Err(format!("no such lifetime: {value:?}")),
-                };
+                let name = value.to_string_lossy();
+                options.lifetime =
+                    name.parse().map_err(|err| format!("--lifetime {name}: {err}"))?;
             }
             Some("--all") if !only_paths => options.selection = Selection::All,
             Some("--time") if !only_paths => options.time = true,
@@ -242,6 +239,8 @@ mod tests {
         assert_eq!(parse_line("--thread 3 .").unwrap_err(), "unknown option --thread");
         assert!(parse_line(". --threads 0").unwrap_err().contains("bad number"));
         assert!(parse_line(". --threads").unwrap_err().contains("needs a number"));
-        assert!(parse_line(". --lifetime long").unwrap_err().contains("no such lifetime"));
+        assert!(
+            parse_line(". --lifetime long").unwrap_err().contains("--lifetime long: a lifetime is")
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::{pace, skip_without_kvm};
 
-use crate::world::World;
+use crate::world::{Talker, World};
 
 const PROGRAM: &str = "vas_versions";
 
@@ -210,4 +210,41 @@ fn a_program_keeps_versions_and_attaches_old_ones_by_name_and_number() {
         vases["vases"].as_array().expect("a list").iter().map(|it| it["name"].clone()).collect();
     assert_eq!(names, [json!("bank"), json!("bank@mine")]);
     world.clean_after_gc();
+}
+
+const SAFE: &str = "sdk_versioned";
+
+#[test]
+fn the_safe_api_reads_old_versions_beside_the_newest() {
+    skip_without_kvm!();
+    let world = World::new();
+    assert_eq!(world.good(SAFE, &["words", "old"]), "3 5\n");
+    // Also one that the command line has kept, for a program that has not.
+    world.says(&["vas", "tag", "words", "tuesday"]);
+    world.good(SAFE, &["words", "add", "100", "2"]);
+    assert_eq!(world.good(SAFE, &["words", "at", "tuesday"]), "5 7\n");
+    assert_eq!(world.good(SAFE, &["words", "at", "monday"]), "3 7\n");
+    world.clean_after_gc();
+}
+
+#[test]
+fn a_space_that_is_open_while_its_root_object_is_rolled_back_refuses_visits() {
+    skip_without_kvm!();
+    let world = World::new();
+    assert_eq!(world.good(SAFE, &["words", "add", "0", "5"]), "");
+    let mut talker = Talker::start(world.command(SAFE, &["words", "stay"]), "words stay");
+    let mut look = || talker.ask("").expect("an answer");
+    world.says(&["seg", "tag", "words", "good"]);
+    assert_eq!(look(), "5");
+    // None, and what is there is zeros.
+    world.says(&["seg", "rollback", "words", "0"]);
+    assert_eq!(look(), "`words` has no root object");
+    // One of another type, at the same place.
+    assert_eq!(world.good(SAFE, &["words", "number"]), "Ok(7)\n");
+    let other = look();
+    assert!(other.starts_with("the root object of `words` is `u64`, not"), "{other}");
+    // What was there before.
+    world.says(&["seg", "rollback", "words", "good"]);
+    assert_eq!(look(), "5");
+    talker.end().expect("it ends");
 }

@@ -81,12 +81,8 @@ fn parse(args: Vec<String>) -> Result<Arguments, String> {
             "--save" => save = Some(value()?.into()),
             "--time" => time = true,
             "--lifetime" => {
-                lifetime = match value()?.as_str() {
-                    "persistent" => Lifetime::Persistent,
-                    "versioned" => Lifetime::Versioned,
-                    "volatile" => Lifetime::Volatile,
-                    other => return Err(format!("no such lifetime: {other:?}")),
-                }
+                let name = value()?;
+                lifetime = name.parse().map_err(|err| format!("--lifetime {name}: {err}"))?;
             }
             "--mode" => {
                 let text = value()?;
@@ -131,7 +127,8 @@ mod tests {
         assert_eq!(parse_line("f").unwrap_err(), "nowhere to put the graph: give --vas or --save");
         assert_eq!(parse_line("--vas g").unwrap_err(), "no edge list given");
         assert_eq!(parse_line("f --vas").unwrap_err(), "--vas needs a value");
-        assert_eq!(parse_line("f --lifetime x").unwrap_err(), "no such lifetime: \"x\"");
+        let error = parse_line("f --lifetime x").unwrap_err();
+        assert!(error.starts_with("--lifetime x: a lifetime is "), "{error}");
         assert_eq!(parse_line("f --vas g --mode 9").unwrap_err(), "bad mode \"9\"");
         assert_eq!(parse_line("f g --vas g").unwrap_err(), "one argument too many: \"g\"");
     }
