@@ -248,3 +248,45 @@ fn a_space_that_is_open_while_its_root_object_is_rolled_back_refuses_visits() {
     assert_eq!(look(), "5");
     talker.end().expect("it ends");
 }
+
+#[test]
+fn a_version_without_a_tag_gets_one_or_is_copied_and_is_not_shared() {
+    skip_without_kvm!();
+    let world = bank();
+    let first = numbers(&world, "bank")[0].to_string();
+    assert_eq!(world.good(PROGRAM, &["bank", "keep", "later"]), "done\n");
+    let newest = numbers(&world, "bank")[0];
+    let row = |kind: &str| {
+        let table = world.says(&[kind, "ls"]);
+        let line = table.lines().find(|line| line.starts_with("bank "));
+        let cells: Vec<_> = line.expect("a row").split_whitespace().map(str::to_owned).collect();
+        cells.contains(&newest.to_string())
+    };
+    assert!(row("seg") && row("vas"));
+    assert_eq!(world.json(&["seg", "ls"])["segments"][0]["version"], newest);
+    assert_eq!(world.json(&["vas", "ls"])["vases"][0]["segments"][0]["version"], newest);
+    let old = format!("bank@{first}");
+    let refused = |args: &[&str], why: &str| {
+        let ended = world.spacejmp(args);
+        let text = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(!ended.status.success() && text.contains(why), "{args:?}: {text}");
+    };
+    refused(&["vas", "clone", "--share", &old, "window"], "vas tag NAME TAG --at NUMBER");
+    world.says(&["vas", "clone", &old, "copy"]);
+    // Now it is kept for a while, and that is still no tag.
+    refused(&["vas", "clone", "--share", &old, "window"], "vas tag NAME TAG --at NUMBER");
+    let made = world.json(&["vas", "tag", "bank", "first", "--at", &first]);
+    assert_eq!((&made["name"], made["number"].to_string()), (&json!("bank@first"), first.clone()));
+    world.says(&["vas", "clone", "--share", "bank@first", "window"]);
+    assert_eq!(world.good(PROGRAM, &["bank", "at", "first"]), "account 1000\n");
+    assert_eq!(world.good(PROGRAM, &["bank", "at", "later"]), "account 1000\n");
+    assert_eq!(numbers(&world, "copy.bank")[0].to_string(), first);
+    assert_eq!(world.json(&["vas", "show", "window"])["segments"][0]["name"], "bank@bank@first");
+    refused(&["vas", "tag", "bank", "none", "--at", "999999999"], "has no version 999999999");
+    // Of several versioned segments, each has its own numbers.
+    world.says(&["seg", "create", "other", "--size", "1M", "--lifetime", "versioned"]);
+    world.says(&["vas", "attach", "bank", "other"]);
+    refused(&["vas", "tag", "bank", "none", "--at", "1"], "numbers of their own");
+    world.store().gc().expect("garbage is collected");
+    assert_eq!(world.json(&["store", "check"])["findings"], json!([]));
+}

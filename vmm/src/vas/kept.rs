@@ -7,8 +7,8 @@ use abi::{SegId, VasId};
 use seg_lock::{Mode, Patience};
 
 use crate::store::{
-    HeldAlone, MemberHeld, Name, Object, SegmentFile, Store, StoreError, TagName, VasRecord,
-    VersionChoice,
+    CopiedVas, HeldAlone, MemberHeld, Name, Object, Removed, SegmentFile, Store, StoreError,
+    TagName, VasRecord, VersionChoice,
 };
 use crate::vas::VasError;
 use crate::vas::content::{ContentHold, INSIDE_WAIT};
@@ -63,18 +63,27 @@ pub fn tag_segment(
 }
 
 /// Keeps the newest version of all segments of a VAS under a name, of one moment
-/// ([`Store::keep_vas`]). Returns the id of the VAS that is made.
+/// ([`Store::keep_vas`]); with `number` that version of its only versioned segment. Returns the VAS that
+/// is made.
 ///
 /// # Errors
-/// As [`tag_segment`] and [`Store::keep_vas`].
+/// As [`tag_segment`] and [`Store::keep_vas`]; with `number` those of [`versioned_member`].
 pub fn tag_vas(
     store: &Store,
     vid: VasId,
+    number: Option<u64>,
     tag: &TagName,
     limit: Option<Duration>,
     stopping: &dyn Fn() -> bool,
-) -> Result<VasId, VasError> {
-    tag_vas_beside(store, vid, tag, &[], limit, stopping)
+) -> Result<CopiedVas, VasError> {
+    let Some(number) = number else {
+        return tag_vas_beside(store, vid, tag, &[], limit, stopping);
+    };
+    let segments = [versioned_member(store, &store.vas(vid)?)?];
+    let hold = hold_versions(store, &segments, limit, stopping)?;
+    let made = store.keep_vas(vid, tag.as_str(), Some(number), &hold.members())?;
+    hold.settled();
+    Ok(made)
 }
 
 /// The same for a thread that holds some of the locks itself.
@@ -85,7 +94,7 @@ fn tag_vas_beside(
     own: &[SegId],
     limit: Option<Duration>,
     stopping: &dyn Fn() -> bool,
-) -> Result<VasId, VasError> {
+) -> Result<CopiedVas, VasError> {
     let segments = store.open_listed(&store.vas(vid)?)?;
     let (held, free): (Vec<_>, Vec<_>) =
         segments.into_iter().partition(|segment| own.contains(&segment.sid()));
@@ -158,8 +167,17 @@ pub fn rollback_vas(
     Ok((segment.name().clone(), number))
 }
 
+/// Removes versions that were kept for a while and that nobody has: before another one is kept so.
+///
+/// # Errors
+/// As [`Store::remove_passing`].
+pub fn remove_old(store: &Store) -> Result<Removed, StoreError> {
+    store.remove_passing(PASSING_AGE)
+}
+
 /// Keeps a version of a VAS for a while under its number: of its only versioned segment. It goes a minute
-/// later at the earliest, when another one is kept so and no VM has it any more, or with the garbage.
+/// later at the earliest, when another one is kept so ([`remove_old`]) and no VM has it any more, or with
+/// the garbage.
 ///
 /// # Errors
 /// As [`versioned_member`] and [`Store::keep_vas`].
@@ -169,36 +187,15 @@ pub fn keep_number(
     number: u64,
     limit: Option<Duration>,
     stopping: &dyn Fn() -> bool,
-) -> Result<VasId, VasError> {
-    store.remove_passing(PASSING_AGE)?;
+) -> Result<CopiedVas, VasError> {
     let segments = [versioned_member(store, &store.vas(vid)?)?];
     let hold = hold_versions(store, &segments, limit, stopping)?;
     let made = match store.keep_vas(vid, &number.to_string(), Some(number), &hold.members()) {
         // Another VM has kept the same one since it was looked for.
-        Err(StoreError::Exists(Object::VasName(name))) => store.find_vas(&name),
-        made => made,
-    };
-    hold.settled();
-    Ok(made?)
-}
-
-/// The same of a segment. Returns the id of what is kept.
-///
-/// # Errors
-/// As [`tag_segment`].
-pub fn keep_segment_number(
-    store: &Store,
-    sid: SegId,
-    number: u64,
-    limit: Option<Duration>,
-    stopping: &dyn Fn() -> bool,
-) -> Result<SegId, VasError> {
-    store.remove_passing(PASSING_AGE)?;
-    let segments = [store.open_segment(sid)?];
-    let hold = hold_versions(store, &segments, limit, stopping)?;
-    let made = match store.keep_passing(sid, number, hold.held(sid)) {
-        // Another VM has kept the same one since it was looked for.
-        Err(StoreError::Exists(Object::SegmentName(name))) => store.find_segment(&name),
+        Err(StoreError::Exists(Object::VasName(name))) => {
+            let vid = store.find_vas(&name)?;
+            Ok(CopiedVas { vid, segments: Vec::new() })
+        }
         made => made,
     };
     hold.settled();

@@ -58,7 +58,7 @@ pub use objects::gc::GcReport;
 pub use objects::kept::content::HeldAlone;
 pub use objects::kept::find::{Chosen, Kept};
 pub use objects::kept::names::{TagName, VersionChoice};
-pub use objects::kept::vas::MemberHeld;
+pub use objects::kept::vas::{MemberHeld, Removed};
 pub use objects::lease::Lease;
 pub use objects::leases::Inside;
 pub use objects::lock::SharedLock;

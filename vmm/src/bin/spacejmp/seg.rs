@@ -1,7 +1,5 @@
 //! `spacejmp seg`: the segments of a store.
 
-use std::time::Duration;
-
 use abi::objects::{Durability, Lifetime, PagePolicy, SegId};
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
@@ -10,10 +8,9 @@ use vmm::store::{Mode, Name, SegmentEntry, SegmentSpec, Store, StoreError, VasRe
 use vmm::vas::content;
 
 use crate::errors::{self, Failure};
-use crate::run_options::parse_timeout;
 use crate::store_list::{SEGMENT_HEADING, entry, print_list};
 use crate::store_options::{
-    Named, Names, Output, StoreArgs, failed, name_parser, parse_address, parse_durability,
+    Named, Names, Output, StoreArgs, Waits, failed, name_parser, parse_address, parse_durability,
     parse_mode, parse_size, print_check, waiting_note,
 };
 use crate::store_show::{Live, Segment};
@@ -202,12 +199,8 @@ struct Clone {
     /// The copy's name
     #[arg(value_parser = name_parser())]
     new: Name,
-    /// Give up when programs that write have not left after so long; without it, wait for them
-    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout)]
-    timeout: Option<Duration>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    waits: Waits,
 }
 
 /// Make a raw segment versioned, or a versioned one raw
@@ -374,9 +367,9 @@ fn clone(store: &Store, args: &Clone) -> Result<ExitCode, Failure> {
     let doing = || format!("copy segment '{}' to '{}'", args.name, args.new);
     let (sid, number) = chosen_segment(store, &args.name).map_err(failed(doing()))?;
     let copied =
-        content::clone_segment(store, sid, number, &args.new, args.timeout, &waiting_note());
+        content::clone_segment(store, sid, number, &args.new, args.waits.timeout, &waiting_note());
     let sid = copied.map_err(failed(doing()))?;
-    made(store, sid, args.json)
+    made(store, sid, args.waits.output.json)
 }
 
 fn convert(store: &Store, args: &Convert) -> Result<ExitCode, Failure> {

@@ -61,6 +61,9 @@ pub enum Busy {
     Written(Vec<Holder>),
     /// VASes list it.
     Listed(Vec<Name>),
+    /// Live VMs have it attached, whose programs know its root object, and what it is to become has
+    /// another one.
+    OtherRoot(Vec<Holder>),
     /// A program has changed it since the work on it began.
     Changed,
 }
@@ -71,6 +74,13 @@ impl fmt::Display for Busy {
             Busy::Attached(holders) => write!(f, "attached by{}", list(holders)),
             Busy::Written(holders) => {
                 write!(f, "it cannot be locked, and can be written by{}", list(holders))
+            }
+            Busy::OtherRoot(holders) => {
+                write!(
+                    f,
+                    "that version has another root object, and it is attached by{}",
+                    list(holders)
+                )
             }
             Busy::Changed => f.write_str("a program has changed it meanwhile"),
             Busy::Inside(h) => write!(f, "a thread of process {} ({}) is inside", h.pid, h.program),
@@ -338,6 +348,11 @@ pub enum StoreError {
     /// A VAS without versioned segments.
     #[error("VAS '{0}' has no versioned segments, and so no versions")]
     NoVersions(Name),
+    /// A version of a VAS that is kept for a while only, so that another VAS cannot rely on it.
+    #[error(
+        "VAS '{0}' is a version without a tag, which is not kept for long: no other VAS can share it"
+    )]
+    Passing(Name),
     /// A VAS with several versioned segments, each with numbers of its own.
     #[error("VAS '{0}' has several versioned segments, which have numbers of their own")]
     SeveralNumbers(Name),
@@ -361,6 +376,21 @@ pub enum StoreError {
         /// What is wrong.
         source: VersionsError,
     },
+    /// A version that the segment no longer has, or not yet.
+    #[error(
+        "segment '{segment}' has no version {number}: the oldest in its log is {oldest}{}",
+        nearest_text(segment, nearest.as_ref())
+    )]
+    NoVersion {
+        /// The segment.
+        segment: Name,
+        /// The version's number.
+        number: u64,
+        /// The oldest that its log has.
+        oldest: u64,
+        /// Of those that have tags, the number nearest to it, and the tag.
+        nearest: Option<(u64, String)>,
+    },
     /// Another process has held the store's lock for too long.
     #[error("{} is held by {holder}", file.display())]
     LockHeld {
@@ -381,6 +411,14 @@ pub enum StoreError {
     },
 }
 
+fn nearest_text(segment: &Name, nearest: Option<&(u64, String)>) -> String {
+    let text = |(number, tag): &(u64, String)| {
+        let tag = crate::format::escape::escape(tag);
+        format!(", and the nearest that is kept is {number} ('{segment}@{tag}')")
+    };
+    nearest.map(text).unwrap_or_default()
+}
+
 const fn right_text(right: Right) -> &'static str {
     match right {
         Right::Read => "read",
@@ -398,6 +436,7 @@ impl StoreError {
             | StoreError::NotFound(_)
             | StoreError::NoTag { .. }
             | StoreError::Unversioned { .. }
+            | StoreError::NoVersion { .. }
             | StoreError::NotAttached { .. } => Errno::ENOENT,
             StoreError::Name(error) => error.errno(),
             StoreError::Exists(_)
@@ -423,6 +462,7 @@ impl StoreError {
             StoreError::Versions { source, .. } => versions_errno(source),
             StoreError::Ambiguous { .. }
             | StoreError::NoVersions(_)
+            | StoreError::Passing(_)
             | StoreError::SeveralNumbers(_) => Errno::EINVAL,
             StoreError::Invalid { .. } => Errno::EINVAL,
             StoreError::BeyondReserve { .. } => Errno::EFBIG,

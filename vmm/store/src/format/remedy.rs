@@ -35,6 +35,9 @@ impl Remedy for StoreError {
             StoreError::NoVersions(_) => Some(
                 "`spacejmp seg convert NAME --to versioned` makes one of its segments versioned".into(),
             ),
+            StoreError::Passing(_) => Some(
+                "keep it with `spacejmp vas tag NAME TAG --at NUMBER`, or copy it, without --share".into(),
+            ),
             StoreError::SeveralNumbers(name) => Some(format!(
                 "keep a version of all of them with `spacejmp vas tag {name} TAG`, or name a segment"
             )),
@@ -51,6 +54,11 @@ impl Remedy for StoreError {
             StoreError::Locked { .. } => {
                 Some("try again when it is free, or wait longer with --timeout".into())
             }
+            StoreError::Busy { why: Busy::OtherRoot(_), .. } => Some(
+                "try again when those programs have ended, or make a copy of it: `spacejmp seg clone \
+                 NAME@VERSION NEW`"
+                    .into(),
+            ),
             StoreError::Busy { .. } => Some("try again when those programs have ended".into()),
             StoreError::BadField { .. } => Some(
                 "keep a copy of the file, whose other content may be whole, and restore it from a \
@@ -105,8 +113,13 @@ impl Remedy for StoreError {
             StoreError::Versions { source: VersionsError::Io { source, .. }, .. } => {
                 is_full(source).then(|| "free space on the store's disk".into())
             }
-            StoreError::Versions { segment, source: VersionsError::Gone { .. } } => Some(format!(
+            StoreError::NoVersion { segment, .. }
+            | StoreError::Versions { segment, source: VersionsError::Gone { .. } } => Some(format!(
                 "`spacejmp seg log {segment}` lists those that can be opened"
+            )),
+            StoreError::Versions { segment, source: VersionsError::Failed { .. } } => Some(format!(
+                "have a program enter segment '{segment}' to write: it writes anew what is not durable. \
+                 If that fails as well, look at the disk (`dmesg`)"
             )),
             StoreError::Versions { source: VersionsError::Damaged { .. }, .. } => Some(
                 "restore the segment's file and folder from a backup; other objects are unaffected"

@@ -59,7 +59,7 @@ impl SegmentDiff {
 /// done. Behind the end of the shorter one there are zeros.
 ///
 /// # Errors
-/// The host's; [`StoreError::Versions`] for a version that went meanwhile ([`SegmentView::check`]).
+/// The host's; [`StoreError::NoVersion`] for a version that went meanwhile ([`SegmentView::check`]).
 pub fn diff(
     from: &SegmentView,
     to: &SegmentView,

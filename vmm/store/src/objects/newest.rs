@@ -40,13 +40,20 @@ const KNOWN_MAX: usize = 64;
 /// Two places for root records, with room to spare.
 const ROOT_BYTES_MAX: u64 = 1 << 20;
 
+/// The root record's file: another one may have the same bytes, and logs that differ, such as one from
+/// a backup. The time tells it from one whose inode was used again.
+#[derive(PartialEq, Eq, Debug)]
+struct FileId {
+    device: u64,
+    inode: u64,
+    changed: (i64, i64),
+}
+
 /// What the newest version follows from: nothing is appended without a live writer, and by one
 /// nothing that readers may see without being published.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) struct State {
-    /// Device and inode of the root record's file: another one may have the same bytes, and logs that
-    /// differ, such as one from a backup.
-    file: (u64, u64),
+    file: FileId,
     root: Vec<u8>,
     is_written: bool,
     words: Option<VersionWords>,
@@ -127,7 +134,7 @@ impl Newest {
         Ok(Ok(()))
     }
 
-    fn facts(&self) -> Option<&VersionFacts> {
+    pub(crate) fn facts(&self) -> Option<&VersionFacts> {
         self.content.facts(self.version)
     }
 }
@@ -169,6 +176,17 @@ impl VersionRecord {
 }
 
 impl Store {
+    /// The number of a segment's newest version, if it is versioned.
+    ///
+    /// # Errors
+    /// [`StoreError::Versions`], and those of opening its folder.
+    pub fn newest_number(&self, segment: &SegmentFile) -> Result<Option<u64>, StoreError> {
+        if !segment.is_versioned() {
+            return Ok(None);
+        }
+        Ok(Some(self.newest(segment)?.number()))
+    }
+
     /// The versions of a segment since its last checkpoint and those that have tags, the newest first;
     /// none but versioned segments have any.
     ///
@@ -279,13 +297,15 @@ impl SegmentFile {
         Ok(self.read_root()?.1)
     }
 
-    /// Device and inode of the file, and what it has.
-    fn read_root(&self) -> Result<((u64, u64), Vec<u8>), StoreError> {
+    /// Which file it is, and what it has.
+    fn read_root(&self) -> Result<(FileId, Vec<u8>), StoreError> {
         let folder = self.versions_dir()?;
         let (file, path) = (folder.open_file(ROOT, OFlags::RDONLY)?, folder.path_of(ROOT));
         let stat = file.metadata().map_err(|e| io_error("look at", &path, e))?;
         let read = read_up_to(&file, 0, ROOT_BYTES_MAX);
-        Ok(((stat.dev(), stat.ino()), read.map_err(|e| io_error("read", &path, e))?))
+        let changed = (stat.ctime(), stat.ctime_nsec());
+        let file = FileId { device: stat.dev(), inode: stat.ino(), changed };
+        Ok((file, read.map_err(|e| io_error("read", &path, e))?))
     }
 
     /// Has size and root be those of a version.
@@ -310,11 +330,15 @@ impl SegmentFile {
             let expected = "0 or inside the segment".into();
             return Err(bad("root address of a version", address, expected));
         }
-        let (first, second) = facts.root_fingerprint.split_at(8);
-        let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
-        let root = SegRoot { address, fingerprint: [word(first), word(second)] };
-        let header = Header { size_bytes, root, ..header.clone() };
+        let header = Header { size_bytes, root: root_of(facts), ..header.clone() };
         self.set_header(header);
         Ok(())
     }
+}
+
+/// The root object of a version.
+pub(crate) fn root_of(facts: &VersionFacts) -> SegRoot {
+    let (first, second) = facts.root_fingerprint.split_at(8);
+    let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+    SegRoot { address: facts.root_address, fingerprint: [word(first), word(second)] }
 }

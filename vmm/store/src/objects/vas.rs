@@ -34,11 +34,14 @@ impl Store {
     /// A new VAS with the same segments, tag setting and permission bits.
     ///
     /// # Errors
-    /// As [`Store::vas`] and [`Store::create_vas`].
+    /// As [`Store::vas`] and [`Store::create_vas`]; [`StoreError::Passing`].
     pub fn clone_vas(&self, vid: VasId, name: &Name) -> Result<VasId, StoreError> {
         name.check_new()?;
         let lock = self.lock_exclusive()?;
         let vas = self.vas_by_id(vid, &lock)?;
+        if self.is_passing_vas(&vas, &lock) {
+            return Err(StoreError::Passing(vas.name));
+        }
         self.make_vas(name, vas.mode, vas.segments, vas.tagged, None, &lock)
     }
 

@@ -84,7 +84,7 @@ impl Store {
     /// as it is for as long as it is open; what a raw segment has changes while somebody writes it.
     ///
     /// # Errors
-    /// [`StoreError::Versions`] for a version that is gone; [`StoreError::Unversioned`] for a number of
+    /// [`StoreError::NoVersion`] for one that is gone; [`StoreError::Unversioned`] for a number of
     /// a raw segment; as [`Store::open_segment`].
     pub fn view_segment(&self, sid: SegId, number: Option<u64>) -> Result<SegmentView, StoreError> {
         let segment = self.open_segment(sid)?;
@@ -122,7 +122,7 @@ impl SegmentView {
     /// Whether what was read so far is what it has. To be asked when all is read.
     ///
     /// # Errors
-    /// [`StoreError::Versions`] for a version that a checkpoint has gone past meanwhile, which is possible
+    /// [`StoreError::NoVersion`] for a version that a checkpoint has gone past meanwhile, which is possible
     /// only where no lease could be had, or in its first moment.
     pub fn check(&self) -> Result<(), StoreError> {
         match &self.content {

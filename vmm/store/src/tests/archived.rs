@@ -124,7 +124,7 @@ fn an_old_version_and_a_tag_come_back_beside_what_they_are_versions_of() {
     is_clean(&s);
     is_clean(&t);
     let error = export(&s, "v", Some(99)).unwrap_err();
-    assert!(matches!(error, StoreError::Versions { .. }), "{error}");
+    assert!(matches!(error, StoreError::NoVersion { .. }), "{error}");
 }
 
 #[test]
@@ -219,6 +219,21 @@ fn a_forged_archive_is_refused_by_the_field_that_cannot_be() {
         (&page[904..908], page.iter().filter(|byte| **byte != 0).count()),
         (&b"here"[..], 4)
     );
+    is_clean(&t);
+}
+
+#[test]
+fn an_archive_of_a_later_version_of_the_software_is_newer_and_not_damaged() {
+    let archive = |version: u8| {
+        let mut start = *crate::archive::piece::START;
+        start[8] = version;
+        zstd::encode_all(&start[..], 1).unwrap()
+    };
+    let t = store();
+    let error = import(&t, &archive(2), None).unwrap_err();
+    assert!(matches!(error, StoreError::Newer { .. }), "{error}");
+    let error = import(&t, &archive(1), None).unwrap_err();
+    assert!(matches!(error, StoreError::Truncated { .. }), "{error}");
     is_clean(&t);
 }
 

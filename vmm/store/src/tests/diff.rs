@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use abi::objects::{Lifetime, SegId, SegRoot};
 use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::segment::Limits;
-use spacejmp_versions::{Commit, PageIndex, Segment, Sharing, VersionsError};
+use spacejmp_versions::{Commit, PageIndex, Segment, Sharing};
 
 use crate::testing::{TestStore, name, segment, store, versioned};
 use crate::{HeldAlone, SegmentDiff, StoreError, TagName, VersionChoice, diff};
@@ -137,9 +137,7 @@ fn a_raw_segment_is_compared_by_its_content_and_holes_are_zeros() {
 fn a_version_that_is_gone_is_named_before_and_after_it_was_read() {
     let s = store();
     let sid = versioned(&s, "x");
-    let gone = |error: &StoreError| {
-        matches!(error, StoreError::Versions { source: VersionsError::Gone { .. }, .. })
-    };
+    let gone = |error: &StoreError| matches!(error, StoreError::NoVersion { .. });
     let first = commit(&s, sid, &[(0, 1)]);
     assert!(gone(&s.view_segment(sid, Some(99)).unwrap_err()));
     let old = s.view_segment(sid, Some(first)).unwrap();

@@ -15,8 +15,7 @@ use vmm::vas::snapshot::{Wanted, snapshot, vas_at};
 use super::Of;
 use super::names::{of_segment, of_vas};
 use crate::errors::{self, Failure};
-use crate::run_options::parse_timeout;
-use crate::store_options::{failed, name_parser, size, waiting_note};
+use crate::store_options::{Waits, failed, name_parser, size, waiting_note};
 use crate::store_show::plain;
 use crate::vas_archive::Meter;
 
@@ -50,13 +49,8 @@ pub(crate) struct Diff {
     /// List all runs of pages, not only the first 20
     #[arg(long)]
     all: bool,
-    /// Give up when programs that write raw segments, or several versioned ones, have not left after so
-    /// long; without it, wait for them
-    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout)]
-    timeout: Option<Duration>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    waits: Waits,
 }
 
 /// What is compared.
@@ -77,15 +71,17 @@ pub(super) fn diff(of: Of, store: &Store, args: &Diff) -> Result<ExitCode, Failu
         Of::Vas => vases(store, args),
     };
     let pairs = pairs.map_err(failed(doing()))?;
-    let compared = compare(store, &pairs, args.timeout).map_err(failed(doing()))?;
+    let compared = compare(store, &pairs, args.waits.timeout).map_err(failed(doing()))?;
     let is_same = pairs.only_from.is_empty() && pairs.only_to.is_empty();
     let differ = !is_same || compared.iter().any(|one| one.differ);
     let written = match (of, &compared[..]) {
-        (Of::Segment, [one]) => errors::output(args.json, one, |_| one.text(args.all))?,
+        (Of::Segment, [one]) => {
+            errors::output(args.waits.output.json, one, |_| one.text(args.all))?
+        }
         _ => {
             let Pairs { only_from, only_to, .. } = pairs;
             let shown = Shown { differ, segments: compared, only_from, only_to };
-            errors::output(args.json, &shown, |_| shown.text(args.all))?
+            errors::output(args.waits.output.json, &shown, |_| shown.text(args.all))?
         }
     };
     Ok(if differ { ExitCode::Program(1) } else { written })

@@ -14,7 +14,7 @@ use crate::objects::clone::{Copied, Made, MadeVersions, Unfinished};
 use crate::objects::create::{set_len, set_mode};
 use crate::objects::fresh::now_ns;
 use crate::objects::kept::content::{HeldAlone, OpenContent};
-use crate::objects::kept::names::{TagName, kept_name};
+use crate::objects::kept::names::TagName;
 use crate::objects::lock::Exclusive;
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
@@ -72,44 +72,17 @@ impl Store {
         let lock = self.lock_exclusive()?;
         let source = self.open_present(sid, &lock)?;
         let name = tag.of(source.name())?;
-        let (_, number) = self.keep_as(&source, number, &name, held, &lock)?;
-        Ok(number)
-    }
-
-    /// Keeps a version of a segment for a while, under its number: see [`Store::remove_passing`].
-    ///
-    /// # Errors
-    /// As [`Store::keep_version`].
-    pub fn keep_passing(
-        &self,
-        sid: SegId,
-        number: u64,
-        held: HeldAlone,
-    ) -> Result<SegId, StoreError> {
-        let lock = self.lock_exclusive()?;
-        let source = self.open_present(sid, &lock)?;
-        let name = kept_name(source.name(), &number.to_string())?;
-        Ok(self.keep_as(&source, Some(number), &name, held, &lock)?.0)
-    }
-
-    /// The same under the complete name of what is made. Returns its id.
-    pub(crate) fn keep_as(
-        &self,
-        source: &SegmentFile,
-        number: Option<u64>,
-        name: &Name,
-        held: HeldAlone,
-        lock: &Exclusive,
-    ) -> Result<(SegId, u64), StoreError> {
         source.check_versioned()?;
         source.check_writable()?;
-        let mut content = self.open_content(source, held, lock)?;
+        let mut content = self.open_content(&source, held, &lock)?;
         let number = number.unwrap_or(content.versions.appended().0);
+        let kept = Becomes::Kept;
         let mut made =
-            self.link_version(&mut content, source, number, name, Becomes::Kept, "segment", lock)?;
+            self.link_version(&mut content, &source, number, &name, kept, "segment", &lock)?;
         content.settle()?;
-        self.publish_segment(&made.main.name, &made.header, lock)?;
-        Ok((made.is_published(), number))
+        self.publish_segment(&made.main.name, &made.header, &lock)?;
+        made.is_published();
+        Ok(number)
     }
 
     /// A clone of a version of a segment, by links: see [`Store::keep_version`].
@@ -184,7 +157,7 @@ impl Store {
             let (version, limits) = (VersionNumber(number), FIRST_LOG);
             let linked =
                 content.versions.link_version(version, &into, header.sid.raw(), |_| (), limits);
-            linked.map_err(source.of_versions())
+            linked.map_err(|error| self.of_versions_of(source, error, lock))
         })?;
         self.with_file(header, mode, made, kind, lock)
     }

@@ -36,7 +36,7 @@ impl Store {
     /// of it counts once [`Pinned::check`] has said so.
     ///
     /// # Errors
-    /// [`StoreError::Versions`] for a version that is gone; as [`Store::open_segment`].
+    /// [`StoreError::NoVersion`] for one that is gone; as [`Store::open_segment`].
     pub(crate) fn pin_version(
         &self,
         sid: SegId,
@@ -55,10 +55,11 @@ impl Store {
         let root = root.map_err(|e| io_error("open", &segment.versions_path(), e))?;
         let content = self.newest(&segment)?;
         let number = number.unwrap_or(content.number());
-        let facts = content.facts_of(number).cloned().ok_or_else(|| {
+        let Some(facts) = content.facts_of(number).cloned() else {
             let (version, oldest) = (VersionNumber(number), content.oldest());
-            segment.of_versions()(VersionsError::Gone { version, oldest })
-        })?;
+            let gone = VersionsError::Gone { version, oldest };
+            return Err(self.of_versions_of(&segment, gone, &self.lock_shared()?));
+        };
         segment.show_version(&facts)?;
         Ok(Pinned { content, number, segment, root, _lease: lease })
     }
@@ -68,16 +69,17 @@ impl Pinned {
     /// Whether what was read is what the version has.
     ///
     /// # Errors
-    /// [`VersionsError::Gone`] if a checkpoint has written newer pages over some of it.
+    /// [`StoreError::NoVersion`] if a checkpoint has written newer pages over some of it.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         let failed = self.segment.of_versions();
-        let root = Root::read(&self.root).map_err(&failed)?;
+        let root = Root::read(&self.root).map_err(failed)?;
         let lowest = root.generations.first().map(|one| one.base);
         // The first format does not say it: there the layer has the version that its logs follow.
         let oldest = root.oldest.or(lowest).unwrap_or_default();
         let version = VersionNumber(self.number);
         if version < oldest {
-            return Err(failed(VersionsError::Gone { version, oldest }));
+            let (segment, number) = (self.segment.name().clone(), self.number);
+            return Err(StoreError::NoVersion { segment, number, oldest: oldest.0, nearest: None });
         }
         Ok(())
     }
