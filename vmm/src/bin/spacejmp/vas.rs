@@ -174,10 +174,15 @@ Examples:
   spacejmp vas export genome genome.vas
   spacejmp vas export genome genome.vas --timeout 10
   spacejmp vas export genome - | ssh host spacejmp vas import -
+  spacejmp vas export books@monday monday.vas    an old version, of versioned segments
 
-Programs that write are kept out while the archive is written, so that it holds one moment.")]
+The archive holds one moment. Of versioned segments that is the newest version, or the one that is
+named, and programs go on writing; to find that of several, it waits until no program is in the middle
+of a change. Programs that write raw segments are kept out while the archive is written. A version is
+exported under the name of what it is a version of.")]
 struct Export {
-    #[arg(value_parser = name_parser())]
+    /// Also NAME@TAG, and NAME@NUMBER of a VAS with one versioned segment
+    #[arg(value_name = "NAME[@VERSION]", value_parser = name_parser())]
     name: Name,
     /// The file, which must not exist; `-` for the standard output
     file: PathBuf,

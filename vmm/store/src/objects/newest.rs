@@ -76,6 +76,11 @@ impl Newest {
         Ok(())
     }
 
+    /// All versions that can be read.
+    pub(crate) fn content(&self) -> &Segment<HostFolder> {
+        &self.content
+    }
+
     /// Its number.
     pub(crate) fn number(&self) -> u64 {
         self.version.0

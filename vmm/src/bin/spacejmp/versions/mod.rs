@@ -1,6 +1,7 @@
 //! `log`, `tag`, `untag` and `rollback`: the versions of a segment, or of a VAS with such
 //! segments. `vas` and `seg` have the same commands.
 
+mod diff;
 mod log;
 mod names;
 
@@ -40,6 +41,7 @@ Of a VAS with several versioned segments, each has versions of its own.")]
     Log(Named),
     Tag(Tag),
     Untag(Untag),
+    Diff(diff::Diff),
     Rollback(Rollback),
 }
 
@@ -112,6 +114,7 @@ pub(crate) fn run(of: Of, store: &Store, command: &Command) -> Result<ExitCode, 
         Command::Log(args) => log::log(of, store, &args.name, args.output.json),
         Command::Tag(args) => tag(of, store, args),
         Command::Untag(args) => untag(of, store, args),
+        Command::Diff(args) => diff::diff(of, store, args),
         Command::Rollback(args) => rollback(of, store, args),
     }
 }
@@ -163,7 +166,7 @@ fn tag(of: Of, store: &Store, args: &Tag) -> Result<ExitCode, Failure> {
 }
 
 /// Says which segments of a VAS have no versions.
-fn note_raw(store: &Store, name: &Name) -> Result<(), StoreError> {
+pub(crate) fn note_raw(store: &Store, name: &Name) -> Result<(), StoreError> {
     let segments = store.open_listed(&store.vas_named(name)?)?;
     let (raw, versioned): (Vec<_>, Vec<_>) = segments.iter().partition(|it| !it.is_versioned());
     if !raw.is_empty() && !versioned.is_empty() {

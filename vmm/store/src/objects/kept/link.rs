@@ -163,7 +163,7 @@ impl Store {
     }
 
     /// The segment's own file, beside its versions.
-    fn with_file<'a>(
+    pub(crate) fn with_file<'a>(
         &'a self,
         header: Header,
         mode: Mode,
@@ -201,6 +201,7 @@ impl Store {
         let write = |at, bytes: &[u8]| home.file.write_all_at(bytes, at);
         let written = pinned.content.each_run(pinned.number, header.size_bytes, write);
         written.map_err(source.of_versions())?.map_err(|e| io_error("write", &path, e))?;
+        pinned.check()?;
         home.file.sync_all().map_err(|e| io_error("sync", &path, e))?;
         Ok(HomeCopy { home, header, mode })
     }
