@@ -213,6 +213,32 @@ impl Lifetime {
     }
 }
 
+/// From its name, as on command lines.
+impl core::str::FromStr for Lifetime {
+    type Err = UnknownLifetime;
+
+    fn from_str(name: &str) -> Result<Lifetime, UnknownLifetime> {
+        match name {
+            "persistent" => Ok(Lifetime::Persistent),
+            "volatile" => Ok(Lifetime::Volatile),
+            "versioned" => Ok(Lifetime::Versioned),
+            _ => Err(UnknownLifetime),
+        }
+    }
+}
+
+/// A text that is no [`Lifetime`]'s name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnknownLifetime;
+
+impl core::fmt::Display for UnknownLifetime {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("a lifetime is `persistent`, `versioned` or `volatile`")
+    }
+}
+
+impl core::error::Error for UnknownLifetime {}
+
 /// Milliseconds between a commit and its sync, at most: 1 to a minute.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct SyncInterval(u16);
@@ -409,6 +435,20 @@ const _: () = {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lifetimes_have_names() {
+        for (name, lifetime) in [
+            ("persistent", Lifetime::Persistent),
+            ("volatile", Lifetime::Volatile),
+            ("versioned", Lifetime::Versioned),
+        ] {
+            assert_eq!(name.parse(), Ok(lifetime));
+        }
+        for name in ["", "Versioned", "raw"] {
+            assert_eq!(name.parse::<Lifetime>(), Err(UnknownLifetime));
+        }
+    }
 
     #[test]
     fn ids_never_look_like_errors() {

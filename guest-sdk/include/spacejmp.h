@@ -304,13 +304,17 @@ SJ_API int64_t vas_wait(vhandle_t vh, uint64_t after, uint64_t nanoseconds);
  * Fails with EEXIST; EINVAL, a mode beyond 0777; EACCES, the store may not be written to. */
 SJ_API vasid_t vas_create(const char *name, uint32_t mode);
 
-/* vas_find: returns the id of the VAS `name`. Fails with ENOENT; EACCES, it may not be read. */
+/* vas_find: returns the id of the VAS `name`; also of a tag, `NAME@TAG`, or of the version of its only
+ * versioned segment with a number, `NAME@NUMBER`, which is then kept for a while.
+ * Fails with ENOENT, there is no such VAS, tag or version; EACCES, it may not be read; for a number
+ * also as vas_tag does. */
 SJ_API vasid_t vas_find(const char *name);
 
 /* vas_clone: makes a VAS `name` with the same segments, which are shared; with VAS_CLONE_COPY in
  * `flags` it gets copies of them, called `name.SEGMENT`, all as they are at one moment between two
  * visits of writers. Returns its id.
- * Fails with ENOENT, no VAS `vid`; EEXIST; EINVAL; EACCES; for copies also as seg_clone does. */
+ * Fails with ENOENT, no VAS `vid`; EEXIST; EINVAL, unknown flags, or a version without a tag that is
+ * to be shared; EACCES; for copies also as seg_clone does. */
 SJ_API vasid_t vas_clone(vasid_t vid, const char *name, uint64_t flags);
 
 /* vas_tag: keeps what was committed last to the versioned segments of VAS `vid`, of one moment, as

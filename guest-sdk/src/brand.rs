@@ -2,7 +2,9 @@
 //!
 //! A brand is never constructed; it only occurs in types such as `VBox<T, Genome>`. What ties it to
 //! a VAS, and to the data segment it has, is a table of this process: the first space that is
-//! opened with a brand takes it, and it stays taken until the process ends. It cannot be released,
+//! opened with a brand takes it, and it stays taken until the process ends. Only old versions of the
+//! VAS have the brand, too: they are never written, and handles do not live long enough to meet them
+//! ([`Space::at`](crate::Space::at)). It cannot be released,
 //! because pointers into the first VAS may still be anywhere. Making a space only claims it, until
 //! there is a root object: an `init` that fails and leaves nothing behind has made no pointers that
 //! outlive it.
@@ -43,7 +45,7 @@ pub trait Brand: Sized {
 }
 
 /// Declares brands: `brand! { pub Genome<'v> => Graph<'v> }` is a type `Genome<'v>` for a VAS whose root
-/// object is a `Graph<'v>`. The type has no values.
+/// object is a `Graph<'v>`. The type has no values. It can have doc comments, but no other attributes.
 ///
 /// The lifetime is that of a visit. Stored types that have owners or pointers in them have it, too, and hand
 /// it on: what is found or made in a visit has its lifetime, and is not kept longer. Versioned
@@ -77,11 +79,13 @@ pub trait Brand: Sized {
 #[macro_export]
 macro_rules! brand {
     () => {};
+    // No other attributes: `cfg` and macros could take away the type that the `unsafe impl` below is about, and
+    // leave the name to one of the caller's.
     (
-        $(#[$attribute:meta])* $visibility:vis $name:ident => $root:ty
+        $(#[doc = $doc:expr])* $visibility:vis $name:ident => $root:ty
         $(, $($rest:tt)*)?
     ) => {
-        $(#[$attribute])*
+        $(#[doc = $doc])*
         $visibility enum $name {}
 
         impl $crate::Brand for $name {
@@ -93,10 +97,10 @@ macro_rules! brand {
         $($crate::brand! { $($rest)* })?
     };
     (
-        $(#[$attribute:meta])* $visibility:vis $name:ident<$visit:lifetime> => $root:ty
+        $(#[doc = $doc:expr])* $visibility:vis $name:ident<$visit:lifetime> => $root:ty
         $(, $($rest:tt)*)?
     ) => {
-        $(#[$attribute])*
+        $(#[doc = $doc])*
         $visibility struct $name<$visit>(
             ::core::marker::PhantomData<fn(&$visit ()) -> &$visit ()>,
             ::core::convert::Infallible,
@@ -108,13 +112,22 @@ macro_rules! brand {
             type Handles = $crate::brand::EndWithVisit<$name<'static>>;
         }
 
-        // SAFETY: the lifetime is the struct's parameter, and occurs as argument and result of a function.
+        // SAFETY: the lifetime is the parameter of the struct above, which no attribute has changed, and occurs as
+        // argument and result of a function.
         unsafe impl $crate::brand::OfOneVisit for $name<'static> {
             type Root<$visit> = $root;
             type During<$visit> = $name<$visit>;
         }
 
         $($crate::brand! { $($rest)* })?
+    };
+    (
+        $(#[$attribute:meta])* $visibility:vis $name:ident $(<$visit:lifetime>)? => $root:ty
+        $(, $($rest:tt)*)?
+    ) => {
+        ::core::compile_error! {
+            concat!("the brand `", stringify!($name), "` can have doc comments, but no other attributes")
+        }
     };
 }
 

@@ -112,7 +112,8 @@ pub enum Error {
     },
 
     /// The VAS no longer has the segments it had when this [`Space`](crate::Space) attached it,
-    /// or has them with other rights.
+    /// or has them with other rights; or its data segment was converted, or rolled back to a version
+    /// without this root object.
     #[error("the segments of `{space}` have been changed since it was opened; open it again")]
     Changed {
         /// The space.
@@ -172,7 +173,8 @@ pub enum Error {
     NotCommitted {
         /// The space.
         space: String,
-        /// Why: `ENOSPC`, `EDQUOT`, `EFBIG` or `EIO`.
+        /// Why: any error of leaving. `ENOSPC`, `EDQUOT`, `EFBIG`, `EIO`; `ESTALE` if a failed disk has lost what the
+        /// changes are to; `ENOMEM`.
         errno: Errno,
     },
 

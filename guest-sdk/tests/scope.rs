@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+use std::time::Duration;
 
 use spacejmp::brand::Kept;
 use spacejmp::layout::LayoutWriter;
@@ -61,6 +62,8 @@ foreign! {
     Threads => (),
     Nested => (),
     ReadOnly => Vec<u8>,
+    Asking => (),
+    Asked => (),
 }
 
 #[test]
@@ -161,6 +164,31 @@ fn a_scope_pauses_while_the_thread_visits_another_space() {
         })
         .unwrap();
     assert_eq!(seen, ((true, false, true), false));
+}
+
+type Question = fn(&Space<Asked>) -> Option<Error>;
+
+#[test]
+fn what_is_said_about_the_versions_of_a_space_is_the_process_s() {
+    let (asking, asked) = (space::<Asking>(), space::<Asked>());
+    let questions: [Question; 5] = [
+        |space| space.version().err(),
+        |space| space.sync().err(),
+        |space| space.wait_newer(0, Duration::ZERO).err(),
+        |space| space.tag("monday").err(),
+        |space| space.at("monday").err(),
+    ];
+    for ask in questions {
+        let room = asking.write(|v| {
+            let room = scope(v, |_| {
+                // In the scope's space, the names in them would take most of it.
+                (0..1200).for_each(|_| std::mem::forget(ask(&asked).unwrap()));
+                has_room(ROOM - 8000)
+            });
+            Ok::<_, Error>(room)
+        });
+        assert_eq!(room, Ok(true));
+    }
 }
 
 #[test]

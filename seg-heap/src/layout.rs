@@ -85,6 +85,27 @@ pub struct HeapHeader {
     pub partial: [u32; CLASSES],
 }
 
+/// Behind the header: the root object of the segment, as it was set. The segment's facts are what counts; a program
+/// that finds the same here need not ask for them. Not every heap has it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RootNote {
+    /// Its address; 0 for none.
+    pub address: u64,
+    /// The fingerprint of its type.
+    pub fingerprint: [u64; 2],
+}
+
+/// The heap's first bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeapFront {
+    /// The header.
+    pub header: HeapHeader,
+    /// What follows it.
+    pub root: RootNote,
+}
+
 /// What a page is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -185,6 +206,8 @@ const _: () = {
     assert!(offset_of!(HeapHeader, bins) == 72);
     assert!(offset_of!(HeapHeader, partial) == 284);
     assert!(size_of::<HeapHeader>() == 448);
+    assert!(offset_of!(HeapFront, root) == 448 && size_of::<RootNote>() == 24);
+    assert!(size_of::<HeapFront>() as u64 <= TABLE_OFFSET);
     assert!(RUN_BINS <= 64 && bin_of(AREA_PAGES - 2) == RUN_BINS - 2);
     assert!(MAX_BYTES / PAGE_BYTES <= u32::MAX as u64);
 };

@@ -42,6 +42,6 @@ pub use geometry::{
     AREA_BYTES, AREA_PAGES, MAX_BYTES, MIN_BYTES, PAGE_BYTES, TABLE_OFFSET, page_offset,
 };
 pub use layout::{
-    FREE_MARK, HeapHeader, MAGIC, PageDesc, PageKind, RUN_BINS, VERSION, bin_of, desc_offset,
-    free_word, next_of_free_word,
+    FREE_MARK, HeapFront, HeapHeader, MAGIC, PageDesc, PageKind, RUN_BINS, RootNote, VERSION,
+    bin_of, desc_offset, free_word, next_of_free_word,
 };

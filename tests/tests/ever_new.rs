@@ -65,7 +65,7 @@ fn cycles(count: u32, limit: Duration) {
 #[test]
 fn many_new_addresses_take_no_more_than_a_thousand() {
     skip_without_kvm!();
-    cycles(pace::times(100_000).max(20_000), Duration::from_secs(300));
+    cycles(pace::times(100_000).max(6000), Duration::from_secs(300));
 }
 
 #[test]

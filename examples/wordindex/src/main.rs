@@ -40,8 +40,8 @@ Usage: wordindex [OPTIONS] PATH...
   PATH         a directory (with everything below it) or a file
   --vas NAME   keep the index in this address space (under `spacejmp run`), in the place
                of the one that is there; without a PATH answer from the one that is there
-  --lifetime L what a new address space is: persistent (default); versioned, where the old index
-               stays until the new one is there as a whole, whatever happens; volatile
+  --lifetime L what a new address space is: versioned (default), where the old index stays until
+               the new one is there as a whole, whatever happens; persistent; volatile
   --threads N  threads that read (default: as many as there are processors)
   --all        files and directories whose name begins with a dot, too
   --time       say on standard error how long it took until the first query
@@ -170,7 +170,7 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<Options, String> {
     let mut options = Options {
         roots: Vec::new(),
         vas: None,
-        lifetime: Lifetime::Persistent,
+        lifetime: Lifetime::Versioned,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         selection: Selection::Visible,
         time: false,
@@ -193,12 +193,9 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<Options, String> {
             }
             Some("--lifetime") if !only_paths => {
                 let value = args.next().ok_or("--lifetime needs a value")?;
-                options.lifetime = match value.to_str() {
-                    Some("persistent") => Lifetime::Persistent,
-                    Some("versioned") => Lifetime::Versioned,
-                    Some("volatile") => Lifetime::Volatile,
-                    _ => return Err(format!("no such lifetime: {value:?}")),
-                };
+                let name = value.to_string_lossy();
+                options.lifetime =
+                    name.parse().map_err(|err| format!("--lifetime {name}: {err}"))?;
             }
             Some("--all") if !only_paths => options.selection = Selection::All,
             Some("--time") if !only_paths => options.time = true,
@@ -232,8 +229,8 @@ mod tests {
         assert!(!options.time && options.vas.is_none());
         assert_eq!(parse_line("--vas books").unwrap().vas.as_deref(), Some("books"));
         let of = |line| parse_line(line).unwrap().lifetime;
-        assert_eq!(of("a --vas books"), Lifetime::Persistent);
-        assert_eq!(of("a --vas books --lifetime versioned"), Lifetime::Versioned);
+        assert_eq!(of("a --vas books"), Lifetime::Versioned);
+        assert_eq!(of("a --vas books --lifetime persistent"), Lifetime::Persistent);
     }
 
     #[test]
@@ -242,6 +239,8 @@ mod tests {
         assert_eq!(parse_line("--thread 3 .").unwrap_err(), "unknown option --thread");
         assert!(parse_line(". --threads 0").unwrap_err().contains("bad number"));
         assert!(parse_line(". --threads").unwrap_err().contains("needs a number"));
-        assert!(parse_line(". --lifetime long").unwrap_err().contains("no such lifetime"));
+        assert!(
+            parse_line(". --lifetime long").unwrap_err().contains("--lifetime long: a lifetime is")
+        );
     }
 }

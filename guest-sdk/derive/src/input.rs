@@ -49,7 +49,7 @@ impl Target {
         }
         if let Target::Every(name) = self {
             let parameter: GenericParam = parse_quote!(#name: ::spacejmp::Brand);
-            // After lifetimes, which must come first (and are refused by `'static` later).
+            // After lifetimes, which must come first.
             let lifetimes = generics.lifetimes().count();
             generics.params.insert(lifetimes, parameter);
         }

@@ -5,7 +5,7 @@
 
 use std::ptr::NonNull;
 
-use seg_heap::{HeapHeader, PAGE_BYTES, PageDesc};
+use seg_heap::{HeapFront, HeapHeader, PAGE_BYTES, PageDesc};
 use seg_heap::{desc_offset, page_offset};
 
 /// A heap's memory, used exclusively as long as this lives.
@@ -17,7 +17,7 @@ impl Memory {
     /// The heap at `base`.
     ///
     /// # Safety
-    /// From `base` on, 64 KiB-aligned, there is memory for a header and for what `end` in it says,
+    /// From `base` on, 64 KiB-aligned, there is memory for the front of a heap and for what `end` in it says,
     /// readable and writable, that no other code uses while the result lives, except for the
     /// content of allocated blocks. No reference into the rest exists.
     #[inline]
@@ -27,8 +27,13 @@ impl Memory {
 
     #[inline]
     pub(super) fn header(&mut self) -> &mut HeapHeader {
-        // SAFETY: `new` was promised memory for a header, every bit pattern of which is one, and
-        // the result borrows `self`, so that there is no other reference.
+        &mut self.front().header
+    }
+
+    #[inline]
+    pub(super) fn front(&mut self) -> &mut HeapFront {
+        // SAFETY: `new` was promised memory for a header and what follows it, every bit pattern of which is
+        // one, and the result borrows `self`, so that there is no other reference.
         unsafe { self.base.cast().as_mut() }
     }
 

@@ -23,7 +23,7 @@ use seg_heap::check::{self, Reader, Subject};
 use seg_heap::class::{self, TABLE_VERSION};
 use seg_heap::{
     AREA_PAGES, CLASSES, Class, HeapHeader, MAGIC, MIN_BYTES, PAGE_BYTES, PageDesc, PageKind,
-    RUN_BINS, VERSION,
+    RUN_BINS, RootNote, VERSION,
 };
 use seg_heap::{MAX_BYTES, page_offset};
 
@@ -154,6 +154,7 @@ impl RawHeap {
             bins: [0; RUN_BINS],
             partial: [0; CLASSES],
         };
+        memory.front().root = RootNote::default();
         let pages = memory.pages();
         runs::adopt(&mut memory, 0, pages);
         compiler_fence(Ordering::SeqCst);

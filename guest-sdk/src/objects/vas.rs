@@ -107,7 +107,8 @@ impl Vas {
         Vas::options().create(name)
     }
 
-    /// The VAS of that name.
+    /// The VAS of that name; also a tag (`NAME@TAG`), or a version that its log still has
+    /// (`NAME@NUMBER`).
     ///
     /// # Errors
     /// As [`vas_find`](sys::vas_find): `ENOENT` if there is none.

@@ -324,6 +324,10 @@ impl<V: Brand> Space<V> {
         }
         let target = self.backend.target(access::<M>())?;
         let inside = |at: At<During<'static, V>, M>| {
+            // SAFETY: the thread is inside.
+            if let Err(error) = unsafe { self.backend.check_root() } {
+                return (Err(error), Ending::ThrowAway);
+            }
             if M::WRITABLE {
                 // SAFETY: the thread is inside, writable.
                 let checked = unsafe { self.backend.check_heap(&self.name) };
@@ -331,7 +335,7 @@ impl<V: Brand> Space<V> {
                     return (Err(error), Ending::ThrowAway);
                 }
             }
-            // SAFETY: the root is what the space was opened or made with.
+            // SAFETY: the root is what the space was opened or made with, also in this version.
             let mut token = unsafe { In::new(at, self.root.cast()) };
             let (result, ending) = end(f(&mut token));
             (Ok(result), ending)
@@ -407,6 +411,19 @@ impl Backend {
 }
 
 impl Backend {
+    /// Whether the root object of the version that the thread sees is the space's.
+    ///
+    /// # Safety
+    /// The thread is inside the space.
+    #[inline]
+    unsafe fn check_root(&self) -> Result<()> {
+        match self {
+            // SAFETY: the caller's promise.
+            Backend::Vm(vm) => unsafe { vm.check_root_of_visit() },
+            Backend::Plain(_) => Ok(()),
+        }
+    }
+
     /// Whether this program can allocate there: checked once, before the first visit that may, so
     /// that the error gives the reason and is not one of memory.
     ///

@@ -30,7 +30,10 @@ pub struct SpaceOptions<V> {
 impl<V: Brand> SpaceOptions<V> {
     pub(super) fn new() -> SpaceOptions<V> {
         let segment = Segment::options(2 << 20).reserve(1 << 40).lockable(true);
-        SpaceOptions { segment, _brand: PhantomData }
+        // Handles that are kept could outlive what an abort takes back.
+        let lifetime =
+            if V::Handles::ARE_KEPT { Lifetime::Persistent } else { Lifetime::Versioned };
+        SpaceOptions { segment: segment.lifetime(lifetime), _brand: PhantomData }
     }
 
     /// Initial size in bytes; it uses no storage until it is written to. Without it 2 MiB. Larger
@@ -61,8 +64,8 @@ impl<V: Brand> SpaceOptions<V> {
         self
     }
 
-    /// How long its content lives. Without it: until deleted. Of a versioned space the brand must
-    /// have a lifetime ([`Error::KeptHandles`]).
+    /// How long its content lives. Without it a space is versioned if the brand has a lifetime, as it must
+    /// then ([`Error::KeptHandles`]), and persistent if it has none.
     pub fn lifetime(mut self, lifetime: Lifetime) -> SpaceOptions<V> {
         self.segment.params.lifetime = lifetime as u8;
         self
@@ -179,9 +182,10 @@ impl<V: Brand> SpaceOptions<V> {
             )
         };
         match made.map_err(|refused| refusal(&name, None, refused))?? {
-            Some(root) => {
+            Some((root, record)) => {
                 claim.keep();
-                Ok(Space { name, backend: Backend::Vm(Box::new(vm)), root, _brand: PhantomData })
+                let backend = Backend::Vm(Box::new(vm.with_root(record)));
+                Ok(Space { name, backend, root, _brand: PhantomData })
             }
             None if existing == Existing::IsWelcome => open(vm),
             None => Err(failed("create", ObjectKind::Vas, name)(Errno::EEXIST)),
@@ -202,7 +206,7 @@ fn make<V: Brand>(
     at: &At<During<'static, V>, Write>,
     claim: &Claim,
     init: impl for<'v> FnOnce(&'v At<During<'v, V>, Write>) -> Result<RootDuring<'v, V>, AllocError>,
-) -> Result<Option<NonNull<()>>> {
+) -> Result<Option<(NonNull<()>, SegRoot)>> {
     if claim.is_spent() {
         return Err(Error::BrandSpent {
             brand: During::<V>::NAME,
@@ -229,7 +233,9 @@ fn make<V: Brand>(
         // Last: a program that finds a root finds it complete. SAFETY: there lies a valid object of
         // this layout, in a heap that `format` has made.
         unsafe { vm.segment.set_root(&record) }?;
-        Ok(Some(root))
+        // SAFETY: the witness proves that the thread is inside, and `format` has made a heap.
+        unsafe { vm.heap.note_root(&record) };
+        Ok(Some((root, record)))
     })
 }
 
@@ -242,27 +248,35 @@ fn check_handles<V: Brand>(vm: &VmSpace) -> Result<()> {
     Ok(())
 }
 
-/// The space of `vm`, if its root object is a `V::Root`.
+/// The space of `vm`, if its root object is a `V::Root`. The brand stands for its VAS from now on.
 pub(super) fn open<V: Brand>(vm: VmSpace) -> Result<Space<V>> {
+    let (vid, sid) = (vm.vas.id().raw(), vm.segment.id().raw());
+    let space = open_unclaimed(vm)?;
+    claim::<V>(vid, sid, &space.name)?.keep();
+    Ok(space)
+}
+
+/// The same, whatever the brand stands for. See [`Space::at`] for when that is sound.
+pub(super) fn open_unclaimed<V: Brand>(vm: VmSpace) -> Result<Space<V>> {
     check_handles::<V>(&vm)?;
     let name = vm.vas.name().to_owned();
-    let root = vm.segment.root()?;
-    if root.address == 0 {
+    let record = vm.segment.root()?;
+    if record.address == 0 {
         return Err(Error::NoRoot { space: name });
     }
     let layout = TypeLayout::of_root::<During<'static, V>>();
-    if root.fingerprint != layout.fingerprint().0 {
+    if record.fingerprint != layout.fingerprint().0 {
         return Err(wrong_root::<V>(&vm, &layout)?);
     }
-    let inside = vm.holds(root.address, size_of::<RootDuring<'static, V>>() as u64)?
-        && root.address.is_multiple_of(align_of::<RootDuring<'static, V>>() as u64);
-    let pointer = std::ptr::with_exposed_provenance_mut::<()>(root.address as usize);
+    let inside = vm.holds(record.address, size_of::<RootDuring<'static, V>>() as u64)?
+        && record.address.is_multiple_of(align_of::<RootDuring<'static, V>>() as u64);
+    let pointer = std::ptr::with_exposed_provenance_mut::<()>(record.address as usize);
     let (true, Some(root)) = (inside, NonNull::new(pointer)) else {
-        let reason = format!("its root object is at {:#x}", root.address);
+        let reason = format!("its root object is at {:#x}", record.address);
         return Err(Error::Damaged { space: name, reason });
     };
-    claim::<V>(vm.vas.id().raw(), vm.segment.id().raw(), &name)?.keep();
-    Ok(Space { name, backend: Backend::Vm(Box::new(vm)), root, _brand: PhantomData })
+    let backend = Backend::Vm(Box::new(vm.with_root(record)));
+    Ok(Space { name, backend, root, _brand: PhantomData })
 }
 
 /// The error that says how the root object's type differs.

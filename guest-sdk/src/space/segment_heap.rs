@@ -4,10 +4,12 @@ use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use seg_heap::{HeapFront, RootNote};
+
 use crate::heap::{FIRST_BYTES, Growth, HeapError, RawHeap};
 use crate::objects::segment::Segment;
 use crate::space_heap::SpaceHeap;
-use crate::sys::SegGrowth;
+use crate::sys::{SegGrowth, SegRoot};
 use crate::thread_state;
 
 /// The heap at the beginning of a segment.
@@ -93,6 +95,28 @@ impl SegmentHeap {
         Ok(())
     }
 
+    /// Keeps `root` in the heap, as the segment's root object.
+    ///
+    /// # Safety
+    /// The thread is inside the space, writable, and there is a heap.
+    pub(crate) unsafe fn note_root(&self, root: &SegRoot) {
+        // SAFETY: the caller's promise; nothing else refers to the heap's front while no call of it runs.
+        unsafe { self.address().cast::<HeapFront>().as_mut() }.root = note_of(root);
+    }
+
+    /// Whether the heap says that `root` is the segment's root object. That is then so; otherwise the
+    /// segment must be asked.
+    ///
+    /// # Safety
+    /// The thread is inside the space, in which there was a heap once.
+    #[inline]
+    pub(crate) unsafe fn has_noted(&self, root: &SegRoot) -> bool {
+        // SAFETY: the caller's promise. The front is in the first page, which every segment has; any bytes are one, and
+        // no thread writes there meanwhile.
+        let front = unsafe { self.address().cast::<HeapFront>().as_ref() };
+        front.root == note_of(root)
+    }
+
     /// The text given to `format`.
     ///
     /// # Safety
@@ -103,6 +127,10 @@ impl SegmentHeap {
         // SAFETY: the caller's promise.
         heap.map_or_else(String::new, |heap| unsafe { heap.text() })
     }
+}
+
+fn note_of(root: &SegRoot) -> RootNote {
+    RootNote { address: root.address, fingerprint: root.fingerprint }
 }
 
 // SAFETY: what `RawHeap` promises of its blocks.

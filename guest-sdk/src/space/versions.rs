@@ -1,5 +1,5 @@
-//! The versions of a space: which is the newest, waiting for a newer one, making them durable, and opening
-//! an old one.
+//! The versions of a space: which is the newest, waiting for a newer one, making them durable, keeping one,
+//! and opening an old one.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use crate::location::wait::LockMode;
 use crate::objects::failed;
 use crate::objects::vas::Vas;
 use crate::sys::{vas_sync, vas_version, vas_wait};
+use crate::thread_state::{self, Scope};
 
 /// Of versioned spaces; others fail with [`Error::NotVersioned`].
 impl<V: Brand> Space<V> {
@@ -23,6 +24,7 @@ impl<V: Brand> Space<V> {
     /// # Errors
     /// [`Error::NotVersioned`]; those of attaching it ([`read`](Space::read)).
     pub fn version(&self) -> Result<u64> {
+        let _paused = thread_state::with_scope(Scope::Outside);
         vas_version(self.reader()?).map_err(failed(
             "ask for the version of",
             ObjectKind::Vas,
@@ -40,6 +42,7 @@ impl<V: Brand> Space<V> {
     /// [`Error::NotVersioned`]; [`Error::Call`] with `EIO` if the disk has failed: the next change stores anew
     /// what can be read back; those of attaching it ([`read`](Space::read)).
     pub fn sync(&self) -> Result<u64> {
+        let _paused = thread_state::with_scope(Scope::Outside);
         vas_sync(self.reader()?).map_err(failed("sync", ObjectKind::Vas, &self.name))
     }
 
@@ -63,6 +66,7 @@ impl<V: Brand> Space<V> {
     /// [`Error::NotVersioned`]; [`Error::Call`] with `EDEADLK` if the thread is inside to write a versioned
     /// space, and so keeps others from it; those of attaching it ([`read`](Space::read)).
     pub fn wait_newer(&self, after: u64, limit: Duration) -> Result<Option<u64>> {
+        let _paused = thread_state::with_scope(Scope::Outside);
         let (reader, began) = (self.reader()?, Instant::now());
         loop {
             match vas_wait(reader, after, limit.saturating_sub(began.elapsed())) {
@@ -77,12 +81,40 @@ impl<V: Brand> Space<V> {
         }
     }
 
-    /// An old version: a tag, or the number of a version that is tagged, which cannot be written. The
-    /// brand is the same one: its handles end with the visit, so none meets another version.
+    /// Keeps the newest version under a name, with those of the VAS's other versioned segments of the same
+    /// moment: durably, in constant time. [`at`](Space::at) opens it. What the calling thread has changed
+    /// in a visit that goes on is not kept.
+    ///
+    /// # Errors
+    /// [`Error::NotVersioned`]; [`Error::Call`] with the errors of [`vas_tag`](crate::sys::vas_tag):
+    /// `EEXIST` if there is a tag of that name, `EINVAL` if it is a number, `EACCES` without the
+    /// right to write.
+    pub fn tag(&self, tag: &str) -> Result<()> {
+        let _paused = thread_state::with_scope(Scope::Outside);
+        self.versioned()?.vas.tag(tag).map(|_| ())
+    }
+
+    /// An old version, which cannot be written: a tag, or the number of a version that the log still
+    /// has, or that is tagged.
+    ///
+    /// It is at the addresses of the newest one, so that the threads of a process visit the two one after another
+    /// ([`Error::SameAddresses`]). The brand is the same one, so that the same functions read
+    /// both: its handles end with the visit, and none meets another version.
+    ///
+    /// ```no_run
+    /// # use spacejmp::{Error, Space};
+    /// # spacejmp::brand! { Stock<'v> => u64 }
+    /// let stock = Space::<Stock>::open("stock")?;
+    /// stock.tag("monday")?;
+    /// stock.write(|v| Ok::<_, Error>(*v.root_mut().0 += 1))?;
+    /// let monday = stock.at("monday")?;
+    /// assert!(stock.read(|v| *v.root())? > monday.read(|v| *v.root())?);
+    /// # Ok::<_, Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::NotVersioned`]; [`Error::KeptHandles`] if the brand has no lifetime; [`Error::Call`] with
-    /// `ENOENT` if there is no such version, or it is not kept any more; as [`Space::open`].
+    /// `ENOENT` if there is no such version, or it is not kept any more; as [`Space::open_read_only`].
     pub fn at(&self, version: &str) -> Result<Space<V>> {
         check_home(&self.name)?;
         let space = self.name.clone();
@@ -90,8 +122,17 @@ impl<V: Brand> Space<V> {
             return Err(Error::KeptHandles { brand: During::<'static, V>::NAME, space });
         }
         self.versioned()?;
-        let vas = Vas::find(&format!("{space}@{version}"))?;
-        options::open(VmSpace::new(vas, false)?)
+        let old = VmSpace::new(Vas::find(&format!("{space}@{version}"))?, false)?;
+        if !old.is_versioned {
+            return Err(Error::NotVersioned { space: old.vas.name().to_owned() });
+        }
+        // Two VASes have one brand then, which is sound because
+        // - no handle goes from a visit of one to a visit of the other: each visit is called for every lifetime,
+        //   in which the brand is invariant, and no visit goes on from inside a versioned space;
+        // - `type_id::of` erases lifetimes, so that a destructor takes a visit of either for the other. All
+        //   that it meets there is of that visit, and the old one is read-only, whatever the store
+        //   allows (`false` above, for good): a thread that reads has no heap, and dropping leaks.
+        options::open_unclaimed(old)
     }
 
     fn versioned(&self) -> Result<&VmSpace> {

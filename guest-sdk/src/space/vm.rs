@@ -17,7 +17,7 @@ use crate::objects::failed;
 use crate::objects::segment::{Segment, SegmentInfo};
 use crate::objects::vas::Vas;
 use crate::space_heap::SpaceHeap;
-use crate::sys::{Lifetime, Right};
+use crate::sys::{Lifetime, Right, SegRoot};
 
 /// A VAS with its data segment.
 #[derive(Debug)]
@@ -27,9 +27,9 @@ pub(crate) struct VmSpace {
     pub(crate) heap: SegmentHeap,
     /// Where the segment begins.
     pub(crate) base: u64,
-    /// Its size when it was found; segments grow, and never shrink.
-    size_at_first: u64,
     pub(crate) is_versioned: bool,
+    /// The root object that the space was opened or made with, once it was.
+    root: Option<SegRoot>,
     may_write: bool,
     /// Made at the first visit of the kind: a reader needs no right to write.
     shared: OnceLock<Instance>,
@@ -55,9 +55,11 @@ fn is_data_of(vas: &str, segment: &str) -> bool {
     let is_data = |vas: &str, segment: &str| segment == vas || of_copy(vas, segment);
     // A name that has the sign itself is tried first.
     is_data(vas, segment)
-        || vas.split_once('@').is_some_and(|(of, _)| {
+        || vas.rsplit_once('@').is_some_and(|(of, _)| {
             let rest = segment.strip_suffix(vas).and_then(|rest| rest.strip_suffix('@'));
-            rest.is_some_and(|name| is_data(of, name))
+            rest.is_some_and(|name| is_data_of(of, name))
+                // A version of a version lists the same segment.
+                || (of.contains('@') && is_data_of(of, segment))
         })
 }
 
@@ -78,7 +80,7 @@ impl VmSpace {
             });
         };
         block_owners::note(block_owners::SEGMENTS);
-        let SegmentInfo { base, reserve, size, .. } = info;
+        let SegmentInfo { base, reserve, .. } = info;
         let is_versioned = info.lifetime == Some(Lifetime::Versioned);
         let segment = Segment::from_info(info);
         let heap = SegmentHeap::new(segment.clone(), base, reserve);
@@ -87,23 +89,66 @@ impl VmSpace {
             segment,
             heap,
             base,
-            size_at_first: size,
             is_versioned,
+            root: None,
             may_write,
             shared: OnceLock::new(),
             exclusive: OnceLock::new(),
         })
     }
 
-    /// Whether `bytes` bytes from `address` on are inside the segment.
+    /// Whether `bytes` bytes from `address` on are inside the segment. What is in a raw one stays in it; a
+    /// versioned one is as small again as it was when an old version becomes the newest, and its root object
+    /// is an old one then, too ([`check_root`](VmSpace::check_root)).
     ///
     /// # Errors
-    /// As [`Segment::stat`], which is asked only if the segment was too small at first.
+    /// As [`Segment::stat`].
     pub(crate) fn holds(&self, address: u64, bytes: u64) -> Result<bool> {
-        let Some(end) = address.checked_add(bytes) else { return Ok(false) };
-        let reaches = |size| end <= self.base + size;
-        Ok(address >= self.base
-            && (reaches(self.size_at_first) || reaches(self.segment.stat()?.size)))
+        let Some(offset) = address.checked_sub(self.base) else { return Ok(false) };
+        let size = self.segment.stat()?.size;
+        Ok(offset.checked_add(bytes).is_some_and(|end| end <= size))
+    }
+
+    /// The same with the root object that visits from now on rely on.
+    pub(crate) fn with_root(self, root: SegRoot) -> VmSpace {
+        VmSpace { root: Some(root), ..self }
+    }
+
+    /// Whether the root object is the one that visits rely on. A thread inside a versioned space
+    /// asks about what it sees there, whatever is committed meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Changed`]; as [`Segment::root`].
+    fn check_root(&self) -> Result<()> {
+        match self.root {
+            Some(root) if self.segment.root()? != root => {
+                Err(Error::Changed { space: self.vas.name().to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Called in each visit. The version that it sees may be a rollback to one before the root object
+    /// was made, or one in which another program has made another root object since. The root of
+    /// a raw segment is set once; what happens to it while nobody has it attached is found by `attach`.
+    ///
+    /// The heap has a note of the root object, which is part of each version as the root object is, so
+    /// that most visits do not ask the VMM. A number of the version would not save that: every
+    /// commit of others changes it.
+    ///
+    /// # Errors
+    /// As `check_root`.
+    ///
+    /// # Safety
+    /// The thread is inside the space.
+    #[inline]
+    pub(crate) unsafe fn check_root_of_visit(&self) -> Result<()> {
+        if !self.is_versioned {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise; a root object is in a heap.
+        let is_noted = self.root.is_some_and(|root| unsafe { self.heap.has_noted(&root) });
+        if is_noted { Ok(()) } else { self.check_root() }
     }
 
     /// Where to go for such access.
@@ -150,6 +195,11 @@ impl VmSpace {
         if !info.lockable {
             return Err(Error::NotLockable { space: space() });
         }
+        // As long as nobody had it attached it could be converted, and rolled back before it was converted back.
+        if (info.lifetime == Some(Lifetime::Versioned)) != self.is_versioned {
+            return Err(Error::Changed { space: space() });
+        }
+        self.check_root()?;
         let ranges = segments.iter().map(|(info, _)| SegmentRange {
             sid: info.id.raw(),
             addresses: info.base..info.base.saturating_add(info.reserve),
@@ -171,6 +221,8 @@ mod tests {
             ("bank@monday", "bank@bank@monday"),
             ("copy@monday", "copy.bank@copy@monday"),
             ("odd@name", "odd@name"),
+            ("odd@name@monday", "odd@name@odd@name@monday"),
+            ("bank@monday@noon", "bank@bank@monday"),
         ] {
             assert!(is_data_of(vas, segment), "{vas}: {segment}");
         }
@@ -183,6 +235,7 @@ mod tests {
             ("bank@monday", "other@bank@monday"),
             ("bank@monday", "bank@bank@tuesday"),
             ("bank@monday", "@bank@monday"),
+            ("bank@monday@noon", "bank@bank@monday@noon"),
         ] {
             assert!(!is_data_of(vas, segment), "{vas}: {segment}");
         }

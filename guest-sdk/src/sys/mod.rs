@@ -38,8 +38,8 @@ use crate::call_page::CallPage;
 pub use crate::handle::VasHandle;
 pub use abi::objects::{
     Attachment, Durability, LeaseId, Lifetime, MAX_INSTANCES, NAME_MAX_BYTES, PagePolicy, Right,
-    SegId, SegParams, SegRoot, SegStat, SyncInterval, VasId, VasStat, attach, clone,
-    seg_ctl as seg_command, vas_ctl as vas_command,
+    SegId, SegParams, SegRoot, SegStat, SyncInterval, UnknownLifetime, VasId, VasStat, attach,
+    clone, seg_ctl as seg_command, vas_ctl as vas_command,
 };
 #[doc(hidden)]
 pub use growth::SegGrowth;

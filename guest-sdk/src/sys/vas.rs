@@ -41,11 +41,14 @@ pub fn vas_create(name: impl AsRef<[u8]>, mode: u32) -> Result<VasId, Errno> {
     unsafe { call(CALL_VAS_CREATE, [at, len, u64::from(mode)]) }.and_then(id)
 }
 
-/// The id of the VAS `name`.
+/// The id of the VAS `name`. `NAME@TAG` is a tag of one ([`vas_tag`]). `NAME@NUMBER` is the version with
+/// that number of its only versioned segment, as long as the segment's log has it. It is kept for a
+/// while: as long as somebody has it attached, and a minute, unless garbage is collected before.
 ///
 /// # Errors
-/// - `ENOENT`: there is none.
+/// - `ENOENT`: there is none, it has no such tag, or the version is gone.
 /// - `EACCES`: its manifest may not be read.
+/// - for `NAME@NUMBER` also those of [`vas_tag`]; `EINVAL` if the VAS has several versioned segments.
 /// - name errors, store errors ([`super`]).
 pub fn vas_find(name: impl AsRef<[u8]>) -> Result<VasId, Errno> {
     // SAFETY: the call reads the name, which outlives it.
@@ -59,7 +62,8 @@ pub fn vas_find(name: impl AsRef<[u8]>) -> Result<VasId, Errno> {
 /// # Errors
 /// - `ENOENT`: no VAS has the id `vid`.
 /// - `EEXIST`: there is a VAS of that name.
-/// - `EINVAL`: `flags` has unknown bits.
+/// - `EINVAL`: `flags` has unknown bits; `vid` is a `NAME@NUMBER` without a tag, which is not kept for
+///   long, and its segments are to be shared.
 /// - for copies also those of [`seg_clone`](super::seg_clone).
 /// - `EACCES`: `vid` may not be read, or the store not be written to.
 /// - name errors, store errors ([`super`]).

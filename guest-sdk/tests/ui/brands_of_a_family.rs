@@ -8,6 +8,7 @@ struct Family<T>(PhantomData<T>);
 impl<T: 'static> Brand for Family<T> {
     type Root = u64;
     const NAME: &'static str = "Family";
+    type Handles = spacejmp::brand::Kept<Self>;
 }
 
 type One = Family<for<'a> fn(&'a u8)>;

@@ -89,7 +89,7 @@ fn cycles(stride: u64, times: u64) {
 fn ever_new_addresses_take_no_more_than_the_first_thousand() {
     skip_without_kvm!();
     for (stride, times) in [(1, 1_000_000), (512, 20_000), (512 * 700 + 1, 20_000)] {
-        cycles(stride, u64::from(pace::times(times)).max(5000));
+        cycles(stride, u64::from(pace::times(times)).max(2500));
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::{pace, skip_without_kvm};
 
-use crate::world::World;
+use crate::world::{Talker, World};
 
 const PROGRAM: &str = "vas_versions";
 
@@ -210,4 +210,83 @@ fn a_program_keeps_versions_and_attaches_old_ones_by_name_and_number() {
         vases["vases"].as_array().expect("a list").iter().map(|it| it["name"].clone()).collect();
     assert_eq!(names, [json!("bank"), json!("bank@mine")]);
     world.clean_after_gc();
+}
+
+const SAFE: &str = "sdk_versioned";
+
+#[test]
+fn the_safe_api_reads_old_versions_beside_the_newest() {
+    skip_without_kvm!();
+    let world = World::new();
+    assert_eq!(world.good(SAFE, &["words", "old"]), "3 5\n");
+    // Also one that the command line has kept, for a program that has not.
+    world.says(&["vas", "tag", "words", "tuesday"]);
+    world.good(SAFE, &["words", "add", "100", "2"]);
+    assert_eq!(world.good(SAFE, &["words", "at", "tuesday"]), "5 7\n");
+    assert_eq!(world.good(SAFE, &["words", "at", "monday"]), "3 7\n");
+    world.clean_after_gc();
+}
+
+#[test]
+fn a_rollback_to_another_root_object_is_refused_while_a_program_has_the_space_open() {
+    skip_without_kvm!();
+    let world = World::new();
+    assert_eq!(world.good(SAFE, &["words", "add", "0", "5"]), "");
+    let mut talker = Talker::start(world.command(SAFE, &["words", "stay"]), "words stay");
+    world.says(&["seg", "tag", "words", "good"]);
+    // Version 0 has none, and what is there is zeros.
+    let refused = world.spacejmp(&["seg", "rollback", "words", "0"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && text.contains("another root object"), "{text}");
+    assert_eq!(talker.ask("").expect("an answer"), "5");
+    world.says(&["seg", "rollback", "words", "good"]);
+    assert_eq!(talker.ask("").expect("an answer"), "5");
+    talker.end().expect("it ends");
+    world.says(&["seg", "rollback", "words", "0"]);
+    // One of another type, at the same place.
+    assert_eq!(world.good(SAFE, &["words", "number"]), "Ok(7)\n");
+    world.says(&["seg", "rollback", "words", "good"]);
+    assert_eq!(world.good(SAFE, &["words", "at", "good"]), "5 5\n");
+}
+
+#[test]
+fn a_version_without_a_tag_gets_one_or_is_copied_and_is_not_shared() {
+    skip_without_kvm!();
+    let world = bank();
+    let first = numbers(&world, "bank")[0].to_string();
+    assert_eq!(world.good(PROGRAM, &["bank", "keep", "later"]), "done\n");
+    let newest = numbers(&world, "bank")[0];
+    let row = |kind: &str| {
+        let table = world.says(&[kind, "ls"]);
+        let line = table.lines().find(|line| line.starts_with("bank "));
+        let cells: Vec<_> = line.expect("a row").split_whitespace().map(str::to_owned).collect();
+        cells.contains(&newest.to_string())
+    };
+    assert!(row("seg") && row("vas"));
+    assert_eq!(world.json(&["seg", "ls"])["segments"][0]["version"], newest);
+    assert_eq!(world.json(&["vas", "ls"])["vases"][0]["segments"][0]["version"], newest);
+    let old = format!("bank@{first}");
+    let refused = |args: &[&str], why: &str| {
+        let ended = world.spacejmp(args);
+        let text = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(!ended.status.success() && text.contains(why), "{args:?}: {text}");
+    };
+    refused(&["vas", "clone", "--share", &old, "window"], "vas tag NAME TAG --at NUMBER");
+    world.says(&["vas", "clone", &old, "copy"]);
+    // Now it is kept for a while, and that is still no tag.
+    refused(&["vas", "clone", "--share", &old, "window"], "vas tag NAME TAG --at NUMBER");
+    let made = world.json(&["vas", "tag", "bank", "first", "--at", &first]);
+    assert_eq!((&made["name"], made["number"].to_string()), (&json!("bank@first"), first.clone()));
+    world.says(&["vas", "clone", "--share", "bank@first", "window"]);
+    assert_eq!(world.good(PROGRAM, &["bank", "at", "first"]), "account 1000\n");
+    assert_eq!(world.good(PROGRAM, &["bank", "at", "later"]), "account 1000\n");
+    assert_eq!(numbers(&world, "copy.bank")[0].to_string(), first);
+    assert_eq!(world.json(&["vas", "show", "window"])["segments"][0]["name"], "bank@bank@first");
+    refused(&["vas", "tag", "bank", "none", "--at", "999999999"], "has no version 999999999");
+    // Of several versioned segments, each has its own numbers.
+    world.says(&["seg", "create", "other", "--size", "1M", "--lifetime", "versioned"]);
+    world.says(&["vas", "attach", "bank", "other"]);
+    refused(&["vas", "tag", "bank", "none", "--at", "1"], "numbers of their own");
+    world.store().gc().expect("garbage is collected");
+    assert_eq!(world.json(&["store", "check"])["findings"], json!([]));
 }

@@ -17,11 +17,12 @@ use abi::{LeaseId, PAGE_SIZE, Right, SegId, VasId};
 use seg_lock::{LockOutcome, Member, Mode, Patience};
 
 use crate::store::{
-    CopiedVas, Exported, HeldAlone, Lease, LeaseInfo, MemberHeld, Name, Progress, SegmentFile,
-    SegmentState, Store, StoreError, VasRecord,
+    Chosen, CopiedVas, Exported, HeldAlone, Lease, LeaseInfo, MemberHeld, Name, Progress,
+    SegmentFile, SegmentState, Store, StoreError, VasRecord,
 };
 use crate::vas::VasError;
 use crate::vas::residency::lock_page::{Host, MappedWords, at_most};
+use crate::vas::snapshot;
 use crate::vas::state::Vases;
 use crate::vm::Vcpu;
 
@@ -150,6 +151,21 @@ impl<'a> ContentHold<'a> {
         self.unlocked.iter().try_for_each(|&sid| self.store.check_unwritten(sid, mine))
     }
 
+    /// Takes note of a segment that cannot be locked.
+    pub(crate) fn watch(&mut self, segment: &SegmentFile) -> Result<(), StoreError> {
+        self.store.check_unwritten(segment.sid(), None)?;
+        self.unlocked.push(segment.sid());
+        Ok(())
+    }
+
+    /// Releases the locks of some segments.
+    pub(crate) fn give_back(&mut self, sids: &[SegId]) {
+        let Some(lease) = self.lease.as_ref().map(Lease::id) else { return };
+        let (given, kept) = self.held.drain(..).partition(|held| sids.contains(&held.sid));
+        self.held = kept;
+        release(self.store, lease, given);
+    }
+
     pub(crate) fn lock(
         &mut self,
         segment: &SegmentFile,
@@ -196,12 +212,16 @@ impl<'a> ContentHold<'a> {
 impl Drop for ContentHold<'_> {
     fn drop(&mut self) {
         let Some(lease) = self.lease.as_ref().map(Lease::id) else { return };
-        for Held { page, member, mode, .. } in self.held.drain(..).rev() {
-            let words = page.words();
-            let host = Host::new(words, self.store, &|| false);
-            seg_lock::release(&words, &host, member, lease, mode);
-            seg_lock::leave(&words, &host, member, lease);
-        }
+        release(self.store, lease, self.held.drain(..).collect());
+    }
+}
+
+fn release(store: &Store, lease: LeaseId, held: Vec<Held>) {
+    for Held { page, member, mode, .. } in held.into_iter().rev() {
+        let words = page.words();
+        let host = Host::new(words, store, &|| false);
+        seg_lock::release(&words, &host, member, lease, mode);
+        seg_lock::leave(&words, &host, member, lease);
     }
 }
 
@@ -344,11 +364,10 @@ pub fn recover_segment(store: &Store, sid: SegId) -> Result<Recovered, VasError>
     Ok(Recovered { was_dirty, was_inconsistent })
 }
 
-/// Writes a VAS and all its segments as one archive, as they are between two visits of writers
-/// ([`Store::export_vas`]).
+/// Writes a VAS and all its segments as one archive, as they are at one moment ([`snapshot::export`]).
 ///
 /// # Errors
-/// As [`hold_content`], and errors of writing; then what was written is not a complete archive.
+/// As there.
 pub fn export_vas(
     store: &Store,
     vid: VasId,
@@ -358,14 +377,7 @@ pub fn export_vas(
     stopping: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Exported, VasError> {
-    let vas = store.vas(vid)?;
-    let mut segments = store.open_listed(&vas)?;
-    let hold = hold_content(store, &segments, None, limit, stopping)?;
-    // Writers that were waited for may have grown them.
-    segments.iter_mut().try_for_each(|segment| store.refresh(segment))?;
-    let exported = store.export_vas(vas, &segments, to, path, progress)?;
-    hold.check(None)?;
-    Ok(exported)
+    snapshot::export(store, &Chosen::Whole(vid), to, path, limit, stopping, progress)
 }
 
 impl Vases {

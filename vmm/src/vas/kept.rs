@@ -7,13 +7,17 @@ use abi::{SegId, VasId};
 use seg_lock::{Mode, Patience};
 
 use crate::store::{
-    HeldAlone, MemberHeld, Name, SegmentFile, Store, StoreError, TagName, VasRecord, VersionChoice,
+    CopiedVas, HeldAlone, MemberHeld, Name, Object, Removed, SegmentFile, Store, StoreError,
+    TagName, VasRecord, VersionChoice,
 };
 use crate::vas::VasError;
 use crate::vas::content::{ContentHold, INSIDE_WAIT};
 use crate::vas::residency::lock_page::at_most;
 use crate::vas::state::Vases;
 use crate::vm::Vcpu;
+
+/// A version that was kept for a while stays so long for the program that has asked for it to attach it.
+const PASSING_AGE: Duration = Duration::from_secs(60);
 
 /// Holds the lock of each versioned segment that is not a kept version alone, in the order of ids.
 fn hold_versions<'a>(
@@ -59,18 +63,27 @@ pub fn tag_segment(
 }
 
 /// Keeps the newest version of all segments of a VAS under a name, of one moment
-/// ([`Store::keep_vas`]). Returns the id of the VAS that is made.
+/// ([`Store::keep_vas`]); with `number` that version of its only versioned segment. Returns the VAS that
+/// is made.
 ///
 /// # Errors
-/// As [`tag_segment`] and [`Store::keep_vas`].
+/// As [`tag_segment`] and [`Store::keep_vas`]; with `number` those of [`versioned_member`].
 pub fn tag_vas(
     store: &Store,
     vid: VasId,
+    number: Option<u64>,
     tag: &TagName,
     limit: Option<Duration>,
     stopping: &dyn Fn() -> bool,
-) -> Result<VasId, VasError> {
-    tag_vas_beside(store, vid, tag, &[], limit, stopping)
+) -> Result<CopiedVas, VasError> {
+    let Some(number) = number else {
+        return tag_vas_beside(store, vid, tag, &[], limit, stopping);
+    };
+    let segments = [versioned_member(store, &store.vas(vid)?)?];
+    let hold = hold_versions(store, &segments, limit, stopping)?;
+    let made = store.keep_vas(vid, tag.as_str(), Some(number), &hold.members())?;
+    hold.settled();
+    Ok(made)
 }
 
 /// The same for a thread that holds some of the locks itself.
@@ -81,7 +94,7 @@ fn tag_vas_beside(
     own: &[SegId],
     limit: Option<Duration>,
     stopping: &dyn Fn() -> bool,
-) -> Result<VasId, VasError> {
+) -> Result<CopiedVas, VasError> {
     let segments = store.open_listed(&store.vas(vid)?)?;
     let (held, free): (Vec<_>, Vec<_>) =
         segments.into_iter().partition(|segment| own.contains(&segment.sid()));
@@ -92,6 +105,27 @@ fn tag_vas_beside(
     let made = store.keep_vas(vid, tag.as_str(), None, &members)?;
     hold.settled();
     Ok(made)
+}
+
+/// Makes a segment larger ([`Store::grow_segment`], [`Store::grow_versioned_segment`]).
+///
+/// # Errors
+/// [`StoreError::Locked`] when a writer of a versioned one does not leave within `limit`; as those.
+pub fn grow_segment(
+    store: &Store,
+    sid: SegId,
+    size_bytes: u64,
+    limit: Option<Duration>,
+    stopping: &dyn Fn() -> bool,
+) -> Result<(), VasError> {
+    let segments = [store.open_segment(sid)?];
+    if !segments.iter().any(SegmentFile::is_versioned) {
+        return Ok(store.grow_segment(sid, size_bytes)?);
+    }
+    let hold = hold_versions(store, &segments, limit, stopping)?;
+    store.grow_versioned_segment(sid, size_bytes, hold.held(sid))?;
+    hold.settled();
+    Ok(())
 }
 
 /// Makes an old version of a segment the newest ([`Store::rollback_segment`]). Returns its new number.
@@ -154,8 +188,17 @@ pub fn rollback_vas(
     Ok((segment.name().clone(), number))
 }
 
-/// Keeps a version of a VAS for a while under its number: of its only versioned segment. It goes when
-/// no VM has it any more, at the latest with the garbage.
+/// Removes versions that were kept for a while and that nobody has: before another one is kept so.
+///
+/// # Errors
+/// As [`Store::remove_passing`].
+pub fn remove_old(store: &Store) -> Result<Removed, StoreError> {
+    store.remove_passing(PASSING_AGE)
+}
+
+/// Keeps a version of a VAS for a while under its number: of its only versioned segment. It goes a minute
+/// later at the earliest, when another one is kept so ([`remove_old`]) and no VM has it any more, or with
+/// the garbage.
 ///
 /// # Errors
 /// As [`versioned_member`] and [`Store::keep_vas`].
@@ -165,32 +208,19 @@ pub fn keep_number(
     number: u64,
     limit: Option<Duration>,
     stopping: &dyn Fn() -> bool,
-) -> Result<VasId, VasError> {
-    store.remove_passing()?;
+) -> Result<CopiedVas, VasError> {
     let segments = [versioned_member(store, &store.vas(vid)?)?];
     let hold = hold_versions(store, &segments, limit, stopping)?;
-    let made = store.keep_vas(vid, &number.to_string(), Some(number), &hold.members())?;
+    let made = match store.keep_vas(vid, &number.to_string(), Some(number), &hold.members()) {
+        // Another VM has kept the same one since it was looked for.
+        Err(StoreError::Exists(Object::VasName(name))) => {
+            let vid = store.find_vas(&name)?;
+            Ok(CopiedVas { vid, segments: Vec::new() })
+        }
+        made => made,
+    };
     hold.settled();
-    Ok(made)
-}
-
-/// The same of a segment. Returns the id of what is kept.
-///
-/// # Errors
-/// As [`tag_segment`].
-pub fn keep_segment_number(
-    store: &Store,
-    sid: SegId,
-    number: u64,
-    limit: Option<Duration>,
-    stopping: &dyn Fn() -> bool,
-) -> Result<SegId, VasError> {
-    store.remove_passing()?;
-    let segments = [store.open_segment(sid)?];
-    let hold = hold_versions(store, &segments, limit, stopping)?;
-    let made = store.keep_passing(sid, number, hold.held(sid))?;
-    hold.settled();
-    Ok(made)
+    Ok(made?)
 }
 
 impl Vases {

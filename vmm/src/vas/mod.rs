@@ -28,6 +28,7 @@ mod range_allocator;
 mod reconcile;
 pub mod report;
 mod residency;
+pub mod snapshot;
 mod state;
 mod switch;
 mod tables;

@@ -65,7 +65,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let name = env!("CARGO_PKG_NAME");
     let space = Space::<Memory<'_>>::options().open_or_create(name, |_| Ok(Numbers::default()))?;
 
-    // Alone among writers. An error that the closure returns undoes what it has changed.
+    // Alone among writers. An error that the closure returns undoes what it has changed; so does a kill.
     space.write(|v| {
         let (numbers, at) = v.root_mut();
         numbers.runs += 1;
@@ -75,7 +75,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         Ok::<_, spacejmp::Error>(())
     })?;
 
-    // Shared: other readers may be inside at the same time.
+    // Waits for nobody, and what it sees does not change meanwhile.
     space.read(|v| {
         let numbers = v.root();
         let sum: u64 = numbers.iter(v).map(u64::from).sum();

@@ -21,7 +21,7 @@ Usage: graph-build FILE [--vas NAME] [--save OUT] [OPTIONS]
 
   FILE         the edge list; lines that begin with # or % are left out
   --vas NAME   build it in a new VAS of this name (under `spacejmp run`)
-  --lifetime L what the VAS is: persistent (default), versioned or volatile
+  --lifetime L what the VAS is: versioned (default), persistent or volatile
   --save OUT   write it to a file as arrays of numbers (anywhere)
   --mode BITS  permission bits of the VAS and its segment, octal (default: 600)
   --time       say on standard error how long the parts took
@@ -72,7 +72,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 
 fn parse(args: Vec<String>) -> Result<Arguments, String> {
     let (mut file, mut vas, mut save) = (None, None, None);
-    let (mut mode, mut lifetime, mut time) = (0o600, Lifetime::Persistent, false);
+    let (mut mode, mut lifetime, mut time) = (0o600, Lifetime::Versioned, false);
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
@@ -81,12 +81,8 @@ fn parse(args: Vec<String>) -> Result<Arguments, String> {
             "--save" => save = Some(value()?.into()),
             "--time" => time = true,
             "--lifetime" => {
-                lifetime = match value()?.as_str() {
-                    "persistent" => Lifetime::Persistent,
-                    "versioned" => Lifetime::Versioned,
-                    "volatile" => Lifetime::Volatile,
-                    other => return Err(format!("no such lifetime: {other:?}")),
-                }
+                let name = value()?;
+                lifetime = name.parse().map_err(|err| format!("--lifetime {name}: {err}"))?;
             }
             "--mode" => {
                 let text = value()?;
@@ -121,9 +117,9 @@ mod tests {
         assert_eq!((arguments.mode, arguments.time), (0o644, true));
         assert_eq!(arguments.vas.as_deref(), Some("g"));
         assert_eq!(arguments.file, PathBuf::from("edges.txt"));
-        assert_eq!(arguments.lifetime, Lifetime::Persistent);
-        let arguments = parse_line("f --vas g --lifetime versioned").unwrap();
         assert_eq!(arguments.lifetime, Lifetime::Versioned);
+        let arguments = parse_line("f --vas g --lifetime persistent").unwrap();
+        assert_eq!(arguments.lifetime, Lifetime::Persistent);
     }
 
     #[test]
@@ -131,7 +127,8 @@ mod tests {
         assert_eq!(parse_line("f").unwrap_err(), "nowhere to put the graph: give --vas or --save");
         assert_eq!(parse_line("--vas g").unwrap_err(), "no edge list given");
         assert_eq!(parse_line("f --vas").unwrap_err(), "--vas needs a value");
-        assert_eq!(parse_line("f --lifetime x").unwrap_err(), "no such lifetime: \"x\"");
+        let error = parse_line("f --lifetime x").unwrap_err();
+        assert!(error.starts_with("--lifetime x: a lifetime is "), "{error}");
         assert_eq!(parse_line("f --vas g --mode 9").unwrap_err(), "bad mode \"9\"");
         assert_eq!(parse_line("f g --vas g").unwrap_err(), "one argument too many: \"g\"");
     }

@@ -2,7 +2,10 @@
 //! visit each. `abort COUNT`: as often changes all it can and gives up, by an error and by panics, and
 //! goes on. `full`: fills the disk in one visit, and goes on with a small one. `nested`: visits inside of
 //! visits. `kept`: a brand that lets handles be kept is refused. `count`: prints how many
-//! entries there are, all of them whole. `watch`: versions, waiting for them, durability. Status 0, or 101 with a message.
+//! entries there are, all of them whole. `watch`: versions, waiting for them, durability. `old`: keeps versions,
+//! and reads them beside the newest. `read COUNT`: as often finds the space empty. `at TAG`: prints how many entries there were then, and are. `stay`: keeps the space open while others commit, and
+//! says after each line of input what visits find. `number`: makes a space of a number.
+//! Status 0, or 101 with a message.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -47,7 +50,14 @@ fn main() {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<u64>().expect("a number");
     let [name, ref what @ ..] = args[..] else { panic!("sdk_versioned NAME WHAT ...") };
-    let options = Space::<Words<'_>>::options().lifetime(Lifetime::Versioned);
+    if *what == ["number"] {
+        let options = Space::<Each<'_>>::options().lifetime(Lifetime::Versioned);
+        let space = options.open_or_create(name, |_| Ok(7)).expect("the space");
+        println!("{:?}", space.read(|v| *v.root()));
+        return;
+    }
+    // Versioned without a word: the brand has a lifetime.
+    let options = Space::<Words<'_>>::options();
     let space = options.open_or_create(name, |_| Ok(VBTreeMap::new())).expect("the space");
     match *what {
         ["add", first, count] => {
@@ -72,8 +82,15 @@ fn main() {
             let options = Space::<Kept>::options().lifetime(Lifetime::Versioned);
             refused(options.open_or_create(name, |_| Ok(VBTreeMap::new())));
             refused(options.create("fresh", |_| Ok(VBTreeMap::new())));
+            let options = Space::<Kept>::options();
+            let raw = options.create("kept", |_| Ok(VBTreeMap::new())).expect("a raw space");
+            assert!(matches!(raw.version(), Err(Error::NotVersioned { .. })));
         }
         ["watch"] => watch(&space, name),
+        ["old"] => old(&space),
+        ["at", tag] => println!("{} {}", count(&space.at(tag).expect("the tag")), count(&space)),
+        ["stay"] => stay(&space),
+        ["read", times] => (0..number(times)).for_each(|_| assert_eq!(count(&space), 0)),
         ["count"] => println!("{}", count(&space)),
         _ => panic!("what?"),
     }
@@ -175,6 +192,63 @@ fn watch(space: &Space<Words<'_>>, name: &str) {
     let info = Segment::find("each").and_then(|segment| segment.stat()).expect("a segment");
     assert_eq!(info.durability, Some(Durability::Each));
     println!("watched");
+}
+
+/// Versions that are kept, read by the same functions as the newest.
+fn old(space: &Space<Words<'_>>) {
+    (0..3).for_each(|n| add(space, n).expect("a visit"));
+    let number = space.version().expect("a version");
+    space.tag("monday").expect("a tag");
+    assert_eq!(space.tag("monday").map_err(|error| error.errno()), Err(Some(Errno::EEXIST)));
+    assert_eq!(space.tag("7").map_err(|error| error.errno()), Err(Some(Errno::EINVAL)));
+    add(space, 3).expect("a visit");
+    let monday = space.at("monday").expect("the tag");
+    let by_number = space.at(&number.to_string()).expect("its number");
+    for _ in 0..2 {
+        assert_eq!((count(&monday), count(&by_number)), (3, 3));
+        add(space, 4).expect("a visit");
+        assert_eq!((count(&monday), count(space)), (3, 5));
+    }
+    let written = add(&monday, 9).map_err(|error| error.errno());
+    assert_eq!(written, Err(Some(Errno::EACCES)));
+    // A version of a version: the same again.
+    monday.tag("noon").expect("a tag");
+    assert_eq!(count(&monday.at("noon").expect("the tag")), 3);
+    // A thread that is inside one keeps the others of its process out of the other: it has the same addresses.
+    let kept_out = monday.read(|v| {
+        let read = || space.read_timeout(Duration::from_millis(50), |v| v.root().len());
+        let other = std::thread::scope(|scope| scope.spawn(read).join().expect("no panic"));
+        (v.root().len(), other)
+    });
+    assert!(
+        matches!(kept_out, Ok((3, Err(Error::Locked { .. } | Error::SameAddresses { .. })))),
+        "{kept_out:?}"
+    );
+    assert_eq!(space.read(|v| v.read(&monday, |_| ()).is_err()), Ok(true), "nor from inside");
+    println!("{} {}", count(&monday), count(space));
+}
+
+/// The space stays open while other programs commit. After each line of input it says what visits find.
+fn stay(space: &Space<Words<'_>>) {
+    // It is attached to be read, and to be written.
+    add(space, 0).expect("a visit");
+    println!("{}", count(space));
+    for line in std::io::stdin().lines() {
+        line.expect("a line");
+        let before = space.version();
+        let read = space.read(|v| v.root().len());
+        let written = space.write(|v| insert(v, 1, &text(1)));
+        match (read, written) {
+            (Ok(_), Ok(())) => println!("{}", count(space)),
+            (Err(Error::Changed { .. }), Err(Error::Changed { .. })) => {
+                assert_eq!(space.version(), before, "nothing was committed");
+                let again = Space::<Words<'_>>::open(space.name()).map(|_| ());
+                let error = again.expect_err("there are no words").to_string();
+                println!("{}", error.lines().next().unwrap_or_default());
+            }
+            other => println!("{other:?}"),
+        }
+    }
 }
 
 /// A space without versions.

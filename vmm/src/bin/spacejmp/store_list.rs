@@ -10,9 +10,10 @@ use crate::errors::{self, Failure};
 use crate::store_options::table;
 use crate::store_show::plain;
 
-pub(crate) const SEGMENT_HEADING: [&str; 7] =
-    ["NAME", "SIZE", "STORED", "BASE", "MODE", "ATTACHED", "STATE"];
-pub(crate) const VAS_HEADING: [&str; 5] = ["NAME", "SEGMENTS", "MODE", "ATTACHED", "STATE"];
+pub(crate) const SEGMENT_HEADING: [&str; 8] =
+    ["NAME", "SIZE", "STORED", "BASE", "MODE", "ATTACHED", "VERSION", "STATE"];
+pub(crate) const VAS_HEADING: [&str; 6] =
+    ["NAME", "SEGMENTS", "MODE", "ATTACHED", "VERSION", "STATE"];
 
 /// An object of a list that cannot be read.
 #[derive(Debug, Serialize)]

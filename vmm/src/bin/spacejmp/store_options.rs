@@ -18,6 +18,7 @@ use vmm::exit_code::ExitCode;
 use vmm::store::{CheckReport, HeapView, Mode, Name, Store, StoreError, counted};
 
 use crate::errors::{self, Failure};
+pub(crate) use crate::run_options::parse_timeout;
 use crate::style::{Colour, Look};
 
 /// The store to work on.
@@ -37,6 +38,15 @@ pub(crate) struct Output {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Waits {
+    /// Give up when programs that write have not left after so long; without it, wait for them
+    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout)]
+    pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, clap::Args)]

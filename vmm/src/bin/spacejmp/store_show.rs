@@ -113,6 +113,8 @@ pub(crate) struct Segment {
     lifetime: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     durability: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
     pages: &'static str,
     lockable: bool,
     dirty: bool,
@@ -156,6 +158,7 @@ impl Segment {
                 Lifetime::Versioned => "versioned",
             },
             durability: durability(header),
+            version: record.version,
             pages: match header.pages {
                 PagePolicy::Largest => "largest",
                 PagePolicy::Small4K => "4k",
@@ -205,6 +208,7 @@ impl Segment {
             self.base.clone(),
             self.mode.clone(),
             self.attached.len().to_string(),
+            number_or_dash(self.version),
             self.state(),
         ]
     }
@@ -220,6 +224,9 @@ impl Segment {
         lines.add("base", &self.base);
         lines.add("mode", &format!("{} (you may {})", self.mode, self.access));
         lines.add("lifetime", self.lifetime);
+        if let Some(version) = self.version {
+            lines.add("version", &version.to_string());
+        }
         lines.add("pages", self.pages);
         let why = match self.of_another_boot {
             true => " (the host lost power, or was started anew, while a program had it)",
@@ -264,6 +271,8 @@ struct VasSegment {
     base: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     durability: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
 }
 
 impl Vas {
@@ -289,6 +298,7 @@ impl Vas {
                 right: right_text(listed.right),
                 size_bytes: known.as_ref().map(|known| known.header.size_bytes),
                 durability: known.as_ref().and_then(|known| durability(&known.header)),
+                version: known.as_ref().and_then(|known| known.version),
                 base: known.map(|known| format!("{:#x}", known.header.base)),
             }
         };
@@ -304,12 +314,24 @@ impl Vas {
         }
     }
 
-    /// With what lists say of its segments, of which `header` gives the headers.
-    pub(crate) fn with_durabilities(mut self, header: impl Fn(SegId) -> Option<Header>) -> Vas {
+    /// With what lists say of its versioned segments: `known` gives the header of a segment and the
+    /// number of its newest version.
+    pub(crate) fn with_versions(
+        mut self,
+        known: impl Fn(SegId) -> Option<(Header, Option<u64>)>,
+    ) -> Vas {
         for segment in &mut self.segments {
-            segment.durability = header(segment.id).as_ref().and_then(durability);
+            if let Some((header, version)) = known(segment.id) {
+                (segment.durability, segment.version) = (durability(&header), version);
+            }
         }
         self
+    }
+
+    /// The number of its only versioned segment's version: those of several say nothing of each other.
+    fn version(&self) -> Option<u64> {
+        let mut versions = self.segments.iter().filter_map(|segment| segment.version);
+        versions.next().filter(|_| versions.next().is_none())
     }
 
     pub(crate) fn row(&self) -> Vec<String> {
@@ -324,6 +346,7 @@ impl Vas {
             self.segments.len().to_string(),
             self.mode.clone(),
             self.attached.len().to_string(),
+            number_or_dash(self.version()),
             state,
         ]
     }
@@ -339,8 +362,10 @@ impl Vas {
                 let durability = segment.durability.iter();
                 let durability: String =
                     durability.map(|it| format!(", versioned, {it}")).collect();
+                let version = segment.version.iter();
+                let version: String = version.map(|it| format!(", version {it}")).collect();
                 let (name, size) = (plain(&segment.name), size(bytes));
-                format!("{name} at {base}, {size}, to {}{durability}", segment.right)
+                format!("{name} at {base}, {size}, to {}{durability}{version}", segment.right)
             }
             _ => format!("{} ({}): missing or unreadable", plain(&segment.name), segment.sid),
         };
@@ -354,6 +379,10 @@ impl Vas {
 /// When commits of a segment survive a power cut; `None` if it is not versioned.
 fn durability(header: &Header) -> Option<String> {
     (header.lifetime == Lifetime::Versioned).then(|| header.durability.to_string())
+}
+
+fn number_or_dash(number: Option<u64>) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
 fn inside(vas: &VasRecord, live: &Live) -> Vec<Inside> {

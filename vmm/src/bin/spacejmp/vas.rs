@@ -6,7 +6,7 @@ use std::time::Duration;
 use abi::objects::{Right, VasId};
 use clap::{ArgAction, Subcommand};
 use vmm::exit_code::ExitCode;
-use vmm::store::{Mode, Name, Store, VasEntry, VasRecord, VasSegment};
+use vmm::store::{Mode, Name, Store, StoreError, VasEntry, VasRecord, VasSegment};
 use vmm::vas::{VasError, content, kept};
 
 use crate::errors::{self, Failure};
@@ -14,7 +14,8 @@ use crate::run_options::parse_timeout;
 use crate::seg::live;
 use crate::store_list::{VAS_HEADING, entry, print_list};
 use crate::store_options::{
-    Named, Names, Output, StoreArgs, failed, name_parser, parse_mode, print_check, waiting_note,
+    Named, Names, Output, StoreArgs, Waits, failed, name_parser, parse_mode, print_check,
+    waiting_note,
 };
 use crate::store_show::{Vas, plain};
 use crate::vas_archive;
@@ -97,12 +98,13 @@ Examples:
   spacejmp vas clone genome genome2            segment `reads` is copied as `genome2.reads`
   spacejmp vas clone genome genome2 --timeout 10
   spacejmp vas clone books@monday trial        an old version, of versioned segments
+  spacejmp vas clone books@1207 trial          the same by its number
   spacejmp vas clone --share genome window     the same segments under another name
 
 Programs that write are kept out while the copy is made, so that it holds one moment. Versioned
 segments of one's own are copied in no time.")]
 struct Clone {
-    /// Also NAME@TAG
+    /// Also NAME@TAG or, to copy it, NAME@NUMBER
     #[arg(value_name = "NAME[@VERSION]", value_parser = name_parser())]
     name: Name,
     /// The new one's name; copied segments are called NEW.SEGMENT
@@ -111,12 +113,8 @@ struct Clone {
     /// Do not copy the segments: both VASes have them
     #[arg(long, conflicts_with = "timeout")]
     share: bool,
-    /// Give up when programs that write have not left after so long; without it, wait for them
-    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout)]
-    timeout: Option<Duration>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    waits: Waits,
 }
 
 /// Put a segment into a VAS, for all who use it
@@ -176,10 +174,15 @@ Examples:
   spacejmp vas export genome genome.vas
   spacejmp vas export genome genome.vas --timeout 10
   spacejmp vas export genome - | ssh host spacejmp vas import -
+  spacejmp vas export books@monday monday.vas    an old version, of versioned segments
 
-Programs that write are kept out while the archive is written, so that it holds one moment.")]
+The archive holds one moment. Of versioned segments that is the newest version, or the one that is
+named, and programs go on writing; to find that of several, it waits until no program is in the middle
+of a change. Programs that write raw segments are kept out while the archive is written. A version is
+exported under the name of what it is a version of.")]
 struct Export {
-    #[arg(value_parser = name_parser())]
+    /// Also NAME@TAG, and NAME@NUMBER of a VAS with one versioned segment
+    #[arg(value_name = "NAME[@VERSION]", value_parser = name_parser())]
     name: Name,
     /// The file, which must not exist; `-` for the standard output
     file: PathBuf,
@@ -281,6 +284,9 @@ fn clone(store: &Store, args: &Clone) -> Result<ExitCode, Failure> {
     };
     let (vid, number) = chosen_vas(store, name).map_err(failed(doing()))?;
     if let Some(number) = number {
+        if args.share {
+            return Err(failed(doing())(StoreError::Passing(name.clone())));
+        }
         return clone_number(store, vid, number, args);
     }
     let vid = if args.share {
@@ -288,10 +294,10 @@ fn clone(store: &Store, args: &Clone) -> Result<ExitCode, Failure> {
     } else {
         let vas = store.vas(vid).map_err(failed(doing()))?;
         note_copies(store, &vas);
-        let copied = content::copy_vas(store, vid, new, args.timeout, &waiting_note());
+        let copied = content::copy_vas(store, vid, new, args.waits.timeout, &waiting_note());
         copied.map_err(failed(doing()))?.vid
     };
-    if args.json { show(store, vid, true) } else { Ok(ExitCode::Program(0)) }
+    if args.waits.output.json { show(store, vid, true) } else { Ok(ExitCode::Program(0)) }
 }
 
 /// A version that has no tag gets one for so long.
@@ -299,14 +305,14 @@ fn clone_number(store: &Store, vid: VasId, number: u64, args: &Clone) -> Result<
     let doing = || format!("copy VAS '{}' to '{}'", args.name, args.new);
     let stopping = waiting_note();
     let work = || -> Result<VasId, VasError> {
-        let kept = kept::keep_number(store, vid, number, args.timeout, &stopping)?;
-        let copied = content::copy_vas(store, kept, &args.new, args.timeout, &stopping);
-        // Should it be in use already, it goes later.
-        let _ = store.remove_kept_vas(kept);
+        kept::remove_old(store)?;
+        let kept = kept::keep_number(store, vid, number, args.waits.timeout, &stopping)?.vid;
+        let copied = content::copy_vas(store, kept, &args.new, args.waits.timeout, &stopping);
+        // What was kept goes by itself, later: another program may have found it by its number.
         Ok(copied?.vid)
     };
     let vid = work().map_err(failed(doing()))?;
-    if args.json { show(store, vid, true) } else { Ok(ExitCode::Program(0)) }
+    if args.waits.output.json { show(store, vid, true) } else { Ok(ExitCode::Program(0)) }
 }
 
 /// Says which segments take as long as their content is large, and its space.
@@ -328,8 +334,11 @@ fn show(store: &Store, vid: VasId, json: bool) -> Result<ExitCode, Failure> {
 fn list(store: &Store, json: bool) -> Result<ExitCode, Failure> {
     let live = live(store)?;
     let entries = store.list_vases().map_err(failed("list the VASes"))?;
-    let header = |sid| Some(store.open_segment(sid).ok()?.header().clone());
-    let vas = |it: &VasRecord| Vas::of(it, &live, |_| None).with_durabilities(header);
+    let known = |sid| {
+        let segment = store.open_segment(sid).ok()?;
+        Some((segment.header().clone(), store.newest_number(&segment).ok()?))
+    };
+    let vas = |it: &VasRecord| Vas::of(it, &live, |_| None).with_versions(known);
     let of = |one: &VasEntry| entry(&one.name, &one.record, vas);
     let entries: Vec<_> = entries.iter().map(of).collect();
     print_list(json, "vases", &VAS_HEADING, &entries, Vas::row)

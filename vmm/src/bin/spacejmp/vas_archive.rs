@@ -7,11 +7,12 @@ use std::io::{self, BufReader, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use abi::objects::VasId;
 use serde::Serialize;
 use vmm::exit_code::ExitCode;
 use vmm::files::take_over_umask;
-use vmm::store::{Name, Progress, Store, StoreError, counted, survey_archive};
-use vmm::vas::{VasError, content};
+use vmm::store::{Chosen, Name, Progress, Store, StoreError, counted, survey_archive};
+use vmm::vas::{VasError, snapshot};
 
 use crate::errors::{self, Failure};
 use crate::store_options::{failed, size, waiting_note};
@@ -27,7 +28,8 @@ pub(crate) fn export(
     timeout: Option<Duration>,
 ) -> Result<ExitCode, Failure> {
     let doing = || format!("export VAS '{name}'");
-    let vid = store.find_vas(name).map_err(failed(doing()))?;
+    let chosen = store.choose_vas(name).map_err(failed(doing()))?;
+    note_left_out(store, &chosen).map_err(failed(doing()))?;
     let mut meter = Meter::new();
     if file == Path::new("-") {
         let stdout = io::stdout();
@@ -39,7 +41,7 @@ pub(crate) fn export(
         let mut to = BufWriter::new(stdout.lock());
         let path = Path::new("standard output");
         let mut tell = |now: &Progress| meter.tell(now);
-        content::export_vas(store, vid, &mut to, path, timeout, &waiting_note(), &mut tell)
+        snapshot::export(store, &chosen, &mut to, path, timeout, &waiting_note(), &mut tell)
             .map_err(failed(doing()))?;
         return Ok(ExitCode::Program(0));
     }
@@ -56,7 +58,7 @@ pub(crate) fn export(
         let made = made.map_err(|e| io_failed("create", &part.0, e))?;
         let mut to = BufWriter::new(made);
         let mut tell = |now: &Progress| meter.tell(now);
-        content::export_vas(store, vid, &mut to, file, timeout, &waiting_note(), &mut tell)?;
+        snapshot::export(store, &chosen, &mut to, file, timeout, &waiting_note(), &mut tell)?;
         let made = to.into_inner().map_err(|e| io_failed("write", file, e.into_error()))?;
         made.sync_all().map_err(|e| io_failed("write", file, e))?;
         fs::rename(&part.0, file).map_err(|e| io_failed("create", file, e))?;
@@ -168,18 +170,24 @@ fn beside(file: &Path) -> PathBuf {
     file.with_file_name(format!(".spacejmp-export-{}", std::process::id()))
 }
 
+/// Says which segments a version has not.
+fn note_left_out(store: &Store, chosen: &Chosen<VasId>) -> Result<(), StoreError> {
+    let Chosen::Number(vid, _) = *chosen else { return Ok(()) };
+    crate::versions::note_raw(store, &store.vas(vid)?.name)
+}
+
 /// One progress line on a terminal; nothing elsewhere.
-struct Meter {
+pub(crate) struct Meter {
     told: Option<Instant>,
     terminal: bool,
 }
 
 impl Meter {
-    fn new() -> Meter {
+    pub(crate) fn new() -> Meter {
         Meter { told: None, terminal: io::stderr().is_terminal() }
     }
 
-    fn tell(&mut self, now: &Progress) {
+    pub(crate) fn tell(&mut self, now: &Progress) {
         if !self.terminal || self.told.is_some_and(|told| told.elapsed() < TICK) {
             return;
         }

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use abi::objects::Lifetime;
@@ -88,7 +89,7 @@ impl StoreCharge {
     }
 
     /// Charges a VAS, and for each of its new segments as many bytes as `bytes` says in the order in
-    /// which `make` makes them.
+    /// which `make` makes them. What `make` has found, and not made, is charged already.
     ///
     /// # Errors
     /// As [`StoreCharge::made`].
@@ -103,8 +104,15 @@ impl StoreCharge {
         ledger.charge(MemoryKind::Files, all).map_err(MemoryError::from)?;
         let copied = make().inspect_err(|_| ledger.release(MemoryKind::Files, all))?;
         let mut objects = self.objects();
-        objects.insert(copied.vid.raw(), OBJECT_BYTES);
-        objects.extend(copied.segments.iter().map(|sid| sid.raw()).zip(bytes));
+        let segments = copied.segments.iter().map(|sid| sid.raw()).zip(bytes);
+        let mut rest = all;
+        for (raw, bytes) in std::iter::once((copied.vid.raw(), OBJECT_BYTES)).chain(segments) {
+            if let Entry::Vacant(new) = objects.entry(raw) {
+                new.insert(bytes);
+                rest = rest.saturating_sub(bytes);
+            }
+        }
+        ledger.release(MemoryKind::Files, rest);
         Ok(copied)
     }
 
@@ -172,6 +180,22 @@ mod tests {
         charge.deleted(sid.raw());
         charge.deleted(sid.raw());
         assert_eq!(ledger.total(), OBJECT_BYTES);
+    }
+
+    #[test]
+    fn a_vas_that_was_found_and_not_made_is_charged_once() {
+        let ledger = Arc::new(MemoryLedger::default());
+        ledger.begin(100 * OBJECT_BYTES);
+        let charge = StoreCharge::new(Some(ledger.clone()));
+        let (vid, sid) = (VasId::new(7).unwrap(), SegId::new(8).unwrap());
+        let bytes = || Ok(vec![2 * OBJECT_BYTES]);
+        for segments in [vec![sid], Vec::new(), Vec::new()] {
+            charge.vas_copied(bytes, || Ok(CopiedVas { vid, segments })).unwrap();
+            assert_eq!(ledger.total(), 3 * OBJECT_BYTES);
+        }
+        charge.deleted(sid.raw());
+        charge.deleted(vid.raw());
+        assert_eq!(ledger.total(), 0);
     }
 
     #[test]

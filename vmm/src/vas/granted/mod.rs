@@ -18,12 +18,13 @@ use abi::objects::{Durability, PagePolicy, SegRoot};
 use abi::{Right, SegId, VasId};
 
 use crate::store::{
-    Access, Chosen, CopiedVas, LeaseView, Mode, Name, Object, SegmentRecord, SegmentSpec, Store,
-    StoreError, VasRecord,
+    Access, Chosen, CopiedVas, LeaseView, Mode, Name, Object, Removed, SegmentRecord, SegmentSpec,
+    Store, StoreError, VasRecord,
 };
 use crate::vas::VasError;
 use crate::vas::granted::charge::{StoreCharge, segment_bytes};
 use crate::vas::granted::grants::Grants;
+use crate::vas::kept;
 
 /// The store of a process, as far as it was granted.
 #[derive(Debug)]
@@ -62,29 +63,57 @@ impl Granted {
     pub(crate) fn find_vas(
         &self,
         name: &Name,
-        keep: impl FnOnce(&Store, VasId, u64) -> Result<VasId, VasError>,
+        keep: impl FnOnce(&Store, VasId, u64) -> Result<CopiedVas, VasError>,
     ) -> Result<VasId, VasError> {
         self.grants.check_name(name, Right::Read)?;
         match self.store.choose_vas(name)? {
             Chosen::Whole(vid) => Ok(vid),
             Chosen::Number(vid, number) => {
                 self.check_vas(vid, Right::Read)?;
-                keep(&self.store, vid, number)
+                self.gone(&kept::remove_old(&self.store)?);
+                self.kept(vid, |store| keep(store, vid, number))
             }
         }
+    }
+
+    /// What is charged for kept versions that went by themselves is released.
+    pub(crate) fn gone(&self, removed: &Removed) {
+        let vases = removed.vases.iter().map(|vid| vid.raw());
+        let all = vases.chain(removed.segments.iter().map(|sid| sid.raw()));
+        all.for_each(|raw| self.charge.deleted(raw));
+    }
+
+    /// Makes a kept version of a VAS. Each of its segments may come to have all of the content: what it
+    /// shares today, the original gives up when it changes.
+    fn kept(
+        &self,
+        vid: VasId,
+        keep: impl FnOnce(&Store) -> Result<CopiedVas, VasError>,
+    ) -> Result<VasId, VasError> {
+        let bytes = || {
+            let mut all = Vec::new();
+            for segment in self.store.open_listed(&self.store.vas(vid)?)? {
+                let header = segment.header();
+                if segment.is_versioned() && header.kept.is_none() {
+                    all.push(segment_bytes(header.lifetime, header.size_bytes));
+                }
+            }
+            Ok(all)
+        };
+        Ok(self.charge.vas_copied(bytes, || keep(&self.store))?.vid)
     }
 
     /// Makes a tag of a VAS by `keep`.
     pub(crate) fn tag_vas(
         &self,
         vid: VasId,
-        keep: impl FnOnce(&Store) -> Result<VasId, VasError>,
+        keep: impl FnOnce(&Store) -> Result<CopiedVas, VasError>,
     ) -> Result<VasId, VasError> {
         self.check_vas(vid, Right::Write)?;
         for segment in self.store.vas(vid)?.segments {
             self.check_segment(segment.sid, Right::Write)?;
         }
-        self.charge.vas_made(|| keep(&self.store))
+        self.kept(vid, keep)
     }
 
     /// [`Store::clone_vas`].

@@ -5,7 +5,8 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use abi::objects::SegId;
+use abi::addr::PAGE_SIZE;
+use abi::objects::{Lifetime, SegId};
 
 use crate::archive::outcome::{Imported, Progress, Survey};
 use crate::archive::piece::{Piece, Reader, decompress};
@@ -15,16 +16,21 @@ use crate::format::extent::{DATA_OFFSET, PART_BYTES, first_part, part_len};
 use crate::format::header::{Header, write_header};
 use crate::format::manifest::Manifest;
 use crate::format::name::{Mode, Name};
-use crate::objects::clone::{NO_COPIES, Unfinished, mark_inconsistent, parts_mark};
+use crate::objects::clone::{Made, MadeVersions, Unfinished, mark_inconsistent, parts_mark};
 use crate::objects::create::{set_len, set_mode};
 use crate::objects::fresh::random_id;
+use crate::objects::lock::Exclusive;
 use crate::objects::segment::PartFiles;
 use crate::objects::sparse::runs;
 use crate::objects::store::Store;
 
 /// A segment read completely, but not yet in the store. Dropping it leaves nothing.
 struct Waiting<'a> {
+    /// Its file; of a versioned segment, until it is published, the content of its first version.
     main: Unfinished<'a>,
+    /// The folder of a versioned one.
+    versions: Option<MadeVersions<'a>>,
+    mode: Mode,
     /// Tells `gc` that the parts are in use.
     _mark: Option<Unfinished<'a>>,
     parts: Parts,
@@ -84,7 +90,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::BadField`] for a damaged archive, [`StoreError::Exists`] for names that
-    /// are taken, [`StoreError::Name`] for one that no new object may have, [`StoreError::Versioned`], [`StoreError::Io`]; then nothing is left in the store.
+    /// are taken, [`StoreError::Name`] for one that no new object may have, [`StoreError::Io`]; then nothing is
+    /// left in the store.
     pub fn import_vas(
         &self,
         from: &mut dyn Read,
@@ -107,6 +114,13 @@ impl Store {
         for listed in &mut manifest.segments {
             match reader.next()? {
                 Piece::Segment { header, mode, inconsistent } if header.sid == listed.sid => {
+                    if header.lifetime == Lifetime::Versioned && inconsistent {
+                        return Err(reader.bad("flags of a segment", 1, "0: it is versioned"));
+                    }
+                    if header.kept.is_some() {
+                        let expected = "a segment of its own";
+                        return Err(reader.bad("header of a segment", "a kept version", expected));
+                    }
                     let segment =
                         self.begin(*header, mode.without(umask), inconsistent, as_name)?;
                     data_bytes += fill(&segment, &mut reader, progress)?;
@@ -127,6 +141,7 @@ impl Store {
         reader.finish()?;
         check_overlap(path, &waiting)?;
         for segment in &waiting {
+            segment.round_up()?;
             let sync =
                 |file: &File, path: &Path| file.sync_all().map_err(|e| io_error("sync", path, e));
             sync(&segment.main.file, &self.tmp.path_of(&segment.main.name))?;
@@ -157,10 +172,6 @@ impl Store {
         inconsistent: bool,
         as_name: Option<&Name>,
     ) -> Result<Waiting<'_>, StoreError> {
-        if header.lifetime == abi::objects::Lifetime::Versioned {
-            let (segment, doing, why) = (header.name, "import", NO_COPIES);
-            return Err(StoreError::Versioned { segment, doing, why });
-        }
         {
             let lock = self.lock_exclusive()?;
             if let Some(vas) = as_name
@@ -191,6 +202,10 @@ impl Store {
                 set_mode(file, path, mode)?;
             }
         }
+        if header.lifetime == Lifetime::Versioned {
+            // Its file is made when its content is there.
+            return Ok(Waiting { main, versions: None, mode, _mark: mark, parts, header });
+        }
         let path = self.tmp.path_of(&main.name);
         set_len(&main.file, &path, header.main_len())?;
         write_header(&main.file, &path, &header)?;
@@ -198,16 +213,16 @@ impl Store {
             mark_inconsistent(&main.file).map_err(|e| io_error("write", &path, e))?;
         }
         set_mode(&main.file, &path, mode)?;
-        Ok(Waiting { main, _mark: mark, parts, header })
+        Ok(Waiting { main, versions: None, mode, _mark: mark, parts, header })
     }
 
     /// Everything appears, or nothing. If we are killed on the way, `gc` removes what has appeared
     /// without its VAS: those segments have a second name in `tmp/`.
-    fn publish(
-        &self,
+    fn publish<'a>(
+        &'a self,
         manifest: &Manifest,
         mode: Mode,
-        mut waiting: Vec<Waiting<'_>>,
+        mut waiting: Vec<Waiting<'a>>,
         data_bytes: u64,
     ) -> Result<Imported, StoreError> {
         let lock = self.lock_exclusive()?;
@@ -216,6 +231,9 @@ impl Store {
             if self.segment_name(segment.header.sid, &lock)?.is_some() {
                 return Err(StoreError::Exists(Object::Segment(segment.header.sid)));
             }
+        }
+        for segment in &mut waiting {
+            self.place(segment, &lock)?;
         }
         let mut published = 0;
         let made = waiting
@@ -234,6 +252,9 @@ impl Store {
         let whole = made.is_ok();
         for segment in waiting.iter_mut().take(published) {
             segment.parts.keep = whole;
+            if let Some(versions) = segment.versions.take_if(|_| whole) {
+                versions.leave();
+            }
             if !whole && let Ok(file) = self.open_named(&segment.header.name, &lock) {
                 let _ = self.remove_segment(&file, &lock);
             }
@@ -241,6 +262,36 @@ impl Store {
         let vid = made?;
         let segments = waiting.iter().map(|s| (s.header.name.clone(), s.header.sid)).collect();
         Ok(Imported { vid, name: manifest.name.clone(), segments, data_bytes })
+    }
+}
+
+impl Store {
+    /// Makes folder and file of a versioned segment from its content.
+    fn place<'a>(&'a self, segment: &mut Waiting<'a>, lock: &Exclusive) -> Result<(), StoreError> {
+        if segment.header.lifetime != Lifetime::Versioned {
+            return Ok(());
+        }
+        self.make_versions(&segment.header, segment.mode, Some(&mut segment.main), lock)?;
+        let made = MadeVersions::new(self, &segment.header);
+        let file = self.with_file(segment.header.clone(), segment.mode, made, "import", lock)?;
+        segment.main = file.main;
+        segment.versions = match file.made {
+            Made::Versions(versions) => Some(versions),
+            Made::Parts { .. } => None,
+        };
+        Ok(())
+    }
+}
+
+impl Waiting<'_> {
+    /// Has the content of a versioned segment end at a page's end, as every file of pages does.
+    fn round_up(&self) -> Result<(), StoreError> {
+        if self.header.lifetime != Lifetime::Versioned {
+            return Ok(());
+        }
+        let (file, path) = (&self.main.file, self.main.store.tmp.path_of(&self.main.name));
+        let len = file.metadata().map_err(|e| io_error("look at", &path, e))?.len();
+        set_len(file, &path, len.next_multiple_of(PAGE_SIZE))
     }
 }
 
@@ -280,6 +331,10 @@ fn fill<R: Read>(
 }
 
 fn write(segment: &Waiting<'_>, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+    let data_offset = match segment.header.lifetime {
+        Lifetime::Versioned => 0,
+        Lifetime::Persistent | Lifetime::Volatile => DATA_OFFSET,
+    };
     for (skip, run) in runs(bytes) {
         let (mut at, mut rest) = (offset + skip as u64, run);
         while !rest.is_empty() {
@@ -289,7 +344,8 @@ fn write(segment: &Waiting<'_>, offset: u64, bytes: &[u8]) -> Result<(), StoreEr
             let part = segment.parts.made.iter().find(|(number, ..)| *number == index);
             let written = match part {
                 Some((_, file, _)) => file.write_all_at(now, within),
-                None => segment.main.file.write_all_at(now, DATA_OFFSET + within),
+                // All of a versioned segment's is in one file.
+                None => segment.main.file.write_all_at(now, data_offset + at),
             };
             written.map_err(|e| {
                 let main = segment.main.store.tmp.path_of(&segment.main.name);

@@ -1,7 +1,7 @@
 //! Everything that can go wrong in a store, and the error number a program sees for each.
 //!
 //! An error names the object or the file it is about. A guest sees only its number
-//! ([`StoreError::errno`]); the command line also prints text and remedy.
+//! ([`StoreError::errno`]); the command line also prints text and remedy (`remedy`).
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use abi::Errno;
 use abi::objects::{LeaseId, Right, SegId, VasId};
 
-use spacejmp_host::error::Remedy;
 use spacejmp_versions::VersionsError;
 
 use crate::format::counted::counted;
@@ -62,6 +61,9 @@ pub enum Busy {
     Written(Vec<Holder>),
     /// VASes list it.
     Listed(Vec<Name>),
+    /// Live VMs have it attached, whose programs know its root object, and what it is to become has
+    /// another one.
+    OtherRoot(Vec<Holder>),
     /// A program has changed it since the work on it began.
     Changed,
 }
@@ -72,6 +74,13 @@ impl fmt::Display for Busy {
             Busy::Attached(holders) => write!(f, "attached by{}", list(holders)),
             Busy::Written(holders) => {
                 write!(f, "it cannot be locked, and can be written by{}", list(holders))
+            }
+            Busy::OtherRoot(holders) => {
+                write!(
+                    f,
+                    "that version has another root object, and it is attached by{}",
+                    list(holders)
+                )
             }
             Busy::Changed => f.write_str("a program has changed it meanwhile"),
             Busy::Inside(h) => write!(f, "a thread of process {} ({}) is inside", h.pid, h.program),
@@ -339,6 +348,11 @@ pub enum StoreError {
     /// A VAS without versioned segments.
     #[error("VAS '{0}' has no versioned segments, and so no versions")]
     NoVersions(Name),
+    /// A version of a VAS that is kept for a while only, so that another VAS cannot rely on it.
+    #[error(
+        "VAS '{0}' is a version without a tag, which is not kept for long: no other VAS can share it"
+    )]
+    Passing(Name),
     /// A VAS with several versioned segments, each with numbers of its own.
     #[error("VAS '{0}' has several versioned segments, which have numbers of their own")]
     SeveralNumbers(Name),
@@ -362,6 +376,21 @@ pub enum StoreError {
         /// What is wrong.
         source: VersionsError,
     },
+    /// A version that the segment no longer has, or not yet.
+    #[error(
+        "segment '{segment}' has no version {number}: the oldest in its log is {oldest}{}",
+        nearest_text(segment, nearest.as_ref())
+    )]
+    NoVersion {
+        /// The segment.
+        segment: Name,
+        /// The version's number.
+        number: u64,
+        /// The oldest that its log has.
+        oldest: u64,
+        /// Of those that have tags, the number nearest to it, and the tag.
+        nearest: Option<(u64, String)>,
+    },
     /// Another process has held the store's lock for too long.
     #[error("{} is held by {holder}", file.display())]
     LockHeld {
@@ -382,6 +411,14 @@ pub enum StoreError {
     },
 }
 
+fn nearest_text(segment: &Name, nearest: Option<&(u64, String)>) -> String {
+    let text = |(number, tag): &(u64, String)| {
+        let tag = crate::format::escape::escape(tag);
+        format!(", and the nearest that is kept is {number} ('{segment}@{tag}')")
+    };
+    nearest.map(text).unwrap_or_default()
+}
+
 const fn right_text(right: Right) -> &'static str {
     match right {
         Right::Read => "read",
@@ -399,6 +436,7 @@ impl StoreError {
             | StoreError::NotFound(_)
             | StoreError::NoTag { .. }
             | StoreError::Unversioned { .. }
+            | StoreError::NoVersion { .. }
             | StoreError::NotAttached { .. } => Errno::ENOENT,
             StoreError::Name(error) => error.errno(),
             StoreError::Exists(_)
@@ -424,6 +462,7 @@ impl StoreError {
             StoreError::Versions { source, .. } => versions_errno(source),
             StoreError::Ambiguous { .. }
             | StoreError::NoVersions(_)
+            | StoreError::Passing(_)
             | StoreError::SeveralNumbers(_) => Errno::EINVAL,
             StoreError::Invalid { .. } => Errno::EINVAL,
             StoreError::BeyondReserve { .. } => Errno::EFBIG,
@@ -451,134 +490,8 @@ fn versions_errno(error: &VersionsError) -> Errno {
 }
 
 /// Whether the host has no more space for this user.
-fn is_full(error: &io::Error) -> bool {
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-impl Remedy for StoreError {
-    fn remedy(&self) -> Option<String> {
-        match self {
-            StoreError::NotAStore { .. } | StoreError::NoPlace => {
-                Some("choose a store with --store DIR or SPACEJMP_STORE; `spacejmp vas create` makes one".into())
-            }
-            StoreError::NotFound(Object::Vas(_) | Object::VasName(_)) => {
-                Some("`spacejmp vas ls` lists what there is".into())
-            }
-            StoreError::NotFound(_) | StoreError::NotAttached { .. } => {
-                Some("`spacejmp seg ls` lists what there is, `vas show` what a VAS has".into())
-            }
-            StoreError::Exists(_) => Some("choose another name".into()),
-            StoreError::NotOwner(_) => Some(
-                "its owner can do it; `spacejmp seg clone` and `vas clone` copy what you may read".into(),
-            ),
-            StoreError::Name(NameError::At | NameError::Right(_)) => Some(
-                "choose another name; `spacejmp vas import --as NAME` gives a VAS of an archive one".into(),
-            ),
-            StoreError::Denied { .. } => {
-                Some("ask its owner to change its mode with `spacejmp seg chmod` or `vas chmod`".into())
-            }
-            StoreError::NoTag { object, .. } => Some(match object {
-                Object::Vas(_) | Object::VasName(_) => "`spacejmp vas log` lists its tags".into(),
-                _ => "`spacejmp seg log` lists its tags".into(),
-            }),
-            StoreError::NoVersions(_) => Some(
-                "`spacejmp seg convert NAME --to versioned` makes one of its segments versioned".into(),
-            ),
-            StoreError::SeveralNumbers(name) => Some(format!(
-                "keep a version of all of them with `spacejmp vas tag {name} TAG`, or name a segment"
-            )),
-            StoreError::Unsound { segment } => Some(format!(
-                "look at its content, then declare it whole: `spacejmp seg recover {segment}`"
-            )),
-            StoreError::Kept { segment } => Some(format!(
-                "make a copy of it to write to: `spacejmp seg clone {segment} NEW`"
-            )),
-            StoreError::Busy { why: Busy::Listed(names), .. } => {
-                let name = names.first()?;
-                Some(format!("detach it first: `spacejmp vas detach`, from VAS '{name}'"))
-            }
-            StoreError::Locked { .. } => {
-                Some("try again when it is free, or wait longer with --timeout".into())
-            }
-            StoreError::Busy { .. } => Some("try again when those programs have ended".into()),
-            StoreError::BadField { .. } => Some(
-                "keep a copy of the file, whose other content may be whole, and restore it from a \
-                 backup or archive; other objects are unaffected"
-                    .into(),
-            ),
-            StoreError::Newer { .. } => {
-                Some("use that version of spacejmp or a later one; the file is whole".into())
-            }
-            StoreError::Foreign { .. } => {
-                Some("use it on such a machine; the file is whole".into())
-            }
-            StoreError::NotA { kind, .. } => Some(format!("name {kind}, or restore the file from a backup")),
-            StoreError::Short { file, expected_bytes, .. } => Some(format!(
-                "an interrupted growth or an incomplete copy leaves it so. After a growth nothing \
-                 that was stored is missing, and `truncate --size={expected_bytes} {}` makes it \
-                 usable (what is added reads as zeros); otherwise copy it again",
-                file.display()
-            )),
-            StoreError::Truncated { .. } => {
-                Some("export or copy it again; nothing was changed in the store".into())
-            }
-            StoreError::Lost { vas, sid, segment } => Some(format!(
-                "restore segments/{segment} from a backup, or remove it from the VAS with `spacejmp vas detach \
-                 {vas} {sid}`"
-            )),
-            StoreError::Ambiguous { vas, .. } => {
-                Some(format!("name one by its id: `spacejmp vas detach {vas} ID`"))
-            }
-            StoreError::Overlap { .. } => {
-                Some("put it into another VAS, or create it again with another base".into())
-            }
-            StoreError::LockHeld { .. } => Some(
-                "end that process, or wait for it; any process that can read the file can hold its lock"
-                    .into(),
-            ),
-            StoreError::NoRoom { .. } => Some("give a base, or a smaller reserve".into()),
-            StoreError::Copy { .. } => {
-                Some("have a user who may write it use it once: it then gets its own id".into())
-            }
-            StoreError::PartMissing { .. } => {
-                Some("copy segments with `spacejmp seg clone` or `vas export`".into())
-            }
-            StoreError::VersionsMissing { folder, .. } => Some(format!(
-                "copy it together with {}, while no program has it attached, or restore both from a backup",
-                folder.display()
-            )),
-            StoreError::VersionedCopy { file, original } => Some(format!(
-                "remove {}; segment '{original}' is unaffected",
-                file.display()
-            )),
-            StoreError::Versions { source: VersionsError::Io { source, .. }, .. } => {
-                is_full(source).then(|| "free space on the store's disk".into())
-            }
-            StoreError::Versions { segment, source: VersionsError::Gone { .. } } => Some(format!(
-                "`spacejmp seg log {segment}` lists those that can be opened"
-            )),
-            StoreError::Versions { source: error @ VersionsError::Companion { .. }, .. }
-                if error.is_denied() =>
-            {
-                Some("have a user who may read both segments open this one first".into())
-            }
-            StoreError::Versions { source: VersionsError::Damaged { .. }, .. } => Some(
-                "restore the segment's file and folder from a backup; other objects are unaffected"
-                    .into(),
-            ),
-            StoreError::Io { source, .. } => match source.raw_os_error()? {
-                libc::EMFILE => Some("raise the limit of open files (`ulimit -n`)".into()),
-                libc::ENOSPC | libc::EDQUOT => Some("free space on the store's disk".into()),
-                libc::EFBIG => Some(
-                    "raise the limit of file sizes (`ulimit -f`), or use a file system that allows \
-                     files of 8 TiB"
-                        .into(),
-                ),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
 }
 
 /// A field of a file that is not as it must be.

@@ -11,4 +11,5 @@ pub(crate) mod lease;
 pub(crate) mod manifest;
 pub(crate) mod name;
 pub(crate) mod record;
+mod remedy;
 pub(crate) mod text;

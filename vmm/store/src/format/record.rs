@@ -90,6 +90,8 @@ pub struct SegmentRecord {
     pub inconsistent: bool,
     /// Whether an earlier boot of the host left it dirty, and nobody has had it since.
     pub of_another_boot: bool,
+    /// The number of its newest version, if it is versioned.
+    pub version: Option<u64>,
     /// Live VMs that have it attached.
     pub attachers: Vec<(LeaseId, Right)>,
 }

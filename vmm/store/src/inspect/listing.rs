@@ -63,7 +63,7 @@ impl Store {
     ) -> Result<SegmentRecord, StoreError> {
         let mut segment = self.open_named(name, lock)?;
         self.check_content(&segment, lock)?;
-        self.show_newest(&mut segment)?;
+        let newest = self.show_newest(&mut segment)?;
         let failed = |e| io_error("look at", segment.path(), e);
         let header = segment.header().clone();
         let mut stored_bytes = segment.file().metadata().map_err(failed)?.blocks() * 512;
@@ -88,6 +88,7 @@ impl Store {
                 Right::Read => Access::Read,
                 Right::Write => Access::Write,
             },
+            version: newest.map(|newest| newest.number()),
             attachers,
             inconsistent,
             of_another_boot: self.is_of_another_boot(&header),

@@ -311,7 +311,7 @@ impl Store {
     }
 
     /// The file with this name is still the same one.
-    fn check_still_there(
+    pub(crate) fn check_still_there(
         &self,
         segment: &SegmentFile,
         _lock: &dyn Locked,

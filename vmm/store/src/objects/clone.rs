@@ -23,8 +23,9 @@ use crate::objects::segment::{PartFiles, SegmentFile};
 use crate::objects::sparse::copy_sparse;
 use crate::objects::store::Store;
 
-/// Why a versioned segment is neither copied nor exported nor imported.
-pub(crate) const NO_COPIES: &str = "copies and archives hold raw segments only";
+/// Why the file of a versioned segment is not copied as that of a raw one.
+pub(crate) const NO_COPIES: &str =
+    "its content is in a folder of its own, which a copy of one file does not hold";
 
 /// A file being copied, in `tmp/` until it is finished.
 pub(crate) struct Unfinished<'a> {

@@ -12,7 +12,9 @@ use abi::objects::{Durability, Lifetime, SegId};
 
 use crate::format::error::{Busy, Object, StoreError, invalid, io_error};
 use crate::format::extent::{DATA_OFFSET, PART_BYTES, part_len};
-use crate::format::header::{HEADER_BYTES, Header, SegmentState, header_bytes, write_header};
+use crate::format::header::{
+    HEADER_BYTES, Header, SegmentState, header_bytes, read_header, write_header,
+};
 use crate::format::name::Mode;
 use crate::objects::clone::{Unfinished, parts_mark};
 use crate::objects::create::{set_len, set_mode};
@@ -37,9 +39,10 @@ impl Store {
     /// segment attached that had its last commit together with this one, which becomes raw;
     /// [`StoreError::Invalid`] from or to volatile; [`StoreError::Unsound`] for a raw segment that is
     /// dirty or inconsistent; [`StoreError::NotOwner`], [`StoreError::Denied`],
-    /// [`StoreError::Kept`]; the host's. Then it is as it was.
+    /// [`StoreError::Kept`]; the host's. Then it is as it was; it is converted if only the last step
+    /// failed, which makes that durable.
     pub fn convert_segment(&self, sid: SegId, to: Lifetime) -> Result<bool, StoreError> {
-        let segment = self.open_segment(sid)?;
+        let mut segment = self.open_segment(sid)?;
         segment.check_writable()?;
         let from = segment.header().lifetime;
         if [from, to].contains(&Lifetime::Volatile) {
@@ -49,8 +52,7 @@ impl Store {
         if from == to {
             return Ok(false);
         }
-        self.check_convertible(&segment)?;
-        let before = self.before(&segment)?;
+        let before = self.begin_conversion(&mut segment)?;
         let mode = self.mode_of(&segment)?;
         match to {
             Lifetime::Versioned => self.convert_to_versioned(&segment, &before, mode)?,
@@ -59,6 +61,23 @@ impl Store {
             }
         }
         Ok(true)
+    }
+
+    /// Checks that a segment can be converted, and that it will show what is done to it from now on. A
+    /// raw one tells its last writer only, which may come again: the lease of its VM would be the same.
+    fn begin_conversion(&self, segment: &mut SegmentFile) -> Result<Before, StoreError> {
+        {
+            let lock = self.lock_exclusive()?;
+            self.check_still_there(segment, &lock)?;
+            if !segment.is_versioned() {
+                segment.set_header(read_header(segment.file(), segment.path())?);
+            }
+            self.check_convertible(segment)?;
+            if segment.header().lease.is_some() {
+                self.change_header(segment, &lock, |header| header.lease = None)?;
+            }
+        }
+        self.before(segment)
     }
 
     fn check_convertible(&self, segment: &SegmentFile) -> Result<(), StoreError> {
@@ -137,13 +156,8 @@ impl Store {
         self.remove_versions(&header);
         self.make_versions(&header, mode, Some(&mut home), &lock)?;
         let exchanged = self.exchange(&header, mode, None, &lock);
-        if exchanged.is_err() {
-            self.remove_versions(&header);
-            return exchanged;
-        }
-        let parts = segment.header().parts();
-        segment.place().remove(1, parts);
-        Ok(())
+        let old = || segment.place().remove(1, segment.header().parts());
+        self.remove_other(segment, exchanged, old, || self.remove_versions(&header))
     }
 
     fn convert_to_raw(
@@ -168,12 +182,25 @@ impl Store {
             self.settle_partners(segment, &lock)?;
             self.exchange(&header, mode, Some(main), &lock)
         });
-        if made.is_err() {
-            place.remove(1, header.parts());
-            return made;
+        let old = || self.remove_versions(segment.header());
+        self.remove_other(segment, made, old, || place.remove(1, header.parts()))
+    }
+
+    /// Removes the content that no file at the segment's name needs. If the new file is there and could
+    /// not be made durable, either may be there after a power cut: then both stay, one for `gc`.
+    fn remove_other(
+        &self,
+        segment: &SegmentFile,
+        outcome: Result<(), StoreError>,
+        old: impl FnOnce(),
+        new: impl FnOnce(),
+    ) -> Result<(), StoreError> {
+        match (&outcome, self.is_same_file(segment)) {
+            (Ok(()), _) => old(),
+            (Err(_), Ok(true)) => new(),
+            (Err(_), Ok(false) | Err(_)) => {}
         }
-        self.remove_versions(segment.header());
-        Ok(())
+        outcome
     }
 
     /// The newest version's content in the layout of a raw segment.
@@ -258,6 +285,7 @@ mod tests {
     use spacejmp_versions::segment::HOME_FILE_NAME;
 
     use super::*;
+    use crate::objects::durable;
     use crate::testing::{TestStore, mode, name, segment, store, versioned};
     use crate::{Lease, LeaseInfo, SegmentSpec, check_store};
 
@@ -368,13 +396,16 @@ mod tests {
             let lock = s.lock_exclusive().unwrap();
             s.check_same(&s.open_by_id(sid, &lock).unwrap(), before, &lock).is_ok()
         };
-        let before = s.before(&s.open_segment(raw).unwrap()).unwrap();
-        assert!(same(raw, &before));
         let lease = Lease::create(&s, &LeaseInfo { program: "p".into(), pid: 1 }).unwrap();
-        let mut file = s.open_segment(raw).unwrap();
-        s.join(&mut file, &lease, 0, Right::Write).unwrap();
-        s.leave(&file, &lease, 0).unwrap();
-        assert!(!same(raw, &before), "it was open for writing");
+        // The second time by a VM that had it before.
+        for _ in 0..2 {
+            let mut file = s.open_segment(raw).unwrap();
+            let before = s.begin_conversion(&mut file).unwrap();
+            assert!(same(raw, &before));
+            s.join(&mut file, &lease, 0, Right::Write).unwrap();
+            s.leave(&file, &lease, 0).unwrap();
+            assert!(!same(raw, &before), "it was open for writing");
+        }
         let before = s.before(&s.open_segment(log).unwrap()).unwrap();
         assert!(same(log, &before));
         let folder = s.open_segment(log).unwrap().versions_folder().unwrap();
@@ -385,6 +416,22 @@ mod tests {
         content.append(&spacejmp_versions::Commit { facts, pages: Vec::new() }).unwrap();
         content.sync().unwrap();
         assert!(!same(log, &before), "it has another version");
+    }
+
+    #[test]
+    fn when_the_exchange_cannot_be_made_durable_the_content_of_neither_is_lost() {
+        let s = store();
+        let sid = filled(&s, "x");
+        for to in [Lifetime::Versioned, Lifetime::Persistent] {
+            durable::fail_sync_of("segments");
+            let error = s.convert_segment(sid, to).unwrap_err();
+            assert!(matches!(error, StoreError::Io { .. }), "{error}");
+            assert_eq!(s.open_segment(sid).unwrap().header().lifetime, to);
+            has_all(&s, sid);
+            s.gc().unwrap();
+            has_all(&s, sid);
+            is_clean(&s);
+        }
     }
 
     #[test]

@@ -116,9 +116,9 @@ impl Store {
     /// Makes a segment of zeros.
     ///
     /// # Errors
-    /// [`StoreError::Exists`], [`StoreError::Name`], [`StoreError::Invalid`] for impossible sizes and bases, for a
-    /// versioned segment without a lock, and for a durability of another one, [`StoreError::NoRoom`], and the
-    /// host's errors.
+    /// [`StoreError::Exists`], [`StoreError::Name`], [`StoreError::Invalid`] for impossible sizes and
+    /// bases, for a versioned segment without a lock, and for a durability of another one,
+    /// [`StoreError::NoRoom`], and the host's errors.
     pub fn create_segment(&self, name: &Name, spec: &SegmentSpec) -> Result<SegId, StoreError> {
         name.check_new()?;
         let (size_bytes, reserve_bytes) = spec.extent()?;
@@ -236,10 +236,15 @@ impl Store {
         }
         index.insert(name, header);
         index.restamp(self.stamp(Counted::Segment, lock).ok());
-        self.segments.sync()
+        self.segments.sync().inspect_err(|_| {
+            // The caller removes its content, which no file may name then. The name was free.
+            let _ = self.segments.remove_file(name.as_str());
+            index.restamp(None);
+        })
     }
 
-    /// Puts a finished file in the place of the segment's that has this id and name, durably.
+    /// Puts a finished file in the place of the segment's that has this id and name, durably. After an
+    /// error it may be there all the same.
     pub(crate) fn replace_segment(
         &self,
         file_name: &str,

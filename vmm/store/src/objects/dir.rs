@@ -18,6 +18,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::format::error::{StoreError, bad_field};
+use crate::objects::durable;
 
 #[derive(Debug)]
 pub(crate) struct Dir {
@@ -222,7 +223,7 @@ impl Dir {
 
     /// Makes created, moved and removed names durable across a power failure.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
-        match rfs::fsync(&self.fd) {
+        match durable::sync_folder(&self.fd, &self.path) {
             // Some file systems cannot sync a folder; then their names are as safe as can be.
             Ok(()) | Err(Errno::INVAL) => Ok(()),
             Err(error) => Err(self.error("sync", "", error)),

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::io::{Errno, ReadWriteFlags, pwritev2};
@@ -36,6 +37,44 @@ pub(crate) fn sync_all(file: &File, path: &Path) -> Result<(), StoreError> {
 fn synced(result: io::Result<()>, path: &Path, what: &'static str) -> Result<(), StoreError> {
     step(path, what);
     result.map_err(|e| io_error("sync", path, e))
+}
+
+/// Stores the names in a folder.
+pub(crate) fn sync_folder(fd: impl AsFd, path: &Path) -> Result<(), Errno> {
+    if is_to_fail(path) { Err(Errno::IO) } else { rustix::fs::fsync(fd) }
+}
+
+#[cfg(not(test))]
+fn is_to_fail(_: &Path) -> bool {
+    false
+}
+
+#[cfg(test)]
+pub(crate) use failing::fail_sync_of;
+#[cfg(test)]
+use failing::is_to_fail;
+
+#[cfg(test)]
+mod failing {
+    use std::cell::Cell;
+    use std::path::Path;
+
+    thread_local! {
+        static FOLDER: Cell<Option<&'static str>> = const { Cell::new(None) };
+    }
+
+    /// Has this thread's next sync of a folder with that name fail.
+    pub(crate) fn fail_sync_of(folder: &'static str) {
+        FOLDER.set(Some(folder));
+    }
+
+    pub(super) fn is_to_fail(path: &Path) -> bool {
+        let meant = FOLDER.get().is_some_and(|folder| path.ends_with(folder));
+        if meant {
+            FOLDER.set(None);
+        }
+        meant
+    }
 }
 
 /// Tests ask in which order things were done.

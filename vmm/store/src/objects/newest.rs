@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::sync::PoisonError;
 
 use abi::addr::PAGE_SIZE;
@@ -23,7 +23,7 @@ use spacejmp_versions::{PageIndex, Segment, VersionNumber, VersionsError};
 
 use crate::format::error::{StoreError, bad_field, io_error};
 use crate::format::header::Header;
-use crate::objects::dir::Dir;
+use crate::objects::dir::{Dir, read_up_to};
 use crate::objects::segment::SegmentFile;
 use crate::objects::sparse::runs;
 use crate::objects::store::Store;
@@ -37,14 +37,25 @@ pub(crate) type KnownNewest = BTreeMap<SegId, (State, VersionFacts)>;
 
 /// Segments of which that is remembered.
 const KNOWN_MAX: usize = 64;
-/// A root record with everything in it is shorter.
+/// Two places for root records, with room to spare.
 const ROOT_BYTES_MAX: u64 = 1 << 20;
+
+/// The root record's file: another one may have the same bytes, and logs that differ, such as one from
+/// a backup. The time tells it from one whose inode was used again.
+#[derive(PartialEq, Eq, Debug)]
+struct FileId {
+    device: u64,
+    inode: u64,
+    changed: (i64, i64),
+}
 
 /// What the newest version follows from: nothing is appended without a live writer, and by one
 /// nothing that readers may see without being published.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) struct State {
+    file: FileId,
     root: Vec<u8>,
+    is_written: bool,
     words: Option<VersionWords>,
 }
 
@@ -63,6 +74,11 @@ impl Newest {
             *page = self.content.read(PageIndex(index), self.version)?;
         }
         Ok(())
+    }
+
+    /// All versions that can be read.
+    pub(crate) fn content(&self) -> &Segment<HostFolder> {
+        &self.content
     }
 
     /// Its number.
@@ -128,7 +144,7 @@ impl Newest {
         Ok(Ok(()))
     }
 
-    fn facts(&self) -> Option<&VersionFacts> {
+    pub(crate) fn facts(&self) -> Option<&VersionFacts> {
         self.content.facts(self.version)
     }
 }
@@ -170,6 +186,17 @@ impl VersionRecord {
 }
 
 impl Store {
+    /// The number of a segment's newest version, if it is versioned.
+    ///
+    /// # Errors
+    /// [`StoreError::Versions`], and those of opening its folder.
+    pub fn newest_number(&self, segment: &SegmentFile) -> Result<Option<u64>, StoreError> {
+        if !segment.is_versioned() {
+            return Ok(None);
+        }
+        Ok(Some(self.newest(segment)?.number()))
+    }
+
     /// The versions of a segment since its last checkpoint and those that have tags, the newest first;
     /// none but versioned segments have any.
     ///
@@ -224,20 +251,17 @@ impl Store {
         if !segment.is_versioned() {
             return Ok(());
         }
-        let words = if self.is_written(segment.sid()) { segment.read_words()? } else { None };
-        let mut root = Vec::new();
-        let folder = segment.versions_dir()?;
-        let file = folder.open_file(ROOT, OFlags::RDONLY)?;
-        let read = file.take(ROOT_BYTES_MAX).read_to_end(&mut root);
-        read.map_err(|e| io_error("read", &folder.path_of(ROOT), e))?;
-        let state = State { root, words };
+        let state = self.state(segment)?;
         let known = self.known_newest.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known.get(&segment.sid()).filter(|known| known.0 == state) {
             return segment.show_version(&found.1);
         }
         drop(known);
         let newest = self.show_newest(segment)?;
-        if let Some(facts) = newest.as_ref().and_then(Newest::facts) {
+        if let Some(facts) = newest.as_ref().and_then(Newest::facts)
+            // Otherwise a writer may have come or gone before it was read, or since.
+            && self.state(segment)? == state
+        {
             let mut known = self.known_newest.lock().unwrap_or_else(PoisonError::into_inner);
             if known.len() >= KNOWN_MAX {
                 known.clear();
@@ -245,6 +269,13 @@ impl Store {
             known.insert(segment.sid(), (state, facts.clone()));
         }
         Ok(())
+    }
+
+    fn state(&self, segment: &SegmentFile) -> Result<State, StoreError> {
+        let is_written = self.is_written(segment.sid());
+        let words = if is_written { segment.read_words()? } else { None };
+        let (file, root) = segment.read_root()?;
+        Ok(State { file, root, is_written, words })
     }
 
     /// Has size and root of a versioned segment be those of its newest version, and returns that.
@@ -271,6 +302,22 @@ fn open(folder: Dir, published: Option<VersionNumber>) -> Result<Newest, Version
 }
 
 impl SegmentFile {
+    /// What the root record's file has: the record, and the one before it.
+    pub(crate) fn root_record(&self) -> Result<Vec<u8>, StoreError> {
+        Ok(self.read_root()?.1)
+    }
+
+    /// Which file it is, and what it has.
+    fn read_root(&self) -> Result<(FileId, Vec<u8>), StoreError> {
+        let folder = self.versions_dir()?;
+        let (file, path) = (folder.open_file(ROOT, OFlags::RDONLY)?, folder.path_of(ROOT));
+        let stat = file.metadata().map_err(|e| io_error("look at", &path, e))?;
+        let read = read_up_to(&file, 0, ROOT_BYTES_MAX);
+        let changed = (stat.ctime(), stat.ctime_nsec());
+        let file = FileId { device: stat.dev(), inode: stat.ino(), changed };
+        Ok((file, read.map_err(|e| io_error("read", &path, e))?))
+    }
+
     /// Has size and root be those of a version.
     ///
     /// # Errors
@@ -293,11 +340,15 @@ impl SegmentFile {
             let expected = "0 or inside the segment".into();
             return Err(bad("root address of a version", address, expected));
         }
-        let (first, second) = facts.root_fingerprint.split_at(8);
-        let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
-        let root = SegRoot { address, fingerprint: [word(first), word(second)] };
-        let header = Header { size_bytes, root, ..header.clone() };
+        let header = Header { size_bytes, root: root_of(facts), ..header.clone() };
         self.set_header(header);
         Ok(())
     }
+}
+
+/// The root object of a version.
+pub(crate) fn root_of(facts: &VersionFacts) -> SegRoot {
+    let (first, second) = facts.root_fingerprint.split_at(8);
+    let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+    SegRoot { address: facts.root_address, fingerprint: [word(first), word(second)] }
 }

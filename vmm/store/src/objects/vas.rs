@@ -34,11 +34,14 @@ impl Store {
     /// A new VAS with the same segments, tag setting and permission bits.
     ///
     /// # Errors
-    /// As [`Store::vas`] and [`Store::create_vas`].
+    /// As [`Store::vas`] and [`Store::create_vas`]; [`StoreError::Passing`].
     pub fn clone_vas(&self, vid: VasId, name: &Name) -> Result<VasId, StoreError> {
         name.check_new()?;
         let lock = self.lock_exclusive()?;
         let vas = self.vas_by_id(vid, &lock)?;
+        if self.is_passing_vas(&vas, &lock) {
+            return Err(StoreError::Passing(vas.name));
+        }
         self.make_vas(name, vas.mode, vas.segments, vas.tagged, None, &lock)
     }
 
@@ -316,9 +319,13 @@ impl Store {
         }
         index.insert(name, &manifest);
         index.restamp(self.stamp(Counted::Vas, lock).ok());
-        self.vas.chmod(name.as_str(), mode.of_folder())?;
-        self.vas.sync()?;
-        Ok(vid)
+        let settled =
+            self.vas.chmod(name.as_str(), mode.of_folder()).and_then(|()| self.vas.sync());
+        settled.map(|()| vid).inspect_err(|_| {
+            // The caller removes the segments that it has made for it.
+            let _ = self.vas.remove_folder(name.as_str());
+            index.restamp(None);
+        })
     }
 
     fn replace_manifest(&self, manifest: &Manifest, lock: &Exclusive) -> Result<(), StoreError> {

@@ -7,6 +7,7 @@
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use abi::objects::{Lifetime, Right, SegId, SegRoot};
 use rustix::fs::OFlags;
@@ -49,13 +50,18 @@ impl SegmentFile {
         Ok(self.versions_dir()?.into_fd())
     }
 
+    /// The folder, for messages.
+    pub(crate) fn versions_path(&self) -> PathBuf {
+        self.root().path_of(VERSIONS).join(self.sid().to_string())
+    }
+
     pub(crate) fn versions_dir(&self) -> Result<Dir, StoreError> {
         self.check_versioned()?;
         let sid = self.sid().to_string();
         let open = || self.root().sub(VERSIONS)?.sub(&sid);
         let folder = open().map_err(|error| match error {
             StoreError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
-                let folder = self.root().path_of(VERSIONS).join(&sid);
+                let folder = self.versions_path();
                 StoreError::VersionsMissing { segment: self.name().clone(), folder }
             }
             other => or_denied(other, || {

@@ -2,19 +2,22 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use abi::Errno;
 use abi::objects::{Right, SegId};
 use rustix::fs::FlockOperation;
 use spacejmp_versions::disk::host::HostFolder;
+use spacejmp_versions::log::record::VersionFacts;
 use spacejmp_versions::segment::Limits;
-use spacejmp_versions::{Commit, PageIndex, Segment, Sharing};
+use spacejmp_versions::{Commit, PageIndex, Segment, Sharing, VersionNumber};
 
+use crate::objects::durable::fail_sync_of;
 use crate::objects::kept::link::Becomes;
 use crate::testing::{TestStore, name, segment, store, versioned};
 use crate::{
-    Busy, Chosen, GcReport, HeldAlone, Lease, LeaseInfo, MemberHeld, Mode, StoreError, TagName,
-    VersionChoice, check_store,
+    Busy, Chosen, GcReport, HeldAlone, Lease, LeaseInfo, MemberHeld, Mode, Removed, SegmentSpec,
+    StoreError, TagName, VersionChoice, check_store,
 };
 
 /// No VM has the segment.
@@ -139,7 +142,7 @@ fn a_tag_that_cannot_be_made_leaves_nothing() {
     let error = s.keep_version(sid, None, &tag("one"), FREE).unwrap_err();
     assert!(matches!(error, StoreError::Exists(_)), "{error}");
     let error = s.keep_version(sid, Some(17), &tag("two"), FREE).unwrap_err();
-    assert!(matches!(error, StoreError::Versions { .. }), "{error}");
+    assert!(matches!(error, StoreError::NoVersion { .. }), "{error}");
     let error = s.keep_version(raw, None, &tag("two"), FREE).unwrap_err();
     assert!(matches!(error, StoreError::Invalid { .. }), "{error}");
     assert_eq!(files(), 2);
@@ -168,8 +171,38 @@ fn a_clone_goes_its_own_way_and_a_copy_too() {
     s.delete_segment(sid).unwrap();
     assert_eq!([old, new, copy].map(|it| byte(&s, it)), [5, 6, 7]);
     let error = s.copy_version(old, Some(99), &name("none")).unwrap_err();
-    assert!(matches!(error, StoreError::Versions { .. }), "{error}");
+    assert!(matches!(error, StoreError::NoVersion { .. }), "{error}");
     is_clean(&s);
+}
+
+#[test]
+fn what_is_copied_without_the_lock_is_not_overwritten_meanwhile() {
+    let s = store();
+    let sid = versioned(&s, "x");
+    commit(&s, sid, 1);
+    let checkpoint = |sharing| {
+        let mut content = content(&s, sid);
+        let newest = content.appended();
+        content.checkpoint(newest, sharing).unwrap();
+    };
+    checkpoint(Sharing::Alone);
+    let writer = Lease::create(&s, &LeaseInfo { program: "w".into(), pid: 1 }).unwrap();
+    let others = || s.others_attached(sid, writer.id()).unwrap();
+    let pinned = s.pin_version(sid, None).unwrap();
+    commit(&s, sid, 2);
+    // As a VM decides that has the segment for writing.
+    checkpoint(if others() { Sharing::Shared } else { Sharing::Alone });
+    let mut pages = Vec::new();
+    let each = |_, bytes: &[u8]| {
+        pages.extend_from_slice(bytes);
+        Ok::<(), ()>(())
+    };
+    pinned.content.each_run(pinned.number, 1 << 20, each).unwrap().unwrap();
+    assert!(pages == [1; 4096], "it has {:?}", pages.first());
+    assert!(others());
+    drop(pinned);
+    assert!(!others());
+    assert_eq!(byte(&s, sid), 2);
 }
 
 #[test]
@@ -196,11 +229,84 @@ fn a_rollback_makes_an_old_version_the_newest_under_the_next_number() {
     assert_eq!([byte(&s, sid), byte(&s, find(&s, "x@one"))], [4, 1]);
     for to in [VersionChoice::Tag("none".into()), VersionChoice::Number(99)] {
         let error = s.rollback_segment(sid, &to, FREE).unwrap_err();
-        let expected = matches!(error, StoreError::NoTag { .. } | StoreError::Versions { .. });
+        let expected = matches!(error, StoreError::NoTag { .. } | StoreError::NoVersion { .. });
         assert!(expected, "{error}");
     }
     assert_eq!(byte(&s, sid), 4);
     is_clean(&s);
+}
+
+#[test]
+fn the_error_of_a_version_that_is_gone_names_the_nearest_that_is_kept() {
+    let s = store();
+    let sid = versioned(&s, "x");
+    let gone = || {
+        let errors = [
+            s.rollback_segment(sid, &VersionChoice::Number(4), FREE).unwrap_err(),
+            s.keep_version(sid, Some(4), &tag("new"), FREE).unwrap_err(),
+            s.clone_version(sid, Some(4), &name("new"), FREE).unwrap_err(),
+            s.copy_version(sid, Some(4), &name("new")).unwrap_err(),
+        ];
+        errors.map(|error| {
+            assert_eq!(error.errno(), Errno::ENOENT);
+            error.to_string()
+        })
+    };
+    for number in 1..8 {
+        assert_eq!(commit(&s, sid, 1), number);
+        if [1, 3, 7].contains(&number) {
+            s.keep_version(sid, None, &tag(&format!("t{number}")), FREE).unwrap();
+        }
+    }
+    let mut content = content(&s, sid);
+    content.checkpoint(VersionNumber(7), Sharing::Alone).unwrap();
+    drop(content);
+    let text = "segment 'x' has no version 4: the oldest in its log is 7";
+    let nearest = ", and the nearest that is kept is 3 ('x@t3')";
+    assert_eq!(gone(), [(); 4].map(|()| format!("{text}{nearest}")));
+    for number in [1, 3, 7] {
+        s.remove_kept(sid, &format!("t{number}")).unwrap();
+    }
+    assert_eq!(gone(), [(); 4].map(|()| text.to_owned()));
+    is_clean(&s);
+}
+
+#[test]
+fn a_rollback_to_another_root_object_waits_until_nobody_has_the_segment() {
+    let s = store();
+    let sid = versioned(&s, "x");
+    let base = s.open_segment(sid).unwrap().header().base;
+    let commit = |root_address, kind: u8| {
+        let mut content = content(&s, sid);
+        let facts = content.next_facts();
+        let facts = VersionFacts { root_address, root_fingerprint: [kind; 16], ..facts };
+        let version = content.append(&Commit { facts, pages: Vec::new() }).unwrap();
+        content.sync().unwrap();
+        version.0
+    };
+    let first = commit(base + 64, 1);
+    s.keep_version(sid, None, &tag("first"), FREE).unwrap();
+    let same = commit(base + 64, 1);
+    let moved = commit(base + 128, 1);
+    commit(base + 64, 2);
+    let back_to = |to: &VersionChoice| s.rollback_segment(sid, to, FREE);
+    let lease = Lease::create(&s, &LeaseInfo { program: "p".into(), pid: 1 }).unwrap();
+    let attached = |right: Option<Right>| {
+        lease.set_segment(0, right.map(|right| (sid, right))).unwrap();
+    };
+    attached(Some(Right::Read));
+    let numbers = [first, same, moved].map(VersionChoice::Number);
+    for to in numbers.iter().chain([&VersionChoice::Tag("first".into())]) {
+        let error = back_to(to).unwrap_err();
+        assert!(matches!(error, StoreError::Busy { why: Busy::OtherRoot(_), .. }), "{error}");
+    }
+    attached(None);
+    back_to(&VersionChoice::Number(first)).unwrap();
+    // One with the same root object is no danger to anybody.
+    attached(Some(Right::Read));
+    back_to(&VersionChoice::Number(same)).unwrap();
+    back_to(&VersionChoice::Tag("first".into())).unwrap();
+    back_to(&VersionChoice::Number(moved)).unwrap_err();
 }
 
 /// A VAS with two versioned segments and a raw one.
@@ -219,7 +325,7 @@ fn a_tag_of_a_vas_is_a_vas_that_lists_tags() {
     let (vid, one, two, held) = books(&s);
     commit(&s, one, 1);
     commit(&s, two, 2);
-    let kept = s.keep_vas(vid, "t", None, &held).unwrap();
+    let kept = s.keep_vas(vid, "t", None, &held).unwrap().vid;
     commit(&s, one, 3);
     assert_eq!(s.find_vas(&name("v@t")).unwrap(), kept);
     let listed = s.vas(kept).unwrap().segments;
@@ -274,6 +380,50 @@ fn a_vas_without_versions_has_no_tags() {
     s.attach_segment(vid, raw, Right::Write).unwrap();
     let error = s.keep_vas(vid, "t", None, &[]).unwrap_err();
     assert!(matches!(error, StoreError::NoVersions(_)), "{error}");
+    is_clean(&s);
+}
+
+#[test]
+fn what_cannot_be_made_durable_is_not_there_and_can_be_made_again() {
+    let s = store();
+    let (vid, one, _, held) = books(&s);
+    let failed = |error| assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    fail_sync_of("segments");
+    failed(s.keep_version(one, None, &tag("t"), FREE).unwrap_err());
+    fail_sync_of("segments");
+    failed(s.create_segment(&name("new"), &SegmentSpec::new(1 << 20)).unwrap_err());
+    for folder in ["segments", "vas"] {
+        fail_sync_of(folder);
+        failed(s.keep_vas(vid, "t", None, &held).unwrap_err());
+        assert!(s.find_vas(&name("v@t")).is_err());
+    }
+    assert_eq!(s.list_segments().unwrap().len(), 3);
+    is_clean(&s);
+    s.keep_version(one, None, &tag("t"), FREE).unwrap();
+    s.keep_vas(vid, "t", None, &held).unwrap();
+    is_clean(&s);
+}
+
+#[test]
+fn a_version_that_is_kept_for_a_while_stays_for_who_has_just_found_it() {
+    let s = store();
+    let sid = versioned(&s, "x");
+    let number = commit(&s, sid, 1);
+    let vid = s.create_vas(&name("v"), Mode::PRIVATE).unwrap();
+    s.attach_segment(vid, sid, Right::Write).unwrap();
+    let held = [MemberHeld { sid, held: FREE }];
+    let kept = s.keep_vas(vid, "1", Some(number), &held).unwrap().vid;
+    assert_eq!(s.remove_passing(Duration::from_secs(3600)).unwrap(), Removed::default());
+    s.vas(kept).unwrap();
+    assert_eq!(byte(&s, find(&s, "x@v@1")), 1);
+    // Another VAS cannot have it.
+    let error = s.clone_vas(kept, &name("w")).unwrap_err();
+    assert!(matches!(error, StoreError::Passing(_)), "{error}");
+    // One that a person has called so is an ordinary one, and so is a tag.
+    s.keep_vas(vid, "t", None, &held).unwrap();
+    s.clone_vas(s.find_vas(&name("v@t")).unwrap(), &name("w")).unwrap();
+    assert_eq!(s.gc().unwrap().unfinished, 2);
+    assert!(s.find_vas(&name("v@1")).is_err() && s.find_segment(&name("x@v@1")).is_err());
     is_clean(&s);
 }
 

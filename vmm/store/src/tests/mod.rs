@@ -1,10 +1,12 @@
 //! Scenarios that need a whole store.
 
+mod archived;
 mod book;
 mod collect;
 mod concurrent;
 mod copies;
 mod damage;
+mod diff;
 mod durable;
 mod kept;
 mod leases;

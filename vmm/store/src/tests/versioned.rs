@@ -2,23 +2,20 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use abi::Errno;
-use abi::objects::{Lifetime, Right, SegId, SegRoot, VasId};
+use abi::objects::{Lifetime, Right, SegId, SegRoot};
 use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::log::record::VersionFacts;
 use spacejmp_versions::page::Page;
 use spacejmp_versions::segment::Limits;
 use spacejmp_versions::{Commit, PageIndex, Segment, VersionsError};
 
-use crate::archive::piece::Writer;
-use crate::format::manifest::Manifest;
-
 use crate::testing::{TestStore, mode, name, segment, store, versioned};
 use crate::{
     CheckReport, GcReport, Lease, LeaseInfo, Mode, OtherWriters, SegmentSpec, SegmentState, Store,
-    StoreError, VasRecord, VersionWords, check_store,
+    StoreError, VersionWords, check_store,
 };
 
 fn lease(s: &TestStore) -> Lease {
@@ -136,6 +133,39 @@ fn nobody_is_kept_from_recovery_but_by_a_live_writer() {
     assert!(!s.others_attached(sid, third.id()).unwrap());
     s.leave(&file, &third, 0).unwrap();
     assert!(!s.others_attached(sid, first.id()).unwrap());
+}
+
+#[test]
+fn what_is_known_of_the_newest_version_is_not_believed_of_other_files() {
+    let s = store();
+    let sid = versioned(&s, "x");
+    let base = s.open_segment(sid).unwrap().header().base;
+    let root = || s.open_segment(sid).unwrap().header().root.address;
+    let folder = s.path().join("versions").join(sid.to_string());
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        std::fs::create_dir(to).unwrap();
+        for file in std::fs::read_dir(from).unwrap().flatten() {
+            std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
+    };
+    let backup = s.folder.path().join("backup");
+    {
+        let disk = HostFolder::from_fd(s.open_segment(sid).unwrap().versions_folder().unwrap());
+        let mut content = Segment::open(disk, Limits::default()).unwrap();
+        let mut append = |root_address| {
+            let facts = VersionFacts { root_address, ..content.next_facts() };
+            content.append(&Commit { facts, pages: Vec::new() }).unwrap();
+            content.sync().unwrap();
+        };
+        append(base + 64);
+        copy(&folder, &backup);
+        append(base + 128);
+    }
+    assert_eq!([root(), root()], [base + 128; 2]);
+    // The same root record, and a log that ends sooner.
+    std::fs::rename(&folder, s.folder.path().join("aside")).unwrap();
+    copy(&backup, &folder);
+    assert_eq!(root(), base + 64);
 }
 
 #[test]
@@ -464,41 +494,15 @@ fn only_commits_change_it() {
 }
 
 #[test]
-fn copies_and_archives_of_it_are_refused_and_leave_nothing() {
+fn a_raw_copy_of_it_is_refused_and_leaves_nothing() {
     let s = store();
     let sid = versioned(&s, "x");
-    let vid = s.create_vas(&name("v"), Mode::PRIVATE).unwrap();
-    s.attach_segment(vid, sid, Right::Write).unwrap();
-    let refused = |error: StoreError| {
-        assert!(error.to_string().contains("segment 'x': it is versioned"), "{error}");
-        assert_eq!(error.errno(), Errno::EOPNOTSUPP);
-    };
-    refused(s.clone_segment(sid, &name("y")).unwrap_err());
-    let (vas, file) = (s.vas(vid).unwrap(), s.open_segment(sid).unwrap());
-    let mut to = Vec::new();
-    let exported = s.export_vas(vas, &[file], &mut to, Path::new("a"), &mut |_| {});
-    refused(exported.unwrap_err());
-    assert!(to.is_empty());
-    // As a later version might write it.
-    let archive = {
-        let encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
-        let mut writer = Writer::new(encoder).unwrap();
-        let VasRecord { segments, .. } = s.vas(vid).unwrap();
-        let (vid, name) = (VasId::new(7).unwrap(), name("imported"));
-        writer.vas(&Manifest { vid, name, tagged: true, segments }, Mode::PRIVATE).unwrap();
-        let header = s.segment(sid).unwrap().header;
-        writer.segment(&header, Mode::PRIVATE, false).unwrap();
-        writer.end(0).unwrap();
-        writer.done(1).unwrap().finish().unwrap()
-    };
-    let t = store();
-    let imported = t.import_vas(&mut &archive[..], Path::new("a"), None, 0, &mut |_| {});
-    refused(imported.unwrap_err());
-    for s in [&s, &t] {
-        assert!(s.tmp.names().unwrap().is_empty());
-        assert_eq!(s.gc().unwrap(), GcReport::default());
-    }
-    assert_eq!((s.list_segments().unwrap().len(), t.list_segments().unwrap().len()), (1, 0));
+    let error = s.clone_segment(sid, &name("y")).unwrap_err();
+    assert!(error.to_string().contains("segment 'x': it is versioned"), "{error}");
+    assert_eq!(error.errno(), Errno::EOPNOTSUPP);
+    assert!(s.tmp.names().unwrap().is_empty());
+    assert_eq!(s.gc().unwrap(), GcReport::default());
+    assert_eq!(s.list_segments().unwrap().len(), 1);
 }
 
 #[test]

@@ -302,10 +302,8 @@ mod tests {
     fn no_cut_of_any_workload_loses_what_was_durable_or_shows_half_a_commit() {
         // The last has a test of its own.
         for workload in Workload::ALL.into_iter().filter(|it| *it != Workload::Several) {
-            for seed in 0..2 {
-                let checked = check(workload, seed, 40, 4).unwrap_or_else(|lost| panic!("{lost}"));
-                assert!(checked.states > 200, "{workload:?}: {checked:?}");
-            }
+            let checked = check(workload, 0, 40, 4).unwrap_or_else(|lost| panic!("{lost}"));
+            assert!(checked.states > 200, "{workload:?}: {checked:?}");
         }
     }
 

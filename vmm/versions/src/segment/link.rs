@@ -40,7 +40,8 @@ impl<D: Folder> Segment<D> {
         // Nothing may be linked that a power cut would take away.
         self.confirm_root()?;
         if !self.stack.has(version) {
-            let oldest = self.stack.oldest;
+            let mut there = self.stack.versions.keys().copied();
+            let oldest = there.find(|it| self.stack.has(*it)).unwrap_or(self.appended());
             return Err(VersionsError::Gone { version, oldest });
         }
         if !into.names().map_err(|source| failed("list", ".", source))?.is_empty() {

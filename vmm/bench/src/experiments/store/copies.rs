@@ -107,7 +107,7 @@ fn samples(folder: &std::path::Path, prefix: &str, goes: u32) -> Result<Samples,
             let to = VersionChoice::Tag(kept.clone());
             kept::rollback_segment(&store, sid, &to, None, &never).map(drop)
         })?;
-        kept::tag_vas(&store, vid, &tag(format!("{prefix}all{number}"))?, None, &never)?;
+        kept::tag_vas(&store, vid, None, &tag(format!("{prefix}all{number}"))?, None, &never)?;
     }
     Ok(all)
 }

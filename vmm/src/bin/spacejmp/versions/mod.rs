@@ -1,10 +1,9 @@
-//! `log`, `tag`, `untag`, `diff` and `rollback`: the versions of a segment, or of a VAS with such
+//! `log`, `tag`, `untag` and `rollback`: the versions of a segment, or of a VAS with such
 //! segments. `vas` and `seg` have the same commands.
 
+mod diff;
 mod log;
 mod names;
-
-use std::time::Duration;
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -13,8 +12,7 @@ use vmm::store::{Name, Store, StoreError, TagName, VersionChoice};
 use vmm::vas::{VasError, kept};
 
 use crate::errors::{self, Failure};
-use crate::run_options::parse_timeout;
-use crate::store_options::{Named, failed, name_parser, waiting_note};
+use crate::store_options::{Named, Waits, failed, name_parser, waiting_note};
 use crate::store_show::plain;
 pub(crate) use names::{chosen_segment, chosen_vas};
 use names::{tag_parser, version_parser};
@@ -43,6 +41,7 @@ Of a VAS with several versioned segments, each has versions of its own.")]
     Log(Named),
     Tag(Tag),
     Untag(Untag),
+    Diff(diff::Diff),
     Rollback(Rollback),
 }
 
@@ -53,6 +52,7 @@ Examples:
   spacejmp seg tag ledger before-import
   spacejmp seg tag ledger monday --at 1207      not the newest version
   spacejmp vas tag books monday                 all its versioned segments, at one moment
+  spacejmp vas tag books monday --at 1207       of a VAS with one versioned segment
   spacejmp run --vas books@monday ./report
 
 It takes no time and no space until the segment changes, and waits until no program is in the
@@ -64,15 +64,11 @@ pub(crate) struct Tag {
     /// What to call the version
     #[arg(value_parser = tag_parser())]
     tag: TagName,
-    /// The number of the version; without it, the newest. Of segments only
+    /// The number of the version; without it, the newest
     #[arg(long, value_name = "NUMBER")]
     at: Option<u64>,
-    /// Give up when programs that write have not left after so long; without it, wait for them
-    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout)]
-    timeout: Option<Duration>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    waits: Waits,
 }
 
 /// Give up a tag; what only it had is gone
@@ -101,6 +97,7 @@ Examples:
 
 It takes no time. Programs that have it attached see it when they enter next. The versions in
 between stay in the log until a checkpoint: to undo a rollback, roll back to the one before it.
+To a version with another root object it is refused while a program has the segment attached.
 Of a VAS with several versioned segments each goes back by itself: `spacejmp seg rollback`.")]
 pub(crate) struct Rollback {
     #[arg(value_parser = name_parser())]
@@ -108,12 +105,8 @@ pub(crate) struct Rollback {
     /// Its number, or a tag
     #[arg(value_parser = version_parser())]
     version: VersionChoice,
-    /// Give up when programs that write have not left after so long; without it, wait for them
-    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout)]
-    timeout: Option<Duration>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    waits: Waits,
 }
 
 pub(crate) fn run(of: Of, store: &Store, command: &Command) -> Result<ExitCode, Failure> {
@@ -121,6 +114,7 @@ pub(crate) fn run(of: Of, store: &Store, command: &Command) -> Result<ExitCode, 
         Command::Log(args) => log::log(of, store, &args.name, args.output.json),
         Command::Tag(args) => tag(of, store, args),
         Command::Untag(args) => untag(of, store, args),
+        Command::Diff(args) => diff::diff(of, store, args),
         Command::Rollback(args) => rollback(of, store, args),
     }
 }
@@ -158,25 +152,21 @@ fn tag(of: Of, store: &Store, args: &Tag) -> Result<ExitCode, Failure> {
         Of::Segment => {
             let sid = store.find_segment(name).map_err(failed(doing()))?;
             let stopping = waiting_note();
-            let kept = kept::tag_segment(store, sid, args.at, tag, args.timeout, &stopping);
-            made(Some(kept.map_err(failed(doing()))?)).print(args.json)
-        }
-        Of::Vas if args.at.is_some() => {
-            let error = StoreError::SeveralNumbers(name.clone());
-            Err(failed(doing())(error))
+            let kept = kept::tag_segment(store, sid, args.at, tag, args.waits.timeout, &stopping);
+            made(Some(kept.map_err(failed(doing()))?)).print(args.waits.output.json)
         }
         Of::Vas => {
             let vid = store.find_vas(name).map_err(failed(doing()))?;
             note_raw(store, name).map_err(failed(doing()))?;
-            let kept = kept::tag_vas(store, vid, tag, args.timeout, &waiting_note());
+            let kept = kept::tag_vas(store, vid, args.at, tag, args.waits.timeout, &waiting_note());
             kept.map_err(failed(doing()))?;
-            made(None).print(args.json)
+            made(args.at).print(args.waits.output.json)
         }
     }
 }
 
 /// Says which segments of a VAS have no versions.
-fn note_raw(store: &Store, name: &Name) -> Result<(), StoreError> {
+pub(crate) fn note_raw(store: &Store, name: &Name) -> Result<(), StoreError> {
     let segments = store.open_listed(&store.vas_named(name)?)?;
     let (raw, versioned): (Vec<_>, Vec<_>) = segments.iter().partition(|it| !it.is_versioned());
     if !raw.is_empty() && !versioned.is_empty() {
@@ -195,7 +185,7 @@ fn untag(of: Of, store: &Store, args: &Untag) -> Result<ExitCode, Failure> {
             let tags = store.vas_tags(name)?;
             let found = tags.iter().find(|(other, _)| other == tag);
             match found {
-                Some((_, vid)) => store.remove_kept_vas(*vid),
+                Some((_, vid)) => store.remove_kept_vas(*vid).map(drop),
                 None => {
                     let object = vmm::store::Object::VasName(name.clone());
                     Err(StoreError::NoTag { object, tag: tag.to_owned() })
@@ -215,16 +205,16 @@ fn rollback(of: Of, store: &Store, args: &Rollback) -> Result<ExitCode, Failure>
         match of {
             Of::Segment => {
                 let sid = store.find_segment(name)?;
-                let number = kept::rollback_segment(store, sid, to, args.timeout, &stopping)?;
+                let number = kept::rollback_segment(store, sid, to, args.waits.timeout, &stopping)?;
                 Ok((name.clone(), number))
             }
             Of::Vas => {
                 let vid = store.find_vas(name)?;
-                kept::rollback_vas(store, vid, to, args.timeout, &stopping)
+                kept::rollback_vas(store, vid, to, args.waits.timeout, &stopping)
             }
         }
     };
     let (segment, number) = work().map_err(failed(doing()))?;
     let name = segment.as_str().to_owned();
-    Made { name, tag: None, number: Some(number) }.print(args.json)
+    Made { name, tag: None, number: Some(number) }.print(args.waits.output.json)
 }

@@ -3,15 +3,11 @@
 
 use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::log::record::VersionFacts;
-use spacejmp_versions::root::FILE_NAME;
 use spacejmp_versions::segment::Limits;
 use spacejmp_versions::{Commit, Segment, VersionNumber, VersionsError};
 
-use rustix::fs::OFlags;
-
-use crate::format::error::{StoreError, io_error};
+use crate::format::error::StoreError;
 use crate::objects::attach::OtherWriters;
-use crate::objects::dir::read_up_to;
 use crate::objects::lock::Exclusive;
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
@@ -19,8 +15,6 @@ use crate::objects::words::VersionWords;
 
 /// What is noted as the program that made a version without pages.
 const NOTE: &[u8] = b"spacejmp";
-/// Two places for records, with room to spare.
-const ROOT_BYTES_MAX: u64 = 1 << 20;
 
 /// That the caller holds a segment's lock alone, or that no VM can have the segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,14 +89,6 @@ impl SegmentFile {
         }
         let durable = versions.durable();
         Err(self.of_versions()(VersionsError::Failed { durable }))
-    }
-
-    fn root_record(&self) -> Result<Vec<u8>, StoreError> {
-        let folder = self.versions_dir()?;
-        let (file, path) =
-            (folder.open_file(FILE_NAME, OFlags::RDONLY)?, folder.path_of(FILE_NAME));
-        let read = read_up_to(&file, 0, ROOT_BYTES_MAX);
-        read.map_err(|e| io_error("read", &path, e))
     }
 }
 

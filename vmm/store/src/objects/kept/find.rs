@@ -2,12 +2,14 @@
 
 use abi::objects::{SegId, VasId};
 use rustix::fs::OFlags;
+use spacejmp_versions::VersionsError;
 
 use crate::format::error::{Object, StoreError};
 use crate::format::header::{KeptVersion, read_header};
 use crate::format::name::Name;
 use crate::objects::kept::names::{VersionChoice, is_passing, version_of, with_version};
 use crate::objects::lock::Locked;
+use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
 
 /// A kept version of a segment.
@@ -66,6 +68,28 @@ impl Store {
         }
         kept.sort_by(|a, b| (a.number, &a.tag).cmp(&(b.number, &b.tag)));
         Ok(kept)
+    }
+
+    /// The error of a segment's versions; of a version that is gone it names the nearest that is kept.
+    pub(crate) fn of_versions_of(
+        &self,
+        segment: &SegmentFile,
+        error: VersionsError,
+        lock: &impl Locked,
+    ) -> StoreError {
+        let VersionsError::Gone { version, oldest } = error else {
+            return segment.of_versions()(error);
+        };
+        // The error is about the version, whatever else there is.
+        let kept = self.kept_with(segment.sid(), lock).unwrap_or_default().into_iter();
+        let tagged = kept.filter(|kept| !kept.is_passing);
+        let nearest = tagged.min_by_key(|kept| kept.number.abs_diff(version.0));
+        StoreError::NoVersion {
+            segment: segment.name().clone(),
+            number: version.0,
+            oldest: oldest.0,
+            nearest: nearest.map(|kept| (kept.number, kept.tag)),
+        }
     }
 
     /// The names of all kept versions of a VAS: tags, and what is kept for a while.

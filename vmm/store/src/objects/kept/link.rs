@@ -1,9 +1,11 @@
 //! One version of a versioned segment as another segment: by links, or where that is not possible by a
 //! copy.
 
+use std::os::unix::fs::FileExt;
+
 use abi::objects::{Right, SegId};
+use spacejmp_versions::VersionNumber;
 use spacejmp_versions::disk::host::HostFolder;
-use spacejmp_versions::{VersionNumber, VersionsError};
 
 use crate::format::error::{Object, StoreError, io_error};
 use crate::format::header::{Header, KeptVersion, write_header};
@@ -12,10 +14,11 @@ use crate::objects::clone::{Copied, Made, MadeVersions, Unfinished};
 use crate::objects::create::{set_len, set_mode};
 use crate::objects::fresh::now_ns;
 use crate::objects::kept::content::{HeldAlone, OpenContent};
-use crate::objects::kept::names::{TagName, kept_name};
+use crate::objects::kept::names::TagName;
 use crate::objects::lock::Exclusive;
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
+use crate::objects::versions::FIRST_LOG;
 
 /// What a version becomes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,8 +59,8 @@ impl Store {
     /// version, without it the newest. Returns its number. The caller holds the segment's lock alone.
     ///
     /// # Errors
-    /// [`StoreError::Exists`]; [`StoreError::Versions`] for a version that is gone, with the oldest that
-    /// is there; [`StoreError::NotOwner`], [`StoreError::Denied`]; [`StoreError::Invalid`] for a
+    /// [`StoreError::Exists`]; [`StoreError::NoVersion`] for a version that is gone; [`StoreError::Versions`];
+    /// [`StoreError::NotOwner`], [`StoreError::Denied`]; [`StoreError::Invalid`] for a
     /// segment that is not versioned; the host's. Then there is nothing new.
     pub fn keep_version(
         &self,
@@ -69,44 +72,17 @@ impl Store {
         let lock = self.lock_exclusive()?;
         let source = self.open_present(sid, &lock)?;
         let name = tag.of(source.name())?;
-        let (_, number) = self.keep_as(&source, number, &name, held, &lock)?;
-        Ok(number)
-    }
-
-    /// Keeps a version of a segment for a while, under its number: see [`Store::remove_passing`].
-    ///
-    /// # Errors
-    /// As [`Store::keep_version`].
-    pub fn keep_passing(
-        &self,
-        sid: SegId,
-        number: u64,
-        held: HeldAlone,
-    ) -> Result<SegId, StoreError> {
-        let lock = self.lock_exclusive()?;
-        let source = self.open_present(sid, &lock)?;
-        let name = kept_name(source.name(), &number.to_string())?;
-        Ok(self.keep_as(&source, Some(number), &name, held, &lock)?.0)
-    }
-
-    /// The same under the complete name of what is made. Returns its id.
-    pub(crate) fn keep_as(
-        &self,
-        source: &SegmentFile,
-        number: Option<u64>,
-        name: &Name,
-        held: HeldAlone,
-        lock: &Exclusive,
-    ) -> Result<(SegId, u64), StoreError> {
         source.check_versioned()?;
         source.check_writable()?;
-        let mut content = self.open_content(source, held, lock)?;
+        let mut content = self.open_content(&source, held, &lock)?;
         let number = number.unwrap_or(content.versions.appended().0);
+        let kept = Becomes::Kept;
         let mut made =
-            self.link_version(&mut content, source, number, name, Becomes::Kept, "segment", lock)?;
+            self.link_version(&mut content, &source, number, &name, kept, "segment", &lock)?;
         content.settle()?;
-        self.publish_segment(&made.main.name, &made.header, lock)?;
-        Ok((made.is_published(), number))
+        self.publish_segment(&made.main.name, &made.header, &lock)?;
+        made.is_published();
+        Ok(number)
     }
 
     /// A clone of a version of a segment, by links: see [`Store::keep_version`].
@@ -135,10 +111,10 @@ impl Store {
     }
 
     /// A clone by a copy of the content, for who may only read it. Nothing is locked: a version does not
-    /// change.
+    /// change while a lease says that somebody has it ([`Store::pin_version`]).
     ///
     /// # Errors
-    /// As [`Store::create_segment`]; [`StoreError::Versions`] for a version that is gone.
+    /// As [`Store::create_segment`]; [`StoreError::NoVersion`] for a version that is gone.
     pub fn copy_version(
         &self,
         sid: SegId,
@@ -178,16 +154,16 @@ impl Store {
         let mode = self.mode_of(source)?;
         let made = self.place_versions(&header, mode, lock, |folder| {
             let into = HostFolder::from_fd(folder.into_fd());
-            let (version, limits) = (VersionNumber(number), super::super::versions::FIRST_LOG);
+            let (version, limits) = (VersionNumber(number), FIRST_LOG);
             let linked =
                 content.versions.link_version(version, &into, header.sid.raw(), |_| (), limits);
-            linked.map_err(source.of_versions())
+            linked.map_err(|error| self.of_versions_of(source, error, lock))
         })?;
         self.with_file(header, mode, made, kind, lock)
     }
 
     /// The segment's own file, beside its versions.
-    fn with_file<'a>(
+    pub(crate) fn with_file<'a>(
         &'a self,
         header: Header,
         mode: Mode,
@@ -211,31 +187,21 @@ impl Store {
         number: Option<u64>,
         name: &Name,
     ) -> Result<HomeCopy<'_>, StoreError> {
-        let mut source_at = self.open_segment(source.sid())?;
-        let newest = self.newest(&source_at)?;
-        let version = number.map_or(newest.number(), |number| number);
-        let facts = newest.facts_of(version).cloned().ok_or_else(|| {
-            let (version, oldest) = (VersionNumber(version), newest.oldest());
-            source.of_versions()(VersionsError::Gone { version, oldest })
-        })?;
-        source_at.show_version(&facts)?;
+        let pinned = self.pin_version(source.sid(), number)?;
         let mode = self.mode_of(source)?;
         let sid = {
             let lock = self.lock_exclusive()?;
             self.check_segment_name_free(name, &lock)?;
             self.new_sid(&lock)?
         };
-        let header = new_header(&source_at, sid, name);
+        let header = new_header(&pinned.segment, sid, name);
         let home = self.new_copy(format!("{sid}.home"))?;
         let path = self.tmp.path_of(&home.name);
         set_len(&home.file, &path, header.size_bytes)?;
-        newest
-            .each_run(version, header.size_bytes, |at, bytes| {
-                use std::os::unix::fs::FileExt;
-                home.file.write_all_at(bytes, at)
-            })
-            .map_err(source.of_versions())?
-            .map_err(|e| io_error("write", &path, e))?;
+        let write = |at, bytes: &[u8]| home.file.write_all_at(bytes, at);
+        let written = pinned.content.each_run(pinned.number, header.size_bytes, write);
+        written.map_err(source.of_versions())?.map_err(|e| io_error("write", &path, e))?;
+        pinned.check()?;
         home.file.sync_all().map_err(|e| io_error("sync", &path, e))?;
         Ok(HomeCopy { home, header, mode })
     }

@@ -8,15 +8,19 @@
 //! VAS can do so with an old one.
 //!
 //! A version that has no tag can be attached as `ledger@17` as long as the log has it: it gets a tag of
-//! that name, which is in nobody's way and goes when no VM has it any more (`gc`, or the next such).
+//! that name, which is in nobody's way and goes when no VM has it any more (`gc`, or after a minute the
+//! next such).
 //!
 //! - `names`: tags and versions as people write them; `find`: what is kept
 //! - `content`: opening a segment's versions to change them; `link`: a version as another segment
-//! - `vas`: of all segments of a VAS at one moment; `rollback`; `diff`
+//! - `pinned`: a version that is read for long
+//! - `vas`: of all segments of a VAS at one moment; `rollback`; `grow`
 
 pub(crate) mod content;
 pub(crate) mod find;
+pub(crate) mod grow;
 pub(crate) mod link;
 pub(crate) mod names;
+pub(crate) mod pinned;
 pub(crate) mod rollback;
 pub(crate) mod vas;

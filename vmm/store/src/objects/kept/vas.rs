@@ -1,15 +1,20 @@
 //! A version of all segments of a VAS, of one moment.
 
+use std::time::Duration;
+
 use abi::objects::{Right, SegId, VasId};
 
 use crate::format::error::{Object, StoreError};
+use crate::format::header::Header;
 use crate::format::name::Name;
 use crate::format::record::{VasRecord, VasSegment};
 use crate::objects::clone::Copied;
+use crate::objects::copy_vas::CopiedVas;
+use crate::objects::fresh::now_ns;
 use crate::objects::kept::content::HeldAlone;
 use crate::objects::kept::link::Becomes;
 use crate::objects::kept::names::{is_passing, kept_name, version_of};
-use crate::objects::lock::Exclusive;
+use crate::objects::lock::{Exclusive, Locked};
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
 
@@ -22,12 +27,20 @@ pub struct MemberHeld {
     pub held: HeldAlone,
 }
 
+/// What [`Store::remove_passing`] has removed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Removed {
+    /// VASes.
+    pub vases: Vec<VasId>,
+    /// Segments.
+    pub segments: Vec<SegId>,
+}
+
 impl Store {
     /// Keeps the newest version of all versioned segments of a VAS under `version`, as the VAS
     /// `NAME@VERSION`: durably, in constant time, all at once or nothing. Raw segments have no versions
-    /// and are left out. `number` is that of another version, for a VAS
-    /// with one versioned segment. The caller holds the locks of
-    /// all of them alone.
+    /// and are left out. `number` is that of another version, for a VAS with one versioned segment. The
+    /// caller holds the locks of all of them alone.
     ///
     /// # Errors
     /// As [`Store::keep_version`]; [`StoreError::NoVersions`] for a VAS without versioned segments;
@@ -38,7 +51,7 @@ impl Store {
         version: &str,
         number: Option<u64>,
         members: &[MemberHeld],
-    ) -> Result<VasId, StoreError> {
+    ) -> Result<CopiedVas, StoreError> {
         let lock = self.lock_exclusive()?;
         let vas = self.vas_by_id(vid, &lock)?;
         let name = kept_name(&vas.name, version)?;
@@ -65,7 +78,8 @@ impl Store {
         if listed.is_empty() {
             return Err(StoreError::NoVersions(vas.name));
         }
-        self.publish_with_vas(&vas, &name, listed, &mut made, &lock)
+        let vid = self.publish_with_vas(&vas, &name, listed, &mut made, &lock)?;
+        Ok(CopiedVas { vid, segments: made.iter().map(|copy| copy.header.sid).collect() })
     }
 
     fn keep_member(
@@ -124,46 +138,59 @@ impl Store {
         done
     }
 
-    /// Removes a tag of a VAS, and the kept versions that it lists and that no other VAS lists.
+    /// Removes a tag of a VAS, and the kept versions that it lists and that no other VAS lists. Returns
+    /// which those are.
     ///
     /// # Errors
     /// [`StoreError::Busy`] while a VM has it or one of its segments attached; [`StoreError::Denied`].
-    pub fn remove_kept_vas(&self, vid: VasId) -> Result<(), StoreError> {
+    pub fn remove_kept_vas(&self, vid: VasId) -> Result<Vec<SegId>, StoreError> {
         let vas = self.vas(vid)?;
         for segment in &vas.segments {
             self.check_unattached(segment.sid)?;
         }
         self.delete_vas(vid)?;
+        let mut removed = Vec::new();
         for segment in &vas.segments {
             let is_kept = self.open_segment(segment.sid).map(|it| it.header().kept.is_some());
             if !is_kept.unwrap_or(false) {
                 continue;
             }
             match self.delete_segment(segment.sid) {
+                Ok(()) => removed.push(segment.sid),
                 // Another VAS has it, too, or it went meanwhile.
-                Err(StoreError::Busy { .. } | StoreError::NotFound(_)) | Ok(()) => {}
+                Err(StoreError::Busy { .. } | StoreError::NotFound(_)) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(removed)
     }
 
     /// Removes versions that were kept for a while only and that no VM has: those with a number for a
-    /// name; and kept versions of a VAS's tag that is gone. Returns how many objects went.
+    /// name; and kept versions of a VAS's tag that is gone. Those that are younger than `min_age` stay: a
+    /// program may have found one and not attached it yet. Returns what went.
     ///
     /// # Errors
     /// If the host fails.
-    pub fn remove_passing(&self) -> Result<u32, StoreError> {
-        let mut count = 0;
+    pub fn remove_passing(&self, min_age: Duration) -> Result<Removed, StoreError> {
+        let min_age_ns = u64::try_from(min_age.as_nanos()).unwrap_or(u64::MAX);
+        // One with a time to come, by a clock that was set back, is not young.
+        let is_young = |header: &Header| {
+            let age_ns = now_ns().checked_sub(header.created_ns);
+            age_ns.is_some_and(|age_ns| age_ns < min_age_ns)
+        };
+        let mut removed = Removed::default();
         let vases = self.names_in(&self.vas)?.into_iter().filter(is_passing);
         for name in vases {
             let Ok(vas) = self.vas_named(&name) else { continue };
             let is_kept = |it: &VasSegment| {
-                self.open_segment(it.sid).is_ok_and(|it| it.header().kept.is_some())
+                let segment = self.open_segment(it.sid);
+                segment.is_ok_and(|it| it.header().kept.is_some() && !is_young(it.header()))
             };
             // One that earlier versions called so is an ordinary one.
             if !vas.segments.is_empty() && vas.segments.iter().all(is_kept) {
-                count += u32::from(self.remove_kept_vas(vas.vid).is_ok());
+                let Ok(segments) = self.remove_kept_vas(vas.vid) else { continue };
+                removed.vases.push(vas.vid);
+                removed.segments.extend(segments);
             }
         }
         for name in self.names_in(&self.segments)? {
@@ -171,17 +198,27 @@ impl Store {
                 continue;
             }
             let Ok(sid) = self.find_segment(&name) else { continue };
-            let Ok(Some(kept)) = self.open_segment(sid).map(|it| it.header().kept) else {
+            let Ok(segment) = self.open_segment(sid) else { continue };
+            let Some(kept) = segment.header().kept.filter(|_| !is_young(segment.header())) else {
                 continue;
             };
             let of = self.open_segment(kept.of);
             let tag = of.ok().and_then(|of| version_of(&name, of.name()).map(str::to_owned));
             if is_passing(&name) || tag.is_some_and(|tag| tag.contains('@')) {
                 // Not while a VM has it or a VAS lists it.
-                count += u32::from(self.delete_segment(sid).is_ok());
+                removed.segments.extend(self.delete_segment(sid).is_ok().then_some(sid));
             }
         }
-        Ok(count)
+        Ok(removed)
+    }
+
+    /// Whether a VAS is a version that is kept for a while only. One that earlier versions called so is
+    /// an ordinary one.
+    pub(crate) fn is_passing_vas(&self, vas: &VasRecord, lock: &impl Locked) -> bool {
+        let is_kept = |it: &VasSegment| {
+            self.open_by_id(it.sid, lock).is_ok_and(|segment| segment.header().kept.is_some())
+        };
+        is_passing(&vas.name) && !vas.segments.is_empty() && vas.segments.iter().all(is_kept)
     }
 
     /// Removes a kept version of a segment.
