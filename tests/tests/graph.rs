@@ -82,7 +82,7 @@ fn a_graph_answers_the_same_read_only_and_with_all_rights_and_is_not_built_twice
     let text = dir.join("edges.txt");
     std::fs::write(&text, "0 7\n7 19\n19 5\n").expect("write the edge list");
     let text = text.to_string_lossy();
-    let args = [&text, "--vas", "links", "--lifetime", "versioned"];
+    let args = [&text, "--vas", "links", "--lifetime", "persistent"];
     let built = run("graph-build", dir, &args).in_vm();
     built.expect(0, "4 nodes, 3 edges\n");
     let ask = |args: &[&str]| answers(&query(dir, args).in_vm());

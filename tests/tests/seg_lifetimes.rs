@@ -53,7 +53,7 @@ impl Home {
 fn a_segment_lives_as_it_was_told_to() {
     let home = Home::new();
     for (name, options, lifetime, state) in [
-        ("a", "", "persistent", "clean"),
+        ("a", "", "versioned", "versioned, every:100"),
         ("b", " --lifetime persistent", "persistent", "clean"),
         ("c", " --lifetime versioned", "versioned", "versioned, every:100"),
         ("d", " --lifetime volatile", "volatile", "volatile"),
@@ -80,7 +80,7 @@ fn a_segment_lives_as_it_was_told_to() {
     assert_eq!(home.json("store check --json")["findings"], Value::Array(Vec::new()));
     home.ok("seg check c");
     home.ok("seg chmod c 640");
-    home.ok("seg rm c");
+    home.ok("seg rm a c");
     assert_eq!(fs::read_dir(home.store().join("versions")).expect("a folder").count(), 0);
 }
 
@@ -93,9 +93,33 @@ fn contradictions_are_errors() {
     assert!(error.contains("persistent, versioned, volatile"), "{error}");
     let error = home.refused("seg create x --size 1M --lifetime versioned --no-lock");
     assert!(error.contains("leave out --no-lock"), "{error}");
+    let error = home.refused("seg create x --size 1M --no-lock");
+    assert!(error.contains("choose the lifetime persistent"), "{error}");
     home.ok("seg create x --size 1M --lifetime versioned");
     let error = home.refused("seg chmod x --no-lock");
     assert!(error.contains("versioned segment"), "{error}");
+}
+
+#[test]
+fn a_versioned_segment_grows_by_a_commit() {
+    let home = Home::new();
+    home.ok("seg create ledger --size 1M --reserve 4M");
+    home.ok("seg tag ledger small");
+    home.ok("seg grow ledger --size 2M --timeout 1");
+    let size = |name: &str| home.json(&format!("seg show {name} --json"))["size_bytes"].clone();
+    assert_eq!((size("ledger"), size("ledger@small")), ((2 << 20).into(), (1 << 20).into()));
+    let log = home.json("seg log ledger --json").to_string();
+    assert!(log.contains("spacejmp seg grow"), "{log}");
+    for (name, bytes, why) in [
+        ("ledger", "1M", "segments do not shrink"),
+        ("ledger", "5M", "can grow to 4194304 bytes"),
+        ("ledger@small", "2M", "ledger@small"),
+    ] {
+        let error = home.refused(&format!("seg grow {name} --size {bytes}"));
+        assert!(error.contains(why), "{error}");
+    }
+    home.ok("seg rollback ledger small");
+    assert_eq!(size("ledger"), 1 << 20);
 }
 
 #[test]
@@ -104,8 +128,6 @@ fn what_cannot_be_done_with_a_versioned_segment_is_said_by_name() {
     home.ok("seg create ledger --size 1M --reserve 4M --lifetime versioned");
     home.ok("vas create books");
     home.ok("vas attach books ledger");
-    let error = home.refused("seg grow ledger --size 2M");
-    assert!(error.contains("cannot grow segment 'ledger': it is versioned"), "{error}");
     home.ok("seg clone ledger copy");
     for to in ["file", "-"] {
         let error = home.refused(&format!("vas export books {to}"));
@@ -133,7 +155,7 @@ fn what_a_crash_left_is_told_and_collected() {
 #[test]
 fn a_segment_is_converted_and_stays_what_it_is_otherwise() {
     let home = Home::new();
-    home.ok("seg create data --size 4M --reserve 8M --mode 640");
+    home.ok("seg create data --size 4M --reserve 8M --mode 640 --lifetime persistent");
     home.ok("vas create v");
     home.ok("vas attach v data");
     let before = home.json("seg show data --json");

@@ -70,8 +70,31 @@ impl Home {
 #[test]
 fn what_is_created_is_listed_shown_changed_and_deleted() {
     let home = Home::new();
-    home.ok(&["seg", "create", "graph", "--size", "4G", "--reserve", "8G", "--mode", "660"]);
-    home.ok(&["seg", "create", "fixed", "--size", "2M", "--base", "0x300000000000", "--no-lock"]);
+    home.ok(&[
+        "seg",
+        "create",
+        "graph",
+        "--size",
+        "4G",
+        "--reserve",
+        "8G",
+        "--mode",
+        "660",
+        "--lifetime",
+        "persistent",
+    ]);
+    home.ok(&[
+        "seg",
+        "create",
+        "fixed",
+        "--size",
+        "2M",
+        "--base",
+        "0x300000000000",
+        "--no-lock",
+        "--lifetime",
+        "persistent",
+    ]);
     home.ok(&["vas", "create", "map"]);
     home.ok(&["vas", "attach", "map", "graph", "--read-only"]);
     home.ok(&["vas", "attach", "map", "fixed"]);
@@ -277,7 +300,7 @@ fn processes_that_create_delete_and_list_at_once_do_not_disturb_each_other() {
             scope.spawn(move || {
                 for round in 0..8 {
                     let name = format!("{worker}-{round}");
-                    home.ok(&["seg", "create", &name, "--size", "1M"]);
+                    home.ok(&["seg", "create", &name, "--size", "1M", "--lifetime", "persistent"]);
                     home.ok(&["vas", "create", &name]);
                     home.ok(&["vas", "attach", &name, &name]);
                     let list = home.json(&["seg", "ls", "--json"]);
@@ -336,7 +359,7 @@ const HEADER_DAMAGE: &[(u64, &[u8], &str)] = &[
 fn every_damaged_field_is_one_error_and_other_objects_are_unaffected() {
     let home = Home::new();
     for name in ["bad", "good"] {
-        home.ok(&["seg", "create", name, "--size", "1M"]);
+        home.ok(&["seg", "create", name, "--size", "1M", "--lifetime", "persistent"]);
         home.ok(&["vas", "create", name]);
         home.ok(&["vas", "attach", name, name]);
     }
@@ -433,9 +456,18 @@ fn summed(lines: &[String]) -> String {
 #[test]
 fn recovery_declares_whole_what_is_marked_and_refuses_what_cannot_be() {
     let home = Home::new();
-    home.ok(&["seg", "create", "raw", "--size", "4K"]);
-    home.ok(&["seg", "create", "unlocked", "--size", "4K", "--no-lock"]);
-    home.ok(&["seg", "create", "ledger", "--size", "4K", "--lifetime", "versioned"]);
+    home.ok(&["seg", "create", "raw", "--size", "4K", "--lifetime", "persistent"]);
+    home.ok(&[
+        "seg",
+        "create",
+        "unlocked",
+        "--size",
+        "4K",
+        "--no-lock",
+        "--lifetime",
+        "persistent",
+    ]);
+    home.ok(&["seg", "create", "ledger", "--size", "4K"]);
     let was = |name: &str| {
         let report = home.json(&["seg", "recover", name, "--json"]);
         assert_eq!(report["name"], name, "{report}");
@@ -467,8 +499,18 @@ fn recovery_declares_whole_what_is_marked_and_refuses_what_cannot_be() {
 #[test]
 fn a_cloned_vas_has_copies_and_says_that_they_are_unless_it_is_to_share() {
     let home = Home::new();
-    home.ok(&["seg", "create", "graph", "--size", "4M"]);
-    home.ok(&["seg", "create", "names", "--size", "1M", "--base", "0x300000000000"]);
+    home.ok(&["seg", "create", "graph", "--size", "4M", "--lifetime", "persistent"]);
+    home.ok(&[
+        "seg",
+        "create",
+        "names",
+        "--size",
+        "1M",
+        "--base",
+        "0x300000000000",
+        "--lifetime",
+        "persistent",
+    ]);
     home.ok(&["vas", "create", "map"]);
     home.ok(&["vas", "attach", "map", "graph"]);
     home.ok(&["vas", "attach", "map", "names", "--read-only"]);

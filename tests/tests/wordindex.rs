@@ -93,7 +93,7 @@ fn an_index_in_an_address_space_gives_the_same_answers_in_later_vms() {
 }
 
 #[test]
-fn an_index_in_a_versioned_address_space_is_replaced_as_a_whole() {
+fn an_index_is_replaced_as_a_whole() {
     skip_without_kvm!();
     let folder = tempfile::tempdir().expect("a temporary directory");
     let store = folder.path().join("store");
@@ -104,7 +104,7 @@ fn an_index_in_a_versioned_address_space_is_replaced_as_a_whole() {
         let (dir, path) = (folder.path().to_string_lossy(), file.to_string_lossy());
         let native = wordindex(&[&path]).native();
         let expected = native.expect(0, &native.out()).out();
-        let args = ["--vas", "books", "--lifetime", "versioned", &path];
+        let args = ["--vas", "books", &path];
         wordindex(&args).dir(format!("{dir}:{dir}:ro")).store(&store).in_vm().expect(0, &expected);
         wordindex(&["--vas", "books"]).store(&store).in_vm().expect(0, &expected);
     }

@@ -40,8 +40,8 @@ Usage: wordindex [OPTIONS] PATH...
   PATH         a directory (with everything below it) or a file
   --vas NAME   keep the index in this address space (under `spacejmp run`), in the place
                of the one that is there; without a PATH answer from the one that is there
-  --lifetime L what a new address space is: persistent (default); versioned, where the old index
-               stays until the new one is there as a whole, whatever happens; volatile
+  --lifetime L what a new address space is: versioned (default), where the old index stays until
+               the new one is there as a whole, whatever happens; persistent; volatile
   --threads N  threads that read (default: as many as there are processors)
   --all        files and directories whose name begins with a dot, too
   --time       say on standard error how long it took until the first query
@@ -170,7 +170,7 @@ fn parse(args: Vec<std::ffi::OsString>) -> Result<Options, String> {
     let mut options = Options {
         roots: Vec::new(),
         vas: None,
-        lifetime: Lifetime::Persistent,
+        lifetime: Lifetime::Versioned,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         selection: Selection::Visible,
         time: false,
@@ -229,8 +229,8 @@ mod tests {
         assert!(!options.time && options.vas.is_none());
         assert_eq!(parse_line("--vas books").unwrap().vas.as_deref(), Some("books"));
         let of = |line| parse_line(line).unwrap().lifetime;
-        assert_eq!(of("a --vas books"), Lifetime::Persistent);
-        assert_eq!(of("a --vas books --lifetime versioned"), Lifetime::Versioned);
+        assert_eq!(of("a --vas books"), Lifetime::Versioned);
+        assert_eq!(of("a --vas books --lifetime persistent"), Lifetime::Persistent);
     }
 
     #[test]

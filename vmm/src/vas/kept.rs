@@ -107,6 +107,27 @@ fn tag_vas_beside(
     Ok(made)
 }
 
+/// Makes a segment larger ([`Store::grow_segment`], [`Store::grow_versioned_segment`]).
+///
+/// # Errors
+/// [`StoreError::Locked`] when a writer of a versioned one does not leave within `limit`; as those.
+pub fn grow_segment(
+    store: &Store,
+    sid: SegId,
+    size_bytes: u64,
+    limit: Option<Duration>,
+    stopping: &dyn Fn() -> bool,
+) -> Result<(), VasError> {
+    let segments = [store.open_segment(sid)?];
+    if !segments.iter().any(SegmentFile::is_versioned) {
+        return Ok(store.grow_segment(sid, size_bytes)?);
+    }
+    let hold = hold_versions(store, &segments, limit, stopping)?;
+    store.grow_versioned_segment(sid, size_bytes, hold.held(sid))?;
+    hold.settled();
+    Ok(())
+}
+
 /// Makes an old version of a segment the newest ([`Store::rollback_segment`]). Returns its new number.
 ///
 /// # Errors

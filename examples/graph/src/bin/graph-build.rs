@@ -21,7 +21,7 @@ Usage: graph-build FILE [--vas NAME] [--save OUT] [OPTIONS]
 
   FILE         the edge list; lines that begin with # or % are left out
   --vas NAME   build it in a new VAS of this name (under `spacejmp run`)
-  --lifetime L what the VAS is: persistent (default), versioned or volatile
+  --lifetime L what the VAS is: versioned (default), persistent or volatile
   --save OUT   write it to a file as arrays of numbers (anywhere)
   --mode BITS  permission bits of the VAS and its segment, octal (default: 600)
   --time       say on standard error how long the parts took
@@ -72,7 +72,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 
 fn parse(args: Vec<String>) -> Result<Arguments, String> {
     let (mut file, mut vas, mut save) = (None, None, None);
-    let (mut mode, mut lifetime, mut time) = (0o600, Lifetime::Persistent, false);
+    let (mut mode, mut lifetime, mut time) = (0o600, Lifetime::Versioned, false);
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
@@ -117,9 +117,9 @@ mod tests {
         assert_eq!((arguments.mode, arguments.time), (0o644, true));
         assert_eq!(arguments.vas.as_deref(), Some("g"));
         assert_eq!(arguments.file, PathBuf::from("edges.txt"));
-        assert_eq!(arguments.lifetime, Lifetime::Persistent);
-        let arguments = parse_line("f --vas g --lifetime versioned").unwrap();
         assert_eq!(arguments.lifetime, Lifetime::Versioned);
+        let arguments = parse_line("f --vas g --lifetime persistent").unwrap();
+        assert_eq!(arguments.lifetime, Lifetime::Persistent);
     }
 
     #[test]

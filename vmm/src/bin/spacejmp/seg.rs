@@ -1,17 +1,19 @@
 //! `spacejmp seg`: the segments of a store.
 
+use std::time::Duration;
+
 use abi::objects::{Durability, Lifetime, PagePolicy, SegId};
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
 use vmm::exit_code::ExitCode;
 use vmm::store::{Mode, Name, SegmentEntry, SegmentSpec, Store, StoreError, VasRecord};
-use vmm::vas::content;
+use vmm::vas::{VasError, content, kept};
 
 use crate::errors::{self, Failure};
 use crate::store_list::{SEGMENT_HEADING, entry, print_list};
 use crate::store_options::{
     Named, Names, Output, StoreArgs, Waits, failed, name_parser, parse_address, parse_durability,
-    parse_mode, parse_size, print_check, waiting_note,
+    parse_mode, parse_size, parse_timeout, print_check, waiting_note,
 };
 use crate::store_show::{Live, Segment};
 use crate::versions::{self, Of, chosen_segment};
@@ -66,6 +68,10 @@ Examples:
         /// Its new size
         #[arg(long, value_parser = parse_size)]
         size: u64,
+        /// Give up when programs that write a versioned one have not left after so long; without it,
+        /// wait for them
+        #[arg(long, value_name = "SECONDS", value_parser = parse_timeout)]
+        timeout: Option<Duration>,
     },
     Chmod(Chmod),
     /// Look for damage in one segment and its heap, changing nothing
@@ -106,17 +112,18 @@ versioned segments, which always show a whole version.")]
 #[command(after_help = "\
 Examples:
   spacejmp seg create graph --size 4G --reserve 100G --mode 660
-  spacejmp seg create ledger --size 1G --lifetime versioned
-  spacejmp seg create orders --size 1G --lifetime versioned --durability each
+  spacejmp seg create orders --size 1G --durability each
+  spacejmp seg create index --size 1G --lifetime persistent
   spacejmp seg create scratch --size 1G --volatile --no-lock
-  spacejmp seg create fixed --size 2M --base 0x200000000000 --pages 2m
+  spacejmp seg create fixed --size 2M --base 0x200000000000 --lifetime persistent --pages 2m
 
 Lifetimes:
-  persistent   in files, until it is deleted. A killed program leaves what it had written, a
-               power cut while one has it any part of it: for data that can be made again
   versioned    in files, until it is deleted, and changed by whole commits only: a killed
-               program or a power cut leaves a version that was committed. Always locked; not
-               yet written by `vas export`
+               program or a power cut leaves a version that was committed. Always locked. The
+               default
+  persistent   in files, until it is deleted, and written in place. A killed program leaves what
+               it had written, a power cut while one has it any part of it: for data that can be
+               made again
   volatile     in memory, until its last user has left it
 
 Durabilities of a versioned segment; whichever, a killed program loses nothing that it has
@@ -140,7 +147,7 @@ struct Create {
           hide_default_value = true)]
     reserve: u64,
     /// How long it lives, and what a crash leaves of it (see below)
-    #[arg(long, default_value = "persistent")]
+    #[arg(long, default_value = "versioned")]
     lifetime: LifetimeName,
     /// When the commits of a versioned segment survive a power cut (see below)
     #[arg(long, value_name = "each|every:MS|manual", value_parser = parse_durability)]
@@ -267,11 +274,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Show(args) => show(&store.open()?, &args.name, args.output.json),
         Command::Rm(args) => remove(&store.open()?, &args.names),
         Command::Clone(args) => clone(&store.open()?, &args),
-        Command::Grow { name, size } => {
-            let grow = |store: &Store| store.grow_segment(store.find_segment(&name)?, size);
-            store.with(format!("grow segment '{name}'"), grow)?;
-            Ok(ExitCode::Program(0))
-        }
+        Command::Grow { name, size, timeout } => grow(&store.open()?, &name, size, timeout),
         Command::Chmod(args) => change(store, &args),
         Command::Check(Named { name, output }) => {
             let doing = format!("check segment '{name}'");
@@ -353,6 +356,19 @@ fn show(store: &Store, name: &Name, json: bool) -> Result<ExitCode, Failure> {
     let live = live(store)?;
     let segment = Segment::of(&record, &live).with_use(&vases, &live, &lock);
     errors::output(json, &segment, |_| segment.lines())
+}
+
+fn grow(
+    store: &Store,
+    name: &Name,
+    size: u64,
+    timeout: Option<Duration>,
+) -> Result<ExitCode, Failure> {
+    let work = || -> Result<(), VasError> {
+        kept::grow_segment(store, store.find_segment(name)?, size, timeout, &waiting_note())
+    };
+    work().map_err(failed(format!("grow segment '{name}'")))?;
+    Ok(ExitCode::Program(0))
 }
 
 fn remove(store: &Store, names: &[Name]) -> Result<ExitCode, Failure> {

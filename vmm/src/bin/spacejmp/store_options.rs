@@ -18,7 +18,7 @@ use vmm::exit_code::ExitCode;
 use vmm::store::{CheckReport, HeapView, Mode, Name, Store, StoreError, counted};
 
 use crate::errors::{self, Failure};
-use crate::run_options::parse_timeout;
+pub(crate) use crate::run_options::parse_timeout;
 use crate::style::{Colour, Look};
 
 /// The store to work on.

@@ -66,19 +66,8 @@ impl Store {
         let segment = self.open_writable(sid, &lock)?;
         segment.check_raw("grow")?;
         let mut header = segment.header().clone();
-        let beyond = StoreError::BeyondReserve {
-            segment: segment.name().clone(),
-            reserve_bytes: header.reserve_bytes,
-            wanted_bytes: size_bytes,
-        };
-        if size_bytes > header.reserve_bytes {
-            return Err(beyond);
-        }
+        check_growth(&segment, header.size_bytes, size_bytes)?;
         let size_bytes = round_size(size_bytes, header.reserve_bytes)?;
-        if size_bytes < header.size_bytes {
-            let expected = format!("{:#x} or more: segments do not shrink", header.size_bytes);
-            return Err(invalid("the new size", format!("{size_bytes:#x}"), expected));
-        }
         let old_parts = header.parts();
         header.size_bytes = size_bytes;
         // Files first, and on stable storage: a header never claims what is not there, not even
@@ -284,4 +273,22 @@ impl Store {
         write_header(segment.file(), segment.path(), &header)?;
         Ok(sid)
     }
+}
+
+/// Whether a segment of `present_bytes` can be given a size.
+pub(crate) fn check_growth(
+    segment: &SegmentFile,
+    present_bytes: u64,
+    wanted_bytes: u64,
+) -> Result<(), StoreError> {
+    let reserve_bytes = segment.header().reserve_bytes;
+    if wanted_bytes > reserve_bytes {
+        let segment = segment.name().clone();
+        return Err(StoreError::BeyondReserve { segment, reserve_bytes, wanted_bytes });
+    }
+    if round_size(wanted_bytes, reserve_bytes)? < present_bytes {
+        let expected = format!("{present_bytes:#x} or more: segments do not shrink");
+        return Err(invalid("the new size", format!("{wanted_bytes:#x}"), expected));
+    }
+    Ok(())
 }

@@ -59,8 +59,8 @@ impl Store {
     /// version, without it the newest. Returns its number. The caller holds the segment's lock alone.
     ///
     /// # Errors
-    /// [`StoreError::Exists`]; [`StoreError::Versions`] for a version that is gone, with the oldest that
-    /// is there; [`StoreError::NotOwner`], [`StoreError::Denied`]; [`StoreError::Invalid`] for a
+    /// [`StoreError::Exists`]; [`StoreError::NoVersion`] for a version that is gone; [`StoreError::Versions`];
+    /// [`StoreError::NotOwner`], [`StoreError::Denied`]; [`StoreError::Invalid`] for a
     /// segment that is not versioned; the host's. Then there is nothing new.
     pub fn keep_version(
         &self,
@@ -114,7 +114,7 @@ impl Store {
     /// change while a lease says that somebody has it ([`Store::pin_version`]).
     ///
     /// # Errors
-    /// As [`Store::create_segment`]; [`StoreError::Versions`] for a version that is gone.
+    /// As [`Store::create_segment`]; [`StoreError::NoVersion`] for a version that is gone.
     pub fn copy_version(
         &self,
         sid: SegId,

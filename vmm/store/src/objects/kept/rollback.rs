@@ -23,9 +23,9 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NoTag`]; [`StoreError::Busy`] for a version with another root object while a VM has
-    /// the segment attached, whose program knows this one; [`StoreError::Versions`] for a version that is gone, with the oldest that
-    /// is there; [`StoreError::Denied`], [`StoreError::NotOwner`] to go back to a tag that links must
-    /// be made of; the host's. Then it is as it was.
+    /// the segment attached, whose program knows this one; [`StoreError::NoVersion`] for a version that
+    /// is gone; [`StoreError::Denied`], [`StoreError::NotOwner`] to go back to a tag that links must be
+    /// made of; [`StoreError::Versions`]; the host's. Then it is as it was.
     pub fn rollback_segment(
         &self,
         sid: SegId,
