@@ -10,7 +10,7 @@ use crate::disk::{File, Folder};
 use crate::error::Result;
 use crate::layer::Presence;
 use crate::log::header::LogHeader;
-use crate::log::record::{RecordHead, VersionFacts, checksum_of, head_bytes};
+use crate::log::record::{RecordHead, VersionFacts, checksum_of};
 use crate::page::{PAGE_BYTES, Page, PageIndex, VersionNumber};
 use crate::root::{FILE_NAME, Root};
 use crate::segment::{Commit, LargeCommit, Limits, Segment, Sharing};
@@ -38,9 +38,8 @@ pub fn record(bytes: &[u8], sealed: bool) -> Option<bool> {
     let mut head = bytes.to_vec();
     head.resize(head.len().max(1).next_multiple_of(PAGE_BYTES), 0);
     if sealed {
-        let count = RecordHead::count(&head)?;
-        let whole = head_bytes(count).filter(|bytes| *bytes <= head.len() as u64)?;
-        head.truncate(whole as usize);
+        let whole = RecordHead::sizes(&head).filter(|sizes| sizes.head <= head.len() as u64)?;
+        head.truncate(whole.head as usize);
         head[16..24].copy_from_slice(&previous.0.to_le_bytes());
         let checksum = checksum_of(&head, previous);
         head[248..256].copy_from_slice(&checksum.0.to_le_bytes());
