@@ -11,6 +11,7 @@ use seg_heap::check::{self, Reader, Subject};
 use seg_heap::class::TABLE_VERSION;
 use seg_heap::desc_offset;
 use seg_heap::{HeapHeader, MAGIC, PAGE_BYTES, PageKind, VERSION, bin_of};
+use spacejmp_versions::fuzz as versions;
 use vmm::guest::elf::{self, Image};
 use vmm::process::Outcome;
 use vmm::store::fuzz as store;
@@ -113,6 +114,36 @@ pub fn archive(bytes: &[u8]) {
     for compressed in [false, true] {
         let _ = store::archive(bytes, compressed);
     }
+}
+
+/// The files of a versioned segment that have a format: the head of a record, the first page of a log, the
+/// root records and the map of a layer, on any bytes, and with the checksums that belong to them.
+/// Returns how many were accepted.
+///
+/// # Panics
+/// When an accepted one is not written back with the same meaning.
+pub fn versions_files(bytes: &[u8]) -> usize {
+    let mut accepted: Vec<_> = [false, true]
+        .into_iter()
+        .flat_map(|sealed| {
+            [
+                versions::record(bytes, sealed),
+                versions::log_header(bytes, sealed),
+                versions::root(bytes, sealed),
+            ]
+        })
+        .collect();
+    accepted.push(versions::presence(bytes));
+    assert!(!accepted.contains(&Some(false)), "{accepted:?}");
+    accepted.iter().flatten().count()
+}
+
+/// A versioned segment in whose files some bytes were changed. Returns whether it opens.
+///
+/// # Panics
+/// When it opens, and a version that is made then is not there.
+pub fn versions_segment(bytes: &[u8]) -> bool {
+    versions::segment(bytes).is_ok()
 }
 
 /// A heap of one area, all of whose words can be set, and the number of reads.

@@ -54,6 +54,40 @@ fn random_headers_manifests_and_archives_are_refused_or_sound() {
 }
 
 #[test]
+fn random_files_of_versioned_segments_are_refused_or_sound() {
+    let mut accepted = 0;
+    for seed in 0..pace::times(3000).into() {
+        // Of a map of pages, whole groups of 64 bytes.
+        let len = [64, 300, 4096, 8192][seed as usize % 4];
+        accepted += fuzz::versions_files(&noise(seed, len));
+        // Behind a magic number, fields decide.
+        for magic in [&b"SJRC"[..], b"SJMPLOG\n\x01\0\0\0", b"SJMPRT2\n", b"SJMPROT\n"] {
+            let mut bytes = magic.to_vec();
+            bytes.extend(noise(seed, 250));
+            // Small numbers are the likely ones.
+            bytes[magic.len()..]
+                .iter_mut()
+                .skip(1)
+                .step_by(1 + seed as usize % 5)
+                .for_each(|it| *it = 0);
+            let counts = bytes.get_mut(24..32).expect("there are so many");
+            counts.fill(0);
+            accepted += fuzz::versions_files(&bytes);
+        }
+    }
+    assert!(accepted > 0, "nothing was accepted");
+}
+
+#[test]
+fn a_versioned_segment_with_any_bytes_changed_is_refused_or_sound() {
+    assert!(fuzz::versions_segment(&[]), "what it begins with is sound");
+    let rounds: u64 = pace::times(3000).into();
+    let opens = |seed: &u64| fuzz::versions_segment(&noise(*seed, 6 + *seed as usize % 5 * 6));
+    let opened = (0..rounds).filter(opens).count() as u64;
+    assert!(opened > 0 && opened < rounds, "{opened} of {rounds} opened");
+}
+
+#[test]
 fn a_heap_with_any_words_changed_is_checked_without_harm() {
     for choice in 0..3 {
         assert!(fuzz::heap(&[choice]), "what it begins with is sound");

@@ -17,11 +17,13 @@
 //! - [`root`]: the record that names the generations: layers, each with the logs that follow it
 //! - [`segment`]: committing, finding pages by version, freezing, links, rollback, checkpoints, recovery
 //! - [`crashes`]: workloads cut at every point, and the demands on what opens afterwards
+//! - [`fuzz`]: files with any bytes
 
 pub mod checksum;
 pub mod crashes;
 pub mod disk;
 pub mod error;
+pub mod fuzz;
 pub mod layer;
 pub mod log;
 pub mod page;

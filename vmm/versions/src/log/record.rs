@@ -202,7 +202,7 @@ impl RecordHead {
 }
 
 /// Of a head, but for the place of the checksum itself.
-fn checksum_of(head: &[u8], previous: Checksum) -> Checksum {
+pub(crate) fn checksum_of(head: &[u8], previous: Checksum) -> Checksum {
     previous.then(&head[..CHECKSUM]).then(&head[FIXED_BYTES..])
 }
 
