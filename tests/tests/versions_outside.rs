@@ -1,5 +1,5 @@
 //! Versions from outside, by the command: `seg diff` and `vas diff`, and archives of versioned segments,
-//! also while a program writes.
+//! also while a program writes; and completion of names and tags in a shell.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -260,4 +260,62 @@ fn an_export_beside_a_writer_has_the_right_sum_every_time_and_stops_nobody() {
     moves.dedup();
     assert!(moves.len() > 1, "different versions: {moves:?}");
     assert_eq!(json_of(path, &["store", "check"], 0)["sound"], true);
+}
+
+/// What bash offers at the end of a command line, with the words behind `spacejmp`.
+fn bash_offers(store: &Path, line: &str) -> Vec<String> {
+    let program = program("vmm", "spacejmp", Profile::Dev);
+    let script = r#"
+        source <("$0" completions bash)
+        COMP_WORDBREAKS=$' \t\n"\'@><=;|&(:' COMP_LINE="$0 $1" COMP_TYPE=9
+        COMP_POINT=${#COMP_LINE}
+        read -ra COMP_WORDS <<< "$COMP_LINE"
+        [[ $COMP_LINE == *' ' ]] && COMP_WORDS+=("")
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        [[ $(complete -p spacejmp) =~ -F\ ([^ ]+) ]]
+        "${BASH_REMATCH[1]}" "$0" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+        printf '%s\n' "${COMPREPLY[@]}"
+    "#;
+    let mut command = Command::new("bash");
+    command.args(["--norc", "-c", script]).arg(program).arg(line).env("SPACEJMP_STORE", store);
+    let output = command.output().expect("bash starts");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let text = String::from_utf8(output.stdout).expect("text");
+    text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_shell_completes_names_and_tags_and_evaluates_none_of_them() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = &folder.path().join("store");
+    books(path);
+    says(path, &["vas", "create", "boots"], 0);
+    let odd = format!("$(touch {})", folder.path().join("gone").display()).replace('/', "%");
+    says(path, &["seg", "create", &odd, "--size", "4K"], 0);
+    says(path, &["seg", "tag", "ledger", "monday"], 0);
+    says(path, &["seg", "tag", "ledger", "may"], 0);
+    for (line, expected) in [
+        ("vas show bo", &["books", "boots"][..]),
+        ("vas show boo", &["books", "boots"]),
+        ("vas show book", &["books"]),
+        ("seg show l", &["ledger", "ledger@may", "ledger@monday"]),
+        ("seg show ledger@mo", &["monday"]),
+        ("seg untag ledger ", &["may", "monday"]),
+        ("seg rollback ledger ma", &["may"]),
+        ("vas attach books sc", &["scratch"]),
+        ("vas attach bo", &["books", "boots"]),
+        ("run --vas book", &["books"]),
+        ("seg diff ledger @", &["may", "monday"]),
+    ] {
+        assert_eq!(bash_offers(path, line), expected, "{line}");
+    }
+    let quoted = bash_offers(path, "seg show $");
+    assert!(matches!(&quoted[..], [one] if one.starts_with("\\$\\(touch\\ ")), "{quoted:?}");
+    assert!(!folder.path().join("gone").exists());
+    // Where no name belongs, it is what it was.
+    assert!(bash_offers(path, "seg cre").contains(&"create".to_owned()));
+    assert!(bash_offers(path, "seg show --j").contains(&"--json".to_owned()));
+    let none = folder.path().join("none");
+    assert_eq!(says(&none, &["__complete", "--", "vas", "show", ""], 0), "");
+    assert!(!none.exists(), "it makes no store");
 }
