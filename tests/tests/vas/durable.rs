@@ -318,27 +318,17 @@ fn durabilities_and_versions_are_asked_for_by_calls_and_commands() {
     assert_eq!(of("space"), "every:20");
     assert!(world.says(&["seg", "ls"]).contains("versioned, every:20"));
     assert!(world.says(&["vas", "ls"]).contains("every:20"));
-    let made = ["seg", "create", "a", "--size", "2M", "--lifetime", "versioned"];
+    let made = ["seg", "create", "a", "--size", "2M"];
     world.says(&made);
     assert_eq!(of("a"), Durability::DEFAULT.to_string());
-    world.says(&[
-        "seg",
-        "create",
-        "b",
-        "--size",
-        "2M",
-        "--lifetime",
-        "versioned",
-        "--durability",
-        "each",
-    ]);
+    world.says(&["seg", "create", "b", "--size", "2M", "--durability", "each"]);
     assert_eq!(of("b"), "each");
     for wrong in ["every", "every:0", "every:60001", "every:-1", "never", "65535"] {
         let refused = world.spacejmp(&["seg", "chmod", "a", "--durability", wrong]);
         assert!(!refused.status.success(), "{wrong}");
     }
     for (command, name) in [("chmod", "raw"), ("create", "c")] {
-        let size: &[&str] = if command == "create" { &["--size", "2M"] } else { &[] };
+        let size: &[&str] = if command == "create" { &["--size", "2M", "--volatile"] } else { &[] };
         let refused =
             world.spacejmp(&[&["seg", command, name, "--durability", "manual"], size].concat());
         let error = String::from_utf8_lossy(&refused.stderr).into_owned();

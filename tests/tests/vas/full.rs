@@ -29,7 +29,15 @@ fn a_segment_beyond_the_limit_of_file_sizes_is_an_error_and_leaves_nothing() {
     let store = world.path();
     drop(world.store());
     let mut create = spacejmp();
-    create.env("SPACEJMP_STORE", &store).args(["seg", "create", "x", "--size", "1G"]);
+    create.env("SPACEJMP_STORE", &store).args([
+        "seg",
+        "create",
+        "x",
+        "--size",
+        "1G",
+        "--lifetime",
+        "persistent",
+    ]);
     let output = after("ulimit -f 1000", &create);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(125), "{output:?}");

@@ -233,19 +233,19 @@ fn a_rollback_to_another_root_object_is_refused_while_a_program_has_the_space_op
     let world = World::new();
     assert_eq!(world.good(SAFE, &["words", "add", "0", "5"]), "");
     let mut talker = Talker::start(world.command(SAFE, &["words", "stay"]), "words stay");
-    world.says(&["seg", "tag", "words", "good"]);
+    world.says(&["vas", "tag", "words", "good"]);
     // Version 0 has none, and what is there is zeros.
     let refused = world.spacejmp(&["seg", "rollback", "words", "0"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && text.contains("another root object"), "{text}");
     assert_eq!(talker.ask("").expect("an answer"), "5");
-    world.says(&["seg", "rollback", "words", "good"]);
+    world.says(&["vas", "rollback", "words", "good"]);
     assert_eq!(talker.ask("").expect("an answer"), "5");
     talker.end().expect("it ends");
     world.says(&["seg", "rollback", "words", "0"]);
     // One of another type, at the same place.
     assert_eq!(world.good(SAFE, &["words", "number"]), "Ok(7)\n");
-    world.says(&["seg", "rollback", "words", "good"]);
+    world.says(&["vas", "rollback", "words", "good"]);
     assert_eq!(world.good(SAFE, &["words", "at", "good"]), "5 5\n");
 }
 
