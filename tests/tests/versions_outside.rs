@@ -15,6 +15,7 @@ use spacejmp_versions::{Commit, PageIndex, Segment};
 use tests::guests::{Profile, program};
 use tests::{pace, skip_without_kvm};
 use vmm::store::{Name, Store};
+use vmm::vas::content::hold_content;
 
 fn command(store: &Path) -> Command {
     let mut command = Command::new(program("vmm", "spacejmp", Profile::Dev));
@@ -199,6 +200,36 @@ fn an_archive_of_any_version_comes_back_as_it_was() {
     let error = error_of(path, &["vas", "import", &file("cut"), "--as", "cut"]);
     assert!(error.contains("ends in the middle"), "{error}");
     assert!(error_of(path, &["vas", "show", "cut"]).contains("no VAS 'cut'"));
+}
+
+#[test]
+fn one_versioned_segment_is_exported_while_it_is_written_and_several_at_one_moment() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = &folder.path().join("store");
+    let file = |text: &str| folder.path().join(text).to_str().expect("ASCII").to_owned();
+    books(path);
+    says(path, &["vas", "detach", "books", "scratch"], 0);
+    says(path, &["seg", "create", "index", "--size", "1M", "--lifetime", "versioned"], 0);
+    says(path, &["vas", "create", "both"], 0);
+    says(path, &["vas", "attach", "both", "ledger"], 0);
+    says(path, &["vas", "attach", "both", "index"], 0);
+    let store = Store::open(path).expect("a store");
+    let ledger = store.open_segment(sid(&store, "ledger")).expect("it opens");
+    // As a program that is in the middle of a change.
+    let inside = hold_content(&store, [&ledger], None, None, &|| false).expect("the lock");
+    says(path, &["vas", "export", "books", &file("one")], 0);
+    says(path, &["seg", "diff", "ledger"], 1);
+    let waiting = ["vas", "export", "both", &file("two"), "--timeout", "0.1"];
+    let error = error_of(path, &waiting);
+    assert!(error.contains("ledger") && error.contains("lock"), "{error}");
+    assert!(!Path::new(&file("two")).exists());
+    let error = error_of(path, &["vas", "diff", "both", "both", "--timeout", "0.1"]);
+    assert!(error.contains("ledger"), "{error}");
+    drop(inside);
+    says(path, &waiting, 0);
+    // The lock was given back as it was.
+    let again = hold_content(&store, [&ledger], None, Some(Duration::ZERO), &|| false);
+    again.expect("it is free");
 }
 
 /// A program that writes, killed at the end.

@@ -117,6 +117,8 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
             "versions_outside:diff_shows_the_addresses_that_differ_and_says_by_its_status_whether_any_do",
             "versions_outside:tags_and_vases_are_compared_segment_by_segment",
             "versions_outside:an_archive_of_any_version_comes_back_as_it_was",
+            "versions_outside:one_versioned_segment_is_exported_while_it_is_written_and_several_at_one_moment",
+            "versions_outside:a_shell_completes_names_and_tags_and_evaluates_none_of_them",
             "kernel_image",
         ],
     },
