@@ -266,9 +266,9 @@ SJ_API vhandle_t vas_current(void);
 /* vas_commit: what the calling thread has changed in versioned segments since it entered, or since
  * its last commit, is a version from now on, as if it left; it stays inside. Returns 0.
  * Fails with EPERM, it may not write a versioned segment where it is; ENOSPC, EDQUOT, EIO, the
- * changes cannot be stored; EFBIG, a file would be longer than ulimit -f allows; ESTALE, a failed
- * disk has lost the version that they are to. Nothing has changed then:
- * make room and try again, or abort. */
+ * changes cannot be stored; EFBIG, a file would be longer than ulimit -f allows, or several segments
+ * were changed and one of them in more than 63 MiB; ESTALE, a failed disk has lost the version that
+ * they are to. Nothing has changed then: make room and try again, or abort. */
 SJ_API int vas_commit(void);
 
 /* vas_abort: throws away what it has changed in versioned segments since it entered, or since its

@@ -68,6 +68,12 @@ pub struct Call {
 }
 
 impl Call {
+    /// The process that makes it.
+    #[must_use]
+    pub fn process(&self) -> i32 {
+        self.process.as_raw()
+    }
+
     /// The file whose descriptor is its first argument.
     #[must_use]
     pub fn file(&self) -> Option<PathBuf> {

@@ -27,19 +27,19 @@ fn look(world: &World) -> String {
     world.good(PROGRAM, &["space", "0", "look"])
 }
 
-fn is_sync_of_a_log(call: &Call) -> bool {
+pub(crate) fn is_sync_of_a_log(call: &Call) -> bool {
     let is_sync = [libc::SYS_fdatasync, libc::SYS_fsync].contains(&call.number);
     is_sync && is_log(call)
 }
 
-fn is_log(call: &Call) -> bool {
+pub(crate) fn is_log(call: &Call) -> bool {
     let is_log = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("log.");
     call.file().is_some_and(|file| file.file_name().is_some_and(is_log))
 }
 
 /// Runs a program that says `ready` and waits for a byte, and traces it from then on: `judge` says which
 /// calls fail. `answer` is called for each line that it says after that, and returns whether it gets a byte.
-fn traced(
+pub(crate) fn traced(
     command: Command,
     judge: impl FnMut(&Call) -> Option<i32>,
     answer: impl Fn(Pid, &str) -> bool + Send + Sync,

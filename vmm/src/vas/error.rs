@@ -114,14 +114,6 @@ pub enum VasError {
     /// The thread has declared its changes inconsistent.
     #[error("the changes were declared inconsistent: they can only be thrown away")]
     Spoilt,
-    /// A commit is of one segment.
-    #[error("segment {sid} and segment {other} are versioned: an instance can write one of them")]
-    SeveralVersioned {
-        /// The new one.
-        sid: SegId,
-        /// The one that the instance has.
-        other: SegId,
-    },
     /// More than it may ever have.
     #[error("segment {sid} cannot grow beyond its reserve")]
     BeyondReserve {
@@ -204,9 +196,6 @@ impl Remedy for VasError {
             }
             VasError::Newer { .. } => Some("leave, and enter to write".into()),
             VasError::Full { .. } => Some("try again when fewer programs use it".into()),
-            VasError::SeveralVersioned { .. } => Some(
-                "attach all but one of them to be read, or put them into VASes of their own".into(),
-            ),
             _ => None,
         }
     }
@@ -245,7 +234,6 @@ impl VasError {
             VasError::Full { .. } => Errno::ENOSPC,
             VasError::NotLocked { .. } | VasError::NotWriting | VasError::Spoilt => Errno::EPERM,
             VasError::Versions(error) => versions_errno(error),
-            VasError::SeveralVersioned { .. } => Errno::EOPNOTSUPP,
             VasError::BeyondReserve { .. } => Errno::EFBIG,
             // A lock that was acquired without more to say is no error.
             VasError::Lock(outcome) => outcome.errno().unwrap_or(Errno::EAGAIN),
@@ -267,6 +255,8 @@ fn versions_errno(error: &VersionsError) -> Errno {
             _ => Errno::EIO,
         },
         VersionsError::TooManyLogs | VersionsError::TooDeep => Errno::ENOSPC,
+        VersionsError::TooLargeTogether { .. } => Errno::EFBIG,
+        error if error.is_denied() => Errno::EACCES,
         _ => Errno::EIO,
     }
 }

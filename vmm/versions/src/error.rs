@@ -52,6 +52,28 @@ pub enum VersionsError {
         /// The oldest that can be read.
         oldest: VersionNumber,
     },
+    /// The newest commit was one of several segments, and whether it is whole in the others cannot be
+    /// told.
+    #[error(
+        "its newest commit was one of several segments, and segment {segment:016x} cannot be read"
+    )]
+    Companion {
+        /// The other segment.
+        segment: u64,
+        /// What is wrong there.
+        #[source]
+        source: Box<VersionsError>,
+    },
+    /// A part of a commit of several segments has to fit into a log.
+    #[error(
+        "{pages} pages are too many for a commit of several segments, which has at most {limit} of each"
+    )]
+    TooLargeTogether {
+        /// The pages that one segment's part has.
+        pages: usize,
+        /// The most there can be.
+        limit: u64,
+    },
     /// Newer versions were appended elsewhere; they must be taken in before anything is appended.
     #[error("version {0} is not the newest; the segment must be refreshed before it is written to")]
     Behind(VersionNumber),
@@ -70,6 +92,15 @@ pub enum VersionsError {
     /// All numbers are used.
     #[error("version {0} is the last there can be")]
     LastVersion(VersionNumber),
+}
+
+impl VersionsError {
+    /// Whether the user may not read the other segment of a commit.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        let VersionsError::Companion { source, .. } = self else { return false };
+        matches!(&**source, VersionsError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
 }
 
 pub(crate) type Result<T> = std::result::Result<T, VersionsError>;

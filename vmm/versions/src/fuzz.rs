@@ -11,7 +11,7 @@ use crate::disk::{File, Folder};
 use crate::error::Result;
 use crate::layer::Presence;
 use crate::log::header::LogHeader;
-use crate::log::record::{RecordHead, VersionFacts, checksum_of, head_bytes, record_bytes};
+use crate::log::record::{RecordHead, VersionFacts, checksum_of};
 use crate::page::{PAGE_BYTES, Page, PageIndex, VersionNumber};
 use crate::root::{FILE_NAME, Root};
 use crate::segment::{Commit, LargeCommit, Limits, Segment, Sharing};
@@ -41,12 +41,12 @@ fn seal_log(log: &mut [u8]) {
     seal(&mut log[..PAGE_BYTES]);
     let mut previous = Checksum::of(&log[..PAGE_CHECKSUM]);
     let mut at = PAGE_BYTES;
-    while let Some(count) = log.get(at..at + PAGE_BYTES).and_then(RecordHead::count)
-        && let Some((head, whole)) = head_bytes(count).zip(record_bytes(count))
-        && let Some(end) = usize::try_from(whole).ok().and_then(|whole| at.checked_add(whole))
+    while let Some(sizes) = log.get(at..at + PAGE_BYTES).and_then(RecordHead::sizes)
+        && let Some(end) =
+            usize::try_from(sizes.record).ok().and_then(|whole| at.checked_add(whole))
         && end <= log.len()
     {
-        previous = seal_record(&mut log[at..at + head as usize], previous);
+        previous = seal_record(&mut log[at..at + sizes.head as usize], previous);
         at = end;
     }
 }
@@ -66,9 +66,8 @@ pub fn record(bytes: &[u8], sealed: bool) -> Option<bool> {
     let mut head = bytes.to_vec();
     head.resize(head.len().max(1).next_multiple_of(PAGE_BYTES), 0);
     if sealed {
-        let count = RecordHead::count(&head)?;
-        let whole = head_bytes(count).filter(|bytes| *bytes <= head.len() as u64)?;
-        head.truncate(whole as usize);
+        let whole = RecordHead::sizes(&head).filter(|sizes| sizes.head <= head.len() as u64)?;
+        head.truncate(whole.head as usize);
         seal_record(&mut head, previous);
     }
     let (read, _) = RecordHead::decode(&head, previous)?;

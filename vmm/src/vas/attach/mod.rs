@@ -122,7 +122,6 @@ impl Vases {
         state.instances.insert(vh, instance);
         for wanted in &record.segments {
             let right = traits.right_on(wanted);
-            state.check_versioned(vh, wanted.sid, right)?;
             state.residency.acquire(wanted.sid, right, opened, &mut state.tables)?;
             let range = state.residency.of_member(wanted.sid).reserve.clone();
             let member = Member { right, local: false, range };

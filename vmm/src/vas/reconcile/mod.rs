@@ -186,7 +186,6 @@ impl Vases {
         if probe.lockable || state.is_versioned(vh) {
             self.hide_unused(state, vh, holder)?;
         }
-        state.check_versioned(vh, sid, right)?;
         state.visits.drop_idle(&mut state.tables, |tables| tables.vh == vh);
         let acquired = state.residency.acquire(sid, right, opened, &mut state.tables);
         let added = acquired.and_then(|()| self.link_member(state, opened, vh, member, &probe));

@@ -1,96 +1,26 @@
 //! Commit and abort of what a thread inside has changed, and what of it is no page: size and root
-//! object.
+//! object. How it comes into the logs is in `append`.
 #![forbid(unsafe_code)]
 
-use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use abi::objects::{Durability, SegRoot};
+use abi::objects::SegRoot;
 use abi::{PAGE_SIZE, Right, SegId};
 use spacejmp_versions::log::record::{NOTE_BYTES_MAX, VersionFacts};
 use spacejmp_versions::page::{PAGE_BYTES, Page};
-use spacejmp_versions::{Commit, LargeCommit, PageIndex, Sharing, VersionNumber, VersionsError};
+use spacejmp_versions::{PageIndex, Sharing, VersionNumber, VersionsError};
 
+use super::append::{Change, append};
 use super::copies::{Copies, Frame};
-use super::segment::{Log, VersionedSegment, lock};
+use super::segment::{Log, VersionedSegment};
 use super::sync;
 use super::view::View;
-use crate::store::SegmentFile;
 use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
 use crate::vas::state::{State, Vases};
 use crate::vm::Vcpu;
 use crate::vm::host_range::HostRange;
 use crate::vm::windows::PinnedRange;
-
-/// What a thread has changed in one segment.
-struct Change {
-    sid: SegId,
-    log: Arc<Mutex<Log>>,
-    file: SegmentFile,
-    durability: Durability,
-    base: VersionNumber,
-    facts: VersionFacts,
-    pages: Vec<(PageIndex, PinnedRange)>,
-}
-
-/// From so many pages on a change is written page by page, to a layer of its own, and never all in
-/// memory a second time: somewhat less than half a log holds.
-const LARGE_PAGES: usize = 8000;
-
-fn content(pinned: &PinnedRange) -> Page {
-    let mut page = [0; PAGE_SIZE as usize];
-    pinned.range().read(&mut page).expect("a frame has a page's length");
-    page
-}
-
-impl Change {
-    fn write(&self, log: &mut Log) -> Result<VersionNumber, VersionsError> {
-        if self.pages.len() < LARGE_PAGES {
-            let pages: Vec<_> = self.pages.iter().map(|(page, at)| (*page, content(at))).collect();
-            let pages = pages.iter().map(|(page, content)| (*page, content)).collect();
-            return log.append(&Commit { facts: self.facts.clone(), pages });
-        }
-        let mut large = LargeCommit::begin(log)?;
-        let mut pages = self.pages.iter();
-        if let Err(error) = pages.try_for_each(|(page, at)| large.write(*page, &content(at))) {
-            large.abort(log);
-            return Err(error);
-        }
-        large.finish(log, self.facts.clone())
-    }
-
-    /// Makes it a version, which a power cut leaves if the segment's commits wait for that. On failure
-    /// nothing of it is to be seen.
-    fn append(&self) -> Result<VersionNumber, VasError> {
-        let appended = {
-            let mut log = lock(&self.log);
-            sync::take_note(&mut log, &self.file)?;
-            // Since an earlier failure.
-            if log.has_failed() {
-                sync::renew(&mut log, &self.file, self.base)?;
-            }
-            if log.appended() != self.base {
-                // What the thread began with is lost.
-                return Err(VasError::Lost { sid: self.sid });
-            }
-            self.write(&mut log)
-        };
-        let done = appended.and_then(|version| {
-            // Others may look at older versions meanwhile.
-            if self.durability == Durability::Each {
-                sync::sync(&self.log, &self.file)?;
-            }
-            Ok(version)
-        });
-        if done.is_err() {
-            // What was appended must not be found by a later recovery. Should this fail as well, the
-            // next who has the lock does it first.
-            let _ = sync::renew(&mut lock(&self.log), &self.file, self.base);
-        }
-        Ok(done?)
-    }
-}
 
 impl Vases {
     /// Commits what the thread that runs `vcpu` has changed in versioned segments since it entered,
@@ -100,37 +30,43 @@ impl Vases {
     /// [`VasError::NotWriting`]; [`VasError::Versions`], with everything as it was: the thread can
     /// free space and try again, or abort.
     pub fn commit(&self, vcpu: &Vcpu) -> Result<(), VasError> {
-        let (change, hold) = {
+        let (changes, hold) = {
             let state = self.lock();
             let visit = state.visits.of(vcpu.index()).ok_or(VasError::NotWriting)?;
             let tables = state.visits.tables_of(vcpu.index()).ok_or(VasError::NotWriting)?;
-            let view = tables.views.values().find(|view| view.right == Right::Write);
-            let view = view.ok_or(VasError::NotWriting)?;
+            if !tables.writes() {
+                return Err(VasError::NotWriting);
+            }
             if tables.is_spoilt {
                 return Err(VasError::Spoilt);
             }
-            let Some(change) = self.change(&state, view)? else { return Ok(()) };
-            (change, state.instances.known(visit.vh).hold())
+            let mut changes = Vec::new();
+            for view in tables.views.values().filter(|view| view.right == Right::Write) {
+                changes.extend(self.change(&state, view)?);
+            }
+            (changes, state.instances.known(visit.vh).hold())
         };
-        let version = change.append()?;
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        drop(hold);
-        // As durable as it has to be: from here on others may see it. If the words cannot be written, they do so later,
-        // with the next version or after a recovery.
-        let segment = state.residency.of_member_mut(change.sid);
-        warn_if_failed("publish a version", segment.publish(version));
-        segment.set_size(change.facts.size_bytes)?;
-        if let Some((tables, _)) = state.visits.tables_of_mut(vcpu.index())
-            && let Some(view) = tables.views.get_mut(&change.sid)
-        {
-            view.committed(version);
+        if changes.is_empty() {
+            return Ok(());
         }
-        let seen = &mut state.residency.of_member_mut(change.sid).versioned_mut().news.seen;
-        *seen = version.max(*seen);
-        state.checkpoint_if_due(change.sid);
-        if let Some(delay) = sync::delay(change.durability) {
-            let requested = state.syncer.request(change.sid, &change.log, &change.file, delay);
+        let versions = append(&changes)?;
+        let made: Vec<_> = changes.iter().zip(versions).collect();
+        let mut guard = self.lock();
+        drop(hold);
+        // All of them before anything else: a log must not go before everybody can know what was in it.
+        for (change, version) in &made {
+            // If the words cannot be written, others see it later, with the next version or after a
+            // recovery.
+            let segment = guard.residency.of_member(change.sid);
+            warn_if_failed("publish a version", segment.publish(*version));
+        }
+        for (change, version) in &made {
+            guard.show_committed(vcpu, change, *version)?;
+        }
+        if let [change] = &changes[..]
+            && let Some(delay) = sync::delay(change.durability)
+        {
+            let requested = guard.syncer.request(change.sid, &change.log, &change.file, delay);
             drop(guard);
             if requested.is_err() {
                 // It is published: should this fail, it is written anew by the next commit.
@@ -337,6 +273,26 @@ fn restore(view: &View, log: &Log, copies: &Copies) -> Result<(), VasError> {
 }
 
 impl State {
+    /// What the thread that runs `vcpu` sees of a segment is the version that it has made of it.
+    fn show_committed(
+        &mut self,
+        vcpu: &Vcpu,
+        change: &Change,
+        version: VersionNumber,
+    ) -> Result<(), VasError> {
+        let segment = self.residency.of_member_mut(change.sid);
+        segment.set_size(change.facts.size_bytes)?;
+        if let Some((tables, _)) = self.visits.tables_of_mut(vcpu.index())
+            && let Some(view) = tables.views.get_mut(&change.sid)
+        {
+            view.committed(version);
+        }
+        let seen = &mut self.residency.of_member_mut(change.sid).versioned_mut().news.seen;
+        *seen = version.max(*seen);
+        self.checkpoint_if_due(change.sid);
+        Ok(())
+    }
+
     /// Brings logs that have filled up to a layer. The thread that commits holds the segment's lock;
     /// what other VMs look at stays as it is.
     fn checkpoint_if_due(&mut self, sid: SegId) {

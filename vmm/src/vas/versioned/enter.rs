@@ -31,28 +31,11 @@ impl State {
         members.any(|(sid, _)| self.residency.of_member(sid).is_versioned())
     }
 
-    /// Refuses a second versioned segment to be written in an instance: a commit is of one.
-    pub(crate) fn check_versioned(
-        &self,
-        vh: u32,
-        sid: SegId,
-        right: Right,
-    ) -> Result<(), VasError> {
-        let is_written = |(_, member): &(SegId, &Member)| member.right == Right::Write;
-        let written = self.instances.known(vh).members.iter().filter(is_written);
-        let mut versioned =
-            written.filter(|(other, _)| self.residency.of_member(*other).is_versioned());
-        let Some((other, _)) = versioned.next().filter(|_| right == Right::Write) else {
-            return Ok(());
-        };
-        let file = self.attached().store.open_segment(sid)?;
-        if file.is_versioned() { Err(VasError::SeveralVersioned { sid, other }) } else { Ok(()) }
-    }
-
     /// The thread on `vcpu`, which holds `locks`, is inside `vh` from now on.
     ///
     /// A reader sees the newest published version, a writer what was committed last. If a holder of
-    /// the lock died, what it had appended whole is the newest version, and the rest is void.
+    /// the lock died, what it had appended whole is the newest version, and the rest is void. Of a
+    /// commit of several segments it sees all or nothing.
     pub(crate) fn begin_visit(
         &mut self,
         vcpu: u32,
@@ -62,13 +45,7 @@ impl State {
         let members = self.instances.known(vh).members.iter();
         let members: Vec<(SegId, Right)> =
             members.map(|(sid, member)| (sid, member.right)).collect();
-        let mut versions = BTreeMap::new();
-        for &(sid, right) in &members {
-            let segment = self.residency.of_member_mut(sid);
-            if segment.is_versioned() {
-                versions.insert(sid, segment.newest(right)?);
-            }
-        }
+        let versions = still_there(is_gone, || self.newest_together(&members))?;
         let writes =
             members.iter().any(|(sid, right)| versions.contains_key(sid) && *right == Right::Write);
         let id = match self.visits.fitting(vh, writes, &versions) {
@@ -77,6 +54,50 @@ impl State {
         };
         self.visits.begin(vcpu, id, locks);
         Ok(())
+    }
+
+    /// The newest versions of those members that are versioned. They are published one by one: whoever
+    /// sees one part of a commit takes in the others.
+    fn newest_together(
+        &mut self,
+        members: &[(SegId, Right)],
+    ) -> Result<BTreeMap<SegId, VersionNumber>, VasError> {
+        let mut versions = BTreeMap::new();
+        for &(sid, right) in members {
+            let segment = self.residency.of_member_mut(sid);
+            if segment.is_versioned() {
+                versions.insert(sid, segment.newest(right)?);
+            }
+        }
+        while let Some((sid, theirs)) = self.missing_part(&versions) {
+            let versioned = self.residency.of_member_mut(sid).versioned_mut();
+            versioned.news.seen = versioned.news.seen.max(theirs);
+            let mut log = versioned.log();
+            if log.appended() < theirs {
+                log.refresh(theirs)?;
+            }
+            versions.insert(sid, theirs);
+        }
+        Ok(versions)
+    }
+
+    /// A segment of which one of `versions` needs a newer version than it has there.
+    fn missing_part(
+        &self,
+        versions: &BTreeMap<SegId, VersionNumber>,
+    ) -> Option<(SegId, VersionNumber)> {
+        if versions.len() < 2 {
+            return None;
+        }
+        versions.iter().find_map(|(sid, version)| {
+            let log = self.residency.of_member(*sid).versioned().log();
+            let needs = |other: &SegId| log.partner(other.raw(), *version);
+            let mut others = versions.iter().filter_map(|(other, has)| {
+                let theirs = needs(other)?;
+                (theirs > *has).then_some((*other, theirs))
+            });
+            others.next()
+        })
     }
 
     fn build_visit(
@@ -193,7 +214,8 @@ impl VmSegment {
     }
 
     /// When the VM no longer has the segment: what it has committed is durable; brings the home file
-    /// up to date if that is due, and nobody else has it.
+    /// up to date if that is due, and nobody else has it. If the last commit was of several segments, whoever
+    /// opens it next need not look at the others.
     pub(crate) fn close_versions(&mut self, right: Right, opened: &Opened) {
         // One that could write before has synced then, and others may take it for one that cannot.
         if right == Right::Read {
@@ -203,7 +225,7 @@ impl VmSegment {
         let (file, versions) = self.file_and_versions();
         let Some(versions) = versions else { return };
         let mut log = versions.log();
-        if !log.checkpoint_is_due() {
+        if !log.checkpoint_is_due() && !log.ends_together() {
             return;
         }
         // Another VM may come meanwhile and want to write: it waits, and finds the new files.
@@ -222,7 +244,10 @@ impl VmSegment {
         if published.is_ok_and(|published| published == Some(newest.0))
             && log.refresh(newest).is_ok()
         {
-            sync::checkpoint(&mut log, file, newest, Sharing::Alone);
+            warn_if_failed("close a commit of several segments", log.settle());
+            if log.checkpoint_is_due() {
+                sync::checkpoint(&mut log, file, newest, Sharing::Alone);
+            }
         }
     }
 

@@ -9,7 +9,7 @@
 //!   program asks for them, waits for them and makes them durable
 //! - [`let_go`]: what nobody sees any more
 //! - [`enter`]: a visit begins and ends; [`commit`]: commit, abort, and facts of a version that are
-//!   no pages (size, root object)
+//!   no pages (size, root object); [`append`]: versions come into the logs, of several segments all or none
 //!
 //! A vCPU keeps its root, and the version it shows, until it leaves. A page-table entry changes
 //! from absent to present, and once more when a writer gets its own copy of a page: at that vCPU's
@@ -19,6 +19,7 @@
 //! The kernel serves no switch into or out of an instance with versioned segments: leaving is
 //! committing.
 
+mod append;
 pub(crate) mod commit;
 pub(crate) mod copies;
 mod enter;

@@ -221,6 +221,24 @@ pub(crate) fn renew(
     Ok(Some(newest))
 }
 
+/// Takes back what is newer than `kept` of a commit of several segments that has failed, durable or
+/// not. The caller holds the segment's lock, and has published none of it.
+///
+/// # Errors
+/// The host's; then [`renew`] is due.
+pub(crate) fn take_back(
+    log: &mut Log,
+    file: &SegmentFile,
+    kept: VersionNumber,
+) -> Result<(), StoreError> {
+    let failed = log.current_log();
+    let taken = log.take_back(kept);
+    if taken.is_err() && log.has_failed() {
+        file.note_failed_log(failed.0)?;
+    }
+    taken.map_err(|source| StoreError::Versions { segment: file.name().clone(), source })
+}
+
 /// Readers see `version` from now on.
 pub(crate) fn publish(file: &SegmentFile, version: VersionNumber) -> Result<(), StoreError> {
     file.write_words(&VersionWords { appended: version.0, published: version.0 })

@@ -484,6 +484,7 @@ fn versions_errno(error: &VersionsError) -> Errno {
         VersionsError::Io { source, .. } if is_full(source) => Errno::ENOSPC,
         VersionsError::Gone { .. } => Errno::ENOENT,
         VersionsError::TooManyLogs | VersionsError::TooDeep => Errno::ENOSPC,
+        error if error.is_denied() => Errno::EACCES,
         _ => Errno::EIO,
     }
 }

@@ -121,6 +121,11 @@ impl Remedy for StoreError {
                 "have a program enter segment '{segment}' to write: it writes anew what is not durable. \
                  If that fails as well, look at the disk (`dmesg`)"
             )),
+            StoreError::Versions { source: error @ VersionsError::Companion { .. }, .. }
+                if error.is_denied() =>
+            {
+                Some("have a user who may read both segments open this one first".into())
+            }
             StoreError::Versions { source: VersionsError::Damaged { .. }, .. } => Some(
                 "restore the segment's file and folder from a backup; other objects are unaffected"
                     .into(),

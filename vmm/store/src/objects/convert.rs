@@ -35,7 +35,8 @@ impl Store {
     /// stays. A raw one without a lock gets one. Returns whether anything had to be done.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] while a program has it attached, or has changed it meanwhile;
+    /// [`StoreError::Busy`] while a program has it attached, or has changed it meanwhile, or has another
+    /// segment attached that had its last commit together with this one, which becomes raw;
     /// [`StoreError::Invalid`] from or to volatile; [`StoreError::Unsound`] for a raw segment that is
     /// dirty or inconsistent; [`StoreError::NotOwner`], [`StoreError::Denied`],
     /// [`StoreError::Kept`]; the host's. Then it is as it was; it is converted if only the last step
@@ -178,6 +179,7 @@ impl Store {
         let made = self.fill_raw(segment, &header, &place, mode).and_then(|main| {
             let lock = self.lock_exclusive()?;
             self.check_same(segment, before, &lock)?;
+            self.settle_partners(segment, &lock)?;
             self.exchange(&header, mode, Some(main), &lock)
         });
         let old = || self.remove_versions(segment.header());

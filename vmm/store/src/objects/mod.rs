@@ -23,6 +23,7 @@ pub(crate) mod lock_page;
 pub(crate) mod lookup;
 pub(crate) mod newest;
 pub(crate) mod open;
+mod partners;
 pub(crate) mod patience;
 pub(crate) mod private;
 pub(crate) mod reserve;

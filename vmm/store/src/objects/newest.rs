@@ -86,6 +86,16 @@ impl Newest {
         self.version.0
     }
 
+    /// The segments that there were commits with.
+    pub(crate) fn partners(&self) -> impl Iterator<Item = u64> + '_ {
+        self.content.partners()
+    }
+
+    /// Whether it was such a commit, and nothing says yet that it was decided.
+    pub(crate) fn ends_together(&self) -> bool {
+        self.content.ends_together()
+    }
+
     /// The oldest version that can be read.
     pub(crate) fn oldest(&self) -> VersionNumber {
         self.content.oldest()

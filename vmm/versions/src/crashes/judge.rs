@@ -14,7 +14,7 @@ pub(super) fn judge(
     random: &mut Random,
 ) -> Result<(), String> {
     let disk = Disk::with_files(left.clone());
-    let mut segments = look_at_all(&disk, &histories)?;
+    let mut segments = look_at_all(&disk, &histories, random)?;
     let before = histories.clone();
     // What was behind it is gone for good; what was found is durable.
     let settle = |(folder, segment): &(FolderNumber, Segment<Disk>)| {
@@ -46,23 +46,49 @@ pub(super) fn judge(
         }
     }
     let again = Disk::with_files(after.leave(random));
-    look_at_all(&again, &histories).map_err(|what| format!("cut again: {what}")).map(drop)
+    look_at_all(&again, &histories, random).map_err(|what| format!("cut again: {what}")).map(drop)
 }
 
-/// Opens every segment that there must be.
+/// Opens every segment that there must be, in any order.
 fn look_at_all(
     disk: &Disk,
     histories: &Histories,
+    random: &mut Random,
 ) -> Result<Vec<(FolderNumber, Segment<Disk>)>, String> {
     let mut segments = Vec::new();
-    for (folder, history) in histories {
+    let mut order: Vec<_> = histories.iter().collect();
+    if random.below(2) == 0 {
+        order.reverse();
+    }
+    for (folder, history) in order {
         let named = |what| if *folder == ORIGIN { what } else { format!("in {folder:?}: {what}") };
         let segment = Segment::open(disk.folder(*folder), LIMITS);
         let segment = segment.map_err(|error| named(format!("{error}")))?;
         look(&segment, history).map_err(named)?;
         segments.push((*folder, segment));
     }
+    look_at_pairs(&segments, histories)?;
     Ok(segments)
+}
+
+/// What belongs together is there together.
+fn look_at_pairs(
+    segments: &[(FolderNumber, Segment<Disk>)],
+    histories: &Histories,
+) -> Result<(), String> {
+    let found = |folder| segments.iter().find(|(other, _)| *other == folder);
+    for (folder, segment) in segments {
+        let here = segment.appended();
+        for (version, (other, theirs)) in histories[folder].together.range(..=here) {
+            let there = found(*other).map_or(VersionNumber(0), |(_, segment)| segment.appended());
+            if there < *theirs {
+                return Err(format!(
+                    "{folder:?} has version {version}, and {other:?} has {there} instead of {theirs}"
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn look(segment: &Segment<Disk>, history: &History) -> Result<(), String> {

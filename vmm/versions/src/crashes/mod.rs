@@ -7,6 +7,7 @@
 //! demands.
 //!
 //! - `run`: what programs do with a segment
+//! - `several`: two segments that are changed together
 //! - `layers`: the same with freezing, links, rollback, large commits and merging
 //! - `judge`: the demands
 
@@ -21,6 +22,7 @@ use crate::segment::{Limits, Segment};
 mod judge;
 mod layers;
 mod run;
+mod several;
 
 /// Pages that workloads write.
 const PAGES: u64 = 24;
@@ -47,11 +49,14 @@ pub enum Workload {
     /// Two VMs that freeze, link, roll back, commit much and merge, and are killed now and then; a
     /// segment that was linked goes on by itself, and another one stays as it is.
     Layers,
+    /// Two segments that are changed together and one by one, by programs that are killed now and
+    /// then; one of them goes on while the other is not looked at.
+    Several,
 }
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Workload; 7] = [
+    pub const ALL: [Workload; 8] = [
         Workload::Each,
         Workload::Every,
         Workload::Large,
@@ -59,6 +64,7 @@ impl Workload {
         Workload::Errors,
         Workload::Turns,
         Workload::Layers,
+        Workload::Several,
     ];
 
     /// Its name on a command line.
@@ -72,6 +78,7 @@ impl Workload {
             Workload::Errors => "errors",
             Workload::Turns => "turns",
             Workload::Layers => "layers",
+            Workload::Several => "several",
         }
     }
 }
@@ -90,6 +97,8 @@ enum Event {
     Renewed(VersionNumber),
     /// The segment was linked from another: these versions are in it, and it is durable.
     Linked(History),
+    /// The version that is tried next is part of one commit with this version of another segment.
+    Together(VersionNumber, FolderNumber, VersionNumber),
 }
 
 /// What a version may be, and what was promised.
@@ -97,6 +106,8 @@ enum Event {
 struct History {
     versions: BTreeMap<VersionNumber, Tokens>,
     promised: VersionNumber,
+    /// Versions that belong to one of another segment.
+    together: BTreeMap<VersionNumber, (FolderNumber, VersionNumber)>,
     /// Whether some versions between the oldest and the newest may be gone.
     has_gaps: bool,
 }
@@ -118,11 +129,15 @@ impl History {
                 self.promised = *version;
             }
             Event::Linked(history) => *self = history.clone(),
+            Event::Together(version, folder, other) => {
+                self.together.insert(*version, (*folder, *other));
+            }
         }
     }
 
     fn forget_behind(&mut self, last: VersionNumber) {
         self.versions.retain(|version, _| *version <= last);
+        self.together.retain(|version, _| *version <= last);
     }
 }
 
@@ -218,14 +233,20 @@ fn check_on(
     let disk = Disk::default();
     let created = Segment::create(disk.clone(), SEGMENT, facts(0), LIMITS);
     created.map_err(|error| lost(0, format!("cannot be made: {error}")))?;
+    if workload == Workload::Several {
+        several::create(&disk).map_err(|error| lost(0, format!("cannot be made: {error}")))?;
+    }
     let (files, _) = disk.take();
     let disk = Disk::with_files(files.clone());
     let segment = Segment::open(disk.clone(), LIMITS);
     let segment = segment.map_err(|error| lost(0, format!("cannot be opened: {error}")))?;
     prepare(&disk);
     let mut history = History::new();
-    history.has_gaps = workload == Workload::Layers;
-    let mut histories = Histories::from([(ORIGIN, history)]);
+    history.has_gaps = [Workload::Layers, Workload::Several].contains(&workload);
+    let mut histories = Histories::from([(ORIGIN, history.clone())]);
+    if workload == Workload::Several {
+        histories.extend(several::BOTH.map(|folder| (folder, history.clone())));
+    }
     let mut teller = Teller::new(&disk, histories.clone());
     run::run(workload, segment, steps, &mut random, &mut teller)
         .map_err(|what| lost(0, format!("the workload fails: {what}")))?;
@@ -269,8 +290,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_cut_leaves_one_part_of_a_commit_of_two_segments() {
+        for seed in 100..102 {
+            let checked =
+                check(Workload::Several, seed, 40, 4).unwrap_or_else(|lost| panic!("{lost}"));
+            assert!(checked.states > 1000, "{checked:?}");
+        }
+    }
+
+    #[test]
     fn no_cut_of_any_workload_loses_what_was_durable_or_shows_half_a_commit() {
-        for workload in Workload::ALL {
+        // The last has a test of its own.
+        for workload in Workload::ALL.into_iter().filter(|it| *it != Workload::Several) {
             let checked = check(workload, 0, 40, 4).unwrap_or_else(|lost| panic!("{lost}"));
             assert!(checked.states > 200, "{workload:?}: {checked:?}");
         }

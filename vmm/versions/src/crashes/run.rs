@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Event, LIMITS, ORIGIN, PAGES, Teller, Workload, content, facts, layers};
+use super::{Event, LIMITS, ORIGIN, PAGES, Teller, Workload, content, facts, layers, several};
 use crate::disk::simulated::{Disk, FolderNumber, Random, killed_after};
 use crate::error::VersionsError;
-use crate::page::{PAGE_BYTES, PageIndex, VersionNumber};
+use crate::page::{PAGE_BYTES, Page, PageIndex, VersionNumber};
 use crate::segment::{Commit, Segment, Sharing};
 
 /// Does the steps; tells the journal what was reported durable.
@@ -20,6 +20,7 @@ pub(super) fn run(
     match workload {
         Workload::Turns => return take_turns(segment, steps, random, teller).map_err(failed),
         Workload::Layers => return layers::run(segment, steps, random, teller),
+        Workload::Several => return several::run(steps, random, teller),
         _ => {}
     }
     for step in 0..steps {
@@ -125,15 +126,27 @@ pub(super) fn commit(
     random: &mut Random,
     teller: &mut Teller,
 ) -> Result<(), VersionsError> {
+    let (version, contents) = changes(segment, folder, pages, random, teller);
+    let pages = contents.iter().map(|(page, content)| (*page, content)).collect();
+    segment.append(&Commit { facts: facts(version.0), pages })?;
+    Ok(())
+}
+
+/// The number of the next version, and random pages of it; it is told that it is tried.
+pub(super) fn changes(
+    segment: &Segment<Disk>,
+    folder: FolderNumber,
+    pages: u64,
+    random: &mut Random,
+    teller: &mut Teller,
+) -> (VersionNumber, Vec<(PageIndex, Page)>) {
     let before = segment.appended();
     let version = VersionNumber(before.0 + 1);
     let changes: BTreeMap<_, _> =
         (0..pages).map(|_| (PageIndex(random.below(PAGES)), random.any() | 1)).collect();
-    let contents: Vec<_> = changes.iter().map(|(page, token)| (*page, content(*token))).collect();
-    let pages = contents.iter().map(|(page, content)| (*page, content)).collect();
+    let contents = changes.iter().map(|(page, token)| (*page, content(*token))).collect();
     let mut now = teller.history(folder).versions.get(&before).cloned().unwrap_or_default();
     now.extend(changes);
     teller.tell(folder, Event::Tried(version, now));
-    segment.append(&Commit { facts: facts(version.0), pages })?;
-    Ok(())
+    (version, contents)
 }

@@ -64,6 +64,16 @@ const OPEN: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW);
 impl Folder for HostFolder {
     type File = HostFile;
 
+    /// It lies beside this one, under the segment's number.
+    fn companion(&self, segment: u64) -> io::Result<Option<HostFolder>> {
+        let flags = OPEN | OFlags::RDONLY | OFlags::DIRECTORY;
+        match rustix::fs::openat(&self.fd, format!("../{segment:016x}"), flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(HostFolder::from_fd(fd).read_only())),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn create(&self, name: &str) -> io::Result<HostFile> {
         self.may_change()?;
         let mode = Mode::RUSR | Mode::WUSR;

@@ -8,9 +8,16 @@ pub mod host;
 pub mod simulated;
 
 /// A folder of a segment's files.
-pub trait Folder {
+pub trait Folder: Sized {
     /// Its files.
-    type File: File;
+    type File: File + std::fmt::Debug;
+
+    /// The folder of another segment of the same store, whose files are only read; `None` if there is
+    /// none.
+    ///
+    /// # Errors
+    /// The host's.
+    fn companion(&self, segment: u64) -> io::Result<Option<Self>>;
 
     /// Makes a file that does not exist. Durable, as a name, after [`Folder::sync`].
     ///

@@ -6,7 +6,10 @@ use crate::checksum::Checksum;
 use crate::page::{PAGE_BYTES, Page, VersionNumber};
 
 const MAGIC: &[u8; 8] = b"SJMPLOG\n";
-const FORMAT: u32 = 1;
+/// The format of logs that are made now: their records may name other segments.
+pub const FORMAT: u32 = 2;
+/// The oldest that is read. No record of it names another segment.
+const FORMAT_OLDEST: u32 = 1;
 /// Where the facts of the version it follows lie.
 const FACTS: usize = 64;
 /// Where the checksum of all before it lies.
@@ -35,6 +38,8 @@ impl LogId {
 /// Where a log goes on from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogHeader {
+    /// What its records may be.
+    pub format: u32,
     /// Its number.
     pub id: LogId,
     /// Of the segment, so that a log in another's folder is noticed.
@@ -56,7 +61,7 @@ impl LogHeader {
     pub fn encode(&self) -> (Page, Checksum) {
         let mut page = [0; PAGE_BYTES];
         put(&mut page, 0, MAGIC);
-        put(&mut page, 8, &FORMAT.to_le_bytes());
+        put(&mut page, 8, &self.format.to_le_bytes());
         for (index, word) in
             [self.id.0, self.segment, self.salt, self.after.0, self.chain.0].iter().enumerate()
         {
@@ -81,11 +86,14 @@ impl LogHeader {
             return Err("its header does not have its checksum".to_owned());
         }
         let format = u32_at(page, 8);
-        if format != FORMAT {
-            return Err(format!("its format is {format}, and this program knows {FORMAT}"));
+        if !(FORMAT_OLDEST..=FORMAT).contains(&format) {
+            return Err(format!(
+                "its format is {format}, and this program knows {FORMAT_OLDEST} to {FORMAT}"
+            ));
         }
         let word = |index: usize| u64_at(page, 16 + 8 * index);
         let header = LogHeader {
+            format,
             id: LogId(word(0)),
             segment: word(1),
             salt: word(2),
@@ -105,7 +113,15 @@ mod tests {
         let (id, after) = (LogId(3), VersionNumber(17));
         let facts =
             VersionFacts { size_bytes: 1 << 21, note: b"x".to_vec(), ..VersionFacts::default() };
-        LogHeader { id, segment: 7, salt: 0x1234_5678, after, chain: Checksum(99), facts }
+        LogHeader {
+            format: FORMAT,
+            id,
+            segment: 7,
+            salt: 0x1234_5678,
+            after,
+            chain: Checksum(99),
+            facts,
+        }
     }
 
     #[test]
@@ -121,6 +137,18 @@ mod tests {
             let mut other = page;
             other[at] ^= 1;
             assert!(LogHeader::decode(&other).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn an_older_format_is_read_and_a_newer_one_is_refused_by_name() {
+        let of = |format| LogHeader::decode(&LogHeader { format, ..header() }.encode().0);
+        assert_eq!(of(1).expect("read").0.format, 1);
+        for (format, said) in
+            [(0, "format is 0"), (3, "format is 3, and this program knows 1 to 2")]
+        {
+            let error = of(format).expect_err("refused");
+            assert!(error.contains(said), "{error}");
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! The head has a fixed part, then 16 bytes a page: which one, and its checksum. Its own checksum,
 //! over all that and the previous record's, so covers the content, too.
+//!
+//! A record that is part of a commit of several segments names the others behind its pages.
 
 use super::{array_at, put, u16_at, u32_at, u64_at};
 use crate::checksum::Checksum;
@@ -9,6 +11,8 @@ use crate::error::{Result, VersionsError};
 use crate::page::{PAGE_BYTES, PageIndex, VersionNumber};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"SJRC");
+/// Of a record that is part of a commit of several segments.
+const MAGIC_JOINT: u32 = u32::from_le_bytes(*b"SJRJ");
 const FIXED_BYTES: usize = 256;
 const ENTRY_BYTES: usize = 16;
 /// Where the facts lie; within them, where the note does.
@@ -72,6 +76,15 @@ impl VersionFacts {
     }
 }
 
+/// What the records of one commit of several segments have in common.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Joint {
+    /// Drawn anew for each such commit: a version that was tried again has another one.
+    pub id: u64,
+    /// The other segments, and the version that the commit makes of each. Never none.
+    pub others: Vec<(u64, VersionNumber)>,
+}
+
 /// The head of a record, whole and of the right chain.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RecordHead {
@@ -81,19 +94,31 @@ pub struct RecordHead {
     pub facts: VersionFacts,
     /// Its pages, with their checksums.
     pub pages: Vec<(PageIndex, Checksum)>,
+    /// Which commit of several segments it is part of, if it is.
+    pub joint: Option<Joint>,
 }
 
-/// Bytes of the head of a record of so many pages.
-#[must_use]
-pub fn head_bytes(pages: u64) -> Option<u64> {
-    let bytes = pages.checked_mul(ENTRY_BYTES as u64)?.checked_add(FIXED_BYTES as u64)?;
-    bytes.checked_next_multiple_of(PAGE_BYTES as u64)
+/// How much room a record takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sizes {
+    /// Of its head, in bytes.
+    pub head: u64,
+    /// Of all of it.
+    pub record: u64,
 }
 
-/// Bytes of a record of so many pages.
-#[must_use]
-pub fn record_bytes(pages: u64) -> Option<u64> {
-    head_bytes(pages)?.checked_add(pages.checked_mul(PAGE_BYTES as u64)?)
+impl Sizes {
+    /// Of a record of so many pages that is part of a commit with so many other segments. `None` beyond
+    /// all numbers.
+    #[must_use]
+    pub fn of(pages: u64, others: u64) -> Option<Sizes> {
+        let joint = if others == 0 { 0 } else { others.checked_add(1)? };
+        let bytes = pages.checked_add(joint)?.checked_mul(ENTRY_BYTES as u64)?;
+        let bytes = bytes.checked_add(FIXED_BYTES as u64)?;
+        let head = bytes.checked_next_multiple_of(PAGE_BYTES as u64)?;
+        let record = head.checked_add(pages.checked_mul(PAGE_BYTES as u64)?)?;
+        Some(Sizes { head, record })
+    }
 }
 
 impl RecordHead {
@@ -104,9 +129,13 @@ impl RecordHead {
     #[must_use]
     pub fn encode(&self, previous: Checksum) -> (Vec<u8>, Checksum) {
         let count = self.pages.len();
-        let bytes = (FIXED_BYTES + count * ENTRY_BYTES).next_multiple_of(PAGE_BYTES);
+        let others = self.joint.as_ref().map_or(&[][..], |joint| &joint.others);
+        let entries = count + self.joint.as_ref().map_or(0, |joint| 1 + joint.others.len());
+        let bytes = (FIXED_BYTES + entries * ENTRY_BYTES).next_multiple_of(PAGE_BYTES);
         let mut head = vec![0; bytes];
-        put(&mut head, 0, &MAGIC.to_le_bytes());
+        let magic = if self.joint.is_some() { MAGIC_JOINT } else { MAGIC };
+        put(&mut head, 0, &magic.to_le_bytes());
+        put(&mut head, 4, &(others.len() as u32).to_le_bytes());
         put(&mut head, 8, &self.version.0.to_le_bytes());
         put(&mut head, 16, &previous.0.to_le_bytes());
         put(&mut head, 24, &(count as u64).to_le_bytes());
@@ -116,15 +145,29 @@ impl RecordHead {
             put(&mut head, at, &page.0.to_le_bytes());
             put(&mut head, at + 8, &checksum.0.to_le_bytes());
         }
+        if let Some(joint) = &self.joint {
+            let at = FIXED_BYTES + count * ENTRY_BYTES;
+            put(&mut head, at, &joint.id.to_le_bytes());
+            for (index, (segment, version)) in joint.others.iter().enumerate() {
+                let at = at + (1 + index) * ENTRY_BYTES;
+                put(&mut head, at, &segment.to_le_bytes());
+                put(&mut head, at + 8, &version.0.to_le_bytes());
+            }
+        }
         let checksum = checksum_of(&head, previous);
         put(&mut head, CHECKSUM, &checksum.0.to_le_bytes());
         (head, checksum)
     }
 
-    /// How many pages the record has whose head begins with these bytes, if it may be one.
+    /// How long the record is whose head begins with these bytes, if it may be one.
     #[must_use]
-    pub fn count(first: &[u8]) -> Option<u64> {
-        (u32_at(first, 0) == MAGIC).then(|| u64_at(first, 24))
+    pub fn sizes(first: &[u8]) -> Option<Sizes> {
+        let others = match (u32_at(first, 0), u32_at(first, 4)) {
+            (MAGIC, _) => 0,
+            (MAGIC_JOINT, others @ 1..) => others.into(),
+            _ => return None,
+        };
+        Sizes::of(u64_at(first, 24), others)
     }
 
     /// What the bytes of a whole head say, if they follow a record with the checksum `previous`.
@@ -132,9 +175,9 @@ impl RecordHead {
     #[must_use]
     pub fn decode(head: &[u8], previous: Checksum) -> Option<(RecordHead, Checksum)> {
         let count = usize::try_from(u64_at(head, 24)).ok()?;
-        let whole = head_bytes(count as u64)? == head.len() as u64;
+        let is_whole = Self::sizes(head)?.head == head.len() as u64;
         let checksum = Checksum(u64_at(head, CHECKSUM));
-        if u32_at(head, 0) != MAGIC || !whole || u64_at(head, 16) != previous.0 {
+        if !is_whole || u64_at(head, 16) != previous.0 {
             return None;
         }
         if checksum_of(head, previous) != checksum {
@@ -145,8 +188,16 @@ impl RecordHead {
             let at = FIXED_BYTES + index * ENTRY_BYTES;
             (PageIndex(u64_at(head, at)), Checksum(u64_at(head, at + 8)))
         });
+        let joint = (u32_at(head, 0) == MAGIC_JOINT).then(|| {
+            let at = FIXED_BYTES + count * ENTRY_BYTES;
+            let others = (1..=u32_at(head, 4) as usize).map(|index| {
+                let at = at + index * ENTRY_BYTES;
+                (u64_at(head, at), VersionNumber(u64_at(head, at + 8)))
+            });
+            Joint { id: u64_at(head, at), others: others.collect() }
+        });
         let version = VersionNumber(u64_at(head, 8));
-        Some((RecordHead { version, facts, pages: pages.collect() }, checksum))
+        Some((RecordHead { version, facts, pages: pages.collect(), joint }, checksum))
     }
 }
 
@@ -169,28 +220,53 @@ mod tests {
             note: b"wordindex".to_vec(),
         };
         let pages = (0..pages).map(|page| (PageIndex(page * 3), Checksum(page)));
-        RecordHead { version: VersionNumber(5), facts, pages: pages.collect() }
+        RecordHead { version: VersionNumber(5), facts, pages: pages.collect(), joint: None }
+    }
+
+    fn joint(pages: u64, others: u64) -> RecordHead {
+        let others = (1..=others).map(|other| (other, VersionNumber(other * 7))).collect();
+        RecordHead { joint: Some(Joint { id: 0x10, others }), ..head(pages) }
     }
 
     #[test]
     fn a_head_is_read_as_it_was_written_and_is_a_page_as_long_as_it_can() {
         for (pages, bytes) in [(0, 4096), (1, 4096), (240, 4096), (241, 8192), (1000, 16384)] {
             let (encoded, checksum) = head(pages).encode(Checksum(9));
-            assert_eq!((encoded.len() as u64, Some(bytes)), (bytes, head_bytes(pages)));
-            assert_eq!(RecordHead::count(&encoded), Some(pages));
+            let sizes = Sizes { head: bytes, record: bytes + pages * 4096 };
+            assert_eq!(encoded.len() as u64, bytes);
+            assert_eq!(Sizes::of(pages, 0), Some(sizes));
+            assert_eq!(RecordHead::sizes(&encoded), Some(sizes));
             let decoded = RecordHead::decode(&encoded, Checksum(9));
             assert_eq!(decoded, Some((head(pages), checksum)));
         }
     }
 
     #[test]
+    fn a_head_that_names_other_segments_is_read_as_it_was_written() {
+        for (pages, others, bytes) in
+            [(0, 1, 4096), (238, 1, 4096), (239, 1, 8192), (3, 500, 12288)]
+        {
+            let head = joint(pages, others);
+            let (encoded, checksum) = head.encode(Checksum(9));
+            assert_eq!(encoded.len(), bytes);
+            assert_eq!(RecordHead::sizes(&encoded), Sizes::of(pages, others));
+            assert_eq!(RecordHead::decode(&encoded, Checksum(9)), Some((head, checksum)));
+        }
+        let (mut encoded, _) = joint(3, 2).encode(Checksum(9));
+        put(&mut encoded, 4, &0_u32.to_le_bytes());
+        assert_eq!(RecordHead::sizes(&encoded), None, "it must name one");
+    }
+
+    #[test]
     fn a_head_of_another_chain_or_with_any_other_byte_is_none() {
-        let (encoded, _) = head(300).encode(Checksum(9));
-        assert_eq!(RecordHead::decode(&encoded, Checksum(8)), None);
-        for at in 0..encoded.len() {
-            let mut other = encoded.clone();
-            other[at] ^= 0x10;
-            assert_eq!(RecordHead::decode(&other, Checksum(9)), None, "byte {at}");
+        for head in [head(300), joint(300, 2)] {
+            let (encoded, _) = head.encode(Checksum(9));
+            assert_eq!(RecordHead::decode(&encoded, Checksum(8)), None);
+            for at in 0..encoded.len() {
+                let mut other = encoded.clone();
+                other[at] ^= 0x10;
+                assert_eq!(RecordHead::decode(&other, Checksum(9)), None, "byte {at}");
+            }
         }
     }
 
@@ -207,7 +283,10 @@ mod tests {
 
     #[test]
     fn sizes_beyond_all_numbers_are_none() {
-        assert_eq!(head_bytes(u64::MAX), None);
-        assert_eq!(record_bytes(u64::MAX / 16), None);
+        for (pages, others) in
+            [(u64::MAX, 0), (u64::MAX / 16, 0), (0, u64::MAX), (1 << 59, 1 << 59)]
+        {
+            assert_eq!(Sizes::of(pages, others), None);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Reading a log to its end.
 
 use super::header::LogHeader;
-use super::record::{RecordHead, head_bytes, record_bytes};
+use super::record::{RecordHead, Sizes};
 use crate::checksum::Checksum;
 use crate::disk::File;
 use crate::error::{Result, VersionsError};
@@ -84,10 +84,11 @@ pub fn next<F: File>(
     }
     let mut head = vec![0; PAGE_BYTES];
     read(&mut head, at.offset)?;
-    let sizes = RecordHead::count(&head).and_then(|n| Some((head_bytes(n)?, record_bytes(n)?)));
-    let Some((head_bytes, record_bytes)) = sizes else { return Ok(None) };
+    let Some(Sizes { head: head_bytes, record }) = RecordHead::sizes(&head) else {
+        return Ok(None);
+    };
     // Before anything is allocated: a torn head may say any number.
-    let Some(behind) = at.offset.checked_add(record_bytes) else { return Ok(None) };
+    let Some(behind) = at.offset.checked_add(record) else { return Ok(None) };
     if !reaches(behind)? {
         return Ok(None);
     }

@@ -1,7 +1,7 @@
 //! The record that names a segment's generations, from the lowest up: two places in one file, used in
 //! turns, so that a torn write leaves the previous one.
 //!
-//! - [`record`]: its bytes
+//! - `record`: its bytes
 //!
 //! A *generation* is a layer and the logs that follow it. It builds on a version of the generations
 //! below. What lies below the top one never changes.

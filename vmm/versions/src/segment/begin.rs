@@ -11,7 +11,7 @@ use super::{Limits, Segment, failed};
 use crate::checksum::Checksum;
 use crate::disk::{File, Folder};
 use crate::error::{Result, VersionsError};
-use crate::log::header::{LogHeader, LogId};
+use crate::log::header::{FORMAT, LogHeader, LogId};
 use crate::log::record::{RecordHead, VersionFacts};
 use crate::log::scan::{Found, Position};
 use crate::page::{PAGE_BYTES, Page, VersionNumber};
@@ -114,7 +114,15 @@ impl<D: Folder> Segment<D> {
         let id = LogId(self.next_id()?);
         let index = generations.len() - 1;
         let segment = generations[index].origin;
-        let header = LogHeader { id, segment, salt: salt(), after, chain: self.chain(), facts };
+        let header = LogHeader {
+            format: FORMAT,
+            id,
+            segment,
+            salt: salt(),
+            after,
+            chain: self.chain(),
+            facts,
+        };
         let made = self.make_log(&self.folder, header, index, self.limits, saved)?;
         generations[index].logs.push(LogRef { id, up_to: None });
         let root = self.next_root(generations);

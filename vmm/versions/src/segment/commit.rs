@@ -7,7 +7,7 @@ use super::{Commit, Segment, failed};
 use crate::checksum::Checksum;
 use crate::disk::{File, Folder};
 use crate::error::{Result, VersionsError};
-use crate::log::record::{RecordHead, record_bytes};
+use crate::log::record::{Joint, RecordHead, Sizes};
 use crate::log::scan::{self, Content, Found, Position};
 use crate::page::{PAGE_BYTES, VersionNumber};
 
@@ -20,24 +20,45 @@ impl<D: Folder> Segment<D> {
     /// that has failed, newer versions elsewhere that were not taken in. Nothing has changed then: the
     /// commit can be tried again.
     pub fn append(&mut self, commit: &Commit<'_>) -> Result<VersionNumber> {
+        self.check_commit(commit)?;
+        let most = (self.limits.log_bytes - PAGE_BYTES as u64) / 2;
+        let sizes = Sizes::of(commit.pages.len() as u64, 0).filter(|sizes| sizes.record <= most);
+        let Some(sizes) = sizes else { return self.append_large(commit) };
+        self.make_place(sizes.record)?;
+        self.write_record(commit, None)
+    }
+
+    /// Checks what can be checked before anything is written.
+    pub(super) fn check_commit(&self, commit: &Commit<'_>) -> Result<()> {
         commit.facts.check()?;
         if let Some((page, _)) = commit.pages.iter().find(|(page, _)| page.offset().is_none()) {
             return Err(VersionsError::NoSuchPage(*page));
         }
         self.check_writable()?;
         self.check_failed()?;
-        let most = (self.limits.log_bytes - PAGE_BYTES as u64) / 2;
-        let bytes = record_bytes(commit.pages.len() as u64).filter(|bytes| *bytes <= most);
-        let Some(bytes) = bytes else { return self.append_large(commit) };
-        let version = self.appended();
-        let version = version.next().ok_or(VersionsError::LastVersion(version))?;
+        self.appended().next().ok_or(VersionsError::LastVersion(self.appended())).map(drop)
+    }
+
+    /// Makes sure that a record of so many bytes can be written behind the end.
+    pub(super) fn make_place(&mut self, bytes: u64) -> Result<()> {
         self.confirm_root()?;
         if self.stack.end.offset + bytes > self.limits.log_bytes {
             self.next_log()?;
         }
-        self.prepare(self.stack.end.offset + bytes)?;
+        self.prepare(self.stack.end.offset + bytes)
+    }
+
+    /// Writes a record that has its place.
+    pub(super) fn write_record(
+        &mut self,
+        commit: &Commit<'_>,
+        joint: Option<Joint>,
+    ) -> Result<VersionNumber> {
+        let version = self.appended();
+        let version = version.next().ok_or(VersionsError::LastVersion(version))?;
         let sums = commit.pages.iter().map(|(page, content)| (*page, Checksum::of(&content[..])));
-        let head = RecordHead { version, facts: commit.facts.clone(), pages: sums.collect() };
+        let (facts, pages) = (commit.facts.clone(), sums.collect());
+        let head = RecordHead { version, facts, pages, joint };
         let (encoded, checksum) = head.encode(self.stack.end.chain);
         let content = commit.pages.iter().map(|(_, content)| IoSlice::new(&content[..]));
         let pieces: Vec<_> = [IoSlice::new(&encoded)].into_iter().chain(content).collect();
@@ -49,9 +70,10 @@ impl<D: Folder> Segment<D> {
             return Err(failed("write", &id.file_name(), source));
         }
         let content = self.stack.end.offset + encoded.len() as u64;
+        let offset = content + (commit.pages.len() * PAGE_BYTES) as u64;
+        self.stack.tail = head.joint.is_some().then_some(self.stack.end);
         self.stack.note(id, &Found { head, content, checksum });
-        self.stack.end =
-            Position { offset: self.stack.end.offset + bytes, version, chain: checksum };
+        self.stack.end = Position { offset, version, chain: checksum };
         Ok(version)
     }
 

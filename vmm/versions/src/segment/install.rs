@@ -10,7 +10,7 @@ use super::{Segment, damaged};
 use crate::disk::{File, Folder};
 use crate::error::{Result, VersionsError};
 use crate::layer::{HOME_FILE_NAME, Layer};
-use crate::log::header::{LogHeader, LogId};
+use crate::log::header::{FORMAT, LogHeader, LogId};
 use crate::log::record::VersionFacts;
 use crate::log::scan::Content;
 use crate::page::VersionNumber;
@@ -28,7 +28,7 @@ impl<D: Folder> Segment<D> {
         let index = generations.len();
         generations.push(top);
         let id = LogId(self.next_id_beside(&generations)?);
-        let header = LogHeader { id, segment, salt: salt(), after, chain, facts };
+        let header = LogHeader { format: FORMAT, id, segment, salt: salt(), after, chain, facts };
         drop(self.make_log(&self.folder, header, index, self.limits, &[])?);
         generations[index].logs.push(LogRef { id, up_to: None });
         let installed = self.install(generations);
@@ -47,12 +47,13 @@ impl<D: Folder> Segment<D> {
         stack.read_on(None, Content::Trusted)?;
         stack.check_reached(None)?;
         stack.durable = stack.end;
+        self.keep_memos(&mut stack)?;
         stack.root = self.store_root(root)?;
         let names =
             |root: &Root| root.generations.iter().flat_map(file_names).collect::<BTreeSet<_>>();
         let gone = &names(&self.stack.root) - &names(&stack.root);
         self.replace_stack(stack);
-        for name in gone {
+        for name in gone.into_iter().chain(self.stack.joints.old_memos()) {
             // Should this fail, the next opening does it.
             let _ = self.folder.remove(&name);
         }

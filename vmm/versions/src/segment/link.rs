@@ -8,7 +8,7 @@ use super::{Limits, Segment, failed};
 use crate::disk::Folder;
 use crate::error::{Result, VersionsError};
 use crate::layer::Layer;
-use crate::log::header::{LogHeader, LogId};
+use crate::log::header::{FORMAT, LogHeader, LogId};
 use crate::log::record::VersionFacts;
 use crate::page::VersionNumber;
 use crate::root::{FILE_NAME, GENERATIONS_MAX, Generation, LogRef, Root};
@@ -64,7 +64,8 @@ impl<D: Folder> Segment<D> {
         }
         let id = LogId(self.next_id()?);
         let (after, chain) = (version, self.chain());
-        let header = LogHeader { id, segment, salt: salt(), after, chain, facts: said };
+        let header =
+            LogHeader { format: FORMAT, id, segment, salt: salt(), after, chain, facts: said };
         drop(self.make_log(into, header, generations.len(), limits, &[])?);
         generations.push(Generation {
             layer: Layer::Empty,

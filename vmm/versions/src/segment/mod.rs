@@ -11,6 +11,8 @@
 //! - `install`: another stack, made of what is there
 //! - `freeze`, `rollback`, `link`, `large`: a new generation on top, or the same files in another folder
 //! - `checkpoint`, `merge`: fewer logs and layers
+//! - `together`: a commit of several segments; `decide`: whether the last one was whole in all of them;
+//!   `joints`: what is remembered of such commits
 //!
 //! *Appended* is the newest version in the log, *durable* the newest that a power cut leaves. Who may
 //! see which is the caller's business; but before a freeze, a large commit or a checkpoint beside others,
@@ -33,10 +35,12 @@ use crate::root::{GENERATIONS_MAX, Root};
 mod begin;
 mod checkpoint;
 mod commit;
+mod decide;
 mod files;
 mod find;
 mod freeze;
 mod install;
+mod joints;
 mod large;
 mod link;
 mod merge;
@@ -47,6 +51,7 @@ mod stack;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod together;
 
 pub use checkpoint::Sharing;
 use files::Known;
@@ -54,6 +59,7 @@ pub use large::LargeCommit;
 pub use rollback::RollbackTo;
 use stack::Stack;
 pub use sync::SyncTicket;
+pub use together::{Part, append_together};
 
 pub use crate::layer::HOME_FILE_NAME;
 

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::decide::decide;
 use super::files::Known;
 use super::open::open;
 use super::stack::{Followed, Stack};
@@ -110,6 +111,9 @@ impl<D: Folder> Segment<D> {
         }
         self.stack.read_on(None, Content::Verified)?;
         self.stack.check_reached(None)?;
+        if self.appended() > appended {
+            decide(&self.folder, &mut self.stack)?;
+        }
         self.sync()?;
         // Always: see there.
         self.begin_log(&[])?;
@@ -130,6 +134,9 @@ fn read_anew<D: Folder>(
     let content = if up_to.is_some() { Content::Trusted } else { Content::Verified };
     stack.read_on(up_to, content)?;
     stack.check_reached(up_to)?;
+    if up_to.is_none() {
+        decide(folder, &mut stack)?;
+    }
     let oldest = stack.end.version;
     if let Some(version) = up_to.filter(|up_to| *up_to < oldest) {
         return Err(VersionsError::Gone { version, oldest });
@@ -149,7 +156,10 @@ fn check_not_gone(root: &Root, version: VersionNumber) -> Result<()> {
 }
 
 /// Does something with the root record that counts; again, if it fails and another counts by then.
-fn with_root<F: File, T>(root_file: &F, mut attempt: impl FnMut(&Root) -> Result<T>) -> Result<T> {
+pub(super) fn with_root<F: File, T>(
+    root_file: &F,
+    mut attempt: impl FnMut(&Root) -> Result<T>,
+) -> Result<T> {
     let mut root = Root::read(root_file);
     for _ in 1..ATTEMPTS {
         let failed = match root.as_ref().map(&mut attempt) {

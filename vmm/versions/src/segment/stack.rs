@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::damaged;
 use super::files::{Known, OpenLog, SharedLayer, open_layer};
+use super::joints::Joints;
 use crate::checksum::Checksum;
 use crate::disk::{File, Folder};
 use crate::error::{Result, VersionsError};
@@ -48,6 +49,10 @@ pub(super) struct Stack<F> {
     pub(super) placed: BTreeMap<PageIndex, Vec<Placed>>,
     /// What is known of versions that can be read.
     pub(super) versions: BTreeMap<VersionNumber, Noted>,
+    /// The commits of several segments that these versions are part of.
+    pub(super) joints: Joints,
+    /// Before the newest version's record, if it is the last one that was read or written, and part of such a commit.
+    pub(super) tail: Option<Position>,
     /// Behind the newest version that was read or written.
     pub(super) end: Position,
     /// Where the log would have to end if all behind what is durable were lost.
@@ -65,9 +70,20 @@ impl<F: File> Stack<F> {
             Position { offset: 0, version: VersionNumber::default(), chain: Checksum::default() };
         let end = open.first().map_or(nothing, |log| log.first);
         let oldest = root.oldest.unwrap_or_default();
-        let (placed, versions) = Default::default();
-        let mut stack =
-            Stack { root, oldest, open, layers, at: 0, placed, versions, end, durable: end };
+        let (placed, versions, joints) = Default::default();
+        let mut stack = Stack {
+            root,
+            oldest,
+            open,
+            layers,
+            at: 0,
+            placed,
+            versions,
+            joints,
+            tail: None,
+            end,
+            durable: end,
+        };
         stack.note_base();
         stack
     }
@@ -83,7 +99,10 @@ impl<F: File> Stack<F> {
         let layers = root.generations.iter().map(|one| open_layer(folder, one, known));
         let (mut logs, layers) = (logs?, layers.collect::<Result<Vec<_>>>()?);
         settle_logs(&mut logs, root)?;
-        Ok(Stack::unread(root.clone(), logs, layers))
+        let mut stack = Stack::unread(root.clone(), logs, layers);
+        // Who wrote the root record wrote them before.
+        stack.joints.read_memos(folder)?;
+        Ok(stack)
     }
 
     /// Takes a newer root record if it has all that this one has, and more behind it. Otherwise
@@ -102,6 +121,7 @@ impl<F: File> Stack<F> {
         let layers = root.generations.iter().skip(self.layers.len());
         let layers: Result<Vec<_>> = layers.map(|one| open_layer(folder, one, &known)).collect();
         let (mut new, mut layers) = (new?, layers?);
+        self.joints.read_memos(folder)?;
         // Only now, so that a failure leaves all as it was.
         let count = self.open.len();
         self.open.append(&mut new);
@@ -154,6 +174,7 @@ impl<F: File> Stack<F> {
                 let is_base = next.generation != generation;
                 (self.end, self.durable) = (next.first, next.first);
                 self.at += 1;
+                self.tail = None;
                 if is_base {
                     self.note_base();
                 }
@@ -167,6 +188,7 @@ impl<F: File> Stack<F> {
             let next = scan::next(file, &id.file_name(), self.end, &mut log.prepared, content)?;
             let Some((found, behind)) = next else { break };
             self.note(id, &found);
+            self.tail = found.head.joint.is_some().then_some(self.end);
             self.end = behind;
         }
         if !self.is_at_last() {
@@ -241,6 +263,7 @@ impl<F: File> Stack<F> {
             *last = layer;
         }
         (self.end, self.durable) = (log.first, log.first);
+        self.tail = None;
         self.root = root;
         self.open.push(log);
         self.at = self.open.len() - 1;
@@ -253,6 +276,9 @@ impl<F: File> Stack<F> {
         let version = found.head.version;
         for (page, offset) in found.places() {
             self.placed.entry(page).or_default().push(Placed { version, log, offset });
+        }
+        if let Some(joint) = &found.head.joint {
+            self.joints.note(version, joint.clone());
         }
         let pages = Some(found.head.pages.iter().map(|(page, _)| *page).collect());
         self.versions.insert(version, Noted { facts: found.head.facts.clone(), pages });
@@ -283,7 +309,8 @@ impl<F: File> Stack<F> {
     }
 
     /// Forgets all versions behind `last`, which were lost.
-    fn forget_behind(&mut self, last: VersionNumber) {
+    pub(super) fn forget_behind(&mut self, last: VersionNumber) {
+        self.joints.forget_behind(last);
         self.versions.retain(|version, _| *version <= last);
         self.placed.retain(|_, placed| {
             placed.retain(|placed| placed.version <= last);

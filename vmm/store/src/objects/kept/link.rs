@@ -111,7 +111,7 @@ impl Store {
     }
 
     /// A clone by a copy of the content, for who may only read it. Nothing is locked: a version does not
-    /// change while a lease says that somebody has it ([`Store::pin_version`]).
+    /// change while a lease says that somebody has it (`Store::pin_version`).
     ///
     /// # Errors
     /// As [`Store::create_segment`]; [`StoreError::NoVersion`] for a version that is gone.

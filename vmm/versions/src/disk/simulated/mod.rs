@@ -243,6 +243,13 @@ impl Disk {
 impl Folder for Disk {
     type File = DiskFile;
 
+    /// The folder with the segment's number.
+    fn companion(&self, segment: u64) -> io::Result<Option<Disk>> {
+        let number = u32::try_from(segment).map_err(|_| ErrorKind::InvalidInput)?;
+        let folder = self.folder(FolderNumber(number));
+        Ok(Some(folder).filter(|folder| folder.names().is_ok_and(|names| !names.is_empty())))
+    }
+
     fn create(&self, name: &str) -> io::Result<DiskFile> {
         self.check_free(name)?;
         let number = FileNumber(self.0.borrow().next);

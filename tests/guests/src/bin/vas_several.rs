@@ -1,0 +1,262 @@
+//! Accounts in two versioned segments, with a sum over both that every visit has.
+//!
+//! `vas_several NAME make [DURABILITY]`: VAS NAME with the versioned segments `NAME.a` and `NAME.b`, each with
+//! ACCOUNTS words, on a page of its own each, of FIRST each; and VASes with one of them, `NAME.a` and
+//! `NAME.b`. `move THREADS COUNT SEED`: each thread COUNT times moves money from an account of the one to one of
+//! the other, in steps between which the sum is wrong; now and then it aborts in the middle, and now
+//! and then it commits and goes on. `alone WHICH COUNT`: the same between accounts of one segment, in the
+//! VAS with that one. `sums COUNT`: COUNT visits to read, each with two looks at all accounts, which
+//! must agree and have the right sum; prints how many different states it saw. `watch STATES`: the same
+//! until it has seen so many. `many WHICH COUNT`: commits in the VAS with one segment, enough to fill logs. `go COUNT`:
+//! says `ready`, reads a byte, and commits COUNT times. `die`: ends by SIGKILL with money under way.
+//! `large`: more than a commit of two segments may have. `mixed`: a raw segment beside a
+//! versioned one. Prints `done`; status 0, or 1 with a message.
+
+use std::io::Read;
+use std::process::ExitCode;
+use std::thread;
+
+use abi::Errno;
+use guests::findings::{must, require_vm};
+use guests::place::{Place, abort, commit, enter, go_home};
+use guests::random::Random;
+use guests::store::{base_of, find_or_make, sized};
+use spacejmp::sys::{self, Lifetime, Right, SegId, VasHandle, VasId, attach};
+
+const ACCOUNTS: u64 = 16;
+const FIRST: u64 = 1000;
+const SIZE: u64 = 4 << 20;
+const LARGE: u64 = 96 << 20;
+
+/// The two segments, and the VAS that has both.
+struct Bank {
+    sids: [SegId; 2],
+    bases: [u64; 2],
+    vid: VasId,
+}
+
+impl Bank {
+    fn find_or_make(name: &str, durability: Option<u16>) -> Bank {
+        let mut params = sized(SIZE);
+        params.lifetime = Lifetime::Versioned as u8;
+        params.lockable = 1;
+        params.reserve_bytes = LARGE;
+        params.durability = durability.unwrap_or_default();
+        let sids = ["a", "b"].map(|which| find_or_make(&format!("{name}.{which}"), &params).1);
+        let vid = match sys::vas_create(name, 0o600) {
+            Err(Errno::EEXIST) => must("vas_find", sys::vas_find(name)),
+            made => must("vas_create", made),
+        };
+        for sid in sids {
+            match sys::seg_attach(vid, sid, Right::Write) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(error) => panic!("seg_attach: {error:?}"),
+            }
+        }
+        Bank { sids, bases: sids.map(base_of), vid }
+    }
+
+    fn account(&self, which: usize, number: u64) -> Place {
+        Place::at(self.bases[which] + number * 4096)
+    }
+
+    fn add(&self, which: usize, number: u64, amount: u64) {
+        let account = self.account(which, number);
+        account.write(account.read().wrapping_add(amount));
+    }
+
+    fn look(&self) -> Vec<u64> {
+        let of = |which| (0..ACCOUNTS).map(move |number| self.account(which, number).read());
+        of(0).chain(of(1)).collect()
+    }
+
+    fn check(&self, who: &str) {
+        let sum = self.look().into_iter().fold(0, u64::wrapping_add);
+        assert_eq!(sum, 2 * ACCOUNTS * FIRST, "{who}");
+    }
+}
+
+fn main() -> ExitCode {
+    require_vm();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    let [name, ref what @ ..] = args[..] else {
+        eprintln!("usage: vas_several NAME WHAT ...");
+        return ExitCode::from(2);
+    };
+    if *what == ["mixed"] {
+        mixed(name);
+        println!("done");
+        return ExitCode::SUCCESS;
+    }
+    let durability = match *what {
+        ["make", durability] => Some(number(durability) as u16),
+        _ => None,
+    };
+    let bank = &Bank::find_or_make(name, durability);
+    let write = || must("vas_attach", sys::vas_attach(bank.vid, 0));
+    match *what {
+        ["make", ..] => {
+            must("enter", enter(write()));
+            for (which, n) in (0..2).flat_map(|which| (0..ACCOUNTS).map(move |n| (which, n))) {
+                bank.account(which, n).write(FIRST);
+            }
+            go_home();
+        }
+        ["move", threads, count, seed] => thread::scope(|scope| {
+            let vh = write();
+            for n in 0..number(threads) {
+                let random = Random::new(number(seed).wrapping_mul(1000).wrapping_add(n));
+                scope.spawn(move || move_about(bank, vh, number(count), random));
+            }
+        }),
+        ["alone", which, count] => alone(bank, number(which) as usize, number(count)),
+        ["many", which, count] => many(bank, number(which) as usize, number(count)),
+        ["sums", count] => println!("states {}", sums(bank, |visits, _| visits < number(count))),
+        ["watch", states] => println!("states {}", sums(bank, |_, seen| seen < number(states))),
+        ["go", count] => {
+            let vh = write();
+            println!("ready");
+            must("read", std::io::stdin().read_exact(&mut [0]).map_err(|_| Errno::EIO));
+            for round in 0..number(count) {
+                must("enter", enter(vh));
+                bank.add(0, round % ACCOUNTS, 1);
+                bank.add(1, round % ACCOUNTS, 1_u64.wrapping_neg());
+                go_home();
+            }
+        }
+        ["die"] => {
+            must("enter", enter(write()));
+            bank.add(0, 1, 10);
+            bank.add(1, 1, 20);
+            // SAFETY: takes a number.
+            unsafe { libc::raise(libc::SIGKILL) };
+        }
+        ["large"] => large(bank, write()),
+        _ => panic!("what?"),
+    }
+    println!("done");
+    ExitCode::SUCCESS
+}
+
+fn move_about(bank: &Bank, vh: VasHandle, count: u64, mut random: Random) {
+    for round in 0..count {
+        must("enter", enter(vh));
+        bank.check("a writer");
+        let from = random.below(2) as usize;
+        let (one, other) = (random.below(ACCOUNTS), random.below(ACCOUNTS));
+        let amount = random.below(100);
+        bank.add(from, one, amount.wrapping_neg());
+        if round % 5 == 4 {
+            abort();
+            bank.check("after an abort");
+        } else {
+            bank.add(1 - from, other, amount);
+        }
+        if round % 7 == 6 {
+            must("vas_commit", commit());
+            bank.add(from, one, 1);
+            bank.add(1 - from, one, 1);
+            abort();
+            bank.check("after a commit and an abort");
+        }
+        go_home();
+    }
+}
+
+/// The handle of the VAS that has one of the segments.
+fn one_of(bank: &Bank, which: usize) -> VasHandle {
+    let mut stat = sys::EMPTY_SEG_STAT;
+    stat.clone_from(&must("seg_stat", sys::seg_stat(bank.sids[which])));
+    let vid = must("vas_find", sys::vas_find(guests::store::text(&stat.name)));
+    must("vas_attach", sys::vas_attach(vid, 0))
+}
+
+fn alone(bank: &Bank, which: usize, count: u64) {
+    let vh = one_of(bank, which);
+    for round in 0..count {
+        must("enter", enter(vh));
+        bank.add(which, round % ACCOUNTS, 1);
+        bank.add(which, (round + 1) % ACCOUNTS, 1_u64.wrapping_neg());
+        go_home();
+    }
+}
+
+fn many(bank: &Bank, which: usize, count: u64) {
+    let vh = one_of(bank, which);
+    for round in 0..count {
+        must("enter", enter(vh));
+        let page = |page: u64| Place::at(bank.bases[which] + 2 * 1024 * 1024 + page * 4096);
+        (0..128).for_each(|number| page(number).write(round + 1));
+        go_home();
+    }
+}
+
+/// Visits to read, as long as `goes_on` says, given how many there were and how many different
+/// states they saw; returns the latter.
+fn sums(bank: &Bank, goes_on: impl Fn(u64, u64) -> bool) -> u64 {
+    // Attached to be read only: it takes no lock.
+    let vh = must("vas_attach", sys::vas_attach(bank.vid, attach::READ_ONLY));
+    let (mut visits, mut seen) = (0, std::collections::BTreeSet::new());
+    while goes_on(visits, seen.len() as u64) {
+        visits += 1;
+        must("enter", enter(vh));
+        let first = bank.look();
+        thread::yield_now();
+        assert_eq!(bank.look(), first, "the view moved");
+        bank.check("a reader");
+        assert_eq!(commit(), Err(Errno::EPERM));
+        go_home();
+        seen.insert(first);
+    }
+    seen.len() as u64
+}
+
+/// A part that fits into no log: the commit fails as a whole, and the thread goes on.
+fn large(bank: &Bank, vh: VasHandle) {
+    must("enter", enter(vh));
+    must("seg_grow", sys::seg_grow(bank.sids[0], LARGE));
+    let pages = SIZE / 4096..(80 << 20) / 4096;
+    pages.clone().for_each(|page| Place::at(bank.bases[0] + page * 4096).write(page));
+    bank.add(1, 0, 1);
+    let failed = enter(VasHandle::HOME);
+    assert_eq!(failed, Err(Errno::EFBIG));
+    assert_eq!(sys::vas_current(), Ok(vh), "it stays inside");
+    assert_eq!(bank.account(1, 0).read(), FIRST + 1, "with its changes");
+    abort();
+    bank.check("after an abort");
+    // Of one segment it may be as much as one likes.
+    must("seg_grow", sys::seg_grow(bank.sids[0], LARGE));
+    pages.for_each(|page| Place::at(bank.bases[0] + page * 4096).write(page));
+    go_home();
+    must("enter", enter(vh));
+    bank.check("after a large commit");
+    bank.add(0, 1, 1);
+    bank.add(1, 1, 1_u64.wrapping_neg());
+    go_home();
+}
+
+/// A raw segment and a versioned one in one VAS: an abort takes back the versioned one alone.
+fn mixed(name: &str) {
+    let raw = sized(SIZE);
+    let raw = guests::store::find_or_make(&format!("{name}.raw"), &raw).1;
+    let mut params = sized(SIZE);
+    (params.lifetime, params.lockable) = (Lifetime::Versioned as u8, 1);
+    let (vid, versioned) = find_or_make(name, &params);
+    must("seg_attach", sys::seg_attach(vid, raw, Right::Write));
+    let vh = must("vas_attach", sys::vas_attach(vid, 0));
+    let [raw, versioned] = [raw, versioned].map(|sid| Place::at(base_of(sid)));
+    must("enter", enter(vh));
+    (raw.write(1), versioned.write(1));
+    must("vas_commit", commit());
+    (raw.write(2), versioned.write(2));
+    abort();
+    assert_eq!((raw.read(), versioned.read()), (2, 1));
+    versioned.write(3);
+    go_home();
+    let reader = must("vas_attach", sys::vas_attach(vid, attach::READ_ONLY));
+    must("enter", enter(reader));
+    assert_eq!((raw.read(), versioned.read()), (2, 3));
+    go_home();
+}

@@ -1,0 +1,259 @@
+//! Several versioned segments that one visit changes: one commit, whatever ends its program.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use tests::{pace, skip_without_kvm};
+use vmm::process::Outcome;
+
+use crate::durable::{is_sync_of_a_log, traced};
+use crate::world::{World, names};
+
+const PROGRAM: &str = "vas_several";
+const MANUAL: &str = "65534";
+const EACH: &str = "65535";
+
+fn bank() -> World {
+    let world = World::new();
+    assert_eq!(world.good(PROGRAM, &["bank", "make"]), "done\n");
+    world
+}
+
+#[track_caller]
+fn is_right(world: &World) {
+    assert_eq!(world.good(PROGRAM, &["bank", "sums", "1"]), "states 1\ndone\n");
+}
+
+/// The version that a segment is at.
+fn version(world: &World, segment: &str) -> u64 {
+    let log = world.json(&["seg", "log", segment]);
+    log["versions"][0]["number"].as_u64().expect("a number")
+}
+
+#[test]
+fn what_a_visit_changed_in_two_segments_is_one_change_and_an_abort_takes_back_both() {
+    skip_without_kvm!();
+    let world = bank();
+    assert_eq!(world.good(PROGRAM, &["bank", "move", "2", "30", "1"]), "done\n");
+    is_right(&world);
+    assert!(version(&world, "bank.a") > 10 && version(&world, "bank.b") > 10);
+    assert_eq!(world.good(PROGRAM, &["bank", "alone", "0", "5"]), "done\n");
+    is_right(&world);
+    world.left_clean();
+    assert!(world.says(&["store", "check"]).contains("all can be used"), "a check");
+}
+
+#[test]
+fn a_program_that_is_killed_in_the_middle_has_changed_neither() {
+    skip_without_kvm!();
+    let world = bank();
+    let mut dies = world.spawn(PROGRAM, &["bank", "die"]);
+    assert_ne!(dies.end(), 0);
+    is_right(&world);
+    assert_eq!((version(&world, "bank.a"), version(&world, "bank.b")), (1, 1));
+}
+
+#[test]
+fn readers_in_another_vm_see_both_parts_of_every_commit_or_none() {
+    skip_without_kvm!();
+    let world = bank();
+    let mut writers = ["1", "2"].map(|seed| vec!["bank", "move", "2", "1000000", seed]).to_vec();
+    // Others change one segment meanwhile, and bring its logs elsewhere.
+    writers.push(vec!["bank", "alone", "0", "1000000"]);
+    let writers: Vec<_> = writers.iter().map(|args| world.spawn(PROGRAM, args)).collect();
+    assert_eq!(world.good(PROGRAM, &["bank", "watch", "12"]), "states 12\ndone\n");
+    for mut writer in writers {
+        assert!(!writer.has_ended(), "{}{}", writer.out(), writer.err());
+        writer.kill();
+    }
+    is_right(&world);
+    world.clean_after_gc();
+}
+
+#[test]
+fn a_writer_that_is_killed_anywhere_leaves_both_segments_at_the_same_commit() {
+    skip_without_kvm!();
+    let world = bank();
+    let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut reader = world.spawn(PROGRAM, &["bank", "sums", "1000000"]);
+    for round in 0..pace::times(6) {
+        let mut writer =
+            world.spawn(PROGRAM, &["bank", "move", "2", "1000000", &round.to_string()]);
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        std::thread::sleep(Duration::from_millis(150 + (random >> 33) % 300));
+        assert!(!writer.has_ended(), "round {round}: {}{}", writer.out(), writer.err());
+        writer.kill();
+        assert!(!reader.has_ended(), "round {round}: {}{}", reader.out(), reader.err());
+        // The next one takes over one of them, or both.
+        let (which, both) = ((round % 2).to_string(), ["bank", "move", "1", "2", "1"]);
+        let args: &[&str] =
+            if round % 3 == 2 { &both } else { &["bank", "alone", which.as_str(), "3"] };
+        assert_eq!(world.good(PROGRAM, args), "done\n");
+        is_right(&world);
+    }
+    reader.kill();
+    is_right(&world);
+    world.clean_after_gc();
+    assert!(world.says(&["store", "check"]).contains("all can be used"), "a check");
+}
+
+/// The program commits to the end, unless it is killed before its host call `last` that writes or syncs.
+/// Returns whether it was.
+fn commits_until(world: &World, last: u32) -> bool {
+    let store = world.path();
+    let (calls, is_killed) = (AtomicU32::new(0), AtomicU32::new(0));
+    let (status, _) = traced(
+        world.command(PROGRAM, &["bank", "go", "2"]),
+        |call| {
+            let changes =
+                [libc::SYS_pwritev, libc::SYS_pwrite64, libc::SYS_fdatasync, libc::SYS_fsync];
+            if changes.contains(&call.number)
+                && call.file().is_some_and(|file| file.starts_with(&store))
+                && calls.fetch_add(1, Ordering::SeqCst) == last
+            {
+                is_killed.store(1, Ordering::SeqCst);
+                let pid = Pid::from_raw(call.process()).expect("a process");
+                rustix::process::kill_process(pid, Signal::KILL).expect("it is there");
+            }
+            None
+        },
+        |_, _| false,
+    );
+    let is_killed = is_killed.load(Ordering::SeqCst) == 1;
+    assert_eq!(status == 0, !is_killed, "{status}, killed before call {last}");
+    is_killed
+}
+
+#[test]
+fn whichever_call_of_a_commit_is_the_last_both_segments_have_it_or_none() {
+    skip_without_kvm!();
+    let world = bank();
+    for last in 0..14 {
+        assert!(commits_until(&world, last), "two commits make fewer than {last} calls");
+        if last % 3 != 0 {
+            // Who has only one of them takes it over; the other is looked at later.
+            let which = (last % 2).to_string();
+            assert_eq!(world.good(PROGRAM, &["bank", "alone", &which, "2"]), "done\n");
+        }
+        is_right(&world);
+    }
+    assert_eq!(world.good(PROGRAM, &["bank", "move", "1", "3", "1"]), "done\n");
+    is_right(&world);
+    assert!(world.says(&["store", "check"]).contains("all can be used"), "a check");
+}
+
+#[test]
+fn a_segment_whose_logs_go_is_remembered_as_part_of_the_last_commit() {
+    skip_without_kvm!();
+    let world = bank();
+    // Killed when both have the record and neither was told of.
+    let mut last = 4;
+    assert!(commits_until(&world, last));
+    // 150 commits of 128 pages are 75 MiB: the log with that record goes.
+    assert_eq!(world.good(PROGRAM, &["bank", "many", "0", "150"]), "done\n");
+    is_right(&world);
+    let folder = world.path().join("versions");
+    let memos = |segment: &String| {
+        names(&folder.join(segment)).iter().filter(|name| name.starts_with("joint.")).count()
+    };
+    assert_eq!(names(&folder).iter().map(memos).sum::<usize>(), 1);
+    last += 1;
+    assert!(commits_until(&world, last));
+    assert_eq!(world.good(PROGRAM, &["bank", "many", "1", "150"]), "done\n");
+    is_right(&world);
+    assert!(world.says(&["store", "check"]).contains("all can be used"), "a check");
+}
+
+/// How many syncs of logs so many commits of two segments take, the end of the program included.
+fn syncs(durability: &str, count: &str) -> u32 {
+    let world = World::new();
+    world.good(PROGRAM, &["bank", "make", durability]);
+    let mut syncs = 0;
+    let (status, lines) = traced(
+        world.command(PROGRAM, &["bank", "go", count]),
+        |call| {
+            syncs += u32::from(is_sync_of_a_log(call));
+            None
+        },
+        |_, _| false,
+    );
+    assert_eq!((status, lines.last().map(String::as_str)), (0, Some("done")));
+    world.left_clean();
+    syncs
+}
+
+#[test]
+fn a_commit_of_two_segments_takes_two_syncs() {
+    skip_without_kvm!();
+    for durability in [EACH, MANUAL] {
+        assert_eq!(syncs(durability, "30") - syncs(durability, "10"), 40, "{durability}");
+    }
+}
+
+#[test]
+fn a_commit_whose_second_sync_fails_is_taken_back_in_both() {
+    skip_without_kvm!();
+    let world = bank();
+    let mut syncs = 0;
+    let (status, lines) = traced(
+        world.command(PROGRAM, &["bank", "go", "3"]),
+        |call| {
+            syncs += u32::from(is_sync_of_a_log(call));
+            (syncs == 4 && is_sync_of_a_log(call)).then_some(libc::EIO)
+        },
+        |_, _| false,
+    );
+    // It gives up at the error.
+    assert_ne!(status, 0, "{lines:?}");
+    is_right(&world);
+    assert_eq!((version(&world, "bank.a"), version(&world, "bank.b")), (2, 2));
+    assert_eq!(world.good(PROGRAM, &["bank", "move", "2", "5", "1"]), "done\n");
+    is_right(&world);
+    assert!(world.says(&["store", "check"]).contains("all can be used"), "a check");
+}
+
+#[test]
+fn what_fits_into_no_log_is_refused_as_a_whole_and_the_thread_goes_on() {
+    skip_without_kvm!();
+    let world = bank();
+    let ended = world.run(PROGRAM, &["bank", "large"]).memory(1 << 30).in_vm();
+    assert_eq!(ended.outcome, Outcome::Exited(0), "{ended:?}");
+    assert_eq!(ended.out(), "done\n");
+}
+
+#[test]
+fn a_tag_and_a_rollback_of_one_of_two_segments_leave_the_other_as_it_is() {
+    skip_without_kvm!();
+    let world = bank();
+    world.says(&["vas", "tag", "bank", "first"]);
+    assert!(commits_until(&world, 5), "killed when one of the two was told of");
+    world.says(&["seg", "tag", "bank.b", "second"]);
+    is_right(&world);
+    let before = version(&world, "bank.a");
+    world.says(&["seg", "rollback", "bank.b", "second"]);
+    assert_eq!(version(&world, "bank.a"), before);
+    is_right(&world);
+    assert!(world.says(&["store", "check"]).contains("all can be used"), "a check");
+}
+
+#[test]
+fn a_raw_segment_beside_a_versioned_one_is_not_aborted() {
+    skip_without_kvm!();
+    let world = World::new();
+    assert_eq!(world.good(PROGRAM, &["pair", "mixed"]), "done\n");
+}
+
+#[test]
+fn a_segment_in_two_vases_has_one_history() {
+    skip_without_kvm!();
+    let world = bank();
+    let mut both = world.spawn(PROGRAM, &["bank", "move", "2", "40", "3"]);
+    let mut one = world.spawn(PROGRAM, &["bank", "alone", "1", "40"]);
+    assert_eq!(both.ends_well(), "done\n");
+    assert_eq!(one.ends_well(), "done\n");
+    is_right(&world);
+    // 40 commits in the one VAS, and those of two threads in the other.
+    assert!(version(&world, "bank.b") > version(&world, "bank.a") + 39);
+    world.left_clean();
+}

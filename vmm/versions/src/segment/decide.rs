@@ -1,0 +1,74 @@
+//! Whether a commit of several segments is one, when nobody who made it lives.
+//!
+//! Each of its records names the other segments, and the commit counts if all of them have theirs. It
+//! is undecided only while its record is the last one of the last log: nobody appends behind it, closes
+//! its log or drops it before it was decided. Everybody who decides finds the same: a record is whole or
+//! it is not, and who finds that one is not begins a new log without their own.
+
+use std::io::ErrorKind;
+
+use super::failed;
+use super::files::Known;
+use super::refresh::with_root;
+use super::stack::Stack;
+use crate::disk::{File, Folder};
+use crate::error::{Result, VersionsError};
+use crate::log::scan::Content;
+use crate::page::VersionNumber;
+use crate::root::FILE_NAME;
+
+/// Takes the newest version back if it is part of a commit that is not whole in all its segments.
+/// Otherwise what the others have of it is durable when this returns.
+pub(super) fn decide<D: Folder>(folder: &D, stack: &mut Stack<D::File>) -> Result<()> {
+    let Some(before) = stack.tail.take().filter(|_| stack.is_at_last()) else { return Ok(()) };
+    let Some(joint) = stack.joints.of(stack.end.version).cloned() else { return Ok(()) };
+    for (segment, version) in joint.others {
+        // One that was deleted has no say: nobody will ever see it beside this one.
+        if look(folder, segment, version, joint.id)? == Companion::LacksIt {
+            stack.end = before;
+            stack.forget_behind(before.version);
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// What another segment has of a commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Companion {
+    /// Its record, whole, or had it.
+    HasIt,
+    /// No record, or another one in its place.
+    LacksIt,
+    /// There is no such segment.
+    Gone,
+}
+
+fn look<D: Folder>(folder: &D, segment: u64, version: VersionNumber, id: u64) -> Result<Companion> {
+    let unreadable = |error| VersionsError::Companion { segment, source: Box::new(error) };
+    let opened = folder.companion(segment);
+    let opened = opened.map_err(|source| unreadable(failed("open", ".", source)))?;
+    let Some(other) = opened else { return Ok(Companion::Gone) };
+    let root_file = match other.open(FILE_NAME) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Companion::Gone),
+        opened => opened.map_err(|source| unreadable(failed("open", FILE_NAME, source)))?,
+    };
+    let has_it = with_root(&root_file, |root| {
+        let mut stack = Stack::open(&other, root, &Known(Vec::new()))?;
+        stack.read_on(None, Content::Verified)?;
+        stack.check_reached(None)?;
+        if !stack.joints.has(version, id) {
+            // While it was read its logs may have gone: then there is a memo by now.
+            stack.joints.read_memos(&other)?;
+            return Ok(stack.joints.has(version, id));
+        }
+        // It may be in the page cache and nowhere else.
+        root_file.sync().map_err(|source| failed("sync", FILE_NAME, source))?;
+        let log = stack.current();
+        let synced = log.file.file.sync();
+        synced.map_err(|source| failed("sync", &log.header.id.file_name(), source))?;
+        Ok(true)
+    });
+    let has_it = has_it.map_err(unreadable)?;
+    Ok(if has_it { Companion::HasIt } else { Companion::LacksIt })
+}
