@@ -14,7 +14,7 @@ use crate::log::header::LogHeader;
 use crate::log::record::{RecordHead, VersionFacts, checksum_of};
 use crate::page::{PAGE_BYTES, Page, PageIndex, VersionNumber};
 use crate::root::{FILE_NAME, Root};
-use crate::segment::{Commit, LargeCommit, Limits, Segment, Sharing};
+use crate::segment::{Commit, LargeCommit, Limits, Part, Segment, Sharing, append_together};
 
 /// Where the checksum of a page is that has one: a log's header, a root record.
 const PAGE_CHECKSUM: usize = PAGE_BYTES - 8;
@@ -195,6 +195,15 @@ fn sound() -> Result<Vec<(String, Vec<u8>)>> {
     large.write(PageIndex(9), &[9; PAGE_BYTES])?;
     let facts = segment.next_facts();
     large.finish(&mut segment, facts)?;
+    let facts = VersionFacts { size_bytes: 4096, ..VersionFacts::default() };
+    let mut other = Segment::create(Disk::default(), 8, facts, LIMITS)?;
+    let (content, theirs) = ([8; PAGE_BYTES], Commit::default());
+    let ours = Commit { facts: segment.next_facts(), pages: vec![(PageIndex(8), &content)] };
+    append_together(&mut [
+        Part { segment: &mut segment, commit: &ours },
+        Part { segment: &mut other, commit: &theirs },
+    ])?;
+    segment.sync()?;
     commit(&mut segment, &[0])?;
     drop(segment);
     let mut names = disk.names().map_err(|source| crate::VersionsError::Io {
