@@ -237,21 +237,17 @@ impl VmSegment {
         let never = || false;
         let held = hold.lock(file, Mode::Exclusive, Patience::Try, &never);
         let is_ours = held.is_ok() && !hold.held(file.sid()).owner_died;
-        if !is_ours
-            || !matches!(opened.store.others_attached(file.sid(), opened.lease.id()), Ok(false))
-        {
-            return;
-        }
         let newest = log.appended();
         // What somebody has done since this VM had the lock.
         let published = file.read_words().map(|words| words.map(|words| words.published));
-        if published.is_ok_and(|published| published == Some(newest.0))
-            && log.refresh(newest).is_ok()
-        {
-            warn_if_failed("close a commit of several segments", log.settle());
-            if log.checkpoint_is_due() {
-                sync::checkpoint(&mut log, file, newest, Sharing::Alone);
-            }
+        let is_newest = published.is_ok_and(|published| published == Some(newest.0));
+        if !is_ours || !is_newest || log.refresh(newest).is_err() {
+            return;
+        }
+        warn_if_failed("close a commit of several segments", log.settle());
+        let others = opened.store.others_attached(file.sid(), opened.lease.id());
+        if log.checkpoint_is_due() && matches!(others, Ok(false)) {
+            sync::checkpoint(&mut log, file, newest, Sharing::Alone);
         }
     }
 
