@@ -93,6 +93,19 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_that_was_deleted_and_comes_back_takes_no_commit_from_those_it_had_it_with() {
+        let s = store();
+        let [a, b] = ["a", "b"].map(|name| versioned(&s, name));
+        commit(&s, [a, b]);
+        let header = s.open_segment(a).unwrap().header().clone();
+        s.delete_segment(a).unwrap();
+        // As by an import, which keeps its id.
+        s.make_versions(&header, crate::Mode::PRIVATE, None, &s.lock_exclusive().unwrap()).unwrap();
+        assert_eq!(newest(&s, b), 1);
+        assert_eq!(open(&s, b).appended().0, 1);
+    }
+
+    #[test]
     fn a_segment_that_was_deleted_takes_no_commit_along_and_one_without_it_does() {
         let s = store();
         let [a, b, c] = ["a", "b", "c"].map(|name| versioned(&s, name));
