@@ -19,6 +19,7 @@
 //!   0xffff_ffff_d000_0000  switching: control page, change counters, vCPU status, roots, locks
 //!   0xffff_ffff_d020_0000  instance table
 //!   0xffff_ffff_d040_0000  lock references, then (at d100_0000) pages of lock words
+//!   0xffff_ffff_d900_0000  views of versioned segments, VIEW_BYTES apart
 //!   0xffff_ffff_e000_0000  per-vCPU tables of TLB tags, TAG_TABLE_BYTES apart
 //!
 //! guest-physical
@@ -108,7 +109,8 @@ pub const PLAIN_ROOTS: GuestVirt = GuestVirt::literal(0xffff_ffff_d010_0000);
 pub const PLAIN_GENERATIONS: GuestVirt = GuestVirt::literal(0xffff_ffff_d014_0000);
 /// Which locks an instance needs: offset of the first one's `switch::LockRef` in [`LOCK_REFS`], not
 /// 0, in the upper half, and their number in the lower half. A `switch::LockEnd` follows them. 0
-/// where there are none, or where the kernel must leave the switch to the VMM.
+/// where there are none, or where the kernel must leave the switch to the VMM. Of an instance whose
+/// versioned segment is only read, the address of the `switch::ViewRecord`, which is negative.
 pub const LOCK_RANGES: GuestVirt = GuestVirt::literal(0xffff_ffff_d018_0000);
 /// The table of `switch::InstanceEntry`, indexed by handle, in the VM's lease file: for inspection
 /// only, the kernel has its own tables.
@@ -121,6 +123,14 @@ pub const LOCK_REFS_BYTES: u64 = 2 << 20;
 pub const LOCK_PAGES: GuestVirt = GuestVirt::literal(0xffff_ffff_d100_0000);
 /// Maximum number of lock pages mapped at the same time.
 pub const MAX_LOCK_PAGES: u32 = 32768;
+/// Views of versioned segments that the kernel may enter by itself, [`VIEW_BYTES`] apart: a page of
+/// the segment's file, read-only, where VMs tell each other which version is the newest, and a page
+/// of the VM's own that begins with the `switch::ViewRecord`.
+pub const VIEWS: GuestVirt = GuestVirt::literal(0xffff_ffff_d900_0000);
+/// Distance between two views.
+pub const VIEW_BYTES: u64 = 2 * PAGE_SIZE;
+/// Maximum number of views at the same time.
+pub const MAX_VIEWS: u32 = 8192;
 /// Per-vCPU tables of TLB tags: for each tag, the generation last loaded with it.
 pub const TAG_TABLES: GuestVirt = GuestVirt::literal(0xffff_ffff_e000_0000);
 /// Bytes of one vCPU's table: 4096 tags of 8 bytes.
@@ -152,6 +162,7 @@ const _: () = {
     assert!(LOCK_RANGES.raw() + MAX_INSTANCES as u64 * 8 <= INSTANCES.raw());
     assert!(INSTANCES.raw() + MAX_INSTANCES as u64 * 64 == LOCK_REFS.raw());
     assert!(LOCK_REFS.raw() + LOCK_REFS_BYTES <= LOCK_PAGES.raw());
-    assert!(LOCK_PAGES.raw() + MAX_LOCK_PAGES as u64 * PAGE_SIZE <= TAG_TABLES.raw());
+    assert!(LOCK_PAGES.raw() + MAX_LOCK_PAGES as u64 * PAGE_SIZE <= VIEWS.raw());
+    assert!(VIEWS.raw() + MAX_VIEWS as u64 * VIEW_BYTES <= TAG_TABLES.raw());
     assert!(PHYS_HOLE.start <= TRAP_PHYS.raw() && TRAP_PHYS.raw() < PHYS_HOLE.end);
 };

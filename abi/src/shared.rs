@@ -5,7 +5,7 @@ use core::mem::offset_of;
 use crate::layout::{IST_STACK_BYTES, VCPU_IST_STACKS};
 
 /// Version of everything in this file; the VMM refuses a kernel image with another version.
-pub const KERNEL_ABI: u64 = 4;
+pub const KERNEL_ABI: u64 = 5;
 /// First word of the kernel image.
 pub const KERNEL_MAGIC: u64 = u64::from_le_bytes(*b"SJkernel");
 
@@ -54,10 +54,13 @@ pub struct VcpuPage {
     /// The locks the thread holds, as in [`crate::layout::LOCK_RANGES`].
     pub held: u64,
     /// Handles from here up are left to the VMM, whatever they need: `objects::MAX_INSTANCES`, or 0
-    /// while the thread is in an instance with versioned segments, which it leaves by committing.
+    /// while the thread is in an instance that it leaves by committing.
     pub kernel_limit: u64,
     /// As `held`: released locks that have waiters. The VMM wakes the waiters and sets this to 0.
     pub waited_for: u64,
+    /// Root of the last view of a versioned segment (`switch::ViewRecord`) that the vCPU has
+    /// entered; it has left it unless its status entry says that it is inside.
+    pub view: u64,
 }
 
 /// From the frame of a trap, five words without an error code, on the first exception stack

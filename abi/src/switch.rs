@@ -8,6 +8,8 @@
 //!  InstanceEntry[vh]  the VM's lease file    root and tag, generation, locks, vid
 //!  LockRef[]          private to the VM      lock page, slot and mode, sorted by page
 //!  lock page          the segment's file     see `seg-lock`
+//!  ViewRecord         private to the VM      words count and root of a view of a versioned segment
+//!  words              the segment's file     how often versions have been published
 //! ```
 //!
 //! Other VMMs and the command line can read the lease file, which is how they know which threads
@@ -90,6 +92,36 @@ pub struct LockRef {
     pub slot: u32,
     /// 0 shared, 1 exclusive.
     pub exclusive: u32,
+}
+
+/// A view of a versioned segment that the kernel may enter: a complete version as page tables. Lies
+/// behind a page of the segment's file ([`crate::layout::VIEWS`]).
+///
+/// The VMM writes the root first: whoever finds the new count finds the new root, too. A vCPU that
+/// finds the old count and the new root enters the newer view.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ViewRecord {
+    /// How often versions had been published when the view was the newest one. If the word in the
+    /// segment's file says otherwise, the switch is the VMM's.
+    pub count: u64,
+    /// The root, without a tag.
+    pub cr3: u64,
+}
+
+/// Offset in the words' page of the segment's file of how often versions have been published.
+pub const WORDS_COUNT: u64 = 16;
+
+/// Whether a vCPU may be on the view with root `cr3` of instance `vh`, or yet get there, given the
+/// words of its status entry and its [`crate::shared::VcpuPage::view`], read in this order after the
+/// view was withdrawn and a full fence.
+///
+/// A switch announces itself by an exchange, which is a full fence, before it looks for the view. So
+/// a vCPU that shows none of this looks later, and does not find it.
+#[must_use]
+pub const fn may_be_on(announced: u64, inside: u64, view: u64, vh: u64, cr3: u64) -> bool {
+    let is_on_its_way = announced == vh && inside != vh;
+    is_on_its_way || inside == vh && view == cr3
 }
 
 const _: () = {

@@ -118,6 +118,10 @@ fn enter(vh: u64, own: impl Fn(usize) -> &'static AtomicU64, inside: &AtomicU64,
     // SAFETY: a word of one of the tables indexed by handle, which are mapped from the start.
     let of = |table: GuestVirt| unsafe { word(table.raw() + vh * 8) }.load(Ordering::Acquire);
     let needed = of(LOCK_RANGES);
+    // A view of a versioned segment, which is entered only by the short way (`switch.rs`).
+    if needed.cast_signed() < 0 {
+        return false;
+    }
     let (cr3, generation) = if needed == 0 {
         let found = (of(PLAIN_ROOTS), of(PLAIN_GENERATIONS));
         // Both are a consistent snapshot: the VMM clears the root before it writes a generation.

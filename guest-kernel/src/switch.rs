@@ -3,6 +3,7 @@
 //! ```text
 //! RDI handle -> announce in the vCPU's status entry -> check that nothing has changed
 //!     -> acquire the locks that are needed, or release those held -> load CR3
+//!        or, to read a versioned segment: check that there is no newer version -> load CR3
 //! otherwise: both of these, a lock that is not free, ... -> `locks.rs`, then the VMM
 //! ```
 //!
@@ -32,7 +33,9 @@ use abi::layout::{
 };
 use abi::objects::MAX_INSTANCES;
 use abi::shared::{TRAP_TO_PAGE, VcpuPage};
-use abi::switch::{CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuStatus};
+use abi::switch::{
+    CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuStatus, ViewRecord, WORDS_COUNT,
+};
 use abi::{GuestVirt, PAGE_SIZE};
 use seg_lock::{state, word};
 
@@ -83,25 +86,28 @@ global_asm!(
     "btr r9, 63",
     ".endm",
 
-    // Announced, no lock is held, and the instance is not plain: acquires its locks.
-    ".macro sj_take page, tagged, note, back",
-    "mov rsi, [rdi * 8 + {lock_ranges}]",
-    "mov \\page\\(){held}], rsi",
-    // Upper half: offset of the references; lower half, ESI: their number.
-    "mov r8, rsi",
+    // Announced, no lock is held, and the instance is not plain: acquires its locks. RAX and `range`
+    // are 0. Jumps to 30, with the record's address in `range`, if it is a view of a versioned
+    // segment instead.
+    ".macro sj_take page, tagged, range, range32, note, back",
+    "add \\range, [rdi * 8 + {lock_ranges}]",
+    "js 30f",
+    "mov \\page\\(){held}], \\range",
+    // Upper half: offset of the references; lower half: their number.
+    "mov r8, \\range",
     "shr r8, 32",
     "jz 4f",
+    // RAX is 0 before and after each lock.
     "10:",
-    "mov r9, [r8 + {ref_page}]",
+    "mov rsi, [r8 + {ref_page}]",
     "mov r10d, [r8 + {ref_slot}]",
     "cmp dword ptr [r8 + {ref_exclusive}], 0",
     "je 12f",
-    "xor eax, eax",
     "inc r10d",
-    "lock cmpxchg [r9 + {state}], r10",
+    "lock cmpxchg [rsi + {state}], r10",
     "jne 14f",
     "add r8, {ref_bytes}",
-    "dec esi",
+    "dec \\range32",
     "jnz 10b",
     "11:",
     "\\note",
@@ -117,26 +123,43 @@ global_asm!(
     "2:",
     "mov cr3, r9",
     "mov [rdx + {inside}], rdi",
-    "xor eax, eax",
     "\\back",
     // A reader announces itself, then checks the state.
     "12:",
-    "lock inc qword ptr [r9 + r10 * 8 + {reader_counts}]",
-    "mov eax, [r9 + {state}]",
+    "lock inc qword ptr [rsi + r10 * 8 + {reader_counts}]",
+    "mov eax, [rsi + {state}]",
     "and eax, {reader_looks_at}",
-    "cmp eax, {readers}",
+    "xor eax, {readers}",
     "jne 13f",
     "add r8, {ref_bytes}",
-    "dec esi",
+    "dec \\range32",
     "jnz 10b",
     "jmp 11b",
     "13:",
-    "lock dec qword ptr [r9 + r10 * 8 + {reader_counts}]",
+    "lock dec qword ptr [rsi + r10 * 8 + {reader_counts}]",
     // Could not be acquired on this path: only those before it are held.
     "14:",
-    "sub dword ptr \\page\\(){held}], esi",
+    "sub dword ptr \\page\\(){held}], \\range32",
     "mov edx, {partial}",
     "jmp 5f",
+    ".endm",
+
+    // `record` is the address of a view's record. Jumps to 31 if there is a newer version than it
+    // shows; the VMM looks for it then. Leaves its root in `record`, and 0 in RAX. The view is noted
+    // before the root is loaded and recorded: see `abi::switch::may_be_on`.
+    ".macro sj_view page, record",
+    "mov rax, [\\record + {view_word}]",
+    "sub rax, [\\record + {view_count}]",
+    "jne 31f",
+    "mov \\record, [\\record + {view_cr3}]",
+    "mov \\page\\(){view}], \\record",
+    ".endm",
+
+    // Nothing has happened but the announcement, which is taken back; the call is the VMM's.
+    ".macro sj_take_back",
+    "mov rax, [rdx + {inside}]",
+    "mov [rdx + {announced}], rax",
+    "mov eax, {call_switch}",
     ".endm",
 
     // Locks are held, or the handle is out of range: if the target is a plain instance, switches
@@ -237,7 +260,14 @@ global_asm!(
     "sj_sysret_switch:",
     "sysretq",
     "6:",
-    "sj_take \"gs:[\", 1, \"mov qword ptr gs:[{plain_limit}], 0\", \"swapgs; sj_sysret_take: sysretq\"",
+    "sj_take \"gs:[\", 1, r9, r9d, \"mov qword ptr gs:[{plain_limit}], 0\", \"swapgs; sj_sysret_take: sysretq\"",
+    "30:",
+    "sj_view \"gs:[\", r9",
+    "jmp 2b",
+    "31:",
+    "sj_take_back",
+    "swapgs",
+    "jmp sj_leave_call",
     "7:",
     "sj_give \"gs:[\", 1, \"mov qword ptr gs:[{plain_limit}], {max_instances}\", \"swapgs; sj_sysret_give: sysretq\"",
     // In Rust, on the call stack.
@@ -277,7 +307,15 @@ global_asm!(
     "6:",
     "cmp rdi, r8",
     "je 3f",
-    "sj_take \"[rsp + {trap_to_page} + \", 0, \"mov qword ptr [rsp + {trap_to_page} + {plain_limit}], 0\", iretq",
+    "sj_take \"[rsp + {trap_to_page} + \", 0, rcx, ecx, \"mov qword ptr [rsp + {trap_to_page} + {plain_limit}], 0\", iretq",
+    "30:",
+    "sj_view \"[rsp + {trap_to_page} + \", rcx",
+    "mov cr3, rcx",
+    "mov [rdx + {inside}], rdi",
+    "iretq",
+    "31:",
+    "sj_take_back",
+    "jmp sj_leave_trapped",
     "7:",
     "sj_give \"[rsp + {trap_to_page} + \", 0, \"mov qword ptr [rsp + {trap_to_page} + {plain_limit}], {max_instances}\", iretq",
     "4:",
@@ -305,6 +343,7 @@ global_asm!(
     plain_limit = const offset_of!(VcpuPage, plain_limit),
     held = const offset_of!(VcpuPage, held),
     waited_for = const offset_of!(VcpuPage, waited_for),
+    view = const offset_of!(VcpuPage, view),
     behind_ud2_low = const (CALL_PAGE_SWITCH_UD2.raw() + 2) as u32 as i32,
     seen = const near(SWITCH_CONTROL, offset_of!(SwitchControl, seen)),
     live = const near(SWITCH_LIVE, 0),
@@ -319,6 +358,10 @@ global_asm!(
     ref_bytes = const size_of::<LockRef>(),
     end_cr3 = const near(LOCK_REFS, offset_of!(LockEnd, cr3)),
     end_generation = const near(LOCK_REFS, offset_of!(LockEnd, generation)),
+    view_word = const WORDS_COUNT as i32 - PAGE_SIZE as i32,
+    view_count = const offset_of!(ViewRecord, count),
+    view_cr3 = const offset_of!(ViewRecord, cr3),
+    call_switch = const CALL_VAS_SWITCH,
     state = const word::STATE * 8,
     reader_counts = const word::READER_COUNTS * 8,
     readers = const state::READERS,

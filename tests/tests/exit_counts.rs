@@ -124,6 +124,23 @@ fn a_visit_of_the_safe_api_takes_no_exits_beyond_those_of_entering_and_leaving()
     assert_eq!(many - few, 2 * 50, "50 more visits to read");
 }
 
+/// The kernel compares how often versions were published with what the view was built from.
+#[test]
+fn a_visit_to_read_takes_an_exit_only_if_there_is_a_newer_version() {
+    skip_without_kvm!();
+    let program = guests::rust("vas_versions");
+    let store = tempfile::tempdir().expect("a temporary directory");
+    let exits =
+        |args: &[&str]| exits_of(Run::new(&program).args(args).store(store.path().join("s"))).0;
+    exits(&["bank", "make"]);
+    // The minimum of several runs: a run may also have to wait for something.
+    let least = |what, count| (0..5).map(|_| exits(&["bank", what, count])).min().unwrap_or(0);
+    let (few, many) = (least("visits", "10"), least("visits", "2010"));
+    assert_eq!(many, few, "2000 more visits, with nothing new");
+    let (few, many) = (least("news", "10"), least("news", "60"));
+    assert_eq!(many - few, 3 * 50, "two exits of each writer, one of a reader, none of the next");
+}
+
 #[test]
 fn threads_and_starts_take_as_many_exits_as_recorded() {
     skip_without_kvm!();

@@ -61,7 +61,8 @@ fn random_files_of_versioned_segments_are_refused_or_sound() {
         let len = [64, 300, 4096, 8192][seed as usize % 4];
         accepted += fuzz::versions_files(&noise(seed, len));
         // Behind a magic number, fields decide.
-        for magic in [&b"SJRC"[..], b"SJMPLOG\n\x01\0\0\0", b"SJMPRT2\n", b"SJMPROT\n"] {
+        for magic in [&b"SJRC"[..], b"SJRJ\x02", b"SJMPLOG\n\x01\0\0\0", b"SJMPRT2\n", b"SJMPROT\n"]
+        {
             let mut bytes = magic.to_vec();
             bytes.extend(noise(seed, 250));
             // Small numbers are the likely ones.

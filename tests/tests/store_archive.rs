@@ -327,7 +327,9 @@ fn what_a_killed_import_leaves_is_named_by_check_and_removed_by_gc() {
         let text = format!("s{n}");
         // Some with further files, which must be removed, too.
         let size_bytes = if n % 20 == 0 { 9 << 40 } else { 4096 };
-        let sid = source.create_segment(&name(&text), &SegmentSpec::new(size_bytes));
+        let lifetime = if n % 3 == 1 { Lifetime::Versioned } else { Lifetime::Persistent };
+        let spec = SegmentSpec { lifetime, ..SegmentSpec::new(size_bytes) };
+        let sid = source.create_segment(&name(&text), &spec);
         source.attach_segment(vid, sid.expect("made"), Right::Write).expect("attached");
     }
     let archive = folder.path().join("map.vas");

@@ -171,6 +171,31 @@ fn words_about_held_locks_may_say_anything() {
     }
 }
 
+/// Which tables of versions are freed depends on where threads are, and on which view. A thread whose own
+/// tables were taken away may fault, or get nowhere; it can be ended.
+#[test]
+fn words_about_views_of_versions_may_say_anything() {
+    skip_without_kvm!();
+    let view = std::mem::offset_of!(VcpuPage, view) as u64;
+    let mut truth = Lies::start("views");
+    truth.wait_for("lie");
+    truth.done("lie");
+    expect_done(&truth.ends(), &["calls: true true\n"]);
+    // The truth is 2: the instance that is only read.
+    for (vh, word) in [0, 1, 2, 77].into_iter().flat_map(|vh| [0, !0].map(|word| (vh, word))) {
+        let mut lies = Lies::start("views");
+        lies.wait_for("lie");
+        lies.say_inside(0, vh);
+        lies.store(lies.phys(VCPU_AREAS.raw()).offset(view), word);
+        lies.done("lie");
+        let ended = lies.vm.wait(pace::limit(Duration::from_secs(5)));
+        println!("{vh} {word:#x}: {:?}", ended.outcome);
+        let is_panic = |text: &String| text.contains("panicked");
+        let panicked = matches!(&ended.outcome, Outcome::HostFailed(text) if is_panic(text));
+        assert!(!panicked, "{vh} {word:#x}: {ended:?}");
+    }
+}
+
 /// The VMM's own stores into page tables go where the tables above them point.
 #[test]
 fn tables_that_lead_to_a_read_only_file_do_not_kill_the_vmm() {

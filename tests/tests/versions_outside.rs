@@ -1,5 +1,5 @@
 //! Versions from outside, by the command: `seg diff` and `vas diff`, and archives of versioned segments,
-//! also while a program writes.
+//! also while a program writes; and completion of names and tags in a shell.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,6 +15,7 @@ use spacejmp_versions::{Commit, PageIndex, Segment};
 use tests::guests::{Profile, program};
 use tests::{pace, skip_without_kvm};
 use vmm::store::{Name, Store};
+use vmm::vas::content::hold_content;
 
 fn command(store: &Path) -> Command {
     let mut command = Command::new(program("vmm", "spacejmp", Profile::Dev));
@@ -201,6 +202,36 @@ fn an_archive_of_any_version_comes_back_as_it_was() {
     assert!(error_of(path, &["vas", "show", "cut"]).contains("no VAS 'cut'"));
 }
 
+#[test]
+fn one_versioned_segment_is_exported_while_it_is_written_and_several_at_one_moment() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = &folder.path().join("store");
+    let file = |text: &str| folder.path().join(text).to_str().expect("ASCII").to_owned();
+    books(path);
+    says(path, &["vas", "detach", "books", "scratch"], 0);
+    says(path, &["seg", "create", "index", "--size", "1M", "--lifetime", "versioned"], 0);
+    says(path, &["vas", "create", "both"], 0);
+    says(path, &["vas", "attach", "both", "ledger"], 0);
+    says(path, &["vas", "attach", "both", "index"], 0);
+    let store = Store::open(path).expect("a store");
+    let ledger = store.open_segment(sid(&store, "ledger")).expect("it opens");
+    // As a program that is in the middle of a change.
+    let inside = hold_content(&store, [&ledger], None, None, &|| false).expect("the lock");
+    says(path, &["vas", "export", "books", &file("one")], 0);
+    says(path, &["seg", "diff", "ledger"], 1);
+    let waiting = ["vas", "export", "both", &file("two"), "--timeout", "0.1"];
+    let error = error_of(path, &waiting);
+    assert!(error.contains("ledger") && error.contains("lock"), "{error}");
+    assert!(!Path::new(&file("two")).exists());
+    let error = error_of(path, &["vas", "diff", "both", "both", "--timeout", "0.1"]);
+    assert!(error.contains("ledger"), "{error}");
+    drop(inside);
+    says(path, &waiting, 0);
+    // The lock was given back as it was.
+    let again = hold_content(&store, [&ledger], None, Some(Duration::ZERO), &|| false);
+    again.expect("it is free");
+}
+
 /// A program that writes, killed at the end.
 struct Writer(Child);
 
@@ -260,4 +291,62 @@ fn an_export_beside_a_writer_has_the_right_sum_every_time_and_stops_nobody() {
     moves.dedup();
     assert!(moves.len() > 1, "different versions: {moves:?}");
     assert_eq!(json_of(path, &["store", "check"], 0)["sound"], true);
+}
+
+/// What bash offers at the end of a command line, with the words behind `spacejmp`.
+fn bash_offers(store: &Path, line: &str) -> Vec<String> {
+    let program = program("vmm", "spacejmp", Profile::Dev);
+    let script = r#"
+        source <("$0" completions bash)
+        COMP_WORDBREAKS=$' \t\n"\'@><=;|&(:' COMP_LINE="$0 $1" COMP_TYPE=9
+        COMP_POINT=${#COMP_LINE}
+        read -ra COMP_WORDS <<< "$COMP_LINE"
+        [[ $COMP_LINE == *' ' ]] && COMP_WORDS+=("")
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        [[ $(complete -p spacejmp) =~ -F\ ([^ ]+) ]]
+        "${BASH_REMATCH[1]}" "$0" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+        printf '%s\n' "${COMPREPLY[@]}"
+    "#;
+    let mut command = Command::new("bash");
+    command.args(["--norc", "-c", script]).arg(program).arg(line).env("SPACEJMP_STORE", store);
+    let output = command.output().expect("bash starts");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let text = String::from_utf8(output.stdout).expect("text");
+    text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_shell_completes_names_and_tags_and_evaluates_none_of_them() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let path = &folder.path().join("store");
+    books(path);
+    says(path, &["vas", "create", "boots"], 0);
+    let odd = format!("$(touch {})", folder.path().join("gone").display()).replace('/', "%");
+    says(path, &["seg", "create", &odd, "--size", "4K"], 0);
+    says(path, &["seg", "tag", "ledger", "monday"], 0);
+    says(path, &["seg", "tag", "ledger", "may"], 0);
+    for (line, expected) in [
+        ("vas show bo", &["books", "boots"][..]),
+        ("vas show boo", &["books", "boots"]),
+        ("vas show book", &["books"]),
+        ("seg show l", &["ledger", "ledger@may", "ledger@monday"]),
+        ("seg show ledger@mo", &["monday"]),
+        ("seg untag ledger ", &["may", "monday"]),
+        ("seg rollback ledger ma", &["may"]),
+        ("vas attach books sc", &["scratch"]),
+        ("vas attach bo", &["books", "boots"]),
+        ("run --vas book", &["books"]),
+        ("seg diff ledger @", &["may", "monday"]),
+    ] {
+        assert_eq!(bash_offers(path, line), expected, "{line}");
+    }
+    let quoted = bash_offers(path, "seg show $");
+    assert!(matches!(&quoted[..], [one] if one.starts_with("\\$\\(touch\\ ")), "{quoted:?}");
+    assert!(!folder.path().join("gone").exists());
+    // Where no name belongs, it is what it was.
+    assert!(bash_offers(path, "seg cre").contains(&"create".to_owned()));
+    assert!(bash_offers(path, "seg show --j").contains(&"--json".to_owned()));
+    let none = folder.path().join("none");
+    assert_eq!(says(&none, &["__complete", "--", "vas", "show", ""], 0), "");
+    assert!(!none.exists(), "it makes no store");
 }

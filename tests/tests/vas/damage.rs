@@ -126,7 +126,7 @@ fn a_count_of_changes_cut_while_mapped_ends_with_an_error() {
 }
 
 /// Waits until a VM has created a file, and a moment more.
-fn vm_has(vm: &mut Vm, path: &Path) {
+pub(crate) fn vm_has(vm: &mut Vm, path: &Path) {
     while !path.exists() {
         assert!(!vm.has_ended(), "{}{}", vm.out(), vm.err());
         std::thread::sleep(Duration::from_millis(5));

@@ -393,7 +393,7 @@ fn no_commit_is_lost_when_another_vm_brings_logs_elsewhere_after_it_has_publishe
     let world = World::new();
     world.good(PROGRAM, &["space", MANUAL, "commits", "1"]);
     // A log holds some sixty of these.
-    let count = pace::times(250).max(20);
+    let count = pace::times(130).max(20);
     let start = || world.spawn(PROGRAM, &["space", MANUAL, "beside", &count.to_string()]);
     let mut both = [start(), start()];
     assert_eq!(both.each_mut().map(|vm| vm.end()), [0, 0]);

@@ -28,6 +28,7 @@ mod full;
 mod model;
 mod persistence;
 mod power_cut;
+mod readers;
 mod sdk;
 mod several;
 mod sound;

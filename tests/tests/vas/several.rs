@@ -114,6 +114,32 @@ fn a_writer_that_is_killed_anywhere_leaves_both_segments_at_the_same_commit() {
     assert!(world.says(&["store", "check"]).contains("all can be used"), "a check");
 }
 
+#[test]
+fn a_segment_whose_programs_have_left_is_opened_without_a_look_at_the_other() {
+    skip_without_kvm!();
+    let world = bank();
+    let mut reader = world.spawn(PROGRAM, &["bank", "sums", "1000000"]);
+    assert_eq!(world.good(PROGRAM, &["bank", "move", "1", "3", "1"]), "done\n");
+    reader.kill();
+    let (a, b) = (version(&world, "bank.a"), world.json(&["seg", "show", "bank.b"]));
+    let folder = world.path().join("versions").join(b["sid"].as_str().expect("an id"));
+    std::fs::rename(&folder, world.path().join("aside")).expect("moved");
+    std::fs::write(&folder, "").expect("written");
+    assert_eq!(version(&world, "bank.a"), a);
+    std::fs::remove_file(&folder).expect("removed");
+    std::fs::rename(world.path().join("aside"), &folder).expect("moved back");
+    // After a kill it has to look.
+    assert!(commits_until(&world, 3));
+    std::fs::rename(&folder, world.path().join("aside")).expect("moved");
+    std::fs::write(&folder, "").expect("written");
+    let refused = world.spacejmp(&["seg", "log", "bank.a"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("cannot be read"), "{said}");
+    std::fs::remove_file(&folder).expect("removed");
+    std::fs::rename(world.path().join("aside"), &folder).expect("moved back");
+    is_right(&world);
+}
+
 /// The program commits to the end, unless it is killed before its host call `last` that writes or syncs.
 /// Returns whether it was.
 fn commits_until(world: &World, last: u32) -> bool {

@@ -107,7 +107,7 @@ impl SwitchTables {
         })
     }
 
-    fn vcpu_page(&self, vcpu: u32) -> Result<GuestPhys, MemoryError> {
+    pub(super) fn vcpu_page(&self, vcpu: u32) -> Result<GuestPhys, MemoryError> {
         let page = self.lazy().vcpu_pages.get(vcpu as usize).copied().flatten();
         let missing = MemoryError::NotMemory { gpa: GuestPhys::literal(0), len_bytes: PAGE_SIZE };
         page.ok_or(missing)

@@ -18,6 +18,7 @@ pub mod switch_tables;
 mod tests;
 mod vcpu_area;
 mod vcpu_status;
+pub(crate) mod views;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -32,6 +32,11 @@ impl SwitchTables {
         self.machine.mem.load(self.status(vcpu, field)?)
     }
 
+    /// Both words of a vCPU's entry, in this order: what it has announced, where it is.
+    pub(super) fn status_words(&self, vcpu: u32) -> Result<(u64, u64), MemoryError> {
+        Ok((self.load_status(vcpu, ANNOUNCED)?, self.load_status(vcpu, INSIDE)?))
+    }
+
     /// The instance that vCPU `vcpu` is in, when it is out of the guest or in ring 3. In the middle
     /// of a switch, the one it is still in.
     ///

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use abi::Right;
 
+use crate::vas::residency::segment::VmSegment;
 use crate::vas::state::Vases;
 
 /// Where an address lies.
@@ -91,17 +92,18 @@ impl Vases {
     }
 
     /// A file of the store that the guest kernel uses and that was truncated: the change counters,
-    /// the lease, the lock page of a segment.
+    /// the lease, the lock page of a segment or its words.
     #[must_use]
     pub fn cut_file(&self) -> Option<PathBuf> {
         let state = self.lock();
         let opened = state.opened()?;
-        let mut locked = state.residency.iter().filter(|(_, segment)| segment.lock.is_some());
+        let is_used = |segment: &VmSegment| segment.lock.is_some() || segment.has_versions();
+        let mut used = state.residency.iter().filter(|(_, segment)| is_used(segment));
         opened
             .store
             .counters_if_truncated()
             .or_else(|| opened.lease.path_if_truncated())
-            .or_else(|| locked.find_map(|(_, segment)| segment.file.path_if_truncated()))
+            .or_else(|| used.find_map(|(_, segment)| segment.file.path_if_truncated()))
     }
 
     /// Shares of instances that system calls and waiting switches hold now.

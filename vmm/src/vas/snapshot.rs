@@ -44,12 +44,12 @@ impl Snapshot<'_> {
 }
 
 /// Opens segments to be read, as they are at one moment: between two changes of writers. A segment that
-/// its user may not write cannot be locked: of a versioned one that is its newest version then, whatever
-/// the others have.
+/// its user may not write cannot be locked: of a versioned one that is its newest version then, which may be
+/// a commit ahead of the others, but has no more of a commit of several than they.
 ///
 /// # Errors
 /// [`StoreError::Locked`] when a lock is not free within `limit`; [`StoreError::Busy`] when a VM has a raw
-/// segment writable that cannot be locked; as [`Store::view_segment`].
+/// segment writable that cannot be locked; as [`Store::view_segments`].
 pub fn snapshot<'a>(
     store: &'a Store,
     wanted: &[Wanted],
@@ -77,8 +77,7 @@ pub fn snapshot<'a>(
             hold.watch(segment)?;
         }
     }
-    let views: Result<_, _> =
-        wanted.iter().map(|(sid, number)| store.view_segment(*sid, *number)).collect();
+    let views = store.view_segments(wanted);
     let versioned = changing.iter().filter(|segment| segment.is_versioned());
     hold.give_back(&versioned.map(SegmentFile::sid).collect::<Vec<_>>());
     Ok(Snapshot { views: views?, hold })

@@ -3,15 +3,16 @@
 //! Design section 5: at most 40 from SYSCALL to SYSRET for a switch without locks, at most 12 more
 //! for each free lock.
 
+use abi::PAGE_SIZE;
 use abi::call::{CALL_NULL, CALL_VAS_SWITCH, port};
 use abi::layout::{
     CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2, LOCK_PAGES, LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS,
     PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLES, VCPU_AREAS, VCPU_CALL_STACK,
-    VCPU_IST_STACKS, VCPU_STATUSES,
+    VCPU_IST_STACKS, VCPU_STATUSES, VIEW_BYTES, VIEWS,
 };
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
-use abi::switch::{CR3_KEEP, LockRef};
+use abi::switch::{CR3_KEEP, LockRef, ViewRecord, WORDS_COUNT};
 use iced_x86::Register;
 use seg_lock::{LockOutcome, LockWords, SCANS_PER_CLEAR, state, switch_locks_fast, word};
 use std::cell::RefCell;
@@ -81,6 +82,21 @@ impl Kernel {
         let end = LOCK_REFS.raw() + (first + locks.len() as u64) * 16;
         p.store(end, cr3);
         p.store(end + 8, generation);
+    }
+
+    /// Shows instance `vh` as a view of a versioned segment, which was the newest when versions had been
+    /// published `count` times.
+    pub(crate) fn view(&mut self, vh: u64, cr3: u64, count: u64) {
+        let p = &mut self.processor;
+        let record = VIEWS.raw() + 3 * VIEW_BYTES + PAGE_SIZE;
+        p.store(record + offset_of!(ViewRecord, count) as u64, count);
+        p.store(record + offset_of!(ViewRecord, cr3) as u64, cr3);
+        p.store(LOCK_RANGES.raw() + vh * 8, record);
+    }
+
+    /// Publishes a version in the segment of [`Kernel::view`].
+    pub(crate) fn publish(&mut self, count: u64) {
+        self.processor.store(VIEWS.raw() + 3 * VIEW_BYTES + WORDS_COUNT, count);
     }
 
     /// Makes a call; returns the number of instructions and how it ended.
@@ -230,6 +246,71 @@ fn each_free_lock_costs_few_instructions_more() {
             assert!(counts[more].0 - counts[fewer].0 <= locks * MOST_A_LOCK, "{counts:?}");
             assert!(counts[more].1 - counts[fewer].1 <= locks * MOST_A_LOCK, "{counts:?}");
         }
+    }
+}
+
+#[test]
+fn a_view_is_entered_while_nothing_newer_was_published_and_left_like_any_instance() {
+    for (way, tag) in [(Way::Syscall, 0), (Way::Syscall, TAG | CR3_KEEP), (Way::Trap, 0)] {
+        let home = HOME_ROOT | tag;
+        let mut kernel = Kernel::new(way);
+        kernel.instance(0, home, 0, &[]);
+        kernel.instance(2, ROOT + 0x1000, 20, &[true]);
+        kernel.view(1, ROOT, 0);
+        let page = VCPU_AREAS.raw();
+        let view = page + offset_of!(VcpuPage, view) as u64;
+        for count in 0..3 {
+            kernel.publish(count);
+            kernel.view(1, ROOT + count * 0x10_0000, count);
+            for _ in 0..2 {
+                kernel.switch(1);
+                assert_eq!(kernel.processor.cr3, ROOT + count * 0x10_0000);
+                assert_eq!(kernel.processor.load(view), kernel.processor.cr3, "noted");
+                kernel.switch(0);
+                assert_eq!(kernel.processor.cr3 & !CR3_KEEP, home & !CR3_KEEP);
+            }
+        }
+        // From there to where a lock is needed, and from there: the latter is the VMM's.
+        kernel.switch(1);
+        kernel.switch(2);
+        assert_eq!(kernel.processor.load(LOCK_PAGES.raw() + 20 * 4096), SLOT + 1);
+        let (_, end) = kernel.call(CALL_VAS_SWITCH, 1);
+        assert!(matches!(end, End::Out(_)), "{end:?}");
+        assert_eq!(kernel.processor.load(LOCK_PAGES.raw() + 20 * 4096), SLOT + 1);
+    }
+}
+
+#[test]
+fn a_view_does_not_move_under_a_thread_and_what_is_not_the_newest_is_the_vmms() {
+    for way in WAYS {
+        let leave = if way == Way::Syscall { port::CALL } else { port::CALL_TRAPPED };
+        let mut kernel = Kernel::new(way);
+        kernel.instance(0, HOME_ROOT, 0, &[]);
+        kernel.view(1, ROOT, 7);
+        // Any other number, also a smaller one: whoever wrote it, it is not what was compared.
+        for count in [8, 6, 0, !0, 7 | 1 << 63, 7 | 1 << 32] {
+            kernel.publish(count);
+            let (_, end) = kernel.call(CALL_VAS_SWITCH, 1);
+            let p = &kernel.processor;
+            assert_eq!(end, End::Out(leave.into()), "{count}");
+            assert_eq!(p.register(Register::RDI), 1);
+            assert_eq!(p.register(Register::RAX), u64::from(CALL_VAS_SWITCH));
+            assert_eq!([p.load(VCPU_STATUSES.raw()), p.load(VCPU_STATUSES.raw() + 8)], [0; 2]);
+            assert_eq!(p.cr3, 0);
+        }
+        kernel.publish(7);
+        kernel.switch(1);
+        // Another thread has got a newer view, which the kernel is shown from now on.
+        kernel.publish(8);
+        kernel.view(1, ROOT + 0x1000, 8);
+        kernel.switch(1);
+        assert_eq!(kernel.processor.cr3, ROOT, "what this one sees stays");
+        // A VAS has changed: all is the VMM's.
+        kernel.switch(0);
+        kernel.processor.store(SWITCH_LIVE.raw(), 100);
+        let (_, end) = kernel.call(CALL_VAS_SWITCH, 1);
+        assert_eq!(end, End::Out(leave.into()));
+        assert_eq!(kernel.processor.cr3, HOME_ROOT);
     }
 }
 

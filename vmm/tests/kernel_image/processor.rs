@@ -29,6 +29,10 @@ pub(crate) struct Processor {
     /// The last value loaded into CR3.
     pub(crate) cr3: u64,
     pub(crate) count: usize,
+    /// How many instructions of the last run were locked: with a prefix, or exchanges with memory.
+    pub(crate) locked: usize,
+    /// Where the last run has stored.
+    pub(crate) stored: Vec<u64>,
 }
 
 impl Processor {
@@ -102,6 +106,7 @@ impl Processor {
             }
             _ => {
                 let address = self.address(i, op);
+                self.stored.push(address);
                 let (shift, mask) = (address % 8 * 8, mask(i.memory_size().size()));
                 let kept = self.load(address & !7) & !(mask << shift);
                 self.store(address & !7, kept | (value & mask) << shift);
@@ -133,6 +138,7 @@ impl Processor {
     fn push(&mut self, value: u64) {
         let rsp = self.register(Register::RSP) - 8;
         self.set(Register::RSP, rsp);
+        self.stored.push(rsp);
         self.store(rsp, value);
     }
 
@@ -165,10 +171,13 @@ impl Processor {
     /// Runs from `entry` until the kernel exits.
     pub(crate) fn run(&mut self, entry: u64) -> End {
         let mut at = entry;
-        self.count = 0;
+        (self.count, self.locked) = (0, 0);
+        self.stored.clear();
         while self.count < 2000 {
             let i = *self.code.get(&at).unwrap_or_else(|| panic!("no instruction at {at:#x}"));
             self.count += 1;
+            let exchanges = i.mnemonic() == Mnemonic::Xchg && i.op0_kind() == OpKind::Memory;
+            self.locked += usize::from(i.has_lock_prefix() || exchanges);
             at = i.next_ip();
             match i.mnemonic() {
                 Mnemonic::Sysretq => return End::Sysret,

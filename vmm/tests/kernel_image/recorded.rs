@@ -3,8 +3,7 @@
 //! The budgets are in `counts`; here every change is noticed.
 
 use abi::call::{CALL_HYPER_NULL, CALL_NULL, CALL_VAS_SWITCH};
-use abi::layout::VCPU_AREAS;
-use abi::layout::VCPU_IST_STACKS;
+use abi::layout::{VCPU_AREA_BYTES, VCPU_AREAS, VCPU_IST_STACKS, VCPU_STATUSES};
 use abi::switch::CR3_KEEP;
 use iced_x86::Register;
 
@@ -93,6 +92,26 @@ fn every_short_way_takes_as_many_instructions_as_recorded() {
             "switch to an instance that is not there, to the VMM",
             kernel.processor.count as u64,
         );
+        let mut kernel = Kernel::new(way);
+        kernel.instance(0, HOME_ROOT, 0, &[]);
+        kernel.view(1, ROOT, 7);
+        let (count, end) = kernel.call(CALL_VAS_SWITCH, 1);
+        assert!(matches!(end, End::Out(_)));
+        table.add("switch to a version that is not the newest, to the VMM", count as u64);
+        kernel.publish(7);
+        let there = kernel.switch(1) as u64;
+        let plain = switch_and_back(way, 0, true, false).0;
+        let p = &kernel.processor;
+        assert_eq!(p.locked, 1, "the announcement");
+        let own = |at: &u64| {
+            (VCPU_STATUSES.raw()..VCPU_STATUSES.raw() + 64).contains(at)
+                || (VCPU_AREAS.raw()..VCPU_AREAS.raw() + VCPU_AREA_BYTES).contains(at)
+        };
+        assert!(p.stored.iter().all(own), "stores of the vCPU's own: {:x?}", p.stored);
+        println!("{way:?}: read_enter_over_plain {}", there - plain);
+        table.add("switch, 1 versioned, to read", there);
+        assert_eq!(kernel.switch(0) as u64, plain, "leaving is a plain switch");
+
         // Trapping hosts have no tags.
         for tagged in if way == Way::Syscall { &[false, true][..] } else { &[false] } {
             let tag = if *tagged { "tagged " } else { "" };

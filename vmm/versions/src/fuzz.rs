@@ -2,10 +2,11 @@
 //! in them is refused, or read as something that can be written and read again. Nothing panics, and nothing
 //! is allocated that the files have no bytes for.
 
+use std::io::ErrorKind;
 use std::sync::OnceLock;
 
 use crate::checksum::Checksum;
-use crate::disk::simulated::{Disk, Files, FolderNumber};
+use crate::disk::simulated::{Disk, Done, FaultKind, Files, FolderNumber};
 use crate::disk::{File, Folder};
 use crate::error::Result;
 use crate::layer::Presence;
@@ -13,10 +14,12 @@ use crate::log::header::LogHeader;
 use crate::log::record::{RecordHead, VersionFacts, checksum_of};
 use crate::page::{PAGE_BYTES, Page, PageIndex, VersionNumber};
 use crate::root::{FILE_NAME, Root};
-use crate::segment::{Commit, LargeCommit, Limits, Segment, Sharing};
+use crate::segment::{Commit, LargeCommit, Limits, Part, Segment, Sharing, append_together};
 
 /// Where the checksum of a page is that has one: a log's header, a root record.
 const PAGE_CHECKSUM: usize = PAGE_BYTES - 8;
+/// As every file system has a longest file.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 const LIMITS: Limits = Limits { log_bytes: 64 << 10, ahead_bytes: 4096 };
 
 fn page_of(bytes: &[u8]) -> Page {
@@ -30,6 +33,31 @@ fn seal(page: &mut [u8]) {
     page[PAGE_CHECKSUM..PAGE_BYTES].copy_from_slice(&checksum.0.to_le_bytes());
 }
 
+/// Puts the checksums of a log's header and records right, as if they had been written so.
+fn seal_log(log: &mut [u8]) {
+    if log.len() < PAGE_BYTES {
+        return;
+    }
+    seal(&mut log[..PAGE_BYTES]);
+    let mut previous = Checksum::of(&log[..PAGE_CHECKSUM]);
+    let mut at = PAGE_BYTES;
+    while let Some(sizes) = log.get(at..at + PAGE_BYTES).and_then(RecordHead::sizes)
+        && let Some(end) =
+            usize::try_from(sizes.record).ok().and_then(|whole| at.checked_add(whole))
+        && end <= log.len()
+    {
+        previous = seal_record(&mut log[at..at + sizes.head as usize], previous);
+        at = end;
+    }
+}
+
+fn seal_record(head: &mut [u8], previous: Checksum) -> Checksum {
+    head[16..24].copy_from_slice(&previous.0.to_le_bytes());
+    let checksum = checksum_of(head, previous);
+    head[248..256].copy_from_slice(&checksum.0.to_le_bytes());
+    checksum
+}
+
 /// The head of a record, with the checksum that belongs to it if `sealed`. Whether one that is accepted
 /// comes back when it is written and read again; `None` if it is not accepted.
 #[must_use]
@@ -40,9 +68,7 @@ pub fn record(bytes: &[u8], sealed: bool) -> Option<bool> {
     if sealed {
         let whole = RecordHead::sizes(&head).filter(|sizes| sizes.head <= head.len() as u64)?;
         head.truncate(whole.head as usize);
-        head[16..24].copy_from_slice(&previous.0.to_le_bytes());
-        let checksum = checksum_of(&head, previous);
-        head[248..256].copy_from_slice(&checksum.0.to_le_bytes());
+        seal_record(&mut head, previous);
     }
     let (read, _) = RecordHead::decode(&head, previous)?;
     let (written, _) = read.encode(previous);
@@ -94,8 +120,8 @@ fn file(content: &[u8]) -> Option<<Disk as Folder>::File> {
 }
 
 /// A whole segment in whose files bytes are changed: 6 of the input each say in which file, where, to what,
-/// and whether the checksum of that page is put right. Opened to read and to write; all that is said to be there is
-/// read, and one more version made. Returns how many versions there were, if it opens.
+/// and whether the checksum of that page, or all of a log, is put right. Opened to read and to write; all
+/// that is said to be there is read, and one more version made. Returns how many versions there were, if it opens.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -115,7 +141,9 @@ pub fn segment(changes: &[u8]) -> Result<usize> {
         let place = (page + offset) % content.len();
         content[place] = value;
         let start = place - place % PAGE_BYTES;
-        if sealed % 2 == 1 && start + PAGE_BYTES <= content.len() {
+        if sealed % 4 == 3 {
+            seal_log(content);
+        } else if sealed % 2 == 1 && start + PAGE_BYTES <= content.len() {
             seal(&mut content[start..start + PAGE_BYTES]);
         }
     }
@@ -167,6 +195,15 @@ fn sound() -> Result<Vec<(String, Vec<u8>)>> {
     large.write(PageIndex(9), &[9; PAGE_BYTES])?;
     let facts = segment.next_facts();
     large.finish(&mut segment, facts)?;
+    let facts = VersionFacts { size_bytes: 4096, ..VersionFacts::default() };
+    let mut other = Segment::create(Disk::default(), 8, facts, LIMITS)?;
+    let (content, theirs) = ([8; PAGE_BYTES], Commit::default());
+    let ours = Commit { facts: segment.next_facts(), pages: vec![(PageIndex(8), &content)] };
+    append_together(&mut [
+        Part { segment: &mut segment, commit: &ours },
+        Part { segment: &mut other, commit: &theirs },
+    ])?;
+    segment.sync()?;
     commit(&mut segment, &[0])?;
     drop(segment);
     let mut names = disk.names().map_err(|source| crate::VersionsError::Io {
@@ -188,5 +225,11 @@ fn disk_of(contents: &[(String, Vec<u8>)]) -> Disk {
     for (name, content) in contents {
         files.insert(FolderNumber::default(), name, content.clone());
     }
-    Disk::with_files(files)
+    let disk = Disk::with_files(files);
+    // It has no holes: a file that ends far away would take as much memory.
+    disk.set_fault(Some(Box::new(|done, _| match done {
+        Done::Write(_, at, _) if *at > FILE_BYTES_MAX => FaultKind::Error(ErrorKind::FileTooLarge),
+        _ => FaultKind::None,
+    })));
+    disk
 }

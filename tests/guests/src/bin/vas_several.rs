@@ -248,9 +248,9 @@ fn mixed(name: &str) {
     let vh = must("vas_attach", sys::vas_attach(vid, 0));
     let [raw, versioned] = [raw, versioned].map(|sid| Place::at(base_of(sid)));
     must("enter", enter(vh));
-    (raw.write(1), versioned.write(1));
+    [raw, versioned].iter().for_each(|place| place.write(1));
     must("vas_commit", commit());
-    (raw.write(2), versioned.write(2));
+    [raw, versioned].iter().for_each(|place| place.write(2));
     abort();
     assert_eq!((raw.read(), versioned.read()), (2, 1));
     versioned.write(3);

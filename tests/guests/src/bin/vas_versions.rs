@@ -12,10 +12,16 @@
 //! happened, and goes on with less. `many COUNT`: commits COUNT times a page each, enough to fill
 //! logs. `keep TAG`: keeps a version in the middle of a change. `at VERSION`: prints what account 1 had
 //! in that version, or why it cannot be attached. `views`: a reader's view stays while a thread of the same program commits.
+//! `visits COUNT`: COUNT visits to read, with one look in the first; nobody commits. `news COUNT`: COUNT times a commit,
+//! then two visits to read. `readers THREADS COMMITS`: a thread commits while others go in and out as fast as they
+//! can; no sum is wrong, no view moves, and none is older than what the thread knows to be committed.
+//! `busy`: an instance is not detached while a thread is inside, whoever let it in. `long COUNT`: what a thread
+//! inside sees stays while another commits COUNT times, enough to fill logs.
 //! Prints `done`; status 0, or 1 with a message.
 
 use std::process::ExitCode;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use abi::Errno;
@@ -88,6 +94,11 @@ fn main() -> ExitCode {
         println!("states {}", sums(&bank, |visits, _| visits < number(count)));
         return ExitCode::SUCCESS;
     }
+    if let ["visits", count] = *what {
+        let bank = Bank { sid, base: base_of(sid), write: VasHandle::HOME, vid };
+        visits(&bank, number(count));
+        return ExitCode::SUCCESS;
+    }
     if let ["watch", states] = *what {
         let bank = Bank { sid, base: base_of(sid), write: VasHandle::HOME, vid };
         println!("states {}", sums(&bank, |_, seen| seen < number(states)));
@@ -137,6 +148,10 @@ fn main() -> ExitCode {
         ["calls"] => calls(bank),
         ["views"] => views(bank),
         ["full"] => full(bank),
+        ["busy"] => busy(bank),
+        ["long", count] => long(bank, number(count)),
+        ["news", count] => news(bank, number(count)),
+        ["readers", threads, commits] => readers(bank, number(threads), number(commits)),
         ["keep", tag] => keep(bank, name, tag),
         ["many", count] => many(bank, number(count)),
         _ => panic!("what?"),
@@ -333,6 +348,140 @@ fn views(bank: &Bank) {
         assert_eq!((bank.account(5).read(), bank.account(6).read()), (before.0 - 1, before.1 + 1));
         go_home();
         writer.join().expect("the writer");
+    });
+}
+
+/// Visits to read while nobody commits: the kernel's business.
+fn visits(bank: &Bank, count: u64) {
+    let vh = bank.read();
+    for visit in 0..count {
+        must("enter", enter(vh));
+        if visit == 0 {
+            assert_eq!(bank.sum(), ACCOUNTS * FIRST);
+        }
+        assert_eq!(Ok(()), enter(vh), "where it is");
+        go_home();
+    }
+    println!("done");
+}
+
+/// Each commit is one exit to enter, one to leave, and one for the first visit that finds it.
+fn news(bank: &Bank, count: u64) {
+    let vh = bank.read();
+    must("enter", enter(vh));
+    assert_eq!(bank.sum(), ACCOUNTS * FIRST);
+    go_home();
+    for _ in 0..count {
+        must("enter", enter(bank.write));
+        bank.take(1, 1);
+        bank.take(2, 1_u64.wrapping_neg());
+        go_home();
+        for _ in 0..2 {
+            must("enter", enter(vh));
+            go_home();
+        }
+    }
+}
+
+/// Enters to read, for the second time: the kernel lets the thread in.
+fn enter_again(vh: VasHandle) {
+    must("enter", enter(vh));
+    go_home();
+    must("enter", enter(vh));
+}
+
+fn busy(bank: &Bank) {
+    let (vh, meet) = (bank.read(), Barrier::new(2));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            enter_again(vh);
+            meet.wait();
+            meet.wait();
+            go_home();
+            meet.wait();
+            meet.wait();
+        });
+        meet.wait();
+        assert_eq!(sys::vas_detach(vh), Err(Errno::EBUSY), "a thread is inside");
+        meet.wait();
+        meet.wait();
+        // It has left without the VMM.
+        must("vas_detach", sys::vas_detach(vh));
+        assert_eq!(enter(vh), Err(Errno::EBADF));
+        let again = bank.read();
+        enter_again(again);
+        assert_eq!(bank.sum(), ACCOUNTS * FIRST);
+        go_home();
+        meet.wait();
+    });
+}
+
+fn long(bank: &Bank, count: u64) {
+    let (vh, meet) = (bank.read(), Barrier::new(2));
+    // Pages that the commits change: one is looked at before, one only after them.
+    let changed = [0, 77].map(|page| Place::at(bank.base + 2 * 1024 * 1024 + page * 4096));
+    must("enter", enter(bank.write));
+    changed.iter().for_each(|place| place.write(5555));
+    go_home();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            enter_again(vh);
+            assert_eq!(changed[0].read(), 5555);
+            meet.wait();
+            meet.wait();
+            assert_eq!(changed.map(|place| place.read()), [5555; 2], "the view moved");
+            go_home();
+            must("enter", enter(vh));
+            assert_eq!(changed.map(|place| place.read()), [count - 1; 2]);
+            go_home();
+        });
+        meet.wait();
+        many(bank, count);
+        // Another one comes and goes meanwhile, and sees the newest.
+        enter_again(vh);
+        assert_eq!(changed.map(|place| place.read()), [count - 1; 2]);
+        go_home();
+        meet.wait();
+    });
+}
+
+/// Account 1 falls by one with each commit.
+fn readers(bank: &Bank, threads: u64, commits: u64) {
+    let (vh, committed, ended) = (bank.read(), AtomicU64::new(0), AtomicBool::new(false));
+    let start = FIRST;
+    let read = |bank: &Bank| {
+        let mut visits = 0_u64;
+        while !ended.load(Ordering::SeqCst) {
+            let known = committed.load(Ordering::SeqCst);
+            must("enter", enter(vh));
+            let first = bank.account(1).read();
+            assert!(start - first >= known, "older than what was committed before");
+            // System calls see the same version.
+            if visits % 16 == 0 {
+                thread::yield_now();
+            }
+            if visits % 4 == 0 {
+                assert_eq!(bank.sum(), ACCOUNTS * FIRST);
+            }
+            assert_eq!(bank.account(1).read(), first, "the view moved");
+            assert_eq!(bank.account(2).read() - FIRST, FIRST - first, "a mixture");
+            go_home();
+            visits += 1;
+        }
+        assert!(visits > 0);
+    };
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| read(bank));
+        }
+        for commit in 1..=commits {
+            must("enter", enter(bank.write));
+            bank.take(1, 1);
+            bank.take(2, 1_u64.wrapping_neg());
+            go_home();
+            committed.store(commit, Ordering::SeqCst);
+        }
+        ended.store(true, Ordering::SeqCst);
     });
 }
 

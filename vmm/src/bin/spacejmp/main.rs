@@ -57,6 +57,8 @@ enum Command {
     Bench(BenchArgs),
     Doctor(doctor::Args),
     Completions(completions::Args),
+    #[command(name = "__complete", hide = true)]
+    Names(completions::Names),
     Version(version::Args),
 }
 
@@ -105,6 +107,7 @@ impl Command {
             Self::Bench(_) => bench::run(),
             Self::Doctor(args) => doctor::run(&args),
             Self::Completions(args) => completions::run(&args),
+            Self::Names(args) => completions::print_names(&args),
             Self::Version(args) => version::run(&args),
         }
     }

@@ -64,6 +64,11 @@ pub(crate) struct Names {
 }
 
 impl StoreArgs {
+    /// As if `--store` had been given, or not.
+    pub(crate) fn of(store: Option<PathBuf>) -> StoreArgs {
+        StoreArgs { store: store.or_else(|| std::env::var_os("SPACEJMP_STORE").map(Into::into)) }
+    }
+
     pub(crate) fn path(&self) -> Result<PathBuf, Failure> {
         match &self.store {
             Some(path) if !path.as_os_str().is_empty() => Ok(path.clone()),

@@ -167,6 +167,7 @@ impl Vases {
         how: Release,
     ) -> Result<(), VasError> {
         let opened = state.attached();
+        state.drop_views(vh);
         state.visits.drop_instance(vh, &mut state.tables);
         state.unpublish(vh, &instance, &self.switch)?;
         let Instance { members, tables, linked, .. } = instance;

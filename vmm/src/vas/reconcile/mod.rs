@@ -186,6 +186,7 @@ impl Vases {
         if probe.lockable || state.is_versioned(vh) {
             self.hide_unused(state, vh, holder)?;
         }
+        state.drop_views(vh);
         state.visits.drop_idle(&mut state.tables, |tables| tables.vh == vh);
         let acquired = state.residency.acquire(sid, right, opened, &mut state.tables);
         let added = acquired.and_then(|()| self.link_member(state, opened, vh, member, &probe));
@@ -235,6 +236,7 @@ impl Vases {
     /// Takes members away; no thread is inside.
     fn remove_members(&self, state: &mut State, vh: u32, sids: &[SegId]) -> Result<(), VasError> {
         let opened = state.attached();
+        state.drop_views(vh);
         state.visits.drop_idle(&mut state.tables, |tables| tables.vh == vh);
         let members = &mut state.instances.known_mut(vh).members;
         let removed: Vec<(SegId, Member)> =

@@ -30,6 +30,7 @@ use crate::vas::granted::grants::{Grants, VasGrants};
 use crate::vas::opened::Opened;
 use crate::vas::residency::{Probe, Residency};
 use crate::vas::tables::TableFrames;
+use crate::vas::versioned::kernel_views::KernelViews;
 use crate::vas::versioned::sync::Syncer;
 use crate::vas::versioned::visits::Visits;
 use crate::vm::Machine;
@@ -67,6 +68,8 @@ pub struct Vases {
     pub(crate) lets_go: AtomicBool,
     /// Threads that may write versioned segments.
     pub(crate) writing: Arc<AtomicU32>,
+    /// Whether the kernel has ever been shown a view of a versioned segment.
+    pub(crate) kernel_views: Arc<AtomicBool>,
     /// The program's thread on each vCPU that runs one.
     pub(crate) threads: Mutex<BTreeMap<u32, i32>>,
 }
@@ -81,6 +84,7 @@ pub(crate) struct State {
     pub(crate) instances: Instances,
     pub(crate) residency: Residency,
     pub(crate) visits: Visits,
+    pub(crate) kernel_views: KernelViews,
     pub(crate) syncer: Syncer,
     pub(crate) tables: TableFrames,
     pub(crate) lock_lists: LockLists,
@@ -105,6 +109,7 @@ impl Vases {
             instances: Instances::default(),
             residency: Residency::new(switch.clone()),
             visits: Visits::new(machine.mem.ledger().clone()),
+            kernel_views: KernelViews::new(switch.clone()),
             syncer: Syncer::default(),
             tables: TableFrames::new(machine.clone()),
             lock_lists: LockLists::default(),
@@ -113,6 +118,7 @@ impl Vases {
         let patience = Arc::default();
         let reload_waits = state.tables.reload_waits();
         let writing = state.visits.writing();
+        let kernel_views = state.kernel_views.is_any();
         let (state, threads) = (Mutex::new(state), Mutex::default());
         let draining = AtomicBool::new(false);
         Vases {
@@ -126,6 +132,7 @@ impl Vases {
             draining,
             lets_go: AtomicBool::new(false),
             writing,
+            kernel_views,
             threads,
         }
     }

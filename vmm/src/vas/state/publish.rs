@@ -14,11 +14,12 @@ const FIRST_TAG: u64 = 2;
 
 impl State {
     /// Shows an instance to the kernel as it is now, if it is up to date with the store; otherwise
-    /// the VMM keeps serving switches to it, as it always does if there are versioned segments. Its locks must not be held by a thread inside, unless
+    /// the VMM keeps serving switches to it, as it does if there are versioned segments, but for views
+    /// that are only read ([`State::publish_view`]). Its locks must not be held by a thread inside, unless
     /// they are the same as before.
     pub(crate) fn publish(&mut self, vh: u32, switch: &SwitchTables) -> Result<(), VasError> {
         if self.is_versioned(vh) {
-            return Ok(switch.clear_instance(vh)?);
+            return self.publish_view(vh);
         }
         let list = self.lock_list(vh, switch);
         let instance = self.instances.known_mut(vh);

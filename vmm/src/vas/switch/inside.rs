@@ -22,9 +22,22 @@ impl Vases {
         }
         let vh = self.switch.current_instance(vcpu.index()).unwrap_or(HOME);
         vcpu.set_instance(vh);
+        // The kernel may have let the thread into a view of a versioned segment, or out of one.
+        if (vh != HOME || vcpu.is_visiting()) && self.kernel_views.load(Ordering::SeqCst) {
+            self.adopt(&mut self.lock(), vcpu, vh);
+        }
         if self.wants_reload(vcpu.index()) {
             let mut state = self.lock();
             self.follow_root(&mut state, vcpu, vh);
+        }
+    }
+
+    /// Notes which visit the thread makes that runs `vcpu` and is in instance `vh`.
+    pub(crate) fn adopt(&self, state: &mut State, vcpu: &mut Vcpu, vh: u32) {
+        // In the middle of the kernel nothing is served that needs it.
+        if !vcpu.is_in_kernel() {
+            state.visits.adopt(vcpu.index(), vh, vcpu.cr3());
+            vcpu.set_visiting(state.visits.of(vcpu.index()).is_some());
         }
     }
 

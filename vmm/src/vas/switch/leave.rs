@@ -20,6 +20,9 @@ impl Vases {
         let mut guard = self.lock();
         let state = &mut *guard;
         let Some(opened) = state.opened() else { return };
+        // It may have been in the kernel at its last exit that was noted.
+        let vh = self.switch.current_instance(vcpu.index()).unwrap_or(HOME);
+        self.adopt(state, vcpu, vh);
         let went = self
             .give_back(state, vcpu, &opened.store)
             .inspect(|()| state.end_visit(vcpu.index(), false))

@@ -190,7 +190,12 @@ impl Vases {
         if !vcpu.is_in_kernel() {
             self.switch.switch_root(vcpu, root)?;
         }
-        if state.visits.of(index).is_some() {
+        let is_kernels = state.visits.of(index).map(|visit| visit.is_kernels);
+        vcpu.set_visiting(is_kernels.is_some());
+        if is_kernels == Some(true) {
+            self.switch.set_view(index, root)?;
+        }
+        if is_kernels == Some(false) {
             self.switch.leave_switches_to_vmm(index)?;
         } else {
             self.switch.set_held_locks(index, locks.start, locks.len() as u32)?;

@@ -303,6 +303,7 @@ impl State {
         }
         let others = opened.store.others_attached(sid, opened.lease.id());
         let sharing = if matches!(others, Ok(false)) { Sharing::Alone } else { Sharing::Shared };
+        self.withdraw_views(sid, |_| true);
         let is_of = |tables: &super::visits::VisitTables| tables.views.contains_key(&sid);
         self.visits.drop_idle(&mut self.tables, is_of);
         let oldest = self.visits.oldest(sid);

@@ -46,6 +46,7 @@ impl State {
         }
         let is_old =
             |tables: &VisitTables| tables.views.get(&sid).is_some_and(|it| it.version < published);
+        self.withdraw_views(sid, |version| version < published);
         self.visits.drop_idle(&mut self.tables, is_old);
         self.unmap_stale(sid);
         Ok(())

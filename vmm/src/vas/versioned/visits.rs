@@ -1,7 +1,8 @@
 //! Which tables each vCPU runs on that is inside an instance with versioned segments.
 //!
-//! All of it is in the VMM's memory: what the guest and the lease say of where a thread is has no
-//! part in it.
+//! Threads in views that the kernel enters and leaves by itself (`kernel_views`) are known here as of their
+//! last exit. Of the others all is in the VMM's memory: what the guest and the lease say of where a
+//! thread is has no part in it.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,8 @@ pub(crate) struct Visit {
     pub(crate) tables: TablesId,
     /// What it holds.
     pub(crate) locks: LockSet,
+    /// The kernel may have ended it since the last exit.
+    pub(crate) is_kernels: bool,
 }
 
 /// Tables of an instance with versioned segments, as threads that see the same versions have them.
@@ -38,15 +41,17 @@ pub(crate) struct VisitTables {
     pub(crate) vh: u32,
     pub(crate) tables: InstanceTables,
     pub(crate) views: BTreeMap<SegId, View>,
-    /// Threads inside.
+    /// Threads inside that the kernel does not let out.
     users: u32,
+    /// The kernel may let threads in and out.
+    is_kernels: bool,
     /// What the visit has changed must not be committed; it ends without.
     pub(crate) is_spoilt: bool,
 }
 
 impl VisitTables {
     pub(crate) fn new(vh: u32, tables: InstanceTables, views: BTreeMap<SegId, View>) -> Self {
-        VisitTables { vh, tables, views, users: 0, is_spoilt: false }
+        VisitTables { vh, tables, views, users: 0, is_kernels: false, is_spoilt: false }
     }
 
     /// Whether a thread with these tables may write versioned segments; then it is alone.
@@ -56,6 +61,10 @@ impl VisitTables {
 
     fn shows(&self, versions: &BTreeMap<SegId, VersionNumber>) -> bool {
         self.views.iter().map(|(sid, view)| (sid, &view.version)).eq(versions)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.users == 0 && !self.is_kernels
     }
 
     fn copied(&self) -> usize {
@@ -103,9 +112,10 @@ impl Visits {
         Some((self.tables.get_mut(&tables)?, &mut self.copies))
     }
 
-    /// Whether a thread is inside instance `vh`.
+    /// Whether a thread is inside instance `vh` that the kernel does not let out: where others are, the
+    /// status entries say.
     pub(crate) fn is_inside(&self, vh: u32) -> bool {
-        self.by_vcpu.values().any(|visit| visit.vh == vh)
+        self.by_vcpu.values().any(|visit| visit.vh == vh && !visit.is_kernels)
     }
 
     /// How many threads may write.
@@ -170,17 +180,76 @@ impl Visits {
     /// A vCPU's thread is inside from now on.
     pub(crate) fn begin(&mut self, vcpu: u32, id: TablesId, locks: LockSet) {
         let tables = self.tables.get_mut(&id).expect("the caller has just found or made it");
-        tables.users += 1;
+        let is_kernels = tables.is_kernels;
+        if !is_kernels {
+            tables.users += 1;
+        }
         if tables.writes() {
             self.writing.fetch_add(1, Ordering::SeqCst);
         }
-        self.by_vcpu.insert(vcpu, Visit { vh: tables.vh, tables: id, locks });
+        self.by_vcpu.insert(vcpu, Visit { vh: tables.vh, tables: id, locks, is_kernels });
+    }
+
+    /// Lets the kernel have tables of a reader's, in which no thread is that it must not let out; returns
+    /// their root.
+    pub(crate) fn give_to_kernel(&mut self, id: TablesId) -> Option<u64> {
+        let tables = self.tables.get_mut(&id).filter(|it| it.users == 0 && !it.writes())?;
+        tables.is_kernels = true;
+        Some(tables.tables.root().raw())
+    }
+
+    /// Takes tables of instance `vh` from the kernel whose root it does not use, and drops what no visit
+    /// can use.
+    pub(crate) fn take_from_kernel(
+        &mut self,
+        vh: u32,
+        is_used: impl Fn(u64) -> bool,
+        frames: &mut TableFrames,
+    ) {
+        let of_instance = self.tables.values_mut().filter(|it| it.vh == vh && it.is_kernels);
+        for tables in of_instance {
+            tables.is_kernels = is_used(tables.tables.root().raw());
+        }
+        self.sweep(vh, frames);
+    }
+
+    /// The version of a segment that tables show which the kernel may load.
+    pub(crate) fn kernels_version(&self, vh: u32, root: u64, sid: SegId) -> Option<VersionNumber> {
+        let (_, tables) = self.kernels(vh, root)?;
+        Some(tables.views.get(&sid)?.version)
+    }
+
+    fn kernels(&self, vh: u32, root: u64) -> Option<(TablesId, &VisitTables)> {
+        let is_that = |tables: &VisitTables| {
+            tables.is_kernels && tables.vh == vh && tables.tables.root().raw() == root
+        };
+        self.tables.iter().find(|(_, tables)| is_that(tables)).map(|(&id, tables)| (id, tables))
+    }
+
+    /// Notes where a vCPU's thread is, which has left the guest in instance `vh` with this root: the kernel may have
+    /// let it in or out. What the guest says may be false: then it makes no visit.
+    pub(crate) fn adopt(&mut self, vcpu: u32, vh: u32, root: u64) {
+        if self.of(vcpu).is_some_and(|visit| !visit.is_kernels) {
+            return;
+        }
+        match self.kernels(vh, root).map(|(id, _)| id) {
+            Some(tables) => {
+                let visit = Visit { vh, tables, locks: LockSet::default(), is_kernels: true };
+                self.by_vcpu.insert(vcpu, visit);
+            }
+            None => {
+                self.by_vcpu.remove(&vcpu);
+            }
+        }
     }
 
     /// The thread is no longer inside, and its vCPU has another root. What it changed and did not
     /// commit is gone.
     pub(crate) fn end(&mut self, vcpu: u32, is_settled: bool, frames: &mut TableFrames) {
         let Some(visit) = self.by_vcpu.remove(&vcpu) else { return };
+        if visit.is_kernels {
+            return;
+        }
         let Some(tables) = self.tables.get_mut(&visit.tables) else { return };
         tables.users -= 1;
         if tables.writes() {
@@ -200,7 +269,7 @@ impl Visits {
         let newest = [newest(false), newest(true)];
         let is_idle = |id: &TablesId, tables: &mut VisitTables| {
             let is_kept = newest.contains(&Some(*id)) && !tables.is_spoilt;
-            tables.vh == vh && tables.users == 0 && !is_kept
+            tables.vh == vh && tables.is_idle() && !is_kept
         };
         let idle: Vec<VisitTables> = self.tables.extract_if(.., is_idle).map(|(_, t)| t).collect();
         self.drop_all(idle, frames);
@@ -212,7 +281,7 @@ impl Visits {
         frames: &mut TableFrames,
         which: impl Fn(&VisitTables) -> bool,
     ) {
-        let is_idle = |_: &TablesId, tables: &mut VisitTables| tables.users == 0 && which(tables);
+        let is_idle = |_: &TablesId, tables: &mut VisitTables| tables.is_idle() && which(tables);
         let idle: Vec<VisitTables> = self.tables.extract_if(.., is_idle).map(|(_, t)| t).collect();
         self.drop_all(idle, frames);
     }

@@ -67,6 +67,7 @@ pub struct Vcpu {
     /// The value that the next entry loads into CR3, if it changes.
     new_cr3: Option<u64>,
     instance: u32,
+    visiting: bool,
     kernel: KernelInfo,
     /// Exits so far.
     pub exits: u64,
@@ -112,6 +113,7 @@ impl Vcpu {
             bases_changed: true,
             new_cr3: None,
             instance: 0,
+            visiting: false,
             kernel: *kernel,
             exits: 0,
             machine,
@@ -221,6 +223,17 @@ impl Vcpu {
     /// Records it.
     pub(crate) fn set_instance(&mut self, vh: u32) {
         self.instance = vh;
+    }
+
+    /// Whether its thread was known to visit versioned segments when that was noted last.
+    #[must_use]
+    pub(crate) fn is_visiting(&self) -> bool {
+        self.visiting
+    }
+
+    /// Records that.
+    pub(crate) fn set_visiting(&mut self, visiting: bool) {
+        self.visiting = visiting;
     }
 
     /// Whether it was stopped in the middle of the kernel ([`Exit::KickedInKernel`]).

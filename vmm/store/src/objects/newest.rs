@@ -86,6 +86,21 @@ impl Newest {
         self.version.0
     }
 
+    /// Takes in the versions up to one that is known to be whole, if it is newer.
+    pub(crate) fn reach(&mut self, number: u64) -> Result<(), VersionsError> {
+        let version = VersionNumber(number);
+        if self.version < version {
+            self.content.refresh(version)?;
+            self.version = self.content.appended();
+        }
+        Ok(())
+    }
+
+    /// The version of another segment that belongs to one of this.
+    pub(crate) fn partner(&self, other: SegId, number: u64) -> Option<u64> {
+        self.content.partner(other.raw(), VersionNumber(number)).map(|version| version.0)
+    }
+
     /// The segments that there were commits with.
     pub(crate) fn partners(&self) -> impl Iterator<Item = u64> + '_ {
         self.content.partners()

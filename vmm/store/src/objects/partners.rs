@@ -49,7 +49,7 @@ mod tests {
     use spacejmp_versions::{Commit, PageIndex, Segment, VersionsError};
 
     use crate::testing::{TestStore, name, store, versioned};
-    use crate::{Busy, Lease, LeaseInfo, StoreError};
+    use crate::{Busy, Lease, LeaseInfo, StoreError, VersionWords};
 
     fn open(s: &TestStore, sid: SegId) -> Segment<HostFolder> {
         let folder = s.open_segment(sid).unwrap().versions_folder().unwrap();
@@ -89,6 +89,12 @@ mod tests {
         s.convert_segment(a, Lifetime::Persistent).unwrap();
         s.convert_segment(a, Lifetime::Versioned).unwrap();
         assert_eq!((newest(&s, a), newest(&s, b)), (0, 1));
+        // The other one still names a version of the files that are gone.
+        for wanted in [[(a, None), (b, None)], [(b, None), (a, None)]] {
+            let views = s.view_segments(&wanted).unwrap();
+            let numbers: Vec<_> = views.iter().map(|view| view.number().unwrap()).collect();
+            assert_eq!(numbers.iter().sum::<u64>(), 1, "{numbers:?}");
+        }
         assert_eq!(open(&s, b).appended().0, 1);
     }
 
@@ -103,6 +109,32 @@ mod tests {
         s.make_versions(&header, crate::Mode::PRIVATE, None, &s.lock_exclusive().unwrap()).unwrap();
         assert_eq!(newest(&s, b), 1);
         assert_eq!(open(&s, b).appended().0, 1);
+    }
+
+    #[test]
+    fn who_looks_while_a_commit_is_being_published_sees_both_parts_or_none() {
+        let s = store();
+        let [a, b] = ["a", "b"].map(|name| versioned(&s, name));
+        commit(&s, [a, b]);
+        let lease = Lease::create(&s, &LeaseInfo { program: "p".into(), pid: 1 }).unwrap();
+        [a, b].into_iter().zip(0..).for_each(|(sid, row)| {
+            lease.set_segment(row, Some((sid, Right::Write))).unwrap();
+        });
+        let publish = |sid, version| {
+            let words = VersionWords { appended: version, published: version };
+            s.open_segment(sid).unwrap().write_words(&words).unwrap();
+        };
+        let seen = |wanted: [(SegId, Option<u64>); 2]| {
+            let views = s.view_segments(&wanted).unwrap();
+            views.iter().map(|view| view.number().unwrap()).collect::<Vec<_>>()
+        };
+        for (published, expected) in [([0, 0], [0, 0]), ([1, 0], [1, 1]), ([0, 1], [1, 1])] {
+            publish(a, published[0]);
+            publish(b, published[1]);
+            assert_eq!(seen([(a, None), (b, None)]), expected);
+            assert_eq!(seen([(b, None), (a, None)]), expected);
+        }
+        assert_eq!(seen([(a, Some(0)), (b, None)]), [0, 1], "an old one is what it is");
     }
 
     #[test]

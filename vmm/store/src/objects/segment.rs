@@ -11,7 +11,7 @@ use abi::objects::{Lifetime, Right, SegId};
 use rustix::fs::OFlags;
 
 use crate::format::error::{StoreError, bad_field, invalid, io_error};
-use crate::format::extent::{DATA_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES};
+use crate::format::extent::{DATA_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES, WORDS_OFFSET};
 use crate::format::header::{Header, read_header};
 use crate::format::name::Name;
 use crate::objects::dir::Dir;
@@ -106,11 +106,13 @@ impl SegmentFile {
         (self.main.as_fd(), LOCK_PAGE_OFFSET)
     }
 
-    /// The file's path, if it was truncated so that its lock page is gone.
+    /// The file's path, if it was truncated so that a page is gone that the guest kernel uses: its lock
+    /// page, or its words if it is versioned.
     #[must_use]
     pub fn path_if_truncated(&self) -> Option<PathBuf> {
         let len_bytes = self.main.metadata().ok()?.len();
-        (len_bytes < LOCK_PAGE_OFFSET + PAGE_SIZE).then(|| self.path.clone())
+        let last = if self.is_versioned() { WORDS_OFFSET } else { LOCK_PAGE_OFFSET };
+        (len_bytes < last + PAGE_SIZE).then(|| self.path.clone())
     }
 
     /// Where the byte at `offset` of the segment lies; `None` beyond its size.

@@ -89,9 +89,7 @@ impl Store {
     pub fn view_segment(&self, sid: SegId, number: Option<u64>) -> Result<SegmentView, StoreError> {
         let segment = self.open_segment(sid)?;
         if segment.is_versioned() {
-            let pinned = Box::new(self.pin_version(sid, number)?);
-            let segment = pinned.segment.clone();
-            return Ok(SegmentView { segment, content: Content::Version(pinned) });
+            return Ok(SegmentView::of(self.pin_version(sid, number)?));
         }
         if let Some(number) = number {
             return Err(StoreError::Unversioned { segment: segment.name().clone(), number });
@@ -103,7 +101,48 @@ impl Store {
     }
 }
 
+impl Store {
+    /// [`Store::view_segment`] of several. Of a commit of several segments, all their newest versions have
+    /// their part or none, although a writer publishes the parts one by one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn view_segments(
+        &self,
+        wanted: &[(SegId, Option<u64>)],
+    ) -> Result<Vec<SegmentView>, StoreError> {
+        let views = wanted.iter().map(|(sid, number)| self.view_segment(*sid, *number));
+        let mut views = views.collect::<Result<Vec<_>, _>>()?;
+        while let Some((sid, least)) = missing_part(&views, wanted) {
+            let all = views.iter_mut().zip(wanted);
+            for (view, _) in all.filter(|(_, wanted)| **wanted == (sid, None)) {
+                *view = SegmentView::of(self.pin_at_least(sid, least)?);
+            }
+        }
+        Ok(views)
+    }
+}
+
+/// A segment whose newest version is older than what belongs to another one's, and that version.
+fn missing_part(views: &[SegmentView], wanted: &[(SegId, Option<u64>)]) -> Option<(SegId, u64)> {
+    let newest = || {
+        let views = views.iter().zip(wanted).filter(|(_, (_, number))| number.is_none());
+        views.filter_map(|(view, (sid, _))| Some((*sid, view.pinned()?)))
+    };
+    newest().find_map(|(_, pinned)| {
+        newest().find_map(|(sid, other)| {
+            let theirs = pinned.content.partner(sid, pinned.number)?;
+            (theirs > other.number).then_some((sid, theirs))
+        })
+    })
+}
+
 impl SegmentView {
+    fn of(pinned: Pinned) -> SegmentView {
+        let segment = pinned.segment.clone();
+        SegmentView { segment, content: Content::Version(Box::new(pinned)) }
+    }
+
     /// The segment, with size and root of what is read.
     #[must_use]
     pub fn segment(&self) -> &SegmentFile {

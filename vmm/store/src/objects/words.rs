@@ -10,10 +10,12 @@
 //! writer's death left is what the log says. So nothing syncs them, and a record that is not whole
 //! is no damage.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use abi::objects::Durability;
+use abi::switch::WORDS_COUNT;
 use spacejmp_versions::checksum::Checksum;
 
 use crate::format::error::{StoreError, bad_field, io_error};
@@ -52,6 +54,9 @@ pub struct LostVersions {
     /// How often that has happened.
     pub count: u64,
 }
+
+// The kernel compares how often the versions have been written.
+const _: () = assert!(VERSIONS + 16 == WORDS_COUNT);
 
 /// Two values, and how often they have been written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,6 +118,13 @@ impl SegmentFile {
         let record = self.read_record(VERSIONS)?;
         let record = record.filter(|record| Some(record.count) != ignored);
         Ok(record.map(|record| words(record.values)))
+    }
+
+    /// The page of the file with all this, to be mapped read-only: [`WORDS_COUNT`] is where it says how
+    /// often the versions have been written.
+    #[must_use]
+    pub fn words_page(&self) -> (BorrowedFd<'_>, u64) {
+        (self.file().as_fd(), WORDS_OFFSET)
     }
 
     /// How often the versions have been written.
@@ -216,7 +228,7 @@ mod tests {
 
     use abi::objects::Durability;
 
-    use super::{BYTES, LostVersions, VersionWords, WORDS_OFFSET};
+    use super::{BYTES, LostVersions, VersionWords, WORDS_COUNT, WORDS_OFFSET};
     use crate::StoreError;
     use crate::testing::{segment, store, versioned};
 
@@ -236,6 +248,26 @@ mod tests {
         assert_eq!(b.words_count().unwrap(), Some(3));
         assert_eq!(b.read_words_but(Some(3)).unwrap(), None);
         assert!(b.read_words_but(Some(2)).unwrap().is_some());
+    }
+
+    #[test]
+    fn the_count_lies_where_the_kernel_looks_and_changes_with_each_publication_and_nothing_else() {
+        let s = store();
+        let file = s.open_segment(versioned(&s, "x")).unwrap();
+        let look = || {
+            let mut word = [0; 8];
+            let (_, page) = file.words_page();
+            file.file().read_exact_at(&mut word, page + WORDS_COUNT).unwrap();
+            u64::from_le_bytes(word)
+        };
+        assert_eq!((look(), file.words_count().unwrap()), (0, None));
+        for count in 1..=3 {
+            // The same versions again are news, too: the words may have been ignored.
+            file.write_words(&SOME).unwrap();
+            file.note_failed_log(9).unwrap();
+            file.note_lost_versions(4, 6).unwrap();
+            assert_eq!((look(), file.words_count().unwrap()), (count, Some(count)));
+        }
     }
 
     #[test]

@@ -153,6 +153,28 @@ fn a_version_that_is_gone_is_named_before_and_after_it_was_read() {
     assert!(gone(&s.view_segment(sid, Some(first)).unwrap_err()));
 }
 
+#[test]
+fn who_can_have_no_lease_reads_and_learns_whether_it_was_overwritten() {
+    let s = store();
+    let sid = versioned(&s, "x");
+    let first = commit(&s, sid, &[(0, 1)]);
+    let second = commit(&s, sid, &[(3, 2)]);
+    // As on a disk that is full, or cannot be written.
+    let (tmp, away) = (s.path().join("tmp"), s.path().join("away"));
+    std::fs::rename(&tmp, &away).unwrap();
+    std::fs::remove_dir(&away).unwrap();
+    let (old, newest) =
+        (s.view_segment(sid, Some(first)).unwrap(), s.view_segment(sid, None).unwrap());
+    assert_eq!(pages(&diff(&old, &newest, &mut |_| ()).unwrap()), [3]);
+    assert!(std::fs::read_dir(s.path().join("vms")).unwrap().next().is_none(), "a lease");
+    let mut content = content(&s, sid);
+    content.checkpoint(content.appended(), Sharing::Alone).unwrap();
+    assert_eq!(newest.number(), Some(second));
+    let error = diff(&old, &newest, &mut |_| ()).unwrap_err();
+    assert!(matches!(error, StoreError::NoVersion { number, .. } if number == first), "{error}");
+    std::fs::create_dir(&tmp).unwrap();
+}
+
 /// A row of numbers that is the same each time.
 fn random(state: &mut u64, below: u64) -> u64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

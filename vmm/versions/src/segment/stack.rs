@@ -51,7 +51,8 @@ pub(super) struct Stack<F> {
     pub(super) versions: BTreeMap<VersionNumber, Noted>,
     /// The commits of several segments that these versions are part of.
     pub(super) joints: Joints,
-    /// Before the newest version's record, if it is the last one that was read or written, and part of such a commit.
+    /// Before the newest version's record, if it is the last one that was read or written, and part of
+    /// such a commit.
     pub(super) tail: Option<Position>,
     /// Behind the newest version that was read or written.
     pub(super) end: Position,

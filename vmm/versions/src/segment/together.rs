@@ -40,11 +40,10 @@ pub fn append_together<D: Folder>(parts: &mut [Part<'_, D>]) -> Result<Vec<Versi
         part.segment.make_place(sizes.record)?;
     }
     let id = salt();
-    for index in 0..parts.len() {
+    for (index, part) in parts.iter_mut().enumerate() {
         let mut others = versions.clone();
         others.remove(index);
         let joint = (!others.is_empty()).then_some(Joint { id, others });
-        let part = &mut parts[index];
         part.segment.write_record(part.commit, joint)?;
     }
     Ok(versions.into_iter().map(|(_, version)| version).collect())

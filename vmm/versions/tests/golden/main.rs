@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::log::record::VersionFacts;
 use spacejmp_versions::page::PAGE_BYTES;
-use spacejmp_versions::segment::Limits;
+use spacejmp_versions::segment::{Limits, Part, append_together};
 use spacejmp_versions::{
     Commit, LargeCommit, PageIndex, RollbackTo, Segment, Sharing, VersionNumber,
 };
@@ -80,6 +80,28 @@ impl Maker {
         let version = self.segment().append(&commit).expect("appended");
         self.segment().sync().expect("synced");
         self.note(version, facts, content);
+    }
+
+    /// A commit together with another segment, which need not be there later: it was decided when
+    /// something follows.
+    fn commit_together(&mut self, pages: &[(u64, u8)]) {
+        let (facts, mut content) = (self.facts(), self.newest());
+        content.extend(pages.iter().copied());
+        let filled: Vec<_> =
+            pages.iter().map(|(page, byte)| (PageIndex(*page), [*byte; PAGE_BYTES])).collect();
+        let pages = filled.iter().map(|(page, content)| (*page, content)).collect();
+        let (ours, theirs) = (Commit { facts: facts.clone(), pages }, Commit::default());
+        let folder = tempfile::tempdir().expect("a folder");
+        let facts_there = VersionFacts { size_bytes: 4096, ..VersionFacts::default() };
+        let other = Segment::create(opened(folder.path()), SEGMENT + 2, facts_there, LIMITS);
+        let mut other = other.expect("made");
+        let mut parts = [
+            Part { segment: self.segment.as_mut().expect("it is open"), commit: &ours },
+            Part { segment: &mut other, commit: &theirs },
+        ];
+        let versions = append_together(&mut parts).expect("appended");
+        self.segment().sync().expect("synced");
+        self.note(versions[0], facts, content);
     }
 
     /// A commit as a layer of its own.
@@ -172,6 +194,20 @@ fn today() -> BTreeMap<&'static str, Golden> {
     maker.rollback(1);
     maker.commit(&[(2, 4)]);
     all.insert("rolled-back", maker.golden(None));
+
+    // Part of a commit of several segments; then without its record, which leaves a file whose name says it.
+    let mut maker = begun();
+    maker.commit_together(&[(1, 3), (2, 3)]);
+    maker.commit(&[(1, 4)]);
+    all.insert("together", maker.golden(None));
+    let mut maker = begun();
+    maker.commit_together(&[(1, 3), (2, 3)]);
+    maker.commit(&[(1, 4)]);
+    maker.checkpoint(Sharing::Alone);
+    maker.commit(&[(1, 5)]);
+    let golden = maker.golden(None);
+    assert!(golden.files.keys().any(|name| name.starts_with("joint.")));
+    all.insert("together-checkpointed", golden);
 
     // A tag of version 1, which has the files of another segment.
     let mut maker = begun();

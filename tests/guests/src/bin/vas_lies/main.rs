@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         "places" => places(&mut found, &steps),
         "held" => held(&mut found, &steps),
         "tables" => tables::tables(&mut found, &steps),
+        "views" => views(&mut found, &steps),
         other => found.fail("the first argument", other),
     }
     found.end()
@@ -182,6 +183,45 @@ fn waiting(found: &mut Findings, steps: &Steps) {
     found.same("the other thread", other.join().expect("it does not panic"), Ok(()));
     found.need("vas_detach of the other", sys::vas_detach(vh));
     found.need("vas_detach", sys::vas_detach(first.vh));
+}
+
+/// A thread in a view of a versioned segment that the kernel has let it into, and that is claimed to be
+/// elsewhere, while others make its tables old.
+fn views(found: &mut Findings, steps: &Steps) {
+    let mut params = SegParams { lockable: 1, ..sized(MIB) };
+    params.lifetime = Lifetime::Versioned as u8;
+    let Attached { vid, vh, base, .. } = attached(found, "views", &params);
+    let read_only = found.need("vas_attach", sys::vas_attach(vid, sys::attach::READ_ONLY));
+    let [from, to] = pipe();
+    // SAFETY: an address in the VAS region, where no Rust object lives.
+    let look = || unsafe { ptr::with_exposed_provenance::<u64>(base as usize).read_volatile() };
+    for _ in 0..2 {
+        go_home();
+        found.need("vas_switch", enter(read_only));
+        look();
+    }
+    steps.wait("lie");
+    // Another thread commits and sees what is new, several times: the old tables go.
+    let other = thread::spawn(move || {
+        for _ in 0..8 {
+            must("vas_switch", enter(vh));
+            // SAFETY: as above.
+            unsafe {
+                let word = ptr::with_exposed_provenance_mut::<u64>(base as usize);
+                word.write_volatile(word.read_volatile() + 1);
+            }
+            go_home();
+            must("vas_switch", enter(read_only));
+            go_home();
+        }
+    });
+    other.join().expect("it does not panic");
+    let written = write(to, base, 8);
+    let got = read(from, base, 8);
+    println!("calls: {} {}", written.is_ok(), got.is_err() || written.is_err());
+    // May be a fault.
+    look();
+    go_home();
 }
 
 /// A thread at home that is claimed to be elsewhere.

@@ -42,6 +42,19 @@ impl Store {
         sid: SegId,
         number: Option<u64>,
     ) -> Result<Pinned, StoreError> {
+        self.pin(sid, number, 0)
+    }
+
+    /// The newest version, and not an older one than `least`, which belongs to a version of another segment
+    /// that is published already.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub(crate) fn pin_at_least(&self, sid: SegId, least: u64) -> Result<Pinned, StoreError> {
+        self.pin(sid, None, least)
+    }
+
+    fn pin(&self, sid: SegId, number: Option<u64>, least: u64) -> Result<Pinned, StoreError> {
         let program = "spacejmp, copying a segment".to_owned();
         let lease = Lease::create(self, &LeaseInfo { program, pid: std::process::id() }).ok();
         let mut segment = self.open_segment(sid)?;
@@ -53,7 +66,8 @@ impl Store {
         let folder = HostFolder::from_fd(segment.versions_folder()?).read_only();
         let root = folder.open(FILE_NAME);
         let root = root.map_err(|e| io_error("open", &segment.versions_path(), e))?;
-        let content = self.newest(&segment)?;
+        let mut content = self.newest(&segment)?;
+        content.reach(least).map_err(segment.of_versions())?;
         let number = number.unwrap_or(content.number());
         let Some(facts) = content.facts_of(number).cloned() else {
             let (version, oldest) = (VersionNumber(number), content.oldest());
