@@ -55,6 +55,22 @@ fn a_program_that_is_killed_in_the_middle_has_changed_neither() {
 }
 
 #[test]
+fn a_segment_with_new_files_is_entered_together_with_one_that_knows_its_old_versions() {
+    skip_without_kvm!();
+    let world = bank();
+    assert_eq!(world.good(PROGRAM, &["bank", "move", "1", "20", "1"]), "done\n");
+    assert!(version(&world, "bank.b") > 10);
+    for to in ["persistent", "versioned"] {
+        world.says(&["seg", "convert", "bank.a", "--to", to]);
+    }
+    // What belongs to the other's version 10 and more is no version of this one.
+    assert_eq!(version(&world, "bank.a"), 0);
+    is_right(&world);
+    assert_eq!(world.good(PROGRAM, &["bank", "move", "1", "3", "2"]), "done\n");
+    is_right(&world);
+}
+
+#[test]
 fn readers_in_another_vm_see_both_parts_of_every_commit_or_none() {
     skip_without_kvm!();
     let world = bank();

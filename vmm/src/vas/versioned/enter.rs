@@ -1,7 +1,7 @@
 //! A visit to an instance with versioned segments begins and ends.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use abi::{Right, SegId};
 use seg_lock::{Mode, Patience};
@@ -73,22 +73,35 @@ impl State {
                 versions.insert(sid, segment.newest(right)?);
             }
         }
-        while let Some((sid, theirs)) = self.missing_part(&versions) {
+        let mut unknown = BTreeSet::new();
+        while let Some((sid, theirs)) = self.missing_part(&versions, &unknown) {
             let versioned = self.residency.of_member_mut(sid).versioned_mut();
-            versioned.news.seen = versioned.news.seen.max(theirs);
-            let mut log = versioned.log();
-            if log.appended() < theirs {
-                log.refresh(theirs)?;
+            let taken_in = {
+                let mut log = versioned.log();
+                if log.appended() < theirs { log.refresh(theirs) } else { Ok(()) }
+            };
+            match taken_in {
+                Ok(()) => {
+                    versioned.news.seen = versioned.news.seen.max(theirs);
+                    versions.insert(sid, theirs);
+                }
+                // A part of a commit was whole before any of it was published. One that is not there was in
+                // files that the segment has no more: it was converted and back, or comes from an archive.
+                Err(VersionsError::Damaged { .. }) => {
+                    unknown.insert((sid, theirs));
+                }
+                Err(error) => return Err(error.into()),
             }
-            versions.insert(sid, theirs);
         }
         Ok(versions)
     }
 
-    /// A segment of which one of `versions` needs a newer version than it has there.
+    /// A segment of which one of `versions` needs a newer version than it has there, and not one of those
+    /// that are `unknown`.
     fn missing_part(
         &self,
         versions: &BTreeMap<SegId, VersionNumber>,
+        unknown: &BTreeSet<(SegId, VersionNumber)>,
     ) -> Option<(SegId, VersionNumber)> {
         if versions.len() < 2 {
             return None;
@@ -97,8 +110,8 @@ impl State {
             let log = self.residency.of_member(*sid).versioned().log();
             let needs = |other: &SegId| log.partner(other.raw(), *version);
             let mut others = versions.iter().filter_map(|(other, has)| {
-                let theirs = needs(other)?;
-                (theirs > *has).then_some((*other, theirs))
+                let part = (*other, needs(other)?);
+                (part.1 > *has && !unknown.contains(&part)).then_some(part)
             });
             others.next()
         })

@@ -13,7 +13,7 @@ use crate::archive::piece::{Piece, Reader, decompress};
 use crate::format::counted::counted;
 use crate::format::error::{Object, StoreError, bad_field, io_error};
 use crate::format::extent::{DATA_OFFSET, PART_BYTES, first_part, part_len};
-use crate::format::header::{Header, write_header};
+use crate::format::header::{Header, SegmentState, write_header};
 use crate::format::manifest::Manifest;
 use crate::format::name::{Mode, Name};
 use crate::objects::clone::{Made, MadeVersions, Unfinished, mark_inconsistent, parts_mark};
@@ -121,6 +121,7 @@ impl Store {
                         let expected = "a segment of its own";
                         return Err(reader.bad("header of a segment", "a kept version", expected));
                     }
+                    check_as_version(&header, path)?;
                     let segment =
                         self.begin(*header, mode.without(umask), inconsistent, as_name)?;
                     data_bytes += fill(&segment, &mut reader, progress)?;
@@ -182,7 +183,9 @@ impl Store {
             }
             header.name.check_new()?;
             self.check_segment_name_free(&header.name, &lock)?;
-            if self.segment_name(header.sid, &lock)?.is_some() {
+            // A folder may be of a segment whose file is gone, or of an import that was killed.
+            let is_taken = self.segment_name(header.sid, &lock)?.is_some();
+            if is_taken || self.has_versions(header.sid) {
                 header.sid = self.new_sid(&lock)?;
             }
         }
@@ -293,6 +296,23 @@ impl Waiting<'_> {
         let len = file.metadata().map_err(|e| io_error("look at", &path, e))?.len();
         set_len(file, &path, len.next_multiple_of(PAGE_SIZE))
     }
+}
+
+/// That a versioned segment can be one with this header: what it says becomes a version, of which more is
+/// demanded than of a raw segment, and could not be opened otherwise.
+fn check_as_version(header: &Header, path: &Path) -> Result<(), StoreError> {
+    if header.lifetime != Lifetime::Versioned {
+        return Ok(());
+    }
+    if header.state != SegmentState::Clean {
+        return Err(bad_field(path, "state", "dirty", "clean in a versioned segment"));
+    }
+    let address = header.root.address;
+    if address != 0 && address - header.base >= header.size_bytes {
+        let found = format!("{address:#x}");
+        return Err(bad_field(path, "root address", found, "0 or inside the segment"));
+    }
+    Ok(())
 }
 
 /// Writes the content of one segment; returns its bytes.

@@ -89,6 +89,25 @@ mod tests {
         s.convert_segment(a, Lifetime::Persistent).unwrap();
         s.convert_segment(a, Lifetime::Versioned).unwrap();
         assert_eq!((newest(&s, a), newest(&s, b)), (0, 1));
+        // The other one still names a version of the files that are gone.
+        for wanted in [[(a, None), (b, None)], [(b, None), (a, None)]] {
+            let views = s.view_segments(&wanted).unwrap();
+            let numbers: Vec<_> = views.iter().map(|view| view.number().unwrap()).collect();
+            assert_eq!(numbers.iter().sum::<u64>(), 1, "{numbers:?}");
+        }
+        assert_eq!(open(&s, b).appended().0, 1);
+    }
+
+    #[test]
+    fn a_segment_that_was_deleted_and_comes_back_takes_no_commit_from_those_it_had_it_with() {
+        let s = store();
+        let [a, b] = ["a", "b"].map(|name| versioned(&s, name));
+        commit(&s, [a, b]);
+        let header = s.open_segment(a).unwrap().header().clone();
+        s.delete_segment(a).unwrap();
+        // As by an import, which keeps its id.
+        s.make_versions(&header, crate::Mode::PRIVATE, None, &s.lock_exclusive().unwrap()).unwrap();
+        assert_eq!(newest(&s, b), 1);
         assert_eq!(open(&s, b).appended().0, 1);
     }
 

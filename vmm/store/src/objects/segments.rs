@@ -51,6 +51,11 @@ impl Store {
             let object = Object::SegmentName(segment.name().clone());
             return Err(StoreError::Busy { object, why: Busy::Listed(listed) });
         }
+        if segment.is_versioned() {
+            // It may come back under its id, from an archive, and know nothing of commits that it had with
+            // others. Where they cannot be looked at, it goes all the same.
+            let _ = self.settle_partners(&segment, &lock);
+        }
         self.remove_segment(&segment, &lock)
     }
 

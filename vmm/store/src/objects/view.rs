@@ -5,7 +5,7 @@
 //! A version is pinned ([`Pinned`]). A raw segment is not: the caller keeps writers out (`vas::content`
 //! in the VMM).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -113,18 +113,32 @@ impl Store {
     ) -> Result<Vec<SegmentView>, StoreError> {
         let views = wanted.iter().map(|(sid, number)| self.view_segment(*sid, *number));
         let mut views = views.collect::<Result<Vec<_>, _>>()?;
-        while let Some((sid, least)) = missing_part(&views, wanted) {
+        let mut unknown = BTreeSet::new();
+        while let Some((sid, least)) = missing_part(&views, wanted, &unknown) {
             let all = views.iter_mut().zip(wanted);
             for (view, _) in all.filter(|(_, wanted)| **wanted == (sid, None)) {
-                *view = SegmentView::of(self.pin_at_least(sid, least)?);
+                match self.pin_at_least(sid, least) {
+                    Ok(pinned) => *view = SegmentView::of(pinned),
+                    // It was in files that the segment has no more: a part of a commit is whole before any of it
+                    // is published.
+                    Err(StoreError::Versions { source: VersionsError::Damaged { .. }, .. }) => {
+                        unknown.insert((sid, least));
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(views)
     }
 }
 
-/// A segment whose newest version is older than what belongs to another one's, and that version.
-fn missing_part(views: &[SegmentView], wanted: &[(SegId, Option<u64>)]) -> Option<(SegId, u64)> {
+/// A segment whose newest version is older than what belongs to another one's, and that version, unless it
+/// is one of the `unknown`.
+fn missing_part(
+    views: &[SegmentView],
+    wanted: &[(SegId, Option<u64>)],
+    unknown: &BTreeSet<(SegId, u64)>,
+) -> Option<(SegId, u64)> {
     let newest = || {
         let views = views.iter().zip(wanted).filter(|(_, (_, number))| number.is_none());
         views.filter_map(|(view, (sid, _))| Some((*sid, view.pinned()?)))
@@ -132,7 +146,8 @@ fn missing_part(views: &[SegmentView], wanted: &[(SegId, Option<u64>)]) -> Optio
     newest().find_map(|(_, pinned)| {
         newest().find_map(|(sid, other)| {
             let theirs = pinned.content.partner(sid, pinned.number)?;
-            (theirs > other.number).then_some((sid, theirs))
+            let is_missing = theirs > other.number && !unknown.contains(&(sid, theirs));
+            is_missing.then_some((sid, theirs))
         })
     })
 }

@@ -211,6 +211,11 @@ fn a_forged_archive_is_refused_by_the_field_that_cannot_be() {
         assert!(error.contains(what), "{error}");
         is_clean(&t);
     }
+    let root = SegRoot { address: header.base + (2 << 20), fingerprint: [1, 1] };
+    let outside = Header { size_bytes: 1 << 20, root, ..header.clone() };
+    let error = import(&t, &forged(&outside, false, &[]), None).unwrap_err().to_string();
+    assert!(error.contains("root"), "{error}");
+    is_clean(&t);
     // Not in whole pages: what lies behind it in its page are zeros.
     let made = import(&t, &forged(&header, false, &[(5000, b"here")]), None).unwrap();
     let view = t.view_segment(made.segments[0].1, None).unwrap();
@@ -220,6 +225,23 @@ fn a_forged_archive_is_refused_by_the_field_that_cannot_be() {
         (&b"here"[..], 4)
     );
     is_clean(&t);
+}
+
+#[test]
+fn an_import_that_was_killed_can_be_repeated_before_the_garbage_is_collected() {
+    let (s, _, sid) = source();
+    let archive = export(&s, "v", None).unwrap();
+    let t = store();
+    let header = s.segment(sid).unwrap().header;
+    // Killed when the folder was there and the segment's file was not.
+    t.make_versions(&header, Mode::PRIVATE, None, &t.lock_exclusive().unwrap()).unwrap();
+    let made = import(&t, &archive, None).unwrap();
+    let new = made.segments[0].1;
+    assert_ne!(new, sid, "the id may still be in use");
+    is_same(&s, (sid, None), &t, new);
+    assert_eq!(t.gc().unwrap().parts, 1);
+    is_clean(&t);
+    is_same(&s, (sid, None), &t, new);
 }
 
 #[test]

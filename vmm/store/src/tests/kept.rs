@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use abi::Errno;
-use abi::objects::{Right, SegId};
+use abi::objects::{Lifetime, Right, SegId};
 use rustix::fs::FlockOperation;
 use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::log::record::VersionFacts;
@@ -475,6 +475,22 @@ fn a_kill_while_a_tag_is_made_leaves_none() {
     assert!(s.find_segment(&name("x@v@t")).is_err());
     assert_eq!(byte(&s, sid), 1);
     is_clean(&s);
+}
+
+#[test]
+fn a_number_is_that_of_the_files_that_the_segment_has_and_not_of_a_tag_of_earlier_ones() {
+    let s = store();
+    let sid = versioned(&s, "x");
+    let first = commit(&s, sid, 1);
+    s.keep_version(sid, Some(first), &tag("t"), FREE).unwrap();
+    let (old, text) = (find(&s, "x@t"), name(&format!("x@{first}")));
+    assert_eq!(s.choose_segment(&text).unwrap(), Chosen::Whole(old));
+    for to in [Lifetime::Persistent, Lifetime::Versioned] {
+        s.convert_segment(sid, to).unwrap();
+    }
+    assert_eq!(s.choose_segment(&text).unwrap(), Chosen::Whole(old), "nothing else has it");
+    assert_eq!(commit(&s, sid, 2), first);
+    assert_eq!(s.choose_segment(&text).unwrap(), Chosen::Number(sid, first));
 }
 
 #[test]

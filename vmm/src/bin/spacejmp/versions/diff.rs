@@ -106,7 +106,12 @@ fn segments(store: &Store, args: &Diff) -> Result<Pairs, StoreError> {
 
 /// The number of the version before the newest; version 0 has none before it.
 fn before_newest(store: &Store, sid: SegId) -> Result<u64, StoreError> {
-    let newest = store.history(sid)?.first().map_or(0, |version| version.number);
+    // Tags may have higher numbers, of files that it had before it was converted.
+    let newest = match store.newest_number(&store.open_segment(sid)?)? {
+        Some(number) => number,
+        // The error that there are none.
+        None => store.history(sid)?.first().map_or(0, |version| version.number),
+    };
     Ok(newest.saturating_sub(1))
 }
 

@@ -65,7 +65,12 @@ impl Store {
             let seen = Segment::open_shared(folder, limits, None).map_err(&failed)?;
             segment.check_trusted(&seen)?;
             let folder = HostFolder::from_fd(segment.versions_folder()?);
-            let versions = Segment::open(folder, limits).map_err(failed)?;
+            let versions = Segment::open(folder, limits).inspect_err(|error| {
+                if matches!(error, VersionsError::Io { .. }) {
+                    segment.note_failure(&seen);
+                }
+            });
+            let versions = versions.map_err(failed)?;
             return Ok(OpenContent::of(versions, segment, None));
         };
         let published = VersionNumber(words.published);
@@ -89,6 +94,21 @@ impl SegmentFile {
         }
         let durable = versions.durable();
         Err(self.of_versions()(VersionsError::Failed { durable }))
+    }
+
+    /// Tells everybody that a sync of the current log may have failed. The error that has shown it is what
+    /// the caller gets, whatever becomes of this.
+    fn note_failure(&self, versions: &Segment<HostFolder>) {
+        let _ = self.note_failed_log(versions.current_log().0);
+    }
+}
+
+impl Drop for OpenContent<'_> {
+    /// The host tells of a sync that failed once, and the next one succeeds.
+    fn drop(&mut self) {
+        if self.versions.has_failed() {
+            self.segment.note_failure(&self.versions);
+        }
     }
 }
 
@@ -126,5 +146,35 @@ impl<'a> OpenContent<'a> {
         let words = VersionWords { appended: newest.0, published: newest.0 };
         self.segment.write_words(&words)?;
         Ok(newest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::objects::kept::content::HeldAlone;
+    use crate::testing::{store, versioned};
+    use crate::{StoreError, TagName};
+
+    #[test]
+    fn a_failure_is_noted_so_that_nobody_trusts_the_next_sync() {
+        let s = store();
+        let (sid, free) = (versioned(&s, "x"), HeldAlone { owner_died: false });
+        let segment = s.open_segment(sid).unwrap();
+        let log = {
+            let lock = s.lock_exclusive().unwrap();
+            let mut content = s.open_content(&segment, free, &lock).unwrap();
+            content.versions.distrust();
+            content.announce_root().unwrap();
+            content.versions.current_log().0
+        };
+        assert_eq!(segment.failed_log().unwrap(), Some(log));
+        let size_bytes = segment.header().size_bytes;
+        let grown = s.grow_versioned_segment(sid, size_bytes, free).unwrap_err();
+        let tag = TagName::new(b"t").unwrap();
+        let tagged = s.keep_version(sid, None, &tag, free).unwrap_err();
+        for error in [grown, tagged] {
+            let told = error.to_string();
+            assert!(matches!(error, StoreError::Versions { .. }), "{told}");
+        }
     }
 }

@@ -139,12 +139,24 @@ impl Store {
                 VersionChoice::Tag(tag) => Err(StoreError::NoTag { object, tag }),
                 VersionChoice::Number(number) => {
                     let kept = self.kept_of(sid)?.into_iter();
-                    let mut same = kept.filter(|kept| kept.number == number && !kept.is_passing);
+                    let tagged = kept.filter(|kept| kept.number == number && !kept.is_passing);
+                    let mut same = tagged.filter(|kept| self.is_of_present(sid, kept));
                     Ok(same.next().map_or(Chosen::Number(sid, number), |it| Chosen::Whole(it.sid)))
                 }
             };
         }
         Err(whole)
+    }
+
+    /// Whether a kept version is what the segment has under its number, if it has that. It may be of the
+    /// files that the segment had before it was converted and back, with numbers of their own.
+    fn is_of_present(&self, sid: SegId, kept: &Kept) -> bool {
+        let facts = |sid| {
+            let newest = self.open_segment(sid).and_then(|segment| self.newest(&segment)).ok()?;
+            newest.facts_of(kept.number).cloned()
+        };
+        let present = facts(sid);
+        present.is_none() || present == facts(kept.sid)
     }
 
     /// The same for a VAS.
