@@ -23,12 +23,15 @@ pub(super) fn decide<D: Folder>(folder: &D, stack: &mut Stack<D::File>) -> Resul
     let Some(before) = stack.tail.take().filter(|_| stack.is_at_last()) else { return Ok(()) };
     let Some(joint) = stack.joints.of(stack.end.version).cloned() else { return Ok(()) };
     for (segment, version) in joint.others {
+        let found = look(folder, segment, version, joint.id);
         // One that was deleted has no say: nobody will ever see it beside this one.
-        if look(folder, segment, version, joint.id)? == Companion::LacksIt {
-            stack.end = before;
-            stack.forget_behind(before.version);
-            return Ok(());
+        if matches!(found, Ok(Companion::HasIt | Companion::Gone)) {
+            continue;
         }
+        // Also if it could not be looked at: whoever tries again reads the record again, and asks again.
+        stack.end = before;
+        stack.forget_behind(before.version);
+        return found.map(drop);
     }
     Ok(())
 }
