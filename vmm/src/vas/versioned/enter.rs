@@ -1,12 +1,12 @@
 //! A visit to an instance with versioned segments begins and ends.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use abi::{Right, SegId};
 use seg_lock::{Mode, Patience};
 use spacejmp_versions::disk::host::HostFolder;
-use spacejmp_versions::segment::Limits;
+use spacejmp_versions::segment::{Limits, Partner};
 use spacejmp_versions::{Sharing, VersionNumber, VersionsError};
 
 use super::segment::{Log, News, VersionedSegment, lock};
@@ -69,32 +69,36 @@ impl State {
                 versions.insert(sid, segment.newest(right)?);
             }
         }
-        while let Some((sid, theirs)) = self.missing_part(&versions) {
+        let mut gone = BTreeSet::new();
+        while let Some((sid, part)) = self.missing_part(&versions, &gone) {
             let versioned = self.residency.of_member_mut(sid).versioned_mut();
-            versioned.news.seen = versioned.news.seen.max(theirs);
-            let mut log = versioned.log();
-            if log.appended() < theirs {
-                log.refresh(theirs)?;
+            if versioned.log().take_in_part(part)? {
+                versioned.news.seen = versioned.news.seen.max(part.version);
+                versions.insert(sid, part.version);
+            } else {
+                // Restored from a backup, or made anew: it is what it is.
+                gone.insert((sid, part));
             }
-            versions.insert(sid, theirs);
         }
         Ok(versions)
     }
 
-    /// A segment of which one of `versions` needs a newer version than it has there.
+    /// A segment of which one of `versions` needs a newer version than it has there, but for those of
+    /// which its files know nothing.
     fn missing_part(
         &self,
         versions: &BTreeMap<SegId, VersionNumber>,
-    ) -> Option<(SegId, VersionNumber)> {
+        gone: &BTreeSet<(SegId, Partner)>,
+    ) -> Option<(SegId, Partner)> {
         if versions.len() < 2 {
             return None;
         }
         versions.iter().find_map(|(sid, version)| {
             let log = self.residency.of_member(*sid).versioned().log();
-            let needs = |other: &SegId| log.partner(other.raw(), *version);
             let mut others = versions.iter().filter_map(|(other, has)| {
-                let theirs = needs(other)?;
-                (theirs > *has).then_some((*other, theirs))
+                let part = log.partner(other.raw(), *version)?;
+                let needs = part.version > *has && !gone.contains(&(*other, part));
+                needs.then_some((*other, part))
             });
             others.next()
         })

@@ -75,3 +75,35 @@ fn who_could_not_look_at_the_other_segment_asks_again_and_takes_no_half() {
     assert_eq!(survivor.take_over(VersionNumber(0)).expect("taken over"), VersionNumber(0));
     assert_eq!(first_byte(&survivor, 0, VersionNumber(0)), 0);
 }
+
+#[test]
+fn a_part_of_a_commit_is_taken_in_unless_the_files_are_others_by_then() {
+    let pair = Pair::new();
+    let [one, two] = SEGMENTS;
+    pair.commit();
+    let first = Segment::open(pair.folder(one), SMALL).expect("opened");
+    let part = first.partner(two, first.appended()).expect("they are one commit");
+    let mut second = pair.shared(two);
+    let other = Partner { id: !part.id, ..part };
+    let behind = Partner { version: VersionNumber(9), ..part };
+    for part in [other, behind] {
+        assert!(!second.take_in_part(part).expect("looked at"), "{part:?}");
+        assert_eq!(second.appended(), VersionNumber(0));
+    }
+    assert!(second.take_in_part(part).expect("looked at"));
+    assert_eq!((second.appended(), first_byte(&second, 0, part.version)), (part.version, 7));
+    assert!(second.take_in_part(part).expect("looked at"), "again");
+    assert!(!second.take_in_part(other).expect("looked at"), "it knows that commit by now");
+    // Neither does a checkpoint make it forget.
+    let mut writer = Segment::open(pair.folder(two), SMALL).expect("opened");
+    writer.checkpoint(writer.appended(), Sharing::Alone).expect("applied");
+    let mut again =
+        Segment::open_shared(pair.folder(two), SMALL, Some(part.version)).expect("opened");
+    assert!(again.take_in_part(part).expect("looked at"));
+    // Made anew, as a conversion to raw and back does.
+    std::fs::remove_dir_all(pair.path(two)).expect("removed");
+    let mut anew = pair.create(two);
+    assert!(!anew.take_in_part(part).expect("looked at"));
+    assert_eq!(anew.appended(), VersionNumber(0));
+    assert_eq!(commit(&mut anew, &[(0, 1)]), part.version);
+}
