@@ -91,11 +91,6 @@ impl Newest {
         self.content.partners()
     }
 
-    /// Whether it was such a commit, and nothing says yet that it was decided.
-    pub(crate) fn ends_together(&self) -> bool {
-        self.content.ends_together()
-    }
-
     /// The oldest version that can be read.
     pub(crate) fn oldest(&self) -> VersionNumber {
         self.content.oldest()
@@ -239,6 +234,19 @@ impl Store {
             match open(segment.versions_dir()?, published) {
                 Ok(newest) => return Ok(newest),
                 Err(_) if is_written && tries < TRIES => {}
+                Err(source) => return Err(segment.of_versions()(source)),
+            }
+        }
+    }
+
+    /// Whether it takes a look at `other` to say whether the last record of a segment counts, published or not.
+    pub(crate) fn asks(&self, segment: &SegmentFile, other: SegId) -> Result<bool, StoreError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match open(segment.versions_dir()?, None) {
+                Ok(newest) => return Ok(newest.content.asks(other.raw())),
+                Err(_) if tries < TRIES && self.is_written(segment.sid()) => {}
                 Err(source) => return Err(segment.of_versions()(source)),
             }
         }

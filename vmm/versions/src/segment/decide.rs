@@ -22,6 +22,7 @@ use crate::root::FILE_NAME;
 pub(super) fn decide<D: Folder>(folder: &D, stack: &mut Stack<D::File>) -> Result<()> {
     let Some(before) = stack.tail.take().filter(|_| stack.is_at_last()) else { return Ok(()) };
     let Some(joint) = stack.joints.of(stack.end.version).cloned() else { return Ok(()) };
+    stack.asked = joint.others.iter().map(|(segment, _)| *segment).collect();
     for (segment, version) in joint.others {
         let found = look(folder, segment, version, joint.id);
         // One that was deleted has no say: nobody will ever see it beside this one.
