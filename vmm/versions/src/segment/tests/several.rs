@@ -107,3 +107,16 @@ fn a_part_of_a_commit_is_taken_in_unless_the_files_are_others_by_then() {
     assert_eq!(anew.appended(), VersionNumber(0));
     assert_eq!(commit(&mut anew, &[(0, 1)]), part.version);
 }
+
+#[test]
+fn nobody_waits_for_a_pipe_in_the_place_of_the_other_segments_files() {
+    let pair = Pair::new();
+    let [one, two] = SEGMENTS;
+    pair.commit();
+    let root = pair.path(two).join("root");
+    std::fs::remove_file(&root).expect("removed");
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, &root, kind, mode, 0).expect("made");
+    let error = Segment::open(pair.folder(one), SMALL).expect_err("no file");
+    assert!(matches!(error, VersionsError::Companion { segment: 2, .. }), "{error}");
+}
