@@ -280,6 +280,20 @@ fn a_tag_and_a_rollback_of_one_of_two_segments_leave_the_other_as_it_is() {
 }
 
 #[test]
+fn a_segment_with_other_files_than_at_their_last_commit_is_entered_as_it_is() {
+    skip_without_kvm!();
+    let world = bank();
+    assert_eq!(world.good(PROGRAM, &["bank", "move", "1", "5", "1"]), "done\n");
+    world.says(&["seg", "convert", "bank.b", "--to", "persistent"]);
+    world.says(&["seg", "convert", "bank.b", "--to", "versioned"]);
+    // Its versions are counted from 0 again, and the other one knows of newer ones.
+    is_right(&world);
+    assert_eq!(world.good(PROGRAM, &["bank", "move", "1", "5", "2"]), "done\n");
+    is_right(&world);
+    assert!(world.says(&["store", "check"]).contains("all can be used"), "a check");
+}
+
+#[test]
 fn a_raw_segment_beside_a_versioned_one_is_not_aborted() {
     skip_without_kvm!();
     let world = World::new();

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use abi::{Right, SegId};
 use seg_lock::{Mode, Patience};
 use spacejmp_versions::disk::host::HostFolder;
-use spacejmp_versions::segment::Limits;
+use spacejmp_versions::segment::{Limits, Partner};
 use spacejmp_versions::{Sharing, VersionNumber, VersionsError};
 
 use super::segment::{Log, News, VersionedSegment, lock};
@@ -45,7 +45,6 @@ impl State {
         let members = self.instances.known(vh).members.iter();
         let members: Vec<(SegId, Right)> =
             members.map(|(sid, member)| (sid, member.right)).collect();
-        let count = self.count_for_kernel(vh);
         let versions = still_there(is_gone, || self.newest_together(&members))?;
         let writes =
             members.iter().any(|(sid, right)| versions.contains_key(sid) && *right == Right::Write);
@@ -53,9 +52,6 @@ impl State {
             Some(id) => id,
             None => self.build_visit(vh, &members, &versions)?,
         };
-        if let Some(count) = count {
-            self.show_to_kernel(vcpu, vh, id, count);
-        }
         self.visits.begin(vcpu, id, locks);
         Ok(())
     }
@@ -73,45 +69,36 @@ impl State {
                 versions.insert(sid, segment.newest(right)?);
             }
         }
-        let mut unknown = BTreeSet::new();
-        while let Some((sid, theirs)) = self.missing_part(&versions, &unknown) {
+        let mut gone = BTreeSet::new();
+        while let Some((sid, part)) = self.missing_part(&versions, &gone) {
             let versioned = self.residency.of_member_mut(sid).versioned_mut();
-            let taken_in = {
-                let mut log = versioned.log();
-                if log.appended() < theirs { log.refresh(theirs) } else { Ok(()) }
-            };
-            match taken_in {
-                Ok(()) => {
-                    versioned.news.seen = versioned.news.seen.max(theirs);
-                    versions.insert(sid, theirs);
-                }
-                // A part of a commit was whole before any of it was published. One that is not there was in
-                // files that the segment has no more: it was converted and back, or comes from an archive.
-                Err(VersionsError::Damaged { .. }) => {
-                    unknown.insert((sid, theirs));
-                }
-                Err(error) => return Err(error.into()),
+            if versioned.log().take_in_part(part)? {
+                versioned.news.seen = versioned.news.seen.max(part.version);
+                versions.insert(sid, part.version);
+            } else {
+                // Restored from a backup, or made anew: it is what it is.
+                gone.insert((sid, part));
             }
         }
         Ok(versions)
     }
 
-    /// A segment of which one of `versions` needs a newer version than it has there, and not one of those
-    /// that are `unknown`.
+    /// A segment of which one of `versions` needs a newer version than it has there, but for those of
+    /// which its files know nothing.
     fn missing_part(
         &self,
         versions: &BTreeMap<SegId, VersionNumber>,
-        unknown: &BTreeSet<(SegId, VersionNumber)>,
-    ) -> Option<(SegId, VersionNumber)> {
+        gone: &BTreeSet<(SegId, Partner)>,
+    ) -> Option<(SegId, Partner)> {
         if versions.len() < 2 {
             return None;
         }
         versions.iter().find_map(|(sid, version)| {
             let log = self.residency.of_member(*sid).versioned().log();
-            let needs = |other: &SegId| log.partner(other.raw(), *version);
             let mut others = versions.iter().filter_map(|(other, has)| {
-                let part = (*other, needs(other)?);
-                (part.1 > *has && !unknown.contains(&part)).then_some(part)
+                let part = log.partner(other.raw(), *version)?;
+                let needs = part.version > *has && !gone.contains(&(*other, part));
+                needs.then_some((*other, part))
             });
             others.next()
         })
@@ -250,17 +237,21 @@ impl VmSegment {
         let never = || false;
         let held = hold.lock(file, Mode::Exclusive, Patience::Try, &never);
         let is_ours = held.is_ok() && !hold.held(file.sid()).owner_died;
+        if !is_ours
+            || !matches!(opened.store.others_attached(file.sid(), opened.lease.id()), Ok(false))
+        {
+            return;
+        }
         let newest = log.appended();
         // What somebody has done since this VM had the lock.
         let published = file.read_words().map(|words| words.map(|words| words.published));
-        let is_newest = published.is_ok_and(|published| published == Some(newest.0));
-        if !is_ours || !is_newest || log.refresh(newest).is_err() {
-            return;
-        }
-        warn_if_failed("close a commit of several segments", log.settle());
-        let others = opened.store.others_attached(file.sid(), opened.lease.id());
-        if log.checkpoint_is_due() && matches!(others, Ok(false)) {
-            sync::checkpoint(&mut log, file, newest, Sharing::Alone);
+        if published.is_ok_and(|published| published == Some(newest.0))
+            && log.refresh(newest).is_ok()
+        {
+            warn_if_failed("close a commit of several segments", log.settle());
+            if log.checkpoint_is_due() {
+                sync::checkpoint(&mut log, file, newest, Sharing::Alone);
+            }
         }
     }
 

@@ -206,9 +206,17 @@ pub(crate) fn renew(
         }
         renewed => renewed.map_err(unusable)?,
     };
-    if last >= kept {
-        return Ok(None);
-    }
+    if last >= kept { Ok(None) } else { replace_lost(log, file, last, kept).map(Some) }
+}
+
+/// Versions behind `last`, up to `kept`, could not be read back: others without changes take their numbers.
+fn replace_lost(
+    log: &mut Log,
+    file: &SegmentFile,
+    last: VersionNumber,
+    kept: VersionNumber,
+) -> Result<VersionNumber, StoreError> {
+    let unusable = |source| StoreError::Versions { segment: file.name().clone(), source };
     let facts = log.facts(last).cloned().unwrap_or_default();
     while log.appended() <= kept {
         log.append(&Commit { facts: facts.clone(), pages: Vec::new() }).map_err(unusable)?;
@@ -218,7 +226,7 @@ pub(crate) fn renew(
     // First, so that nobody takes the new one for what follows what they saw.
     file.note_lost_versions(last.0, kept.0)?;
     publish(file, newest)?;
-    Ok(Some(newest))
+    Ok(newest)
 }
 
 /// Takes back what is newer than `kept` of a commit of several segments that has failed, durable or
@@ -236,7 +244,13 @@ pub(crate) fn take_back(
     if taken.is_err() && log.has_failed() {
         file.note_failed_log(failed.0)?;
     }
-    taken.map_err(|source| StoreError::Versions { segment: file.name().clone(), source })
+    taken.map_err(|source| StoreError::Versions { segment: file.name().clone(), source })?;
+    let last = log.appended();
+    if last < kept {
+        // What was made known before that commit, and was not durable.
+        replace_lost(log, file, last, kept)?;
+    }
+    Ok(())
 }
 
 /// Readers see `version` from now on.

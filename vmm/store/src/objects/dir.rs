@@ -214,7 +214,10 @@ impl Dir {
     /// Removes a folder and the files in it, but no folders below: the store makes none.
     pub(crate) fn remove_folder(&self, name: &str) -> Result<(), StoreError> {
         let folder = self.sub(name)?;
-        for inner in folder.names()? {
+        let mut names = folder.names()?;
+        // A versioned segment without it is gone for others, and not damaged, if this ends halfway.
+        names.sort_by_key(|name| name.as_encoded_bytes() != b"root");
+        for inner in names {
             rfs::unlinkat(&folder.fd, &inner, AtFlags::empty())
                 .map_err(|e| folder.error("remove", &inner.to_string_lossy(), e))?;
         }

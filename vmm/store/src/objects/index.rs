@@ -76,6 +76,11 @@ impl SegmentIndex {
         Some(&self.by_id.get(&sid)?.name)
     }
 
+    /// All of them, in no order.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = SegId> + '_ {
+        self.by_id.keys().copied()
+    }
+
     /// Addresses the segment may use, and its name.
     pub(crate) fn range(&self, sid: SegId) -> Option<(u64, u64)> {
         let place = self.by_id.get(&sid)?;

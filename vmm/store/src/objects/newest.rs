@@ -98,17 +98,12 @@ impl Newest {
 
     /// The version of another segment that belongs to one of this.
     pub(crate) fn partner(&self, other: SegId, number: u64) -> Option<u64> {
-        self.content.partner(other.raw(), VersionNumber(number)).map(|version| version.0)
+        self.content.partner(other.raw(), VersionNumber(number)).map(|partner| partner.version.0)
     }
 
     /// The segments that there were commits with.
     pub(crate) fn partners(&self) -> impl Iterator<Item = u64> + '_ {
         self.content.partners()
-    }
-
-    /// Whether it was such a commit, and nothing says yet that it was decided.
-    pub(crate) fn ends_together(&self) -> bool {
-        self.content.ends_together()
     }
 
     /// The oldest version that can be read.
@@ -254,6 +249,19 @@ impl Store {
             match open(segment.versions_dir()?, published) {
                 Ok(newest) => return Ok(newest),
                 Err(_) if is_written && tries < TRIES => {}
+                Err(source) => return Err(segment.of_versions()(source)),
+            }
+        }
+    }
+
+    /// Whether it takes a look at `other` to say whether the last record of a segment counts, published or not.
+    pub(crate) fn asks(&self, segment: &SegmentFile, other: SegId) -> Result<bool, StoreError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match open(segment.versions_dir()?, None) {
+                Ok(newest) => return Ok(newest.content.asks(other.raw())),
+                Err(_) if tries < TRIES && self.is_written(segment.sid()) => {}
                 Err(source) => return Err(segment.of_versions()(source)),
             }
         }

@@ -3,7 +3,10 @@
 //!
 //! A program that was killed in a commit of several segments leaves it to whoever opens one of them to
 //! look at the others. A segment that is gone has no say there; but one that has new files says that it
-//! had no such commit. So the others are opened before.
+//! had no such commit. So the others are decided before. Which they are only their own files say: the
+//! segment whose files go may be the one that has nothing of the commit.
+
+use std::collections::BTreeSet;
 
 use abi::objects::SegId;
 
@@ -14,7 +17,8 @@ use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
 
 impl Store {
-    /// Has every segment that had a commit in common with this one decided about its last one, durably.
+    /// Has every segment that had, or may have had, its last commit in common with this one decided about
+    /// it, durably. One that cannot be looked at counts if this one says that they had a commit.
     ///
     /// # Errors
     /// [`StoreError::Busy`] for one that a program has attached; [`StoreError::Denied`]; what opening it
@@ -24,19 +28,44 @@ impl Store {
         segment: &SegmentFile,
         lock: &Exclusive,
     ) -> Result<(), StoreError> {
-        for other in self.newest(segment)?.partners() {
-            let Some(sid) = SegId::new(other) else { continue };
-            let other = match self.open_by_id(sid, lock) {
-                Err(StoreError::NotFound(_)) => continue,
-                opened => opened?,
-            };
-            if other.is_versioned() && self.newest(&other)?.ends_together() {
-                self.check_unattached(sid)?;
-                self.open_content(&other, HeldAlone { owner_died: false }, lock)?.settle()?;
+        let partners: BTreeSet<u64> = self.newest(segment)?.partners().collect();
+        let known: Vec<SegId> = self.segment_index(lock)?.ids().collect();
+        let others: BTreeSet<SegId> =
+            partners.iter().filter_map(|other| SegId::new(*other)).chain(known).collect();
+        for sid in others.into_iter().filter(|sid| *sid != segment.sid()) {
+            let is_partner = partners.contains(&sid.raw());
+            match self.settle_partner(sid, segment.sid(), lock) {
+                Ok(()) => {}
+                Err(Unsettled::Unreadable(StoreError::NotFound(_))) => {}
+                Err(Unsettled::Unreadable(_)) if !is_partner => {}
+                Err(Unsettled::Unreadable(error) | Unsettled::Undecided(error)) => {
+                    return Err(error);
+                }
             }
         }
         Ok(())
     }
+
+    fn settle_partner(&self, sid: SegId, with: SegId, lock: &Exclusive) -> Result<(), Unsettled> {
+        let other = self.open_by_id(sid, lock).map_err(Unsettled::Unreadable)?;
+        if !other.is_versioned() || !self.asks(&other, with).map_err(Unsettled::Unreadable)? {
+            return Ok(());
+        }
+        self.check_unattached(sid)
+            .and_then(|()| {
+                self.open_content(&other, HeldAlone { owner_died: false }, lock)?.settle()
+            })
+            .map(drop)
+            .map_err(Unsettled::Undecided)
+    }
+}
+
+/// Why it is not known that another segment has decided.
+enum Unsettled {
+    /// It cannot be told whether it has.
+    Unreadable(StoreError),
+    /// It has not.
+    Undecided(StoreError),
 }
 
 #[cfg(test)]
@@ -98,6 +127,44 @@ mod tests {
         assert_eq!(open(&s, b).appended().0, 1);
     }
 
+    /// As a power cut would leave a segment: nothing of the records in its last log.
+    fn lose_records(s: &TestStore, sid: SegId) {
+        let folder = s.path().join("versions").join(sid.to_string());
+        let files = std::fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.path());
+        let is_log = |path: &std::path::PathBuf| path.to_string_lossy().contains("/log.");
+        let last = files.filter(is_log).max().unwrap();
+        let mut bytes = std::fs::read(&last).unwrap();
+        bytes[4096..].fill(0);
+        std::fs::write(last, bytes).unwrap();
+    }
+
+    #[test]
+    fn a_segment_that_lost_its_half_and_becomes_raw_does_not_give_the_other_its_own() {
+        let s = store();
+        let [a, b, c] = ["a", "b", "c"].map(|name| versioned(&s, name));
+        commit(&s, [b, c]);
+        drop((open(&s, b), open(&s, c)));
+        // The one never had a commit with it that it knows of, the other had.
+        for other in [a, c] {
+            let before = newest(&s, other);
+            commit(&s, [other, b]);
+            lose_records(&s, b);
+            s.convert_segment(b, Lifetime::Persistent).unwrap();
+            assert_eq!(newest(&s, other), before, "nothing but half of it is left");
+            s.convert_segment(b, Lifetime::Versioned).unwrap();
+            commit(&s, [b, c]);
+            drop((open(&s, b), open(&s, c)));
+        }
+    }
+
+    #[test]
+    fn a_segment_that_cannot_be_read_and_has_nothing_to_do_with_it_is_no_hindrance() {
+        let s = store();
+        let [a, b] = ["a", "b"].map(|name| versioned(&s, name));
+        std::fs::write(s.path().join("versions").join(b.to_string()).join("root"), "").unwrap();
+        s.convert_segment(a, Lifetime::Persistent).unwrap();
+    }
+
     #[test]
     fn a_segment_that_was_deleted_and_comes_back_takes_no_commit_from_those_it_had_it_with() {
         let s = store();
@@ -143,16 +210,8 @@ mod tests {
         let [a, b, c] = ["a", "b", "c"].map(|name| versioned(&s, name));
         commit(&s, [a, b]);
         commit(&s, [c, b]);
-        let log = s.open_segment(c).unwrap().path().parent().unwrap().join("../versions");
-        let folder = log.join(c.to_string());
         assert_eq!((newest(&s, b), newest(&s, c)), (2, 1));
-        // As a power cut would leave it: nothing of the record.
-        let logs = std::fs::read_dir(&folder).unwrap().flatten();
-        for log in logs.filter(|it| it.file_name().to_string_lossy().starts_with("log.")) {
-            let mut bytes = std::fs::read(log.path()).unwrap();
-            bytes[4096..].fill(0);
-            std::fs::write(log.path(), bytes).unwrap();
-        }
+        lose_records(&s, c);
         assert_eq!((newest(&s, b), newest(&s, c)), (1, 0));
         s.delete_segment(a).unwrap();
         assert_eq!(newest(&s, b), 1, "a later log follows that commit");

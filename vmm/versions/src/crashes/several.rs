@@ -204,9 +204,11 @@ fn look(had: &[Option<Had>; 2], teller: &Teller) -> Result<(), String> {
     let mut segments = [open(0, seen[0])?, open(1, seen[1])?];
     for (index, other) in [(0, 1), (1, 0)] {
         let partner = segments[index].partner(BOTH[other].0.into(), seen[index]);
-        if let Some(theirs) = partner.filter(|theirs| *theirs > seen[other]) {
-            segments[other].refresh(theirs).map_err(|error| error.to_string())?;
-            seen[other] = theirs;
+        if let Some(part) = partner.filter(|part| part.version > seen[other]) {
+            if !segments[other].take_in_part(part).map_err(|error| error.to_string())? {
+                return Err(format!("{part:?} is not there"));
+            }
+            seen[other] = part.version;
         }
     }
     for (index, other) in [(0, 1), (1, 0)] {

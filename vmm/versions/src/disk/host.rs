@@ -59,7 +59,8 @@ impl AsFd for HostFile {
     }
 }
 
-const OPEN: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW);
+/// O_NONBLOCK: nobody waits for a pipe that somebody has put in a file's place.
+const OPEN: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
 
 impl Folder for HostFolder {
     type File = HostFile;

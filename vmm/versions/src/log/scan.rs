@@ -1,5 +1,6 @@
 //! Reading a log to its end.
 
+use super::LOG_BYTES_MAX;
 use super::header::LogHeader;
 use super::record::{RecordHead, Sizes};
 use crate::checksum::Checksum;
@@ -89,7 +90,8 @@ pub fn next<F: File>(
     };
     // Before anything is allocated: a torn head may say any number.
     let Some(behind) = at.offset.checked_add(record) else { return Ok(None) };
-    if !reaches(behind)? {
+    // A file with holes may be as long as it says.
+    if behind > LOG_BYTES_MAX || !reaches(behind)? {
         return Ok(None);
     }
     head.resize(head_bytes as usize, 0);
@@ -129,4 +131,34 @@ fn is_whole(found: &Found, read: impl Fn(&mut [u8], u64) -> Result<()>) -> Resul
 
 fn unreadable(name: &str, source: std::io::Error) -> VersionsError {
     VersionsError::Io { action: "read", file: name.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Folder as _;
+    use crate::disk::simulated::Disk;
+    use crate::log::record::{Joint, VersionFacts};
+    use std::io::IoSlice;
+
+    #[test]
+    fn no_record_reaches_behind_the_longest_log() {
+        let disk = Disk::default();
+        let file = disk.create("log").expect("made");
+        let at = Position {
+            offset: PAGE_BYTES as u64,
+            version: VersionNumber(0),
+            chain: Checksum::default(),
+        };
+        for (others, is_read) in [(3, true), (LOG_BYTES_MAX / 16, false)] {
+            let others = (1..=others).map(|other| (other, VersionNumber(1))).collect();
+            let joint = Some(Joint { id: 7, others });
+            let (version, facts) = (VersionNumber(1), VersionFacts::default());
+            let head = RecordHead { version, facts, pages: Vec::new(), joint };
+            let (bytes, _) = head.encode(at.chain);
+            file.write_at(&[IoSlice::new(&bytes)], at.offset).expect("written");
+            let found = next(&file, "log", at, &mut 0, Content::Verified).expect("read");
+            assert_eq!(found.is_some(), is_read);
+        }
+    }
 }

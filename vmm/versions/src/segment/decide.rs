@@ -5,6 +5,7 @@
 //! its log or drops it before it was decided. Everybody who decides finds the same: a record is whole or
 //! it is not, and who finds that one is not begins a new log without their own.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
 use super::failed;
@@ -22,13 +23,19 @@ use crate::root::FILE_NAME;
 pub(super) fn decide<D: Folder>(folder: &D, stack: &mut Stack<D::File>) -> Result<()> {
     let Some(before) = stack.tail.take().filter(|_| stack.is_at_last()) else { return Ok(()) };
     let Some(joint) = stack.joints.of(stack.end.version).cloned() else { return Ok(()) };
-    for (segment, version) in joint.others {
+    stack.asked = joint.others.iter().map(|(segment, _)| *segment).collect();
+    // Each is read once, however often a record names it.
+    let others: BTreeSet<_> = joint.others.into_iter().collect();
+    for (segment, version) in others {
+        let found = look(folder, segment, version, joint.id);
         // One that was deleted has no say: nobody will ever see it beside this one.
-        if look(folder, segment, version, joint.id)? == Companion::LacksIt {
-            stack.end = before;
-            stack.forget_behind(before.version);
-            return Ok(());
+        if matches!(found, Ok(Companion::HasIt | Companion::Gone)) {
+            continue;
         }
+        // Also if it could not be looked at: whoever tries again reads the record again, and asks again.
+        stack.end = before;
+        stack.forget_behind(before.version);
+        return found.map(drop);
     }
     Ok(())
 }

@@ -11,11 +11,13 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
+use super::refresh::{check_not_gone, with_root};
 use super::stack::Stack;
 use super::{Segment, failed};
 use crate::disk::Folder;
-use crate::error::Result;
+use crate::error::{Result, VersionsError};
 use crate::log::record::Joint;
+use crate::log::scan::Content;
 use crate::page::VersionNumber;
 
 /// A commit of this segment and another one, whose record is in no log any more.
@@ -42,20 +44,30 @@ impl Memo {
     }
 }
 
+/// What another segment has of a commit of this one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Partner {
+    /// The version that the commit makes of it.
+    pub version: VersionNumber,
+    /// The commit: files that came from elsewhere have another one under that number, or none.
+    pub id: u64,
+}
+
 /// See the module.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Joints {
     by_version: BTreeMap<VersionNumber, Joint>,
     memos: Vec<Memo>,
     /// By the other segment and our version: theirs.
-    partners: BTreeMap<(u64, VersionNumber), VersionNumber>,
+    partners: BTreeMap<(u64, VersionNumber), Partner>,
 }
 
 impl Joints {
     /// A version is part of a commit.
     pub(super) fn note(&mut self, version: VersionNumber, joint: Joint) {
         for (other, theirs) in &joint.others {
-            self.partners.insert((*other, version), *theirs);
+            let partner = Partner { version: *theirs, id: joint.id };
+            self.partners.insert((*other, version), partner);
         }
         self.by_version.insert(version, joint);
     }
@@ -84,7 +96,8 @@ impl Joints {
     }
 
     fn add(&mut self, memo: Memo) {
-        self.partners.insert((memo.other, memo.ours), memo.theirs);
+        let partner = Partner { version: memo.theirs, id: memo.id };
+        self.partners.insert((memo.other, memo.ours), partner);
         self.memos.push(memo);
     }
 
@@ -120,10 +133,37 @@ impl<D: Folder> Segment<D> {
     /// The version of another segment that belongs to a version of this one: who sees this one must not
     /// see an older one of the other.
     #[must_use]
-    pub fn partner(&self, other: u64, version: VersionNumber) -> Option<VersionNumber> {
+    pub fn partner(&self, other: u64, version: VersionNumber) -> Option<Partner> {
         let joints = &self.stack.joints;
         let before = joints.partners.range((other, VersionNumber(0))..=(other, version));
         before.map(|(_, theirs)| *theirs).next_back()
+    }
+
+    /// Takes in the version of this segment that another one says belongs to what it shows, and all before
+    /// it. `false`, and nothing has changed, if this one has no such version: it was restored
+    /// from a backup, or made anew, and what the other one says is about files that are gone.
+    ///
+    /// # Errors
+    /// As [`Segment::refresh`].
+    pub fn take_in_part(&mut self, part: Partner) -> Result<bool> {
+        let Partner { version, id } = part;
+        if self.appended() >= version {
+            return Ok(self.stack.joints.has(version, id));
+        }
+        // On the side: what lies behind the last version that was made known may still be taken back.
+        let has_it = with_root(&*self.root_file, |root| {
+            check_not_gone(root, version)?;
+            let mut stack = Stack::open(&self.folder, root, &self.known())?;
+            stack.read_on(Some(version), Content::Trusted)?;
+            match stack.check_reached(Some(version)) {
+                Err(VersionsError::Damaged { .. }) => Ok(false),
+                reached => reached.map(|()| stack.joints.has(version, id)),
+            }
+        })?;
+        if has_it {
+            self.refresh(version)?;
+        }
+        Ok(has_it)
     }
 
     /// All segments that there were commits with.

@@ -55,6 +55,7 @@ mod together;
 
 pub use checkpoint::Sharing;
 use files::Known;
+pub use joints::Partner;
 pub use large::LargeCommit;
 pub use rollback::RollbackTo;
 use stack::Stack;

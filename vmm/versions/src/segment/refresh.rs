@@ -149,7 +149,7 @@ fn read_anew<D: Folder>(
 }
 
 /// What is older than the layers and logs go back to is not there.
-fn check_not_gone(root: &Root, version: VersionNumber) -> Result<()> {
+pub(super) fn check_not_gone(root: &Root, version: VersionNumber) -> Result<()> {
     let lowest = root.generations.first().map(|one| one.base).unwrap_or_default();
     let oldest = root.oldest.unwrap_or_default().max(lowest);
     if version < oldest { Err(VersionsError::Gone { version, oldest }) } else { Ok(()) }

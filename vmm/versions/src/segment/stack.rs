@@ -54,6 +54,8 @@ pub(super) struct Stack<F> {
     /// Before the newest version's record, if it is the last one that was read or written, and part of
     /// such a commit.
     pub(super) tail: Option<Position>,
+    /// The segments that had to be looked at to say whether the last record counts.
+    pub(super) asked: Vec<u64>,
     /// Behind the newest version that was read or written.
     pub(super) end: Position,
     /// Where the log would have to end if all behind what is durable were lost.
@@ -82,6 +84,7 @@ impl<F: File> Stack<F> {
             versions,
             joints,
             tail: None,
+            asked: Vec::new(),
             end,
             durable: end,
         };
@@ -265,6 +268,7 @@ impl<F: File> Stack<F> {
         }
         (self.end, self.durable) = (log.first, log.first);
         self.tail = None;
+        self.asked.clear();
         self.root = root;
         self.open.push(log);
         self.at = self.open.len() - 1;

@@ -88,6 +88,13 @@ impl<D: Folder> Segment<D> {
         newest > self.stack.current().header.after && self.stack.joints.of(newest).is_some()
     }
 
+    /// Whether `other` had to be looked at, to say whether the last record counts, when the segment was
+    /// opened: whoever opens it next looks again, unless it was opened to write.
+    #[must_use]
+    pub fn asks(&self, other: u64) -> bool {
+        self.stack.asked.contains(&other)
+    }
+
     /// Begins a new log if [`Segment::ends_together`]: then whoever opens the segment has no other one to
     /// look at. The commit was reported durable.
     ///

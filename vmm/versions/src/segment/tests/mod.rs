@@ -7,6 +7,7 @@ use crate::page::PAGE_BYTES;
 
 mod generations;
 mod model;
+mod several;
 mod sharing;
 
 const SMALL: Limits = Limits { log_bytes: 20 * PAGE_BYTES as u64, ahead_bytes: PAGE_BYTES as u64 };

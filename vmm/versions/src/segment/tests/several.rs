@@ -1,0 +1,122 @@
+//! Commits of several segments, when one of them cannot be looked at, or has other files by then.
+
+use super::*;
+use crate::error::VersionsError;
+
+const SEGMENTS: [u64; 2] = [1, 2];
+
+/// Two segments side by side.
+struct Pair(tempfile::TempDir);
+
+impl Pair {
+    fn new() -> Pair {
+        let pair = Pair(tempfile::tempdir().expect("a folder"));
+        SEGMENTS.into_iter().for_each(|segment| drop(pair.create(segment)));
+        pair
+    }
+
+    fn path(&self, segment: u64) -> std::path::PathBuf {
+        self.0.path().join(format!("{segment:016x}"))
+    }
+
+    fn folder(&self, segment: u64) -> HostFolder {
+        HostFolder::open(&self.path(segment)).expect("opened")
+    }
+
+    fn create(&self, segment: u64) -> Segment<HostFolder> {
+        std::fs::create_dir(self.path(segment)).expect("made");
+        Segment::create(self.folder(segment), segment, VersionFacts::default(), SMALL)
+            .expect("made")
+    }
+
+    fn shared(&self, segment: u64) -> Segment<HostFolder> {
+        let published = Some(VersionNumber(0));
+        Segment::open_shared(self.folder(segment), SMALL, published).expect("opened")
+    }
+
+    /// One commit of both, by a program that dies before it makes it known.
+    fn commit(&self) {
+        let mut both = SEGMENTS.map(|it| Segment::open(self.folder(it), SMALL).expect("opened"));
+        let content = page(7);
+        let commit = Commit { pages: vec![(PageIndex(0), &content)], ..Commit::default() };
+        let parts = both.iter_mut().map(|segment| Part { segment, commit: &commit });
+        append_together(&mut Vec::from_iter(parts)).expect("appended");
+    }
+
+    /// Nothing of the records is left, as if the program had died before it wrote them.
+    fn lose_records(&self, segment: u64) {
+        for entry in std::fs::read_dir(self.path(segment)).expect("listed").flatten() {
+            if entry.file_name().to_string_lossy().starts_with("log.") {
+                let mut bytes = std::fs::read(entry.path()).expect("read");
+                bytes[PAGE_BYTES..].fill(0);
+                std::fs::write(entry.path(), bytes).expect("written");
+            }
+        }
+    }
+}
+
+#[test]
+fn who_could_not_look_at_the_other_segment_asks_again_and_takes_no_half() {
+    let pair = Pair::new();
+    let [one, two] = SEGMENTS;
+    pair.commit();
+    let mut survivor = pair.shared(one);
+    pair.lose_records(two);
+    let aside = pair.0.path().join("aside");
+    std::fs::rename(pair.path(two), &aside).expect("renamed");
+    std::fs::write(pair.path(two), "").expect("written");
+    for _ in 0..2 {
+        let error = survivor.take_over(VersionNumber(0)).expect_err("it cannot know");
+        assert!(matches!(error, VersionsError::Companion { segment: 2, .. }), "{error}");
+        assert_eq!(survivor.appended(), VersionNumber(0), "nobody may see it yet");
+    }
+    std::fs::remove_file(pair.path(two)).expect("removed");
+    std::fs::rename(&aside, pair.path(two)).expect("renamed");
+    assert_eq!(survivor.take_over(VersionNumber(0)).expect("taken over"), VersionNumber(0));
+    assert_eq!(first_byte(&survivor, 0, VersionNumber(0)), 0);
+}
+
+#[test]
+fn a_part_of_a_commit_is_taken_in_unless_the_files_are_others_by_then() {
+    let pair = Pair::new();
+    let [one, two] = SEGMENTS;
+    pair.commit();
+    let first = Segment::open(pair.folder(one), SMALL).expect("opened");
+    let part = first.partner(two, first.appended()).expect("they are one commit");
+    let mut second = pair.shared(two);
+    let other = Partner { id: !part.id, ..part };
+    let behind = Partner { version: VersionNumber(9), ..part };
+    for part in [other, behind] {
+        assert!(!second.take_in_part(part).expect("looked at"), "{part:?}");
+        assert_eq!(second.appended(), VersionNumber(0));
+    }
+    assert!(second.take_in_part(part).expect("looked at"));
+    assert_eq!((second.appended(), first_byte(&second, 0, part.version)), (part.version, 7));
+    assert!(second.take_in_part(part).expect("looked at"), "again");
+    assert!(!second.take_in_part(other).expect("looked at"), "it knows that commit by now");
+    // Neither does a checkpoint make it forget.
+    let mut writer = Segment::open(pair.folder(two), SMALL).expect("opened");
+    writer.checkpoint(writer.appended(), Sharing::Alone).expect("applied");
+    let mut again =
+        Segment::open_shared(pair.folder(two), SMALL, Some(part.version)).expect("opened");
+    assert!(again.take_in_part(part).expect("looked at"));
+    // Made anew, as a conversion to raw and back does.
+    std::fs::remove_dir_all(pair.path(two)).expect("removed");
+    let mut anew = pair.create(two);
+    assert!(!anew.take_in_part(part).expect("looked at"));
+    assert_eq!(anew.appended(), VersionNumber(0));
+    assert_eq!(commit(&mut anew, &[(0, 1)]), part.version);
+}
+
+#[test]
+fn nobody_waits_for_a_pipe_in_the_place_of_the_other_segments_files() {
+    let pair = Pair::new();
+    let [one, two] = SEGMENTS;
+    pair.commit();
+    let root = pair.path(two).join("root");
+    std::fs::remove_file(&root).expect("removed");
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, &root, kind, mode, 0).expect("made");
+    let error = Segment::open(pair.folder(one), SMALL).expect_err("no file");
+    assert!(matches!(error, VersionsError::Companion { segment: 2, .. }), "{error}");
+}
