@@ -212,6 +212,7 @@ fn crashes(workspace: &Workspace) -> Result<()> {
         cuts: 8,
         blocklog: 16,
         seed: 0,
+        record: false,
         json: false,
     };
     crashtest::run(workspace, few)

@@ -6,6 +6,7 @@
 //! - `kills`: SIGKILL at random moments, and before every call to the host
 //! - `cuts`: a real file system that is shut down, without its journal, in the middle
 //! - `blocklog`: every write to a block device, replayed to any flush
+//! - `page`: the book's page of a run
 //! - `small_disk`: images of file systems, mounted for this process alone
 //!
 //! The first loss ends it. What this host cannot do is said and counted as skipped.
@@ -14,6 +15,7 @@ mod blocklog;
 mod cuts;
 mod kills;
 mod ledger;
+mod page;
 mod small_disk;
 mod states;
 
@@ -49,6 +51,9 @@ pub(crate) struct CrashtestArgs {
     /// Where the random choices begin: a run is repeated by its seed, as far as time does not choose
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
+    /// Keep what was checked, and make the book's page of it
+    #[arg(long)]
+    pub(crate) record: bool,
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub(crate) json: bool,
@@ -116,6 +121,9 @@ pub(crate) fn run(workspace: &Workspace, args: CrashtestArgs) -> Result<()> {
                 tell(&format!("blocklog-{kind}"), &done);
             }
         }
+    }
+    if args.record {
+        page::record(workspace, &json!(all))?;
     }
     if args.json {
         println!("{}", json!(all));

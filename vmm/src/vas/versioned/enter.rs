@@ -45,6 +45,7 @@ impl State {
         let members = self.instances.known(vh).members.iter();
         let members: Vec<(SegId, Right)> =
             members.map(|(sid, member)| (sid, member.right)).collect();
+        let count = self.count_for_kernel(vh);
         let versions = still_there(is_gone, || self.newest_together(&members))?;
         let writes =
             members.iter().any(|(sid, right)| versions.contains_key(sid) && *right == Right::Write);
@@ -52,6 +53,9 @@ impl State {
             Some(id) => id,
             None => self.build_visit(vh, &members, &versions)?,
         };
+        if let Some(count) = count {
+            self.show_to_kernel(vcpu, vh, id, count);
+        }
         self.visits.begin(vcpu, id, locks);
         Ok(())
     }
@@ -237,21 +241,17 @@ impl VmSegment {
         let never = || false;
         let held = hold.lock(file, Mode::Exclusive, Patience::Try, &never);
         let is_ours = held.is_ok() && !hold.held(file.sid()).owner_died;
-        if !is_ours
-            || !matches!(opened.store.others_attached(file.sid(), opened.lease.id()), Ok(false))
-        {
-            return;
-        }
         let newest = log.appended();
         // What somebody has done since this VM had the lock.
         let published = file.read_words().map(|words| words.map(|words| words.published));
-        if published.is_ok_and(|published| published == Some(newest.0))
-            && log.refresh(newest).is_ok()
-        {
-            warn_if_failed("close a commit of several segments", log.settle());
-            if log.checkpoint_is_due() {
-                sync::checkpoint(&mut log, file, newest, Sharing::Alone);
-            }
+        let is_newest = published.is_ok_and(|published| published == Some(newest.0));
+        if !is_ours || !is_newest || log.refresh(newest).is_err() {
+            return;
+        }
+        warn_if_failed("close a commit of several segments", log.settle());
+        let others = opened.store.others_attached(file.sid(), opened.lease.id());
+        if log.checkpoint_is_due() && matches!(others, Ok(false)) {
+            sync::checkpoint(&mut log, file, newest, Sharing::Alone);
         }
     }
 

@@ -1,0 +1,88 @@
+//! The book's page of what was checked: made from the last recorded run, never written by hand.
+
+use std::fmt::Write;
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Map, Value};
+
+use crate::workspace::Workspace;
+
+/// The recorded run, and the page made of it.
+const RESULTS: &str = "resources/results/crashes.json";
+const PAGE: &str = "docs/src/crash-results.md";
+
+const HEAD: &str = "# What kills and power cuts left
+
+Made by `cargo xtask crashtest --record`, which ends at the first loss: a run that is shown here has lost
+nothing. How it is done: [Versioned segments on disk](internals/versions.md#how-it-is-shown).
+
+- *States* are what a simulated disk may have after a power cut, one after another of its operations, by workload.
+- *Kills*: SIGKILL of a VM that makes changes, at random moments, while another VM looks at every version; and
+  before each call to the host by which files change.
+- *Cuts*: a file system is shut down under a writing VM, without its journal, and mounted again.
+- *Block log*: every write to a block device is recorded, and replayed to flushes: what is there then is mounted.
+
+After each, all that was committed has to be there, whole, and nothing else; under durability `each`.
+
+";
+
+/// Keeps a run, and makes the page.
+///
+/// # Errors
+/// When a file cannot be written.
+pub(super) fn record(workspace: &Workspace, run: &Value) -> Result<()> {
+    let text = format!("{run:#}\n");
+    for (file, text) in [(RESULTS, text), (PAGE, page(run)?)] {
+        let path = workspace.file(file);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn page(run: &Value) -> Result<String> {
+    let run = run.as_object().context("a run is an object")?;
+    let mut text = HEAD.to_owned();
+    text.push_str("| campaign | checked | lost |\n|---|---|---|\n");
+    for (name, done) in run {
+        let done = done.as_object().with_context(|| format!("{name} is no object"))?;
+        let _ = writeln!(text, "| `{name}` | {} |", row(done)?);
+    }
+    Ok(text)
+}
+
+fn row(done: &Map<String, Value>) -> Result<String> {
+    if let Some(why) = done.get("skipped") {
+        return Ok(format!("not run: {} | - ", why.as_str().unwrap_or_default()));
+    }
+    ensure!(done.get("lost") == Some(&Value::from(0)), "a run that lost something is recorded");
+    let counts = done.iter().filter(|(what, _)| *what != "lost");
+    let counts: Vec<_> = counts.map(|(what, count)| format!("{count} {what}")).collect();
+    Ok(format!("{} | 0", counts.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::workspace::read;
+
+    #[test]
+    fn the_page_is_made_of_the_recorded_run() {
+        let workspace = Workspace::here();
+        let run = read(&workspace.file(RESULTS)).unwrap();
+        let made = page(&serde_json::from_str(&run).unwrap()).unwrap();
+        let kept = read(&workspace.file(PAGE)).unwrap();
+        assert!(kept == made, "{PAGE} is not what {RESULTS} makes: cargo xtask crashtest --record");
+    }
+
+    #[test]
+    fn what_was_skipped_is_told_and_a_loss_is_never_recorded() {
+        let run = json!({ "each": { "cuts": 3, "states": 30, "lost": 0 }, "cuts-xfs": { "skipped": "no mount" } });
+        let page = page(&run).unwrap();
+        assert!(page.contains("| `each` | 3 cuts, 30 states | 0 |"), "{page}");
+        assert!(page.contains("| `cuts-xfs` | not run: no mount | -"), "{page}");
+        assert!(super::page(&json!({ "each": { "states": 30, "lost": 1 } })).is_err());
+    }
+}
