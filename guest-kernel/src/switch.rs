@@ -33,9 +33,7 @@ use abi::layout::{
 };
 use abi::objects::MAX_INSTANCES;
 use abi::shared::{TRAP_TO_PAGE, VcpuPage};
-use abi::switch::{
-    CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuStatus, ViewRecord, WORDS_COUNT,
-};
+use abi::switch::{CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuStatus, ViewRecord, WORDS_COUNT};
 use abi::{GuestVirt, PAGE_SIZE};
 use seg_lock::{state, word};
 
