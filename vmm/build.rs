@@ -2,8 +2,9 @@
 //!
 //! All sources are in the folder `carried`, by symbolic links: in a packaged crate they are regular
 //! files. `rustc` is run without cargo: the kernel needs flags that no other crate may have, and
-//! only `core` and two crates of ours, so there is nothing to resolve, download or lock. This works on the stable toolchain with the host's target:
-//! fat LTO also compiles the parts of `core` that are used with these flags.
+//! only `core` and two crates of ours, so there is nothing to resolve, download or lock. This works
+//! on the stable toolchain with the host's target: fat LTO also compiles the parts of `core` that
+//! are used with these flags.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

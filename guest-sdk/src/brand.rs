@@ -112,8 +112,8 @@ macro_rules! brand {
             type Handles = $crate::brand::EndWithVisit<$name<'static>>;
         }
 
-        // SAFETY: the lifetime is the parameter of the struct above, which no attribute has changed, and occurs as
-        // argument and result of a function.
+        // SAFETY: the lifetime is the parameter of the struct above, which no attribute has
+        // changed, and occurs as argument and result of a function.
         unsafe impl $crate::brand::OfOneVisit for $name<'static> {
             type Root<$visit> = $root;
             type During<$visit> = $name<$visit>;

@@ -173,8 +173,8 @@ pub enum Error {
     NotCommitted {
         /// The space.
         space: String,
-        /// Why: any error of leaving. `ENOSPC`, `EDQUOT`, `EFBIG`, `EIO`; `ESTALE` if a failed disk has lost what the
-        /// changes are to; `ENOMEM`.
+        /// Why: any error of leaving. `ENOSPC`, `EDQUOT`, `EFBIG`, `EIO`; `ESTALE` if a failed disk
+        /// has lost what the changes are to; `ENOMEM`.
         errno: Errno,
     },
 

@@ -62,8 +62,8 @@ pub unsafe trait OfOneVisit {
     type During<'v>: Brand<Root = Self::Root<'v>> + 'v;
 }
 
-/// The brand `V` in a visit that lasts `'v`: in signatures of functions that visit any space. Where the brand is
-/// known, it is written `Name<'v>`, or `Name` if its handles are kept.
+/// The brand `V` in a visit that lasts `'v`: in signatures of functions that visit any space. Where
+/// the brand is known, it is written `Name<'v>`, or `Name` if its handles are kept.
 pub type During<'v, V> = <<V as Brand>::Handles as Handles>::During<'v>;
 
 /// The root object of `V` in such a visit.

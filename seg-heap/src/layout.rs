@@ -85,8 +85,8 @@ pub struct HeapHeader {
     pub partial: [u32; CLASSES],
 }
 
-/// Behind the header: the root object of the segment, as it was set. The segment's facts are what counts; a program
-/// that finds the same here need not ask for them. Not every heap has it.
+/// Behind the header: the root object of the segment, as it was set. The segment's facts are what
+/// counts; a program that finds the same here need not ask for them. Not every heap has it.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RootNote {

@@ -71,9 +71,9 @@ impl<V: Brand> SpaceOptions<V> {
         self
     }
 
-    /// When a change of a versioned space survives a power cut; others have none (`EINVAL`). Without it
-    /// a tenth of a second after the visit, and when the program ends or calls [`Space::sync`]. A killed program
-    /// loses nothing that it has committed, whichever.
+    /// When a change of a versioned space survives a power cut; others have none (`EINVAL`).
+    /// Without it a tenth of a second after the visit, and when the program ends or calls
+    /// [`Space::sync`]. A killed program loses nothing that it has committed, whichever.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.segment.params.durability = durability.raw();
         self

@@ -111,8 +111,8 @@ impl SegmentHeap {
     /// The thread is inside the space, in which there was a heap once.
     #[inline]
     pub(crate) unsafe fn has_noted(&self, root: &SegRoot) -> bool {
-        // SAFETY: the caller's promise. The front is in the first page, which every segment has; any bytes are one, and
-        // no thread writes there meanwhile.
+        // SAFETY: the caller's promise. The front is in the first page, which every segment has;
+        // any bytes are one, and no thread writes there meanwhile.
         let front = unsafe { self.address().cast::<HeapFront>().as_ref() };
         front.root == note_of(root)
     }

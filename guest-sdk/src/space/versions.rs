@@ -47,7 +47,8 @@ impl<V: Brand> Space<V> {
     }
 
     /// Waits until there is a version newer than `after`, which it returns; `None` when `limit` has
-    /// passed. No right to write is needed. A thread that is inside to read may wait: what it sees does not move.
+    /// passed. No right to write is needed. A thread that is inside to read may wait: what it sees
+    /// does not move.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -97,9 +98,9 @@ impl<V: Brand> Space<V> {
     /// An old version, which cannot be written: a tag, or the number of a version that the log still
     /// has, or that is tagged.
     ///
-    /// It is at the addresses of the newest one, so that the threads of a process visit the two one after another
-    /// ([`Error::SameAddresses`]). The brand is the same one, so that the same functions read
-    /// both: its handles end with the visit, and none meets another version.
+    /// It is at the addresses of the newest one, so that the threads of a process visit the two one
+    /// after another ([`Error::SameAddresses`]). The brand is the same one, so that the same
+    /// functions read both: its handles end with the visit, and none meets another version.
     ///
     /// ```no_run
     /// # use spacejmp::{Error, Space};
@@ -127,8 +128,9 @@ impl<V: Brand> Space<V> {
             return Err(Error::NotVersioned { space: old.vas.name().to_owned() });
         }
         // Two VASes have one brand then, which is sound because
-        // - no handle goes from a visit of one to a visit of the other: each visit is called for every lifetime,
-        //   in which the brand is invariant, and no visit goes on from inside a versioned space;
+        // - no handle goes from a visit of one to a visit of the other: each visit is called for
+        //   every lifetime, in which the brand is invariant, and no visit goes on from inside a
+        //   versioned space;
         // - `type_id::of` erases lifetimes, so that a destructor takes a visit of either for the other. All
         //   that it meets there is of that visit, and the old one is read-only, whatever the store
         //   allows (`false` above, for good): a thread that reads has no heap, and dropping leaks.

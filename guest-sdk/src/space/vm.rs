@@ -195,7 +195,8 @@ impl VmSpace {
         if !info.lockable {
             return Err(Error::NotLockable { space: space() });
         }
-        // As long as nobody had it attached it could be converted, and rolled back before it was converted back.
+        // As long as nobody had it attached it could be converted, and rolled back before it was
+        // converted back.
         if (info.lifetime == Some(Lifetime::Versioned)) != self.is_versioned {
             return Err(Error::Changed { space: space() });
         }

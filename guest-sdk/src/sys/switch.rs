@@ -101,7 +101,9 @@ pub unsafe fn vas_switch_timeout(vh: VasHandle, limit: Duration) -> Result<(), E
 /// - `EPERM`: it is not inside an instance in which it may write versioned segments, or it has
 ///   declared its changes inconsistent.
 /// - `ENOSPC`, `EDQUOT`, `EIO`: they cannot be stored. `EFBIG`: a file would be longer than
-///   `ulimit -f` allows, or several segments were changed, and one of them in more than 63 MiB. `ESTALE`: a failed disk has lost the version that they are to. Nothing has changed then: the thread can make room and try again, or abort.
+///   `ulimit -f` allows, or several segments were changed, and one of them in more than 63 MiB.
+///   `ESTALE`: a failed disk has lost the version that they are to. Nothing has changed then: the
+///   thread can make room and try again, or abort.
 ///
 /// # Safety
 /// What is there must be what every program takes it for, now and after an abort: this is a point

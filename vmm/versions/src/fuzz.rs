@@ -119,9 +119,10 @@ fn file(content: &[u8]) -> Option<<Disk as Folder>::File> {
     Some(file)
 }
 
-/// A whole segment in whose files bytes are changed: 6 of the input each say in which file, where, to what,
-/// and whether the checksum of that page, or all of a log, is put right. Opened to read and to write; all
-/// that is said to be there is read, and one more version made. Returns how many versions there were, if it opens.
+/// A whole segment in whose files bytes are changed: 6 of the input each say in which file, where,
+/// to what, and whether the checksum of that page, or all of a log, is put right. Opened to read
+/// and to write; all that is said to be there is read, and one more version made. Returns how many
+/// versions there were, if it opens.
 ///
 /// # Errors
 /// What is wrong with it.

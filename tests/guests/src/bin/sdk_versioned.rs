@@ -1,11 +1,12 @@
-//! A versioned space by the safe API. `sdk_versioned NAME add FIRST COUNT`: inserts COUNT entries, a
-//! visit each. `abort COUNT`: as often changes all it can and gives up, by an error and by panics, and
-//! goes on. `full`: fills the disk in one visit, and goes on with a small one. `nested`: visits inside of
-//! visits. `kept`: a brand that lets handles be kept is refused. `count`: prints how many
-//! entries there are, all of them whole. `watch`: versions, waiting for them, durability. `old`: keeps versions,
-//! and reads them beside the newest. `read COUNT`: as often finds the space empty. `at TAG`: prints how many entries there were then, and are. `stay`: keeps the space open while others commit, and
-//! says after each line of input what visits find. `number`: makes a space of a number.
-//! Status 0, or 101 with a message.
+//! A versioned space by the safe API. `sdk_versioned NAME add FIRST COUNT`: inserts COUNT entries,
+//! a visit each. `abort COUNT`: as often changes all it can and gives up, by an error and by
+//! panics, and goes on. `full`: fills the disk in one visit, and goes on with a small one.
+//! `nested`: visits inside of visits. `kept`: a brand that lets handles be kept is refused.
+//! `count`: prints how many entries there are, all of them whole. `watch`: versions, waiting for
+//! them, durability. `old`: keeps versions, and reads them beside the newest. `read COUNT`: as
+//! often finds the space empty. `at TAG`: prints how many entries there were then, and are. `stay`:
+//! keeps the space open while others commit, and says after each line of input what visits find.
+//! `number`: makes a space of a number. Status 0, or 101 with a message.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;

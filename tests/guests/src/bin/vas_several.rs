@@ -1,16 +1,17 @@
 //! Accounts in two versioned segments, with a sum over both that every visit has.
 //!
-//! `vas_several NAME make [DURABILITY]`: VAS NAME with the versioned segments `NAME.a` and `NAME.b`, each with
-//! ACCOUNTS words, on a page of its own each, of FIRST each; and VASes with one of them, `NAME.a` and
-//! `NAME.b`. `move THREADS COUNT SEED`: each thread COUNT times moves money from an account of the one to one of
-//! the other, in steps between which the sum is wrong; now and then it aborts in the middle, and now
-//! and then it commits and goes on. `alone WHICH COUNT`: the same between accounts of one segment, in the
-//! VAS with that one. `sums COUNT`: COUNT visits to read, each with two looks at all accounts, which
-//! must agree and have the right sum; prints how many different states it saw. `watch STATES`: the same
-//! until it has seen so many. `many WHICH COUNT`: commits in the VAS with one segment, enough to fill logs. `go COUNT`:
-//! says `ready`, reads a byte, and commits COUNT times. `die`: ends by SIGKILL with money under way.
-//! `large`: more than a commit of two segments may have. `mixed`: a raw segment beside a
-//! versioned one. Prints `done`; status 0, or 1 with a message.
+//! `vas_several NAME make [DURABILITY]`: VAS NAME with the versioned segments `NAME.a` and
+//! `NAME.b`, each with ACCOUNTS words, on a page of its own each, of FIRST each; and VASes with one
+//! of them, `NAME.a` and `NAME.b`. `move THREADS COUNT SEED`: each thread COUNT times moves money
+//! from an account of the one to one of the other, in steps between which the sum is wrong; now and
+//! then it aborts in the middle, and now and then it commits and goes on. `alone WHICH COUNT`: the
+//! same between accounts of one segment, in the VAS with that one. `sums COUNT`: COUNT visits to
+//! read, each with two looks at all accounts, which must agree and have the right sum; prints how
+//! many different states it saw. `watch STATES`: the same until it has seen so many. `many WHICH
+//! COUNT`: commits in the VAS with one segment, enough to fill logs. `go COUNT`: says `ready`,
+//! reads a byte, and commits COUNT times. `die`: ends by SIGKILL with money under way. `large`:
+//! more than a commit of two segments may have. `mixed`: a raw segment beside a versioned one.
+//! Prints `done`; status 0, or 1 with a message.
 
 use std::io::Read;
 use std::process::ExitCode;

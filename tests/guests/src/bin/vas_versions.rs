@@ -1,23 +1,24 @@
 //! Accounts in a versioned segment, with a sum that every version has.
 //!
-//! `vas_versions NAME make`: VAS and versioned segment NAME with ACCOUNTS words, each on a page of its
-//! own, of FIRST each. `move THREADS COUNT SEED`: each thread COUNT times moves money from one account
-//! to another, in steps between which the sum is wrong; now and then it aborts in the middle.
-//! `sums COUNT`: COUNT visits to read, each with two looks at all accounts, which must agree and have
-//! the right sum; prints how many different states it saw. `watch STATES`: the same until it has seen
-//! so many. `die`: ends by SIGKILL with money under
-//! way. `exit`: the same by `exit_group`. `leave`: the same, declared inconsistent before it leaves.
-//! `grow`: changes size and root object, aborts that, and does it again. `calls`: system calls read
-//! and write the segment. `full`: grows and writes until a commit fails, sees that nothing of it has
-//! happened, and goes on with less. `many COUNT`: commits COUNT times a page each, enough to fill
-//! logs. `keep TAG`: keeps a version in the middle of a change. `at VERSION`: prints what account 1 had
-//! in that version, or why it cannot be attached. `views`: a reader's view stays while a thread of the same program commits.
-//! `visits COUNT`: COUNT visits to read, with one look in the first; nobody commits. `news COUNT`: COUNT times a commit,
-//! then two visits to read. `readers THREADS COMMITS`: a thread commits while others go in and out as fast as they
-//! can; no sum is wrong, no view moves, and none is older than what the thread knows to be committed.
-//! `busy`: an instance is not detached while a thread is inside, whoever let it in. `long COUNT`: what a thread
-//! inside sees stays while another commits COUNT times, enough to fill logs.
-//! Prints `done`; status 0, or 1 with a message.
+//! `vas_versions NAME make`: VAS and versioned segment NAME with ACCOUNTS words, each on a page of
+//! its own, of FIRST each. `move THREADS COUNT SEED`: each thread COUNT times moves money from one
+//! account to another, in steps between which the sum is wrong; now and then it aborts in the
+//! middle. `sums COUNT`: COUNT visits to read, each with two looks at all accounts, which must
+//! agree and have the right sum; prints how many different states it saw. `watch STATES`: the same
+//! until it has seen so many. `die`: ends by SIGKILL with money under way. `exit`: the same by
+//! `exit_group`. `leave`: the same, declared inconsistent before it leaves. `grow`: changes size
+//! and root object, aborts that, and does it again. `calls`: system calls read and write the
+//! segment. `full`: grows and writes until a commit fails, sees that nothing of it has happened,
+//! and goes on with less. `many COUNT`: commits COUNT times a page each, enough to fill logs. `keep
+//! TAG`: keeps a version in the middle of a change. `at VERSION`: prints what account 1 had in that
+//! version, or why it cannot be attached. `views`: a reader's view stays while a thread of the same
+//! program commits. `visits COUNT`: COUNT visits to read, with one look in the first; nobody
+//! commits. `news COUNT`: COUNT times a commit, then two visits to read. `readers THREADS COMMITS`:
+//! a thread commits while others go in and out as fast as they can; no sum is wrong, no view moves,
+//! and none is older than what the thread knows to be committed. `busy`: an instance is not
+//! detached while a thread is inside, whoever let it in. `long COUNT`: what a thread inside sees
+//! stays while another commits COUNT times, enough to fill logs. Prints `done`; status 0, or 1 with
+//! a message.
 
 use std::process::ExitCode;
 use std::sync::Barrier;

@@ -130,9 +130,9 @@ impl State {
         }
     }
 
-    /// Shows the kernel the tables that the thread on `vcpu` is about to get, which were the newest when versions
-    /// had been published `count` times. Those that it was shown before go as soon as no thread
-    /// is inside.
+    /// Shows the kernel the tables that the thread on `vcpu` is about to get, which were the newest
+    /// when versions had been published `count` times. Those that it was shown before go as soon as
+    /// no thread is inside.
     pub(super) fn show_to_kernel(&mut self, vcpu: u32, vh: u32, id: TablesId, count: u64) {
         let Some(cr3) = self.visits.give_to_kernel(id) else { return };
         if let Some(view) = self.kernel_views.by_handle.get_mut(&vh) {

@@ -226,8 +226,9 @@ impl Visits {
         self.tables.iter().find(|(_, tables)| is_that(tables)).map(|(&id, tables)| (id, tables))
     }
 
-    /// Notes where a vCPU's thread is, which has left the guest in instance `vh` with this root: the kernel may have
-    /// let it in or out. What the guest says may be false: then it makes no visit.
+    /// Notes where a vCPU's thread is, which has left the guest in instance `vh` with this root:
+    /// the kernel may have let it in or out. What the guest says may be false: then it makes no
+    /// visit.
     pub(crate) fn adopt(&mut self, vcpu: u32, vh: u32, root: u64) {
         if self.of(vcpu).is_some_and(|visit| !visit.is_kernels) {
             return;

@@ -21,8 +21,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Invalid`] for no bytes, and for a range that is not all of the segment's;
-    /// [`StoreError::Denied`]; [`StoreError::Versioned`]; [`StoreError::Io`], of which a full disk is one: what was reserved
-    /// until then may stay reserved.
+    /// [`StoreError::Denied`]; [`StoreError::Versioned`]; [`StoreError::Io`], of which a full disk
+    /// is one: what was reserved until then may stay reserved.
     pub fn reserve_segment(&self, sid: SegId, offset: u64, bytes: u64) -> Result<(), StoreError> {
         let lock = self.lock_exclusive()?;
         let segment = self.open_writable(sid, &lock)?;

@@ -199,8 +199,8 @@ fn default_path(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, 
     Ok(data.ok_or(StoreError::NoPlace)?.join("spacejmp"))
 }
 
-/// How names of private stores' folders begin (`private`). In `/dev/shm`, names that begin with `spacejmp-` are out of
-/// reach for programs (`spacejmp_files::OffLimits`).
+/// How names of private stores' folders begin (`private`). In `/dev/shm`, names that begin with
+/// `spacejmp-` are out of reach for programs (`spacejmp_files::OffLimits`).
 pub(crate) const PRIVATE_PREFIX: &str = "spacejmp-run-";
 
 /// Where volatile content goes; that of a private store stays in its folder, to be removed with it.

@@ -119,8 +119,8 @@ impl Store {
             for (view, _) in all.filter(|(_, wanted)| **wanted == (sid, None)) {
                 match self.pin_at_least(sid, least) {
                     Ok(pinned) => *view = SegmentView::of(pinned),
-                    // It was in files that the segment has no more: a part of a commit is whole before any of it
-                    // is published.
+                    // It was in files that the segment has no more: a part of a commit is whole
+                    // before any of it is published.
                     Err(StoreError::Versions { source: VersionsError::Damaged { .. }, .. }) => {
                         unknown.insert((sid, least));
                     }

@@ -96,8 +96,8 @@ impl<D: Folder> Segment<D> {
 
     /// Takes note of how a ticket's run ended; returns the newest version that is durable.
     ///
-    /// # Errors
-    /// The run's; then nothing more is appended before [`Segment::renew`]. One about a log that is closed by now is none: closing it made it durable.
+    /// # Errors The run's; then nothing more is appended before [`Segment::renew`]. One about a log
+    /// that is closed by now is none: closing it made it durable.
     #[expect(clippy::needless_pass_by_value, reason = "a ticket is used once")]
     pub fn synced(
         &mut self,

@@ -1,6 +1,6 @@
-//! `store-floor`, natively: the least that a durable commit can cost on this disk: one write behind the end of a log that
-//! was written with zeros before, and one `fdatasync`. Pages of content, and one that says which they
-//! are; no database is needed for that, and none can do with less.
+//! `store-floor`, natively: the least that a durable commit can cost on this disk: one write behind
+//! the end of a log that was written with zeros before, and one `fdatasync`. Pages of content, and
+//! one that says which they are; no database is needed for that, and none can do with less.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

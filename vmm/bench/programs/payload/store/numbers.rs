@@ -1,5 +1,6 @@
-//! `store-load`, `store-read`, `store-put`, `store-update`, `store-beside`: maps of numbers in versioned spaces, hashed and
-//! ordered. The keys and values are those of the peers, so that the sums must be the same.
+//! `store-load`, `store-read`, `store-put`, `store-update`, `store-beside`: maps of numbers in
+//! versioned spaces, hashed and ordered. The keys and values are those of the peers, so that the
+//! sums must be the same.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
-//! `store-commit`, `store-fill`, `store-open`, `store-view`: commits of some pages of a versioned segment, by the
-//! raw calls, and finding the segment again.
+//! `store-commit`, `store-fill`, `store-open`, `store-view`: commits of some pages of a versioned
+//! segment, by the raw calls, and finding the segment again.
 //!
 //! 256 pages of it are in use, evenly spread over its size, as a small hot part of a database is. A
 //! commit changes 4000 bytes in each of some of them, drawn at random: as much as the peers of

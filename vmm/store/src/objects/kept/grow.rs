@@ -17,8 +17,8 @@ impl Store {
     /// Makes a versioned segment larger, within its reserve, durably, as its next version; VMs that have it
     /// attached see it when they enter next. The caller holds the segment's lock alone.
     ///
-    /// # Errors
-    /// As [`Store::grow_segment`]; [`StoreError::Kept`] for a tag; [`StoreError::Versions`]. Then it is as it was.
+    /// # Errors As [`Store::grow_segment`]; [`StoreError::Kept`] for a tag;
+    /// [`StoreError::Versions`]. Then it is as it was.
     pub fn grow_versioned_segment(
         &self,
         sid: SegId,

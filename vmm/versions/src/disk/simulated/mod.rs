@@ -2,9 +2,9 @@
 //! cut may leave.
 //!
 //! It promises less than any file system: of what was written to a file and not synced, any
-//! 512-byte sectors may be there; the same of lengths; of names made and removed and not synced with
-//! their folder, any subset. A file may have names in several folders. It does not divide a sector (disks do not), and it reads unwritten parts
-//! as zeros.
+//! 512-byte sectors may be there; the same of lengths; of names made and removed and not synced
+//! with their folder, any subset. A file may have names in several folders. It does not divide a
+//! sector (disks do not), and it reads unwritten parts as zeros.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
