@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::workspace::Workspace;
 
 /// The recorded run, and the page made of it.
-const RESULTS: &str = "resources/results/crashes.json";
+const RESULTS: &str = "resources/crashes.json";
 const PAGE: &str = "docs/src/crash-results.md";
 
 const HEAD: &str = "# What kills and power cuts left
