@@ -1,6 +1,6 @@
 //! Versions that are kept, gone back to and copied by the command line, while programs use the segment.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::{pace, skip_without_kvm};
@@ -57,6 +57,12 @@ fn a_tag_that_is_made_while_a_vm_writes_is_one_version_and_stays_so() {
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && text.contains("attached by process"), "{text}");
     reader.kill();
+    // The host may keep what a killed process had mapped, and with it the lease's lock, a little longer.
+    let deadline = Instant::now() + pace::limit(Duration::from_secs(60));
+    while world.json(&["vas", "show", "bank@t"])["attached"] != json!([]) {
+        assert!(Instant::now() < deadline, "a killed program keeps it attached");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     world.says(&["vas", "untag", "bank", "t"]);
     world.says(&["seg", "untag", "bank", "t"]);
     assert!(!writer.has_ended(), "{}{}", writer.out(), writer.err());
