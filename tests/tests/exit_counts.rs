@@ -75,17 +75,23 @@ fn switches_take_no_exits_whether_a_vas_has_one_segment_or_a_hundred() {
     };
     let many = tests::pace::times(2000);
     for segments in ["1", "10", "100"] {
-        // The minimum of several runs: a run may also have to wait for another thread.
-        let (mut least, mut most) = (u64::MAX, u64::MAX);
-        for _ in 0..5 {
-            least = least.min(exits(segments, 100));
-            most = most.min(exits(segments, 100 + many));
-            if least == most {
-                break;
-            }
-        }
-        assert_eq!(least, most, "{segments} segments: exits with 100 switches, and with more");
+        let more = difference(|is_many| exits(segments, 100 + u32::from(is_many) * many), 0);
+        assert_eq!(more, 0, "{segments} segments: exits with 100 switches, and with more");
     }
+}
+
+/// How many more exits many of something take than a few. The minimum of several runs of each, as a run
+/// may also have to wait for something; fewer runs if the difference is the `expected` one.
+fn difference(exits: impl Fn(bool) -> u64, expected: u64) -> u64 {
+    let (mut few, mut many) = (u64::MAX, u64::MAX);
+    for _ in 0..5 {
+        few = few.min(exits(false));
+        many = many.min(exits(true));
+        if many.wrapping_sub(few) == expected {
+            break;
+        }
+    }
+    many.wrapping_sub(few)
 }
 
 /// Entering and leaving are calls that the VMM serves. Pages that a writer changes again and again are
@@ -98,16 +104,8 @@ fn a_steady_change_of_a_versioned_segment_takes_two_exits_however_many_pages_it_
     let exits =
         |args: &[&str]| exits_of(Run::new(&program).args(args).store(store.path().join("s"))).0;
     exits(&["bank", "make"]);
-    // The minimum of several runs: a run may also have to wait for something.
-    let (mut few, mut many) = (u64::MAX, u64::MAX);
-    for _ in 0..5 {
-        few = few.min(exits(&["bank", "many", "5"]));
-        many = many.min(exits(&["bank", "many", "25"]));
-        if many.wrapping_sub(few) == 2 * 20 {
-            break;
-        }
-    }
-    assert_eq!(many.wrapping_sub(few), 2 * 20, "20 more changes of 128 pages each");
+    let more = difference(|many| exits(&["bank", "many", ["5", "25"][usize::from(many)]]), 2 * 20);
+    assert_eq!(more, 2 * 20, "20 more changes of 128 pages each");
 }
 
 /// Nothing new is published. That the root object is the one the space was opened with is seen in the heap.
@@ -119,9 +117,8 @@ fn a_visit_to_read_by_the_safe_api_takes_no_exits() {
     let exits =
         |args: &[&str]| exits_of(Run::new(&program).args(args).store(store.path().join("s"))).0;
     exits(&["words", "count"]);
-    let least = |count| (0..5).map(|_| exits(&["words", "read", count])).min().unwrap_or(0);
-    let (few, many) = (least("10"), least("60"));
-    assert_eq!(many, few, "50 more visits to read");
+    let more = difference(|many| exits(&["words", "read", ["10", "60"][usize::from(many)]]), 0);
+    assert_eq!(more, 0, "50 more visits to read");
 }
 
 /// The kernel compares how often versions were published with what the view was built from.
@@ -133,12 +130,10 @@ fn a_visit_to_read_takes_an_exit_only_if_there_is_a_newer_version() {
     let exits =
         |args: &[&str]| exits_of(Run::new(&program).args(args).store(store.path().join("s"))).0;
     exits(&["bank", "make"]);
-    // The minimum of several runs: a run may also have to wait for something.
-    let least = |what, count| (0..5).map(|_| exits(&["bank", what, count])).min().unwrap_or(0);
-    let (few, many) = (least("visits", "10"), least("visits", "2010"));
-    assert_eq!(many, few, "2000 more visits, with nothing new");
-    let (few, many) = (least("news", "10"), least("news", "60"));
-    assert_eq!(many - few, 3 * 50, "two exits of each writer, one of a reader, none of the next");
+    let more = difference(|many| exits(&["bank", "visits", ["10", "2010"][usize::from(many)]]), 0);
+    assert_eq!(more, 0, "2000 more visits, with nothing new");
+    let more = difference(|many| exits(&["bank", "news", ["10", "60"][usize::from(many)]]), 3 * 50);
+    assert_eq!(more, 3 * 50, "two exits of each writer, one of a reader, none of the next");
 }
 
 #[test]

@@ -112,9 +112,9 @@ fn a_store_with_any_one_byte_changed_is_refused_or_sound() {
     let vid = store.create_vas(&name("v"), Mode::PRIVATE).expect("made");
     store.attach_segment(vid, sid, Right::Write).expect("attached");
     let mut archive = Vec::new();
-    vmm::vas::content::export_vas(
+    vmm::vas::snapshot::export(
         &store,
-        vid,
+        &vmm::store::Chosen::Whole(vid),
         &mut archive,
         "archive".as_ref(),
         None,

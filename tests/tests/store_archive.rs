@@ -10,8 +10,8 @@ use std::process::{Command, Output, Stdio};
 use abi::objects::{Lifetime, Right, SegRoot};
 use serde_json::Value;
 use tests::guests::{self, Profile};
-use vmm::store::{Mode, Name, SegmentSpec, Store};
-use vmm::vas::content::export_vas;
+use vmm::store::{Chosen, Mode, Name, SegmentSpec, Store};
+use vmm::vas::snapshot::export;
 
 fn run<S: AsRef<OsStr>>(store: &Path, args: &[S]) -> Output {
     let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
@@ -157,7 +157,8 @@ fn a_damaged_archive_is_refused_and_leaves_nothing_or_gives_exactly_what_was_in_
     let original = source(&folder.path().join("from"));
     let vid = original.find_vas(&name("map")).expect("there");
     let mut archive = Vec::new();
-    export_vas(&original, vid, &mut archive, "x".as_ref(), None, &|| false, &mut |_| {})
+    let whole = &Chosen::Whole(vid);
+    export(&original, whole, &mut archive, "x".as_ref(), None, &|| false, &mut |_| {})
         .expect("exported");
     let store = Store::open_or_create(&folder.path().join("to")).expect("a new store");
     let empty = files(store.path());
@@ -177,9 +178,9 @@ fn a_damaged_archive_is_refused_and_leaves_nothing_or_gives_exactly_what_was_in_
             Ok(imported) => {
                 harmless += 1;
                 let mut again = Vec::new();
-                export_vas(
+                export(
                     &store,
-                    imported.vid,
+                    &Chosen::Whole(imported.vid),
                     &mut again,
                     "x".as_ref(),
                     None,

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tests::guests::rust;
 use tests::skip_without_kvm;
 use tests::vm::Run;
-use vmm::store::{DATA_OFFSET, Name, Store};
-use vmm::vas::content;
+use vmm::store::{Chosen, DATA_OFFSET, Name, Store};
+use vmm::vas::{content, snapshot};
 
 /// Words of the guest's root object.
 const FILLED: usize = 1 << 17;
@@ -69,7 +69,8 @@ fn copies_and_archives_made_while_a_program_writes_are_of_one_moment() {
         if round % 3 == 0 {
             let mut archive = Vec::new();
             let file = Path::new("archive");
-            content::export_vas(&store, vid, &mut archive, file, limit, &|| false, &mut |_| {})
+            let whole = &Chosen::Whole(vid);
+            snapshot::export(&store, whole, &mut archive, file, limit, &|| false, &mut |_| {})
                 .expect("exported");
             let vas = format!("archive{round}");
             store

@@ -79,7 +79,11 @@ pub(crate) fn traced(
 fn syncs(durability: &str, count: &str) -> u32 {
     let world = World::new();
     world.good(PROGRAM, &["space", durability, "commits", "1"]);
-    let command = world.command(PROGRAM, &["space", durability, "go", count]);
+    syncs_of(&world, world.command(PROGRAM, &["space", durability, "go", count]))
+}
+
+/// How many syncs of logs a program makes from its first commit on, its end included.
+pub(crate) fn syncs_of(world: &World, command: Command) -> u32 {
     let (mut syncs, mut is_attached) = (0, false);
     let (status, lines) = traced(
         command,

@@ -1,14 +1,13 @@
 //! Several versioned segments that one visit changes: one commit, whatever ends its program.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 use tests::{pace, skip_without_kvm};
 use vmm::process::Outcome;
 
-use crate::durable::{is_sync_of_a_log, traced};
-use crate::world::{World, names};
+use crate::durable::{is_sync_of_a_log, syncs_of, traced};
+use crate::world::{SEED, World, names};
 
 const PROGRAM: &str = "vas_several";
 const MANUAL: &str = "65534";
@@ -91,15 +90,14 @@ fn readers_in_another_vm_see_both_parts_of_every_commit_or_none() {
 fn a_writer_that_is_killed_anywhere_leaves_both_segments_at_the_same_commit() {
     skip_without_kvm!();
     let world = bank();
-    let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut random = SEED;
     let mut reader = world.spawn(PROGRAM, &["bank", "sums", "1000000"]);
     for round in 0..pace::times(6) {
-        let mut writer =
-            world.spawn(PROGRAM, &["bank", "move", "2", "1000000", &round.to_string()]);
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        std::thread::sleep(Duration::from_millis(150 + (random >> 33) % 300));
-        assert!(!writer.has_ended(), "round {round}: {}{}", writer.out(), writer.err());
-        writer.kill();
+        world.kill_at_random(
+            PROGRAM,
+            &["bank", "move", "2", "1000000", &round.to_string()],
+            &mut random,
+        );
         assert!(!reader.has_ended(), "round {round}: {}{}", reader.out(), reader.err());
         // The next one takes over one of them, or both.
         let (which, both) = ((round % 2).to_string(), ["bank", "move", "1", "2", "1"]);
@@ -211,18 +209,7 @@ fn a_segment_whose_logs_go_is_remembered_as_part_of_the_last_commit() {
 fn syncs(durability: &str, count: &str) -> u32 {
     let world = World::new();
     world.good(PROGRAM, &["bank", "make", durability]);
-    let mut syncs = 0;
-    let (status, lines) = traced(
-        world.command(PROGRAM, &["bank", "go", count]),
-        |call| {
-            syncs += u32::from(is_sync_of_a_log(call));
-            None
-        },
-        |_, _| false,
-    );
-    assert_eq!((status, lines.last().map(String::as_str)), (0, Some("done")));
-    world.left_clean();
-    syncs
+    syncs_of(&world, world.command(PROGRAM, &["bank", "go", count]))
 }
 
 #[test]

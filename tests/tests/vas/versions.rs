@@ -7,7 +7,7 @@ use tests::guests::{self, Profile};
 use tests::{pace, skip_without_kvm, small_disk};
 use vmm::process::Outcome;
 
-use crate::world::{World, names};
+use crate::world::{SEED, World, names};
 
 const PROGRAM: &str = "vas_versions";
 
@@ -96,16 +96,14 @@ fn readers_in_another_vm_wait_for_nobody_and_always_see_whole_changes() {
 fn a_writer_that_is_killed_anywhere_leaves_a_whole_version_and_no_lock() {
     skip_without_kvm!();
     let world = bank();
-    // Not seeded by a clock: a failure can be reproduced.
-    let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut random = SEED;
     let mut reader = world.spawn(PROGRAM, &["bank", "sums", "100000"]);
     for round in 0..pace::times(8) {
-        let mut writer =
-            world.spawn(PROGRAM, &["bank", "move", "2", "1000000", &round.to_string()]);
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        std::thread::sleep(Duration::from_millis(150 + (random >> 33) % 300));
-        assert!(!writer.has_ended(), "round {round}: {}{}", writer.out(), writer.err());
-        writer.kill();
+        world.kill_at_random(
+            PROGRAM,
+            &["bank", "move", "2", "1000000", &round.to_string()],
+            &mut random,
+        );
         assert!(!reader.has_ended(), "round {round}: {}{}", reader.out(), reader.err());
         // Whoever comes next waits for no dead one.
         let began = std::time::Instant::now();

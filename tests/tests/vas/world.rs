@@ -17,6 +17,9 @@ use tests::pace;
 use tests::vm::Run;
 use vmm::store::Store;
 
+/// Where random moments begin. Not a clock's: a failure can be reproduced.
+pub(crate) const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// A limit that catches hangs.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -69,6 +72,16 @@ impl World {
     /// A VM in a separate process.
     pub(crate) fn spawn(&self, program: &str, args: &[&str]) -> Vm {
         Vm::start(self.command(program, args), &format!("{program} {args:?}"))
+    }
+
+    /// Kills a VM in a separate process at a random moment soon after its start, when it must be running.
+    #[track_caller]
+    pub(crate) fn kill_at_random(&self, program: &str, args: &[&str], random: &mut u64) {
+        let mut vm = self.spawn(program, args);
+        *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        std::thread::sleep(Duration::from_millis(150 + (*random >> 33) % 300));
+        assert!(!vm.has_ended(), "{args:?}: {}{}", vm.out(), vm.err());
+        vm.kill();
     }
 
     /// Runs the command on this store.

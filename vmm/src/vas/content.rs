@@ -6,9 +6,7 @@
 //! the time of the hold. The locks are those that switches acquire (`seg_lock`): a writer inside is
 //! waited for, and one that comes later waits.
 
-use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -17,12 +15,11 @@ use abi::{LeaseId, PAGE_SIZE, Right, SegId, VasId};
 use seg_lock::{LockOutcome, Member, Mode, Patience};
 
 use crate::store::{
-    Chosen, CopiedVas, Exported, HeldAlone, Lease, LeaseInfo, MemberHeld, Name, Progress,
-    SegmentFile, SegmentState, Store, StoreError, VasRecord,
+    CopiedVas, HeldAlone, Lease, LeaseInfo, MemberHeld, Name, SegmentFile, SegmentState, Store,
+    StoreError, VasRecord,
 };
 use crate::vas::VasError;
 use crate::vas::residency::lock_page::{Host, MappedWords, at_most};
-use crate::vas::snapshot;
 use crate::vas::state::Vases;
 use crate::vm::Vcpu;
 
@@ -362,22 +359,6 @@ pub fn recover_segment(store: &Store, sid: SegId) -> Result<Recovered, VasError>
         return Err(error.into());
     }
     Ok(Recovered { was_dirty, was_inconsistent })
-}
-
-/// Writes a VAS and all its segments as one archive, as they are at one moment ([`snapshot::export`]).
-///
-/// # Errors
-/// As there.
-pub fn export_vas(
-    store: &Store,
-    vid: VasId,
-    to: &mut dyn Write,
-    path: &Path,
-    limit: Option<Duration>,
-    stopping: &dyn Fn() -> bool,
-    progress: &mut dyn FnMut(&Progress),
-) -> Result<Exported, VasError> {
-    snapshot::export(store, &Chosen::Whole(vid), to, path, limit, stopping, progress)
 }
 
 impl Vases {
