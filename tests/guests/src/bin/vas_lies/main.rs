@@ -205,11 +205,11 @@ fn views(found: &mut Findings, steps: &Steps) {
     let other = thread::spawn(move || {
         for _ in 0..8 {
             must("vas_switch", enter(vh));
+            let word = ptr::with_exposed_provenance_mut::<u64>(base as usize);
             // SAFETY: as above.
-            unsafe {
-                let word = ptr::with_exposed_provenance_mut::<u64>(base as usize);
-                word.write_volatile(word.read_volatile() + 1);
-            }
+            let value = unsafe { word.read_volatile() };
+            // SAFETY: as above.
+            unsafe { word.write_volatile(value + 1) };
             go_home();
             must("vas_switch", enter(read_only));
             go_home();
