@@ -8,7 +8,7 @@ mod tables;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::ptr;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -207,9 +207,7 @@ fn views(found: &mut Findings, steps: &Steps) {
             must("vas_switch", enter(vh));
             let word = ptr::with_exposed_provenance_mut::<u64>(base as usize);
             // SAFETY: as above.
-            let value = unsafe { word.read_volatile() };
-            // SAFETY: as above.
-            unsafe { word.write_volatile(value + 1) };
+            unsafe { AtomicU64::from_ptr(word) }.fetch_add(1, Ordering::Relaxed);
             go_home();
             must("vas_switch", enter(read_only));
             go_home();
