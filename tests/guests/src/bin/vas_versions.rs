@@ -366,15 +366,33 @@ fn removed(bank: &Bank) {
     assert_eq!(remove(bank, 0, 3), Ok(()));
     assert_eq!(remove(bank, 0, 3), Ok(()));
     bank.account(1).write(5);
+    // Never touched, neither before nor after.
+    assert_eq!(remove(bank, 10, 4), Ok(()));
     go_home();
     must("enter", enter(bank.write));
     assert_eq!(words(0..4), [0, 5, 0, FIRST]);
+    assert_eq!(words(10..14), [0; 4]);
     bank.account(2).write(6);
     assert_eq!(remove(bank, 2, 1 << 20), Err(Some(libc::ENOMEM)), "behind the end");
+    // More copies than are kept for the next visit: their memory is given back.
+    must("seg_grow", sys::seg_grow(bank.sid, 2 * SIZE));
+    let pages = ACCOUNTS..SIZE / 4096 + 500;
+    pages.clone().for_each(|page| bank.account(page).write(page));
+    assert_eq!(remove(bank, pages.start, pages.end - pages.start), Ok(()));
+    assert!(pages.clone().all(|page| bank.account(page).read() == 0));
+    pages.clone().step_by(3).for_each(|page| bank.account(page).write(page + 1));
+    go_home();
+    must("enter", enter(bank.write));
+    let now = |page: u64| if (page - ACCOUNTS).is_multiple_of(3) { page + 1 } else { 0 };
+    assert!(pages.clone().all(|page| bank.account(page).read() == now(page)));
+    assert_eq!(remove(bank, pages.start, pages.end - pages.start), Ok(()));
+    abort();
+    assert!(pages.clone().all(|page| bank.account(page).read() == now(page)));
     go_home();
     let vh = bank.read();
     must("enter", enter(vh));
     assert_eq!(words(0..4), [0, 5, 6, FIRST]);
+    assert_eq!(words(9..15), [FIRST, 0, 0, 0, 0, FIRST]);
     assert_eq!(remove(bank, 0, 1), Err(Some(libc::EACCES)));
     go_home();
 }

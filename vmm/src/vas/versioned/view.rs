@@ -19,6 +19,7 @@ use spacejmp_versions::{LayerId, PageIndex, VersionNumber};
 
 use super::copies::{Copies, Frame};
 use super::segment::{Log, VersionedSegment};
+use super::visits::KEPT_COPIES_MAX;
 use crate::vas::VasError;
 use crate::vas::tables::{SegmentTables, TableFrames};
 use crate::vm::MemoryError;
@@ -271,8 +272,9 @@ impl View {
         Ok(())
     }
 
-    /// Makes zeros of whole pages that the segment has, without touching them: copies of them are given
-    /// back, and the others need none before they are touched.
+    /// Makes zeros of whole pages that the segment has, without touching them. Copies of them are given
+    /// back, but for as many as are kept for a next visit: what is freed may be used again soon. The
+    /// others need none before they are touched.
     pub(crate) fn remove(
         &mut self,
         range: Range<u64>,
@@ -304,6 +306,10 @@ impl View {
         let (mut given_back, mut shown) = (Vec::new(), Vec::new());
         for (page, source) in (pages.start.0..).map(PageIndex).zip(sources) {
             let copy = self.copies.get(&page).copied();
+            if let Some(frame) = copy.filter(|_| self.copies.len() <= KEPT_COPIES_MAX) {
+                copies.write(frame, &[0; PAGE_BYTES]);
+                continue;
+            }
             if copy.is_none() && (source == Source::Zero || self.absent.contains_key(&page)) {
                 if let Some(absent) = self.absent.get_mut(&page) {
                     *absent = Absent::Removed;

@@ -91,6 +91,22 @@ fn a_layer_that_ends_with_zeros_is_as_long_as_its_map_says() {
 }
 
 #[test]
+fn large_commits_of_zeros_give_the_space_of_large_commits_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut segment = made(folder.path());
+    for byte in [1, 0] {
+        let pages: Vec<_> = (0..300).map(|page| (page, byte)).collect();
+        commit(&mut segment, &pages);
+    }
+    let before = taken(folder.path(), "layer.");
+    assert!((300 * 4096..350 * 4096).contains(&before), "{before} bytes");
+    let version = segment.appended();
+    segment.checkpoint(version, Sharing::Alone).expect("applied");
+    assert!(taken(folder.path(), "layer.") + taken(folder.path(), "home") < DATA / 8);
+    assert_eq!([0, 299].map(|at| first_byte(&segment, at, version)), [0, 0]);
+}
+
+#[test]
 fn less_of_a_log_is_left_at_rest_unless_that_would_copy_much() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut segment = made(folder.path());
