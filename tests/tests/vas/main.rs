@@ -12,6 +12,7 @@
 //! - [`damage`]: damaged files; [`users`]: other users' files
 //! - [`sdk`]: the safe API of the crate `spacejmp`, in one VM and in several; [`sound`]: attacks on it
 //! - [`versions`]: versioned segments: whole changes or none
+//! - [`space`]: what versioned segments take on the disk
 //! - [`several`]: several segments that are changed as one, and segments in several VASes
 //! - [`tags`]: versions that are kept, gone back to and copied
 //! - [`watched`]: the command line while VMs are running
@@ -32,6 +33,7 @@ mod readers;
 mod sdk;
 mod several;
 mod sound;
+mod space;
 mod tags;
 mod together;
 mod users;

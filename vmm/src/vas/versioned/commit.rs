@@ -2,12 +2,14 @@
 //! object. How it comes into the logs is in `append`.
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
 use std::time::SystemTime;
 
 use abi::objects::SegRoot;
 use abi::{PAGE_SIZE, Right, SegId};
 use spacejmp_versions::log::record::{NOTE_BYTES_MAX, VersionFacts};
 use spacejmp_versions::page::{PAGE_BYTES, Page};
+use spacejmp_versions::segment::Source;
 use spacejmp_versions::{PageIndex, Sharing, VersionNumber, VersionsError};
 
 use super::append::{Change, append};
@@ -125,6 +127,16 @@ impl Vases {
                 }
             }
         }
+        let removed = view.removed().filter(|page| page.0 * PAGE_SIZE < view.facts.size_bytes);
+        let removed: Vec<_> = removed.collect();
+        for some in removed.chunks(COMPARED_AT_ONCE) {
+            let committed = committed(versioned, &log, view, some.iter().copied())?;
+            let changed = some.iter().zip(&committed).filter(|(_, it)| **it != [0; PAGE_BYTES]);
+            pages.extend(changed.map(|(page, _)| {
+                let zeros = versioned.mapped_page(*page, Source::Zero);
+                (*page, zeros.expect("it was mapped when pages were removed"))
+            }));
+        }
         if pages.is_empty() && !view.has_new_facts() {
             return Ok(None);
         }
@@ -161,7 +173,7 @@ impl Vases {
         for view in tables.views.values_mut().filter(|view| view.right == Right::Write) {
             let log = residency.of_member(view.sid).versioned().log();
             restore(view, &log, copies)?;
-            view.reset_facts();
+            view.reset();
         }
         tables.is_spoilt = false;
         Ok(())
@@ -191,6 +203,26 @@ impl Vases {
                 None => Err(VasError::BeyondReserve { sid }),
             }
         })
+    }
+
+    /// Makes zeros of the pages in a range of addresses in a versioned segment that the thread writes, as part of
+    /// its changes, without touching them. `false` if the range lies in no versioned segment that it
+    /// sees.
+    ///
+    /// # Errors
+    /// [`VasError::NotWriting`]; the host's: any of them may be zeros then.
+    pub(crate) fn remove_pages(&self, vcpu: &Vcpu, range: Range<u64>) -> Result<bool, VasError> {
+        let mut state = self.lock();
+        let State { residency, visits, tables: frames, .. } = &mut *state;
+        let Some((tables, copies)) = visits.tables_of_mut(vcpu.index()) else { return Ok(false) };
+        let view = tables.views.values_mut().find(|view| view.has(range.start));
+        let Some(view) = view.filter(|view| range.end <= view.end()) else { return Ok(false) };
+        if view.right != Right::Write {
+            return Err(VasError::NotWriting);
+        }
+        let segment = residency.of_member_mut(view.sid).versioned_mut();
+        view.remove(range, segment, copies, frames)?;
+        Ok(true)
     }
 
     /// Sets the root object of a segment that the thread writes, as part of its changes.

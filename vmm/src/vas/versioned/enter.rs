@@ -233,7 +233,7 @@ impl VmSegment {
         let (file, versions) = self.file_and_versions();
         let Some(versions) = versions else { return };
         let mut log = versions.log();
-        if !log.checkpoint_is_due() && !log.ends_together() {
+        if !log.checkpoint_is_due_at_rest() && !log.ends_together() {
             return;
         }
         // Another VM may come meanwhile and want to write: it waits, and finds the new files.
@@ -250,7 +250,7 @@ impl VmSegment {
         }
         warn_if_failed("close a commit of several segments", log.settle());
         let others = opened.store.others_attached(file.sid(), opened.lease.id());
-        if log.checkpoint_is_due() && matches!(others, Ok(false)) {
+        if log.checkpoint_is_due_at_rest() && matches!(others, Ok(false)) {
             sync::checkpoint(&mut log, file, newest, Sharing::Alone);
         }
     }

@@ -240,9 +240,9 @@ impl VersionedSegment {
         is_within.then(|| window.pin(offset, PAGE_SIZE))
     }
 
-    /// Drops every translation to the page at a place that is mapped.
-    pub(crate) fn forget(&self, (id, offset): (WindowId, u64)) -> Result<(), VasError> {
-        Ok(self.mapped(id).drop_pages(offset, PAGE_SIZE)?)
+    /// Drops every translation to so many pages from a place on that is mapped.
+    pub(crate) fn forget(&self, (id, offset): (WindowId, u64), pages: u64) -> Result<(), VasError> {
+        Ok(self.mapped(id).drop_pages(offset, pages * PAGE_SIZE)?)
     }
 
     /// Takes out the windows of logs and layers that are gone, except those that tables show. A system

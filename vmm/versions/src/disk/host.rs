@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, SeekFrom};
+use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
-use super::{File, Folder};
+use super::{File, Folder, fill};
 
 /// The files whose permission bits new files get: the first that is there.
 const PATTERNS: [&str; 2] = ["root", "home"];
@@ -171,6 +171,26 @@ impl File for HostFile {
             // A file system that does not tell.
             Err(_) => Ok(Some(offset..bytes)),
         }
+    }
+
+    fn clear(&self, range: Range<u64>) -> io::Result<()> {
+        if self.bytes()? < range.end {
+            self.0.set_len(range.end)?;
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        loop {
+            let bytes = range.end.saturating_sub(range.start);
+            match rustix::fs::fallocate(&self.0, flags, range.start, bytes) {
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return fill(self, range.start, range.end),
+                done => return Ok(done?),
+            }
+        }
+    }
+
+    fn uncache(&self, offset: u64) {
+        // Advice: where it is not followed, more is written.
+        let _ = rustix::fs::fadvise(&self.0, offset, None, Advice::DontNeed);
     }
 
     fn release(&self, offset: u64) {

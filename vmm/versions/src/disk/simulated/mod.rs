@@ -317,6 +317,13 @@ impl File for DiskFile {
         Ok(Some(offset..bytes).filter(|range| !range.is_empty()))
     }
 
+    fn clear(&self, range: Range<u64>) -> io::Result<()> {
+        let zeros = vec![0; range.end.saturating_sub(range.start) as usize];
+        self.0.perform(Done::Write(self.1, range.start, zeros))
+    }
+
+    fn uncache(&self, _: u64) {}
+
     fn release(&self, _: u64) {
         // The content stays what it is, and space is no concern here.
     }
