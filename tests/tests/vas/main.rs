@@ -14,7 +14,7 @@
 //! - [`versions`]: versioned segments: whole changes or none
 //! - [`space`]: what versioned segments take on the disk
 //! - [`several`]: several segments that are changed as one, and segments in several VASes
-//! - [`tags`]: versions that are kept, gone back to and copied
+//! - [`tags`]: versions that are kept, gone back to and copied; [`rollback`]: of a VAS as a whole
 //! - [`watched`]: the command line while VMs are running
 //!
 //! Single calls, and the files of the store, are tested next to their code.
@@ -30,6 +30,7 @@ mod model;
 mod persistence;
 mod power_cut;
 mod readers;
+mod rollback;
 mod sdk;
 mod several;
 mod sound;

@@ -19,6 +19,7 @@ use super::sync;
 use super::view::View;
 use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
+use crate::vas::residency::segment::VmSegment;
 use crate::vas::state::{State, Vases};
 use crate::vm::Vcpu;
 use crate::vm::host_range::HostRange;
@@ -51,19 +52,22 @@ impl Vases {
         if changes.is_empty() {
             return Ok(());
         }
-        let versions = append(&changes)?;
-        let made: Vec<_> = changes.iter().zip(versions).collect();
+        let appended = append(&changes);
         let mut guard = self.lock();
         drop(hold);
+        let versions = appended.inspect_err(|_| {
+            let segments = changes.iter().map(|change| guard.residency.of_member(change.sid));
+            segments.for_each(VmSegment::tell_next_holder);
+        })?;
+        let made: Vec<_> = changes.iter().zip(versions).collect();
         // All of them before anything else: a log must not go before everybody can know what was in it.
-        for (change, version) in &made {
-            // If the words cannot be written, others see it later, with the next version or after a
-            // recovery.
-            let segment = guard.residency.of_member(change.sid);
-            warn_if_failed("publish a version", segment.publish(*version));
-        }
-        for (change, version) in &made {
+        let told: Vec<bool> =
+            made.iter().map(|(change, version)| guard.make_known(change.sid, *version)).collect();
+        for ((change, version), is_told) in made.iter().zip(told) {
             guard.show_committed(vcpu, change, *version)?;
+            if is_told {
+                guard.checkpoint_if_due(change.sid);
+            }
         }
         if let [change] = &changes[..]
             && let Some(delay) = sync::delay(change.durability)
@@ -321,8 +325,22 @@ impl State {
         }
         let seen = &mut self.residency.of_member_mut(change.sid).versioned_mut().news.seen;
         *seen = version.max(*seen);
-        self.checkpoint_if_due(change.sid);
         Ok(())
+    }
+
+    /// Tells all VMs of a version that was committed. It stays committed if that fails, since another
+    /// part of the commit may be known already, and be durable: then this VM's threads see it, and other
+    /// VMs when one of them has the lock next. Returns whether they know it.
+    fn make_known(&mut self, sid: SegId, version: VersionNumber) -> bool {
+        let segment = self.residency.of_member_mut(sid);
+        let published = segment.publish(version);
+        let is_told = published.is_ok();
+        if !is_told {
+            segment.versioned_mut().news.untold = version;
+            self.withdraw_views(sid, |_| true);
+        }
+        warn_if_failed("publish a version, which the next program to write will do", published);
+        is_told
     }
 
     /// Brings logs that have filled up to a layer. The thread that commits holds the segment's lock;

@@ -51,6 +51,9 @@ pub(crate) struct News {
     pub(crate) seen: VersionNumber,
     /// That one is lost. The program is told until it attaches the segment anew.
     pub(crate) is_stale: bool,
+    /// A version that this VM has committed, and could not write the words for: its own threads see it,
+    /// others do when the next one has taken the lock.
+    pub(crate) untold: VersionNumber,
 }
 
 impl News {

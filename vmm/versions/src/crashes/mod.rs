@@ -49,7 +49,7 @@ pub enum Workload {
     /// Two VMs that freeze, link, roll back, commit much and merge, and are killed now and then; a
     /// segment that was linked goes on by itself, and another one stays as it is.
     Layers,
-    /// Two segments that are changed together and one by one, by programs that are killed now and
+    /// Two segments that are changed and rolled back together, and changed one by one, by programs that are killed now and
     /// then; one of them goes on while the other is not looked at.
     Several,
 }

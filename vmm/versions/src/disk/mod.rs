@@ -19,6 +19,13 @@ pub trait Folder: Sized {
     /// The host's.
     fn companion(&self, segment: u64) -> io::Result<Option<Self>>;
 
+    /// The same folder, whose files are written with what they have already, because an earlier sync of
+    /// them may have failed; `None` if nothing is written here.
+    ///
+    /// # Errors
+    /// The host's.
+    fn companion_to_repair(&self, segment: u64) -> io::Result<Option<Self>>;
+
     /// Makes a file that does not exist. Durable, as a name, after [`Folder::sync`].
     ///
     /// # Errors

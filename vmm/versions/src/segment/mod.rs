@@ -11,7 +11,7 @@
 //! - `install`: another stack, made of what is there
 //! - `freeze`, `rollback`, `link`, `large`: a new generation on top, or the same files in another folder
 //! - `checkpoint`, `merge`: fewer logs and layers
-//! - `together`: a commit of several segments; `decide`: whether the last one was whole in all of them;
+//! - `together`: a commit of several segments; `changes`: what it has to change to go back; `decide`: whether the last one was whole in all of them;
 //!   `joints`: what is remembered of such commits
 //!
 //! *Appended* is the newest version in the log, *durable* the newest that a power cut leaves. Who may
@@ -33,6 +33,7 @@ use crate::page::{PAGE_BYTES, Page, PageIndex, VersionNumber};
 use crate::root::{GENERATIONS_MAX, Root};
 
 mod begin;
+mod changes;
 mod checkpoint;
 mod commit;
 mod decide;

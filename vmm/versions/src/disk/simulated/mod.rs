@@ -250,6 +250,10 @@ impl Folder for Disk {
         Ok(Some(folder).filter(|folder| folder.names().is_ok_and(|names| !names.is_empty())))
     }
 
+    fn companion_to_repair(&self, segment: u64) -> io::Result<Option<Disk>> {
+        self.companion(segment)
+    }
+
     fn create(&self, name: &str) -> io::Result<DiskFile> {
         self.check_free(name)?;
         let number = FileNumber(self.0.borrow().next);
