@@ -104,8 +104,26 @@ fn a_steady_change_of_a_versioned_segment_takes_two_exits_however_many_pages_it_
     let exits =
         |args: &[&str]| exits_of(Run::new(&program).args(args).store(store.path().join("s"))).0;
     exits(&["bank", "make"]);
+    // Where there is nothing yet, pages come with fewer faults.
+    exits(&["bank", "many", "1"]);
     let more = difference(|many| exits(&["bank", "many", ["5", "25"][usize::from(many)]]), 2 * 20);
     assert_eq!(more, 2 * 20, "20 more changes of 128 pages each");
+}
+
+/// The thread's pages are made in growing numbers.
+#[test]
+fn a_change_that_fills_what_was_empty_takes_an_exit_for_each_2_mib() {
+    skip_without_kvm!();
+    let program = guests::rust("vas_durable");
+    let more = difference(
+        |many| {
+            let store = tempfile::tempdir().expect("a temporary directory");
+            let args = ["space", "0", "fill", ["8", "40"][usize::from(many)]];
+            exits_of(Run::new(&program).args(&args).store(store.path().join("s"))).0
+        },
+        16,
+    );
+    assert_eq!(more, 16, "for 32 MiB more");
 }
 
 /// Nothing new is published. That the root object is the one the space was opened with is seen in the heap.
@@ -133,7 +151,11 @@ fn a_visit_to_read_takes_an_exit_only_if_there_is_a_newer_version() {
     let more = difference(|many| exits(&["bank", "visits", ["10", "2010"][usize::from(many)]]), 0);
     assert_eq!(more, 0, "2000 more visits, with nothing new");
     let more = difference(|many| exits(&["bank", "news", ["10", "60"][usize::from(many)]]), 3 * 50);
-    assert_eq!(more, 3 * 50, "two exits of each writer, one of a reader, none of the next");
+    assert_eq!(
+        more,
+        3 * 50,
+        "two exits of each writer, one of a reader who looks, none of the next"
+    );
 }
 
 #[test]

@@ -451,6 +451,7 @@ fn news(bank: &Bank, count: u64) {
         go_home();
         for _ in 0..2 {
             must("enter", enter(vh));
+            assert_eq!(bank.sum(), ACCOUNTS * FIRST);
             go_home();
         }
     }

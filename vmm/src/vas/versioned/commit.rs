@@ -120,7 +120,7 @@ impl Vases {
     fn change(&self, state: &State, view: &View) -> Result<Option<Change>, VasError> {
         let versioned = state.residency.of_member(view.sid).versioned();
         let log = versioned.log();
-        let mut pages = Vec::new();
+        let (mut pages, mut new_pages) = (Vec::new(), 0);
         let has = |(page, _): &(PageIndex, Frame)| page.0 * PAGE_SIZE < view.facts.size_bytes;
         let copies: Vec<_> = view.copies().filter(has).collect();
         for some in copies.chunks(COMPARED_AT_ONCE) {
@@ -128,6 +128,7 @@ impl Vases {
             for ((page, frame), committed) in some.iter().zip(&committed) {
                 if *committed != state.visits.copies.read(*frame) {
                     pages.push((*page, state.visits.copies.pin(*frame)));
+                    new_pages += usize::from(log.locate(*page, view.version)? == Source::Zero);
                 }
             }
         }
@@ -158,7 +159,7 @@ impl Vases {
         let (log, file) =
             (versioned.shared_log(), state.residency.of_member(view.sid).file.clone());
         let (sid, durability, base) = (view.sid, file.durability()?, view.version);
-        Ok(Some(Change { sid, log, file, durability, base, facts, pages }))
+        Ok(Some(Change { sid, log, file, durability, base, facts, pages, new_pages }))
     }
 
     /// Throws away what the thread that runs `vcpu` has changed since it entered, or since its last

@@ -126,10 +126,11 @@ impl State {
                 && let Some(older) = self.visits.newest_read(vh, sid)
                 && older.version <= version
             {
-                let log = segment.versioned().log();
-                if let Some(changed) = log.changed_between(older.version, version) {
+                let changed = segment.versioned().log().changed_between(older.version, version);
+                if let Some(changed) = changed {
                     // Without memory for it, it is built anew, as far as there is some.
-                    let shared = view.share(older, &changed, &log, &mut self.tables);
+                    let versioned = segment.versioned_mut();
+                    let shared = view.share(older, &changed, versioned, &mut self.tables);
                     warn_if_failed("take over the tables of an older version", shared);
                 }
             }

@@ -7,8 +7,9 @@ use crate::disk::{File, Folder};
 use crate::error::{Result, VersionsError};
 use crate::page::{PAGE_BYTES, Page, PageIndex};
 
-/// What is written at once, when pages follow each other.
-const RUN_BYTES: usize = 256 << 10;
+/// What is written at once, when pages follow each other, up to a multiple of it in the file: the host
+/// keeps what it got at once in one piece of memory, which a processor can map as one page.
+const RUN_BYTES: usize = 2 << 20;
 
 /// A layer that nothing names yet.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl<F: File> LayerWriter<F> {
         let offset = page.offset().ok_or(VersionsError::NoSuchPage(page))?;
         let is_zero = *content == [0; PAGE_BYTES];
         let follows = self.start + self.run.len() as u64 == offset && self.is_zero == is_zero;
-        if !follows || self.run.len() >= RUN_BYTES {
+        if !follows || offset.is_multiple_of(RUN_BYTES as u64) {
             self.flush()?;
             (self.start, self.is_zero) = (offset, is_zero);
         }
