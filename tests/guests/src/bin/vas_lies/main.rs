@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         "held" => held(&mut found, &steps),
         "tables" => tables::tables(&mut found, &steps),
         "views" => views(&mut found, &steps),
+        "writers" => writers(&mut found, &steps),
         other => found.fail("the first argument", other),
     }
     found.end()
@@ -205,11 +206,7 @@ fn views(found: &mut Findings, steps: &Steps) {
     let other = thread::spawn(move || {
         for _ in 0..8 {
             must("vas_switch", enter(vh));
-            let word = ptr::with_exposed_provenance_mut::<u64>(base as usize);
-            // SAFETY: as above.
-            let value = unsafe { word.read_volatile() };
-            // SAFETY: as above.
-            unsafe { word.write_volatile(value + 1) };
+            raise(base);
             go_home();
             must("vas_switch", enter(read_only));
             go_home();
@@ -222,6 +219,38 @@ fn views(found: &mut Findings, steps: &Steps) {
     // May be a fault.
     look();
     go_home();
+}
+
+/// Adds 1 to the word at an address of the VAS region.
+fn raise(address: u64) {
+    let word = ptr::with_exposed_provenance_mut::<u64>(address as usize);
+    // SAFETY: no Rust object lives there.
+    let value = unsafe { word.read_volatile() };
+    // SAFETY: as above.
+    unsafe { word.write_volatile(value.wrapping_add(1)) };
+}
+
+/// Threads that write a versioned segment, whom the kernel lets in by words that say anything.
+fn writers(found: &mut Findings, steps: &Steps) {
+    let mut params = SegParams { lockable: 1, ..sized(MIB) };
+    params.lifetime = Lifetime::Versioned as u8;
+    let Attached { vh, base, .. } = attached(found, "writers", &params);
+    let [from, to] = pipe();
+    let change = move || {
+        let _ = enter(vh);
+        raise(base);
+        let calls = (write(to, base, 8).is_ok(), read(from, base + 4096, 8).is_ok());
+        let _ = enter(VasHandle::HOME);
+        calls
+    };
+    (0..2).for_each(|_| {
+        change();
+    });
+    steps.wait("lie");
+    println!("calls: {:?}", change());
+    let other = thread::spawn(move || (0..4).for_each(|_| println!("other: {:?}", change())));
+    (0..4).for_each(|_| println!("calls: {:?}", change()));
+    other.join().expect("it does not panic");
 }
 
 /// A thread at home that is claimed to be elsewhere.
