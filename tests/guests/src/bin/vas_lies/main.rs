@@ -194,12 +194,10 @@ fn views(found: &mut Findings, steps: &Steps) {
     let Attached { vid, vh, base, .. } = attached(found, "views", &params);
     let read_only = found.need("vas_attach", sys::vas_attach(vid, sys::attach::READ_ONLY));
     let [from, to] = pipe();
-    // SAFETY: an address in the VAS region, where no Rust object lives.
-    let look = || unsafe { ptr::with_exposed_provenance::<u64>(base as usize).read_volatile() };
     for _ in 0..2 {
         go_home();
         found.need("vas_switch", enter(read_only));
-        look();
+        look(base);
     }
     steps.wait("lie");
     // Another thread commits and sees what is new, several times: the old tables go.
@@ -217,17 +215,22 @@ fn views(found: &mut Findings, steps: &Steps) {
     let got = read(from, base, 8);
     println!("calls: {} {}", written.is_ok(), got.is_err() || written.is_err());
     // May be a fault.
-    look();
+    look(base);
     go_home();
 }
 
-/// Adds 1 to the word at an address of the VAS region.
+/// The word at an address of the VAS region.
+fn look(address: u64) -> u64 {
+    // SAFETY: no Rust object lives there.
+    unsafe { ptr::with_exposed_provenance::<u64>(address as usize).read_volatile() }
+}
+
+/// Adds 1 to it.
 fn raise(address: u64) {
     let word = ptr::with_exposed_provenance_mut::<u64>(address as usize);
-    // SAFETY: no Rust object lives there.
-    let value = unsafe { word.read_volatile() };
-    // SAFETY: as above.
-    unsafe { word.write_volatile(value.wrapping_add(1)) };
+    let value = look(address).wrapping_add(1);
+    // SAFETY: as in `look`.
+    unsafe { word.write_volatile(value) };
 }
 
 /// Threads that write a versioned segment, whom the kernel lets in by words that say anything.
