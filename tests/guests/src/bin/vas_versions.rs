@@ -17,8 +17,10 @@
 //! a thread commits while others go in and out as fast as they can; no sum is wrong, no view moves,
 //! and none is older than what the thread knows to be committed. `busy`: an instance is not
 //! detached while a thread is inside, whoever let it in. `long COUNT`: what a thread inside sees
-//! stays while another commits COUNT times, enough to fill logs. Prints `done`; status 0, or 1 with
-//! a message.
+//! stays while another commits COUNT times, enough to fill logs. `again WHAT`: the same as WHAT after a
+//! visit that changes nothing, so that the kernel lets in whoever comes next. `turns`: at each line of its
+//! input moves money from account 1 to account 2; prints what account 1 has then, or why the change was
+//! refused. Prints `done`; status 0, or 1 with a message.
 
 use std::process::ExitCode;
 use std::sync::Barrier;
@@ -116,6 +118,15 @@ fn main() -> ExitCode {
     }
     let write = must("vas_attach", sys::vas_attach(vid, 0));
     let bank = &Bank { sid, base: base_of(sid), write, vid };
+    let what = match *what {
+        ["again", ref what @ ..] => {
+            must("enter", enter(write));
+            bank.sum();
+            go_home();
+            what
+        }
+        ref what => what,
+    };
     match *what {
         ["move", threads, count, seed] => thread::scope(|scope| {
             for n in 0..number(threads) {
@@ -156,6 +167,7 @@ fn main() -> ExitCode {
         ["readers", threads, commits] => readers(bank, number(threads), number(commits)),
         ["keep", tag] => keep(bank, name, tag),
         ["many", count] => many(bank, number(count)),
+        ["turns"] => turns(bank),
         _ => panic!("what?"),
     }
     println!("done");
@@ -165,6 +177,26 @@ fn main() -> ExitCode {
 fn mark_inconsistent(sid: SegId) -> Result<(), Errno> {
     // SAFETY: the accounts are numbers, of which any is valid.
     unsafe { sys::seg_mark_inconsistent(sid) }
+}
+
+fn turns(bank: &Bank) {
+    println!("ready");
+    for line in std::io::stdin().lines() {
+        must("a line", line.map_err(|_| Errno::EIO));
+        must("enter", enter(bank.write));
+        bank.take(1, 1);
+        let left = bank.account(1).read();
+        let other = bank.account(2);
+        other.write(other.read().wrapping_add(1));
+        match enter(VasHandle::HOME) {
+            Ok(()) => println!("has {left}"),
+            Err(error) => {
+                abort();
+                go_home();
+                println!("{error:?}");
+            }
+        }
+    }
 }
 
 /// What account 1 has, in a state that has the right sum.

@@ -34,7 +34,7 @@ impl Vases {
     /// free space and try again, or abort.
     pub fn commit(&self, vcpu: &Vcpu) -> Result<(), VasError> {
         let (changes, hold) = {
-            let state = self.lock();
+            let mut state = self.lock();
             let visit = state.visits.of(vcpu.index()).ok_or(VasError::NotWriting)?;
             let tables = state.visits.tables_of(vcpu.index()).ok_or(VasError::NotWriting)?;
             if !tables.writes() {
@@ -47,11 +47,13 @@ impl Vases {
             for view in tables.views.values().filter(|view| view.right == Right::Write) {
                 changes.extend(self.change(&state, view)?);
             }
-            (changes, state.instances.known(visit.vh).hold())
+            if changes.is_empty() {
+                return Ok(());
+            }
+            let hold = state.instances.known(visit.vh).hold();
+            state.check_writer(vcpu.index())?;
+            (changes, hold)
         };
-        if changes.is_empty() {
-            return Ok(());
-        }
         let appended = append(&changes);
         let mut guard = self.lock();
         drop(hold);

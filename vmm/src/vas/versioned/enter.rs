@@ -49,6 +49,9 @@ impl State {
         let versions = still_there(is_gone, || self.newest_together(&members))?;
         let writes =
             members.iter().any(|(sid, right)| versions.contains_key(sid) && *right == Right::Write);
+        if writes {
+            self.hide_writers(vh);
+        }
         let id = match self.visits.fitting(vh, writes, &versions) {
             Some(id) => id,
             None => self.build_visit(vh, &members, &versions)?,
@@ -258,7 +261,7 @@ impl VmSegment {
 
     /// The version that a thread sees that enters now, taken in from the files. The lock is held by
     /// a thread that is to write.
-    fn newest(&mut self, right: Right) -> Result<VersionNumber, VasError> {
+    pub(super) fn newest(&mut self, right: Right) -> Result<VersionNumber, VasError> {
         let newest = match right {
             Right::Read => self.take_in()?,
             Right::Write => self.take_over()?,
