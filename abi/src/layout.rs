@@ -110,7 +110,8 @@ pub const PLAIN_GENERATIONS: GuestVirt = GuestVirt::literal(0xffff_ffff_d014_000
 /// Which locks an instance needs: offset of the first one's `switch::LockRef` in [`LOCK_REFS`], not
 /// 0, in the upper half, and their number in the lower half. A `switch::LockEnd` follows them. 0
 /// where there are none, or where the kernel must leave the switch to the VMM. Of an instance whose
-/// versioned segment is only read, the address of the `switch::ViewRecord`, which is negative.
+/// versioned segment is only read, the address of the `switch::ViewRecord`, which is negative; of
+/// one whose segment is written, that of the `switch::WriteRecord`, likewise.
 pub const LOCK_RANGES: GuestVirt = GuestVirt::literal(0xffff_ffff_d018_0000);
 /// The table of `switch::InstanceEntry`, indexed by handle, in the VM's lease file: for inspection
 /// only, the kernel has its own tables.
@@ -124,11 +125,12 @@ pub const LOCK_PAGES: GuestVirt = GuestVirt::literal(0xffff_ffff_d100_0000);
 /// Maximum number of lock pages mapped at the same time.
 pub const MAX_LOCK_PAGES: u32 = 32768;
 /// Views of versioned segments that the kernel may enter by itself, [`VIEW_BYTES`] apart: a page of
-/// the segment's file, read-only, where VMs tell each other which version is the newest, and a page
-/// of the VM's own that begins with the `switch::ViewRecord`.
+/// the segment's file, read-only, where VMs tell each other which version is the newest, and two pages
+/// of the VM's own: one begins with the `switch::ViewRecord`, the other with the
+/// `switch::WriteRecord`. An instance uses one of them.
 pub const VIEWS: GuestVirt = GuestVirt::literal(0xffff_ffff_d900_0000);
 /// Distance between two views.
-pub const VIEW_BYTES: u64 = 2 * PAGE_SIZE;
+pub const VIEW_BYTES: u64 = 3 * PAGE_SIZE;
 /// Maximum number of views at the same time.
 pub const MAX_VIEWS: u32 = 8192;
 /// Per-vCPU tables of TLB tags: for each tag, the generation last loaded with it.

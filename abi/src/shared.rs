@@ -5,7 +5,7 @@ use core::mem::offset_of;
 use crate::layout::{IST_STACK_BYTES, VCPU_IST_STACKS};
 
 /// Version of everything in this file; the VMM refuses a kernel image with another version.
-pub const KERNEL_ABI: u64 = 5;
+pub const KERNEL_ABI: u64 = 6;
 /// First word of the kernel image.
 pub const KERNEL_MAGIC: u64 = u64::from_le_bytes(*b"SJkernel");
 
@@ -59,7 +59,8 @@ pub struct VcpuPage {
     /// As `held`: released locks that have waiters. The VMM wakes the waiters and sets this to 0.
     pub waited_for: u64,
     /// Root of the last view of a versioned segment (`switch::ViewRecord`) that the vCPU has
-    /// entered; it has left it unless its status entry says that it is inside.
+    /// entered; it has left it unless its status entry says that it is inside. With
+    /// `switch::VIEW_WRITES` it writes (`switch::WriteRecord`), until the VMM sets this to 0.
     pub view: u64,
 }
 

@@ -9,6 +9,7 @@
 //!  LockRef[]          private to the VM      lock page, slot and mode, sorted by page
 //!  lock page          the segment's file     see `seg-lock`
 //!  ViewRecord         private to the VM      words count and root of a view of a versioned segment
+//!  WriteRecord        private to the VM      the same of a writer's tables, and the segment's lock
 //!  words              the segment's file     how often versions have been published
 //! ```
 //!
@@ -109,8 +110,44 @@ pub struct ViewRecord {
     pub cr3: u64,
 }
 
+/// A writer's tables of a versioned segment, which the kernel may enter once it has the segment's lock.
+/// Lies behind the page of the [`ViewRecord`].
+///
+/// The VMM writes it while it has the lock itself, so that whoever acquires the lock afterwards finds
+/// all of it. Without the lock it may only take the root away: then it looks which vCPUs may have
+/// found it ([`may_be_on`]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteRecord {
+    /// [`WriteRecord::NO_VIEW`]. Where a [`ViewRecord`] has its count; the word that is compared with it
+    /// lies in the page before, which is the VM's own and holds 0 there. So a reader's path never
+    /// enters.
+    pub no_view: u64,
+    /// The root, without a tag; 0 while the kernel must not enter.
+    pub cr3: u64,
+    /// How often versions had been published when the tables showed what was committed last, and how
+    /// often syncs had failed, together. If the words in the segment's file say otherwise, the switch is
+    /// the VMM's.
+    pub count: u64,
+    /// Kernel address of the segment's lock page; 0 while the kernel must not enter.
+    pub lock: u64,
+    /// What the lock's state is while this VM has it.
+    pub owner: u64,
+}
+
+impl WriteRecord {
+    /// See the field.
+    pub const NO_VIEW: u64 = !0;
+}
+
+/// In [`crate::shared::VcpuPage::view`], beside the root: the vCPU has acquired the segment's lock and
+/// writes.
+pub const VIEW_WRITES: u64 = 1;
+
 /// Offset in the words' page of the segment's file of how often versions have been published.
 pub const WORDS_COUNT: u64 = 16;
+/// Offset in the same page of how often syncs have failed.
+pub const WORDS_FAILURES: u64 = 80;
 
 /// Whether a vCPU may be on the view with root `cr3` of instance `vh`, or yet get there, given the
 /// words of its status entry and its [`crate::shared::VcpuPage::view`], read in this order after the
@@ -121,7 +158,7 @@ pub const WORDS_COUNT: u64 = 16;
 #[must_use]
 pub const fn may_be_on(announced: u64, inside: u64, view: u64, vh: u64, cr3: u64) -> bool {
     let is_on_its_way = announced == vh && inside != vh;
-    is_on_its_way || inside == vh && view == cr3
+    is_on_its_way || inside == vh && view & !VIEW_WRITES == cr3
 }
 
 const _: () = {

@@ -4,6 +4,7 @@
 //! RDI handle -> announce in the vCPU's status entry -> check that nothing has changed
 //!     -> acquire the locks that are needed, or release those held -> load CR3
 //!        or, to read a versioned segment: check that there is no newer version -> load CR3
+//!        or, to write one: acquire its lock -> check that this VM was the last writer -> load CR3
 //! otherwise: both of these, a lock that is not free, ... -> `locks.rs`, then the VMM
 //! ```
 //!
@@ -33,7 +34,10 @@ use abi::layout::{
 };
 use abi::objects::MAX_INSTANCES;
 use abi::shared::{TRAP_TO_PAGE, VcpuPage};
-use abi::switch::{CR3_TAG, LockEnd, LockRef, SwitchControl, VcpuStatus, ViewRecord, WORDS_COUNT};
+use abi::switch::{
+    CR3_TAG, LockEnd, LockRef, SwitchControl, VIEW_WRITES, VcpuStatus, ViewRecord, WORDS_COUNT,
+    WORDS_FAILURES, WriteRecord,
+};
 use abi::{GuestVirt, PAGE_SIZE};
 use seg_lock::{state, word};
 
@@ -153,6 +157,40 @@ global_asm!(
     "mov \\page\\(){view}], \\record",
     ".endm",
 
+    // `record` is the address of a view's record that is not the newest, or of a writer's. If it is
+    // a writer's, and the thread comes from home (from a view it must not go on to write a newer version),
+    // acquires the segment's lock, enters as `sj_view` does, and leaves all further switches to the VMM:
+    // leaving is committing. Otherwise jumps to 32. Once the lock is held nobody changes the record.
+    ".macro sj_write page, record",
+    "mov rsi, [\\record + {write_lock}]",
+    "test rsi, rsi",
+    "jz 32f",
+    "test r8, r8",
+    "jnz 32f",
+    "mov r10, [\\record + {write_owner}]",
+    "xor eax, eax",
+    "lock cmpxchg [rsi + {state}], r10",
+    "jne 32f",
+    "mov rax, [\\record + {write_word}]",
+    "add rax, [\\record + {write_failures}]",
+    "sub rax, [\\record + {write_count}]",
+    "jne 33f",
+    "mov \\record, [\\record + {view_cr3}]",
+    "test \\record, \\record",
+    "jz 33f",
+    // RAX is 0 again.
+    "lea rsi, [\\record + {view_writes}]",
+    "mov \\page\\(){view}], rsi",
+    "mov \\page\\(){plain_limit}], rax",
+    "mov \\page\\(){kernel_limit}], rax",
+    ".endm",
+
+    // Not what `sj_write` found when it had the lock: given back. Threads that came to wait for it
+    // meanwhile are woken by the VMM, to which this call goes.
+    ".macro sj_write_not",
+    "lock sub [rsi + {state}], r10",
+    ".endm",
+
     // Nothing has happened but the announcement, which is taken back; the call is the VMM's.
     ".macro sj_take_back",
     "mov rax, [rdx + {inside}]",
@@ -263,6 +301,11 @@ global_asm!(
     "sj_view \"gs:[\", r9",
     "jmp 2b",
     "31:",
+    "sj_write \"gs:[\", r9",
+    "jmp 2b",
+    "33:",
+    "sj_write_not",
+    "32:",
     "sj_take_back",
     "swapgs",
     "jmp sj_leave_call",
@@ -312,6 +355,13 @@ global_asm!(
     "mov [rdx + {inside}], rdi",
     "iretq",
     "31:",
+    "sj_write \"[rsp + {trap_to_page} + \", rcx",
+    "mov cr3, rcx",
+    "mov [rdx + {inside}], rdi",
+    "iretq",
+    "33:",
+    "sj_write_not",
+    "32:",
     "sj_take_back",
     "jmp sj_leave_trapped",
     "7:",
@@ -339,6 +389,7 @@ global_asm!(
     status = const offset_of!(VcpuPage, status),
     tags = const offset_of!(VcpuPage, tags),
     plain_limit = const offset_of!(VcpuPage, plain_limit),
+    kernel_limit = const offset_of!(VcpuPage, kernel_limit),
     held = const offset_of!(VcpuPage, held),
     waited_for = const offset_of!(VcpuPage, waited_for),
     view = const offset_of!(VcpuPage, view),
@@ -359,6 +410,12 @@ global_asm!(
     view_word = const WORDS_COUNT as i32 - PAGE_SIZE as i32,
     view_count = const offset_of!(ViewRecord, count),
     view_cr3 = const offset_of!(ViewRecord, cr3),
+    view_writes = const VIEW_WRITES,
+    write_lock = const offset_of!(WriteRecord, lock),
+    write_owner = const offset_of!(WriteRecord, owner),
+    write_count = const offset_of!(WriteRecord, count),
+    write_word = const WORDS_COUNT as i32 - 2 * PAGE_SIZE as i32,
+    write_failures = const WORDS_FAILURES as i32 - 2 * PAGE_SIZE as i32,
     call_switch = const CALL_VAS_SWITCH,
     state = const word::STATE * 8,
     reader_counts = const word::READER_COUNTS * 8,
@@ -369,5 +426,11 @@ global_asm!(
     tag_mask = const CR3_TAG,
 );
 
-// The call is left to the VMM with RAX nonzero.
-const _: () = assert!(CALL_VAS_SWITCH != 0);
+const _: () = {
+    // The call is left to the VMM with RAX nonzero.
+    assert!(CALL_VAS_SWITCH != 0);
+    // A writer's record is found as a view's is, and a view's record has no lock.
+    assert!(offset_of!(WriteRecord, no_view) == offset_of!(ViewRecord, count));
+    assert!(offset_of!(WriteRecord, cr3) == offset_of!(ViewRecord, cr3));
+    assert!(offset_of!(WriteRecord, lock) >= size_of::<ViewRecord>());
+};

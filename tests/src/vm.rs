@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::pace;
 use vmm::files::Tty;
-use vmm::process::{Outcome, Process, RunConfig, StartError};
+use vmm::process::{Libraries, Outcome, Process, RunConfig, StartError};
 use vmm::vas::VasGrants;
 
 /// The default time limit of a run. Generous: other tests and other users share the machine, and
@@ -169,11 +169,16 @@ impl Run {
     fn config(&self, stdio: [OwnedFd; 3]) -> RunConfig {
         let env = self.env.iter().map(|(key, value)| format!("{key}={value}").into_bytes());
         RunConfig {
-            program: self.program.clone(),
-            args: self.args.iter().map(|arg| arg.clone().into_bytes()).collect(),
+            command: vmm::process::Command {
+                program: self.program.clone(),
+                argv0: None,
+                args: self.args.iter().map(|arg| arg.clone().into_bytes()).collect(),
+            },
             env: env.collect(),
             memory_bytes: self.memory_bytes,
             grants: self.grants.iter().map(|dir| dir.parse().expect("a grant")).collect(),
+            root: None,
+            libraries: Libraries::default(),
             cwd: None,
             store: self.store.clone(),
             vases: VasGrants::of(

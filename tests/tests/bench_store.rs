@@ -22,13 +22,16 @@ const OF_PEERS: [&str; 9] = [
     "reads_beside_writer_sqlite",
 ];
 /// What needs nobody else.
-const OURS: [&str; 22] = [
+const OURS: [&str; 25] = [
     "commit_1_over_floor",
     "commit_64_over_floor",
     "commit_64g_over_64m",
     "commit_fsyncs",
     "commit_bytes_over_ideal",
     "small_txn_exits",
+    "read_enter_over_plain",
+    "read_enter_over_plain_instructions",
+    "read_enter_over_plain_trap_instructions",
     "get_ns",
     "hash_load_ns",
     "reads_beside_writer",
@@ -91,6 +94,11 @@ fn without_peers_what_needs_them_says_how_to_build_them_and_the_rest_is_measured
     let answer = measured(&[]);
     assert_measured(&answer, &OURS);
     assert_eq!(answer["results"]["commit_fsyncs"], 1.0, "{}", answer["results"]);
+    // Counted, not timed.
+    for name in ["commit_8_bytes_over_ideal", "commit_bytes_over_ideal"] {
+        assert!(answer["results"][name].as_f64() <= Some(1.1), "{name}: {}", answer["results"]);
+    }
+    assert_eq!(answer["results"]["small_txn_exits"], 1.0, "{}", answer["results"]);
     for name in OF_PEERS {
         assert!(answer["results"][name].is_null(), "{name} without anything to compare with");
         let note = answer["notes"][name].as_str().expect("a note");

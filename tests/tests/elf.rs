@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use tests::elf::{Elf, Header, content};
 use tests::{guests, pace, skip_without_kvm};
 use vmm::guest::elf::{self, Image};
+use vmm::guest::load;
 use vmm::private::PrivateRegion;
 use vmm::vm::Machine;
 
@@ -149,7 +150,7 @@ fn load(elf: &Elf) -> bool {
     let file: Arc<File> = Arc::new(file);
     let machine = Machine::new().expect("a VM can be made here");
     let private = PrivateRegion::new(machine, 1 << 28);
-    let Ok(loaded) = elf::load(&private, &file, &image) else { return false };
+    let Ok(loaded) = load::load(&private, &file, &image) else { return false };
     for s in &image.segments {
         if !s.prot.can_read() {
             continue;

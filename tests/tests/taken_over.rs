@@ -12,9 +12,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use abi::layout::{LOCK_REFS, LOCK_REFS_BYTES, VCPU_AREA_BYTES, VCPU_AREAS};
+use abi::layout::{
+    LOCK_PAGES, LOCK_RANGES, LOCK_REFS, LOCK_REFS_BYTES, PLAIN_ROOTS, VCPU_AREA_BYTES, VCPU_AREAS,
+    VIEWS,
+};
 use abi::shared::VcpuPage;
-use abi::switch::VcpuStatus;
+use abi::switch::{VIEW_WRITES, VcpuStatus, WriteRecord};
 use abi::{Entry, GuestPhys, GuestVirt, Level, PAGE_SIZE, Table};
 use tempfile::TempDir;
 use tests::vm::{Ended, Run, Running};
@@ -22,6 +25,9 @@ use tests::{guests, pace, skip_without_kvm};
 use vmm::private::inspect::{Count, Mapping, Sharing};
 use vmm::process::Outcome;
 use vmm::store::VCPU_STATUSES_OFFSET;
+
+/// Stands for the root of home.
+const HOME: u64 = 1 << 63 | 1;
 
 /// A running program, and the folder in which it looks for completed steps.
 struct Lies {
@@ -83,6 +89,10 @@ impl Lies {
 
     fn store(&self, gpa: GuestPhys, word: u64) {
         self.vm.process.machine.mem.store(gpa, word).expect("it is guest memory");
+    }
+
+    fn load(&self, gva: u64) -> u64 {
+        self.vm.process.machine.mem.load(self.phys(gva)).expect("it is guest memory")
     }
 
     fn ends(self) -> Ended {
@@ -193,6 +203,51 @@ fn words_about_views_of_versions_may_say_anything() {
         let is_panic = |text: &String| text.contains("panicked");
         let panicked = matches!(&ended.outcome, Outcome::HostFailed(text) if is_panic(text));
         assert!(!panicked, "{vh} {word:#x}: {ended:?}");
+    }
+}
+
+/// Whether the kernel lets a writer in, and with which tables and which lock, is in a record, and what it has
+/// done in the vCPU's page. Threads may get nowhere then; they can be ended.
+#[test]
+fn words_about_writers_of_versions_may_say_anything() {
+    skip_without_kvm!();
+    use std::mem::offset_of;
+    let mut truth = Lies::start("writers");
+    truth.wait_for("lie");
+    truth.done("lie");
+    expect_done(&truth.ends(), &["calls: (true, true)\n", "other: (true, true)\n"]);
+    let record = VIEWS.raw() + 2 * PAGE_SIZE;
+    let word = |field: usize| record + field as u64;
+    let cr3 = word(offset_of!(WriteRecord, cr3));
+    let page = VCPU_AREAS.raw();
+    let view = page + offset_of!(VcpuPage, view) as u64;
+    // Each a word, and what it says.
+    let lies = [
+        (word(offset_of!(WriteRecord, count)), !0),
+        (word(offset_of!(WriteRecord, owner)), 7),
+        (word(offset_of!(WriteRecord, lock)), LOCK_RANGES.raw()),
+        (cr3, 0),
+        (cr3, !0xfff & (1 << 40)),
+        // Home's own tables.
+        (cr3, HOME),
+        (view, VIEW_WRITES),
+        (view, !0),
+        // The lock is free, taken, and nothing that the algorithm writes.
+        (LOCK_PAGES.raw(), 2),
+        (LOCK_PAGES.raw(), !0),
+    ];
+    for (at, says) in lies {
+        let mut lies = Lies::start("writers");
+        lies.wait_for("lie");
+        assert_ne!(lies.load(word(offset_of!(WriteRecord, lock))), 0, "the kernel lets writers in");
+        let says = if says == HOME { lies.load(PLAIN_ROOTS.raw()) } else { says };
+        lies.store(lies.phys(at), says);
+        lies.done("lie");
+        let ended = lies.vm.wait(pace::limit(Duration::from_secs(5)));
+        println!("{at:#x} {says:#x}: {:?}", ended.outcome);
+        let is_panic = |text: &String| text.contains("panicked");
+        let panicked = matches!(&ended.outcome, Outcome::HostFailed(text) if is_panic(text));
+        assert!(!panicked, "{at:#x} {says:#x}: {ended:?}");
     }
 }
 

@@ -14,8 +14,8 @@ pub enum ExitCode {
     TimedOut,
     /// 125: `spacejmp` itself could not do it: command line, configuration or host.
     OwnFailure,
-    /// 126: the program was found but cannot be executed: not an ELF file, for another
-    /// machine, dynamically linked, damaged.
+    /// 126: the program was found but cannot be executed: neither ELF nor a script, for another
+    /// machine, damaged, or without its loader or interpreter.
     CannotExecute,
     /// 127: the program was not found.
     NotFound,
@@ -55,7 +55,7 @@ Exit status:
   the program's own status, or
   124    --timeout ran out
   125    spacejmp itself failed: command line, configuration or host
-  126    the program cannot be executed (not ELF, dynamically linked, damaged)
+  126    the program cannot be executed (neither ELF nor script, damaged, no loader or interpreter)
   127    the program was not found
   128+N  the program was ended by signal N (139 = bad memory access, 130 = Ctrl-C)
   137    the program ran out of memory";

@@ -1,15 +1,20 @@
 //! Versioned segments in real VMs: whatever ends a writer, others see all of a change or nothing.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::time::Duration;
 
+use spacejmp_versions::checksum::Checksum;
 use tests::guests::{self, Profile};
 use tests::{pace, skip_without_kvm, small_disk};
 use vmm::process::Outcome;
 
-use crate::world::{SEED, World, names};
+use crate::world::{SEED, Talker, World, names};
 
 const PROGRAM: &str = "vas_versions";
+/// Where a segment's file has the words that VMs tell each other: behind header and lock page.
+const WORDS_OFFSET: u64 = 2 * 4096;
 
 fn bank() -> World {
     let world = World::new();
@@ -54,6 +59,93 @@ fn a_program_that_ends_in_the_middle_of_a_change_has_changed_nothing() {
     assert_eq!(world.good(PROGRAM, &["bank", "move", "1", "3", "1"]), "done\n");
     assert_eq!(world.good(PROGRAM, &["bank", "sums", "1"]), "states 1\n");
     world.clean_after_gc();
+}
+
+#[test]
+fn a_writer_that_the_kernel_has_let_in_is_as_any_other_whatever_it_does_and_however_it_ends() {
+    skip_without_kvm!();
+    let world = bank();
+    for what in ["leave", "grow", "calls", "views", "leave"] {
+        assert_eq!(world.good(PROGRAM, &["bank", "again", what]), "done\n", "{what}");
+    }
+    let ended = world.run(PROGRAM, &["bank", "again", "exit"]).in_vm();
+    assert_eq!(ended.outcome, Outcome::Exited(7));
+    let mut dies = world.spawn(PROGRAM, &["bank", "again", "die"]);
+    assert_ne!(dies.end(), 0);
+    assert_eq!(world.good(PROGRAM, &["bank", "move", "3", "30", "1"]), "done\n");
+    assert_eq!(world.good(PROGRAM, &["bank", "sums", "1"]), "states 1\n");
+    world.clean_after_gc();
+}
+
+fn taking_turns(world: &World) -> [Talker; 2] {
+    ["a", "b"].map(|name| Talker::start(world.command(PROGRAM, &["bank", "turns"]), name))
+}
+
+#[test]
+fn writers_in_two_vms_go_on_from_what_was_committed_last_whoever_has_let_them_in() {
+    skip_without_kvm!();
+    let world = bank();
+    let mut vms = taking_turns(&world);
+    let mut left = 1000;
+    // Each of them after itself and after the other one, also several times.
+    for vm in [0, 0, 1, 0, 1, 1, 1, 0, 0, 0, 1, 0] {
+        left -= 1;
+        assert_eq!(vms[vm].ask("").as_deref(), Ok(&*format!("has {left}")), "{vm}");
+    }
+    for vm in &mut vms {
+        vm.end().expect("it ends");
+    }
+    assert_eq!(world.good(PROGRAM, &["bank", "sums", "1"]), "states 1\n");
+    world.clean_after_gc();
+}
+
+/// Somebody who can write the segment's file says that nothing was published since, but something was.
+#[test]
+fn a_writer_whom_a_false_count_has_let_in_to_an_older_version_overwrites_nothing() {
+    skip_without_kvm!();
+    let world = bank();
+    let path = world.path().join("segments/bank");
+    let file = OpenOptions::new().read(true).write(true).open(path).expect("the segment's file");
+    let words = || {
+        let mut words = [0; 32];
+        file.read_exact_at(&mut words, WORDS_OFFSET).expect("the words");
+        words
+    };
+    let [mut a, mut b] = taking_turns(&world);
+    let mut left = 1000;
+    let mut has = |said: Result<String, String>| {
+        left -= 1;
+        assert_eq!(said.as_deref(), Ok(&*format!("has {left}")));
+    };
+    let mut refused = 0;
+    // Once a second a VM lets go of what is not the newest version.
+    for _ in 0..20 {
+        has(a.ask(""));
+        let before = words();
+        has(b.ask(""));
+        let now = words();
+        let mut lie = now;
+        lie[16..24].copy_from_slice(&before[16..24]);
+        let sum = Checksum::of(&lie[..24]).0.to_le_bytes();
+        lie[24..].copy_from_slice(&sum);
+        file.write_all_at(&lie, WORDS_OFFSET).expect("it can be written");
+        let said = a.ask("");
+        file.write_all_at(&now, WORDS_OFFSET).expect("it can be written");
+        if said.as_deref() == Ok("ESTALE") {
+            refused += 1;
+        } else {
+            has(said);
+        }
+        if refused == 2 {
+            break;
+        }
+    }
+    assert_eq!(refused, 2, "the false count has misled nobody");
+    for vm in [&mut a, &mut b] {
+        has(vm.ask(""));
+        vm.end().expect("it ends");
+    }
+    assert_eq!(world.good(PROGRAM, &["bank", "sums", "1"]), "states 1\n");
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn leaf_kind(leaf: Leaf) -> FileType {
     match leaf {
         Leaf::Device(_) => FileType::CharacterDevice,
         Leaf::Link(_) => FileType::Symlink,
-        Leaf::Text(_) | Leaf::Program => FileType::RegularFile,
+        Leaf::Text(_) | Leaf::Shown(_) => FileType::RegularFile,
     }
 }
 

@@ -19,7 +19,8 @@ pub enum GrantAccess {
 
 /// A host directory a program may see, and where it sees it.
 ///
-/// Parsed from `HOST[:GUEST][:ro]`. Without `GUEST` the program sees the directory at its
+/// Parsed from `HOST[:GUEST][:ro|:rw]`; `:rw` is the default of [`Grant`], `:ro` of
+/// [`Grant::root`]. Without `GUEST` the program sees the directory at its
 /// absolute host path, so that paths mean the same inside and outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
@@ -40,7 +41,7 @@ pub enum GrantError {
         /// The argument as given.
         argument: String,
     },
-    /// Something follows the guest path that is not `ro`.
+    /// Something follows the guest path that is neither `ro` nor `rw`.
     #[error("`{argument}` has too many parts")]
     TooManyParts {
         /// The argument as given.
@@ -75,7 +76,7 @@ impl GrantError {
     pub fn help(&self) -> &'static str {
         match self {
             GrantError::NoHost { .. } | GrantError::TooManyParts { .. } => {
-                "write --dir HOST, --dir HOST:GUEST or either with :ro at the end"
+                "write --dir HOST, --dir HOST:GUEST or either with :ro or :rw at the end; --root DIR or DIR:rw"
             }
             GrantError::GuestPath { .. } => {
                 "write the whole path the program is to see, such as --dir data:/data"
@@ -91,13 +92,7 @@ impl FromStr for Grant {
 
     fn from_str(argument: &str) -> Result<Grant, GrantError> {
         let mut parts: Vec<&str> = argument.split(':').collect();
-        let access = match parts.last() {
-            Some(&"ro") if parts.len() > 1 => {
-                parts.pop();
-                GrantAccess::ReadOnly
-            }
-            _ => GrantAccess::ReadWrite,
-        };
+        let access = access_at_end(&mut parts).unwrap_or(GrantAccess::ReadWrite);
         let (host, guest) = match *parts.as_slice() {
             [host] | [host, ""] => (host, None),
             [host, guest] => (host, Some(guest)),
@@ -127,6 +122,35 @@ impl FromStr for Grant {
         };
         Ok(Grant { host, guest, access })
     }
+}
+
+impl Grant {
+    /// A whole tree, as `--root` writes it: `DIR[:ro|:rw]`, read-only unless told otherwise.
+    ///
+    /// # Errors
+    /// As for `--dir`.
+    pub fn root(argument: &str) -> Result<Grant, GrantError> {
+        let mut parts: Vec<&str> = argument.split(':').collect();
+        let access = access_at_end(&mut parts).unwrap_or(GrantAccess::ReadOnly);
+        match *parts.as_slice() {
+            [host] => Ok(Grant { guest: PathBuf::from("/"), access, ..host.parse()? }),
+            _ => Err(GrantError::TooManyParts { argument: argument.to_owned() }),
+        }
+    }
+}
+
+/// Takes `ro` or `rw` from the end of an argument that has something before it.
+fn access_at_end(parts: &mut Vec<&str>) -> Option<GrantAccess> {
+    let access = match parts.last() {
+        Some(&"ro") => GrantAccess::ReadOnly,
+        Some(&"rw") => GrantAccess::ReadWrite,
+        _ => return None,
+    };
+    if parts.len() < 2 {
+        return None;
+    }
+    parts.pop();
+    Some(access)
 }
 
 /// The path without empty parts and `.`, or `None` if it is relative, has `..`, or is

@@ -142,8 +142,8 @@ impl Files {
             Found::Leaf(Leaf::Link(Link::Descriptor(fd))) => {
                 self.statfs_open(&*self.descriptor(fd)?)
             }
-            Found::Leaf(Leaf::Link(Link::Exe) | Leaf::Program) => {
-                let file = self.namespace.exe_file.as_ref().ok_or(Errno::ENOENT)?;
+            Found::Leaf(leaf @ (Leaf::Link(Link::Exe) | Leaf::Shown(_))) => {
+                let file = self.namespace.shown_file(leaf)?;
                 Ok(encode::statfs(&rustix::fs::fstatfs(file).map_err(host)?))
             }
             Found::Leaf(Leaf::Text(text)) => Ok(self.own_statfs(self.text_magic(text))),
@@ -245,10 +245,10 @@ impl Files {
                 rustix::fs::access(device.host_path(), wanted).map_err(host)
             }
             Found::Leaf(Leaf::Text(text)) => self.text_access(text, wanted),
-            Found::Leaf(Leaf::Program | Leaf::Link(Link::Exe)) if follow => {
-                let file = self.namespace.exe_file.as_ref().ok_or(Errno::ENOENT)?;
+            Found::Leaf(leaf @ (Leaf::Shown(_) | Leaf::Link(Link::Exe))) if follow => {
+                let file = self.namespace.shown_file(leaf)?;
                 if wanted.contains(Access::WRITE_OK) {
-                    return Err(Errno::ETXTBSY);
+                    return Err(self.namespace.refuse_change(file));
                 }
                 rustix::fs::access(by_number(file.as_fd()), wanted).map_err(host)
             }

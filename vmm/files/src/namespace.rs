@@ -4,9 +4,10 @@
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 
+use abi::Errno;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use thiserror::Error;
@@ -27,14 +28,22 @@ pub(super) const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 #[derive(Debug)]
 pub struct Namespace {
     pub(super) tree: Tree,
-    /// The program's own guest path, for `/proc/self/exe`.
-    pub(super) exe: Option<Vec<u8>>,
-    /// Its file, which `/proc/self/exe` leads to.
-    pub(super) exe_file: Option<Arc<File>>,
+    /// What `/proc/self/exe` leads to.
+    pub(super) exe: Option<Executable>,
+    /// Files that are shown by themselves; a leaf has the number.
+    shown: Vec<Arc<File>>,
     texts: Vec<TextFile>,
     view: OnceLock<Weak<dyn View>>,
     pub(super) off_limits: OffLimits,
     pub(super) tty: Tty,
+}
+
+/// The file that the program runs.
+#[derive(Debug)]
+pub(super) struct Executable {
+    /// Its guest path.
+    pub(super) path: Vec<u8>,
+    file: Arc<File>,
 }
 
 /// Part of the name space, as a program would find it in `/proc/mounts`.
@@ -98,9 +107,8 @@ pub enum NamespaceError {
 }
 
 impl Namespace {
-    /// Opens the granted directories and builds the tree. `exe` is what `/proc/self/exe` reads as;
-    /// without it that entry gives `ENOENT`. `texts` are the files whose content a [`View`]
-    /// generates.
+    /// Opens the granted directories and builds the tree. `texts` are the files whose content a
+    /// [`View`] generates. Until [`Namespace::set_executable`], `/proc/self/exe` gives `ENOENT`.
     ///
     /// A grant may be inside another one: as with a mount, it hides what the outer one has
     /// there, but it is listed by the outer directory only if that has an entry of its name.
@@ -110,7 +118,6 @@ impl Namespace {
     /// Names the grant that cannot be opened or mounted.
     pub fn new(
         grants: &[Grant],
-        exe: Option<&Path>,
         off_limits: OffLimits,
         texts: Vec<TextFile>,
     ) -> Result<Namespace, NamespaceError> {
@@ -138,9 +145,8 @@ impl Namespace {
                 return Err(taken());
             }
         }
-        let exe = exe.map(|path| path.as_os_str().as_bytes().to_vec());
-        let view = OnceLock::new();
-        Ok(Namespace { tree, exe, exe_file: None, texts, view, off_limits, tty: Tty::default() })
+        let (exe, shown, view) = (None, Vec::new(), OnceLock::new());
+        Ok(Namespace { tree, exe, shown, texts, view, off_limits, tty: Tty::default() })
     }
 
     /// The same with another choice for `/dev/tty`.
@@ -149,16 +155,47 @@ impl Namespace {
         Namespace { tty, ..self }
     }
 
-    /// With the program's own file, which it can always read: as `/proc/self/exe`, and at its own
-    /// path unless a grant decides what is there. Run-time libraries read it for the names in a
+    /// Sets the file that the program runs, which it can always read: as `/proc/self/exe`, and at
+    /// its own path as [`Namespace::show`] says. Run-time libraries read it for the names in a
     /// backtrace.
-    #[must_use]
-    pub fn with_executable(mut self, file: Arc<File>) -> Namespace {
-        if let Some(path) = &self.exe {
-            self.tree.add_program(path);
+    pub fn set_executable(&mut self, path: &[u8], file: Arc<File>) {
+        self.show(path, file.clone());
+        self.exe = Some(Executable { path: path.to_vec(), file });
+    }
+
+    /// Shows one file of the host, to be read, at a path of its own, unless a grant or something
+    /// built in decides what is there.
+    pub fn show(&mut self, path: &[u8], file: Arc<File>) {
+        // A handful: the program, a script, the loader's list of libraries.
+        if let Ok(number) = u16::try_from(self.shown.len()) {
+            self.tree.add_shown(path, number);
+            self.shown.push(file);
         }
-        self.exe_file = Some(file);
-        self
+    }
+
+    /// The file of a leaf that is one of the host's, or of `/proc/self/exe`.
+    ///
+    /// # Errors
+    /// `ENOENT`.
+    pub(super) fn shown_file(&self, leaf: Leaf) -> Result<&Arc<File>, Errno> {
+        let file = match leaf {
+            Leaf::Shown(number) => self.shown.get(usize::from(number)),
+            _ => self.exe.as_ref().map(|exe| &exe.file),
+        };
+        file.ok_or(Errno::ENOENT)
+    }
+
+    /// Why such a file cannot be written: the program is being executed, the others are only shown.
+    pub(super) fn refuse_change(&self, file: &Arc<File>) -> Errno {
+        match &self.exe {
+            Some(exe) if Arc::ptr_eq(&exe.file, file) => Errno::ETXTBSY,
+            _ => Errno::EROFS,
+        }
+    }
+
+    /// Puts a directory in memory at a path, as `/dev/shm` is one, unless a grant is mounted there.
+    pub fn add_memory(&mut self, path: &[u8]) {
+        self.tree.add_memory(path);
     }
 
     /// Sets what the synthetic files describe. Called once; before that they cannot be opened.
@@ -282,7 +319,7 @@ impl Namespace {
             b"/memfd:",
         ];
         let known = !host.starts_with(b"/")
-            || self.exe.as_deref() == Some(host)
+            || self.exe.as_ref().is_some_and(|exe| exe.path == host)
             || host.starts_with(b"/dev/pts/")
             || OPEN_TO_ALL.iter().any(|name| host.starts_with(name));
         if known {

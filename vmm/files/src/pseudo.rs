@@ -61,20 +61,20 @@ impl Files {
             }
             Leaf::Text(text) => self.open_text(text, flags),
             Leaf::Link(_) if flags.contains(OFlags::NOFOLLOW) => Err(Errno::ELOOP),
-            Leaf::Program | Leaf::Link(Link::Exe) => self.open_program(flags),
+            Leaf::Shown(_) | Leaf::Link(Link::Exe) => self.open_shown(leaf, flags),
             Leaf::Link(Link::Descriptor(fd)) => self.reopen(fd, flags),
             // The others lead to a path, and were followed.
             Leaf::Link(_) => Err(Errno::ELOOP),
         }
     }
 
-    /// Opens the program's own file, for reading: it is being executed.
-    fn open_program(&self, flags: OFlags) -> Result<Arc<OpenFile>, Errno> {
-        let file = self.namespace.exe_file.as_ref().ok_or(Errno::ENOENT)?;
+    /// Opens the program's own file, or another that is shown by itself: for reading only.
+    fn open_shown(&self, leaf: Leaf, flags: OFlags) -> Result<Arc<OpenFile>, Errno> {
+        let file = self.namespace.shown_file(leaf)?;
         let path_only = flags.contains(OFlags::PATH);
         let writes = flags & OFlags::RWMODE != OFlags::RDONLY || flags.contains(OFlags::TRUNC);
         if writes && !path_only {
-            return Err(Errno::ETXTBSY);
+            return Err(self.namespace.refuse_change(file));
         }
         let safe = (flags & OFlags::PATH) | OFlags::CLOEXEC;
         let fd = rustix::fs::open(by_number(file.as_fd()), safe, Mode::empty()).map_err(host)?;
@@ -91,7 +91,14 @@ impl Files {
         match (file.node(), file.text(), file.kind()) {
             (Some(id), ..) => return self.open_node(id, flags),
             (_, Some(text), _) => return self.open_text(text, flags),
-            (.., FileKind::Socket | FileKind::EventFd | FileKind::Other) if !path_only => {
+            (
+                ..,
+                FileKind::Socket
+                | FileKind::EventFd
+                | FileKind::TimerFd
+                | FileKind::Epoll
+                | FileKind::Other,
+            ) if !path_only => {
                 return Err(Errno::ENXIO);
             }
             _ => {}
@@ -245,7 +252,7 @@ impl Files {
     pub(super) fn link_text(&self, link: Link) -> Result<Vec<u8>, Errno> {
         let namespace = &self.namespace;
         Ok(match link {
-            Link::Exe => namespace.exe.clone().ok_or(Errno::ENOENT)?,
+            Link::Exe => namespace.exe.as_ref().ok_or(Errno::ENOENT)?.path.clone(),
             Link::Cwd => self.getcwd()?,
             Link::Root => b"/".to_vec(),
             Link::Descriptor(fd) => self.name_of(&*self.descriptor(fd)?)?,
@@ -326,8 +333,8 @@ impl Files {
                 let mode = if file.path_only() { 0o100 } else { read | write };
                 Ok(LinuxStat { mode: 0o120_000 | mode, ..link_stat(leaf) })
             }
-            Leaf::Program => self.program_stat(),
-            Leaf::Link(Link::Exe) if follow => self.program_stat(),
+            Leaf::Shown(_) => self.shown_stat(leaf),
+            Leaf::Link(Link::Exe) if follow => self.shown_stat(leaf),
             Leaf::Link(_) => Ok(link_stat(leaf)),
         }
     }
@@ -357,8 +364,8 @@ impl Files {
         }
     }
 
-    fn program_stat(&self) -> Result<LinuxStat, Errno> {
-        let file = self.namespace.exe_file.as_ref().ok_or(Errno::ENOENT)?;
+    fn shown_stat(&self, leaf: Leaf) -> Result<LinuxStat, Errno> {
+        let file = self.namespace.shown_file(leaf)?;
         Ok(rustix::fs::fstat(file).map_err(host)?.into())
     }
 
@@ -445,7 +452,7 @@ fn link_stat(leaf: Leaf) -> LinuxStat {
 pub(super) fn leaf_ino(leaf: Leaf) -> u64 {
     const FIRST: u64 = 1 << 50;
     let (kind, number) = match leaf {
-        Leaf::Program => (0, 0),
+        Leaf::Shown(number) => (0, u64::from(number)),
         Leaf::Device(device) => (1, device as u64),
         Leaf::Link(Link::Exe) => (2, 0),
         Leaf::Link(Link::Cwd) => (2, 1),

@@ -141,8 +141,9 @@ pub(super) enum Leaf {
     Device(Device),
     Link(Link),
     Text(Text),
-    /// The program's own file at its own path, where no grant shows it.
-    Program,
+    /// A file of the host that is shown by itself, at its own path, where no grant shows it: the
+    /// program, for one. Its number is the name space's.
+    Shown(u16),
 }
 
 /// A symbolic link of ours.
@@ -270,9 +271,9 @@ impl Tree {
         }
     }
 
-    /// Puts the program's own file at its path, unless a grant or an existing entry decides what is
-    /// found on the way.
-    pub(super) fn add_program(&mut self, path: &[u8]) {
+    /// Puts a file that is shown by itself at its path, unless a grant or an existing entry decides
+    /// what is found on the way.
+    pub(super) fn add_shown(&mut self, path: &[u8], number: u16) {
         let mut at = NodeId::ROOT;
         for name in path.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
             let free = matches!(self.node(at).mount, Mount::Synthetic);
@@ -280,7 +281,17 @@ impl Tree {
                 _ if !free => return,
                 Some(Child::Dir(id)) => at = id,
                 Some(Child::Leaf(_)) => return,
-                None => return self.add_at(path, Leaf::Program),
+                None => return self.add_at(path, Leaf::Shown(number)),
+            }
+        }
+    }
+
+    /// Puts a directory in memory at a path, unless a grant is mounted there.
+    pub(super) fn add_memory(&mut self, path: &[u8]) {
+        if let Some(id) = self.make(path) {
+            let node = self.node_mut(id);
+            if matches!(node.mount, Mount::Synthetic | Mount::Through) {
+                node.mount = Mount::Memory(Arc::default());
             }
         }
     }

@@ -31,7 +31,7 @@ fn the_way_to_a_store_stays_off_limits_when_descriptors_run_out() {
     let host = folder.path().to_owned();
     let grant = Grant { host, guest: "/w".into(), access: GrantAccess::ReadWrite };
     let off_limits = OffLimits::stores([store.clone()], &FOLDERS);
-    let namespace = Namespace::new(&[grant], None, off_limits, Vec::new()).unwrap();
+    let namespace = Namespace::new(&[grant], off_limits, Vec::new()).unwrap();
     let files = Files::new(namespace, [null(), null(), null()], Path::new("/"), 0).unwrap();
     let rename = || files.renameat2(CWD, b"/w/up", CWD, b"/w/away", 0);
 

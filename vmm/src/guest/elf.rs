@@ -1,20 +1,16 @@
-//! Loading a program: a static ELF executable for Linux on x86-64.
+//! What an ELF executable for Linux on x86-64 asks for. Mapping it is in `load`.
 //!
 //! The file is untrusted: `object` parses it with bounds checks, and all values are checked here
-//! against the private region before a byte is mapped. Segments are mapped over guest memory as
-//! private file mappings, so that loading needs no copying and shares the host's page cache.
+//! against the private region before a byte is mapped.
 
-use std::fs::File;
-use std::sync::Arc;
-
-use abi::layout::{MMAP_TOP, PIE_BASE, PRIVATE_START};
+use abi::layout::{MMAP_TOP, PIE_BASE};
 use abi::{Errno, PAGE_SIZE};
 use object::elf;
-use object::read::elf::{FileHeader, ProgramHeader};
+use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 use object::{Endianness, ReadRef};
 
-use crate::private::{Backing, PrivateRegion, Prot};
-use crate::vm::memory::FileMapping;
+use crate::files::PATH_MAX;
+use crate::private::Prot;
 
 /// A file that cannot be run, and why.
 #[derive(Debug, thiserror::Error)]
@@ -25,20 +21,11 @@ pub enum ElfError {
     /// No ELF magic.
     #[error("it is not an ELF file")]
     NotElf,
-    /// A script.
-    #[error("it is a script; its interpreter has to be run instead")]
-    Script,
     /// It is not for 64-bit little-endian x86-64.
     #[error("it is for {what}, not for x86-64")]
     WrongMachine {
         /// The architecture it is for.
         what: String,
-    },
-    /// It needs a dynamic loader.
-    #[error("it is dynamically linked (interpreter {interpreter})")]
-    Dynamic {
-        /// The loader that it requests.
-        interpreter: String,
     },
     /// Not an executable.
     #[error("it is {what}, not an executable")]
@@ -72,39 +59,17 @@ impl ElfError {
     #[must_use]
     pub fn remedy(&self) -> Option<String> {
         match self {
-            ElfError::Dynamic { .. } => Some(
-                "link it statically: for Rust, RUSTFLAGS='-C target-feature=+crt-static' cargo \
-                 build --target x86_64-unknown-linux-gnu; for C, cc -static"
-                    .into(),
+            ElfError::NotElf | ElfError::WrongMachine { .. } => Some(
+                "give an ELF executable for x86-64 Linux, or a script that begins with #!".into(),
             ),
-            ElfError::NotElf | ElfError::WrongMachine { .. } => {
-                Some("give a static ELF executable for x86-64 Linux".into())
-            }
             ElfError::NoRoom { .. } => Some("give the VM more with --memory".into()),
             _ => None,
         }
     }
 }
 
-fn bad(field: &'static str, found: String) -> ElfError {
+pub(super) fn bad(field: &'static str, found: String) -> ElfError {
     ElfError::BadField { field, found }
-}
-
-/// What the program's first thread needs to know about the loaded image.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// First instruction.
-    pub entry: u64,
-    /// Address of the program headers in memory (`AT_PHDR`), 0 if not loaded.
-    pub phdr: u64,
-    /// Number of program headers (`AT_PHNUM`).
-    pub phnum: u64,
-    /// Added to every address of the file.
-    pub bias: u64,
-    /// One past the highest loaded byte, page-aligned: the heap may begin here.
-    pub end: u64,
-    /// Whether the program wants an executable stack.
-    pub exec_stack: bool,
 }
 
 /// One checked PT_LOAD.
@@ -127,11 +92,15 @@ pub struct Segment {
 pub struct Image {
     /// PT_LOADs, in ascending order; their pages do not overlap except for shared edge pages.
     pub segments: Vec<Segment>,
-    entry: u64,
-    phdr: Option<u64>,
-    phnum: u64,
-    position_independent: bool,
-    exec_stack: bool,
+    /// The dynamic loader that it asks for (PT_INTERP), without NUL.
+    pub interpreter: Option<Vec<u8>>,
+    /// Where it says its libraries are (DT_RUNPATH, else DT_RPATH), as written.
+    pub library_path: Option<Vec<u8>>,
+    pub(super) entry: u64,
+    pub(super) phdr: Option<u64>,
+    pub(super) phnum: u64,
+    pub(super) position_independent: bool,
+    pub(super) exec_stack: bool,
 }
 
 /// Parses and checks `data`. Does not read outside it, whatever its contents.
@@ -140,9 +109,6 @@ pub struct Image {
 /// [`ElfError`], saying what is wrong with the file.
 pub fn parse<'d, R: ReadRef<'d>>(data: R) -> Result<Image, ElfError> {
     let ident = data.read_bytes_at(0, 20).map_err(|()| ElfError::NotElf)?;
-    if ident.starts_with(b"#!") {
-        return Err(ElfError::Script);
-    }
     if !ident.starts_with(&elf::ELFMAG) {
         return Err(ElfError::NotElf);
     }
@@ -170,16 +136,14 @@ pub fn parse<'d, R: ReadRef<'d>>(data: R) -> Result<Image, ElfError> {
     let headers = header.program_headers(endian, data).map_err(unread("program header table"))?;
     let size = data.len().map_err(|()| ElfError::NotElf)?;
     let mut segments = Vec::new();
-    let mut exec_stack = false;
+    let (mut interpreter, mut exec_stack) = (None, false);
     let phoff = header.e_phoff(endian);
     let mut phdr = None;
     for h in headers {
         let kind = h.p_type(endian);
-        if kind == elf::PT_INTERP {
-            let name = h.data(endian, data).unwrap_or(b"?");
-            let text = String::from_utf8_lossy(name);
-            let interpreter = text.trim_end_matches('\0').chars().take(200).collect();
-            return Err(ElfError::Dynamic { interpreter });
+        if kind == elf::PT_INTERP && interpreter.is_none() {
+            let text = h.data(endian, data).unwrap_or_default();
+            interpreter = Some(loader_name(text)?);
         }
         if kind == elf::PT_GNU_STACK {
             exec_stack = h.p_flags(endian).0 & elf::PF_X.0 != 0;
@@ -201,7 +165,60 @@ pub fn parse<'d, R: ReadRef<'d>>(data: R) -> Result<Image, ElfError> {
         return Err(bad("entry point", format!("{entry:#x}, {what}")));
     }
     let phnum = headers.len() as u64;
-    Ok(Image { segments, entry, phdr, phnum, position_independent, exec_stack })
+    let library_path =
+        headers.iter().find_map(|h| library_path(h, headers, endian, data)).map(<[u8]>::to_vec);
+    Ok(Image {
+        segments,
+        interpreter,
+        library_path,
+        entry,
+        phdr,
+        phnum,
+        position_independent,
+        exec_stack,
+    })
+}
+
+/// The text of PT_INTERP, of which Linux asks what is asked here (binfmt_elf.c).
+fn loader_name(text: &[u8]) -> Result<Vec<u8>, ElfError> {
+    match text.split_last() {
+        Some((0, name)) if !name.is_empty() && name.len() < PATH_MAX && !name.contains(&0) => {
+            Ok(name.to_vec())
+        }
+        _ => {
+            let found = String::from_utf8_lossy(text).chars().take(200).collect();
+            Err(bad("interpreter", found))
+        }
+    }
+}
+
+/// DT_RUNPATH, else DT_RPATH, of a PT_DYNAMIC header. What cannot be read is left to the loader
+/// to complain about.
+fn library_path<'d, R: ReadRef<'d>>(
+    header: &elf::ProgramHeader64<Endianness>,
+    all: &[elf::ProgramHeader64<Endianness>],
+    endian: Endianness,
+    data: R,
+) -> Option<&'d [u8]> {
+    let entries = header.dynamic(endian, data).ok()??;
+    let value = |tag: elf::DynamicTag| {
+        let found = entries.iter().find(|entry| entry.d_tag(endian) == tag)?;
+        Some(found.d_val(endian))
+    };
+    let at = value(elf::DT_RUNPATH).or_else(|| value(elf::DT_RPATH))?;
+    let (table, bytes) = (value(elf::DT_STRTAB)?, value(elf::DT_STRSZ)?);
+    if at >= bytes {
+        return None;
+    }
+    let holds = |h: &&elf::ProgramHeader64<Endianness>| {
+        let start = h.p_vaddr(endian);
+        h.p_type(endian) == elf::PT_LOAD && table >= start && table - start < h.p_filesz(endian)
+    };
+    let load = all.iter().find(holds)?;
+    let offset =
+        load.p_offset(endian).checked_add(table - load.p_vaddr(endian))?.checked_add(at)?;
+    let rest = data.read_bytes_at(offset, (bytes - at).min(PATH_MAX as u64)).ok()?;
+    rest.split(|byte| *byte == 0).next()
 }
 
 fn check_segment(
@@ -254,66 +271,6 @@ fn check_order(segments: &[Segment]) -> Result<(), ElfError> {
             let found = format!("{:#x} begins in the last page of the one before it", b.vaddr);
             return Err(bad("segment", found));
         }
-    }
-    Ok(())
-}
-
-/// Maps `image` of `file` into `private`.
-///
-/// # Errors
-/// [`ElfError::NoRoom`], or an address below the lowest a program may use.
-pub fn load(private: &PrivateRegion, file: &Arc<File>, image: &Image) -> Result<Loaded, ElfError> {
-    let bias = if image.position_independent { PIE_BASE.raw() } else { 0 };
-    let mut end = 0;
-    for segment in &image.segments {
-        let at = bias + segment.vaddr;
-        if at < PRIVATE_START.raw() {
-            let found = format!("{at:#x}, below {:#x}", PRIVATE_START.raw());
-            return Err(bad("segment address", found));
-        }
-        load_segment(private, file, segment, at).map_err(|source| ElfError::NoRoom {
-            at,
-            len_bytes: segment.mem_bytes,
-            source,
-        })?;
-        end = end.max((at + segment.mem_bytes).next_multiple_of(PAGE_SIZE));
-    }
-    Ok(Loaded {
-        entry: bias + image.entry,
-        phdr: image.phdr.map_or(0, |p| bias + p),
-        phnum: image.phnum,
-        bias,
-        end,
-        exec_stack: image.exec_stack,
-    })
-}
-
-fn load_segment(
-    private: &PrivateRegion,
-    file: &Arc<File>,
-    segment: &Segment,
-    at: u64,
-) -> Result<(), Errno> {
-    let lead = at % PAGE_SIZE;
-    let start = at - lead;
-    let file_end = at + segment.file_bytes;
-    let file_pages_end = file_end.next_multiple_of(PAGE_SIZE);
-    let end = (at + segment.mem_bytes).next_multiple_of(PAGE_SIZE);
-    let label = if segment.prot.can_execute() { "program code" } else { "program data" };
-    if segment.file_bytes > 0 {
-        let offset = segment.offset - lead;
-        let kind = FileMapping::Private;
-        let backing = Backing::File { file: file.clone(), offset, kind, charge: None };
-        private.map_at(start, file_pages_end - start, segment.prot, backing, label)?;
-        // The rest of the last file page belongs to the zeroed part.
-        if segment.prot.can_write() && file_pages_end > file_end {
-            let zeroes = vec![0; (file_pages_end - file_end) as usize];
-            private.copy_out(file_end, &zeroes)?;
-        }
-    }
-    let bss = if segment.file_bytes > 0 { file_pages_end } else { start };
-    if end > bss {
-        private.map_at(bss, end - bss, segment.prot, Backing::Anonymous, label)?;
     }
     Ok(())
 }

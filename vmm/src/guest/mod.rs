@@ -4,6 +4,7 @@ pub mod clock;
 mod clock_page;
 mod clock_rate;
 pub mod elf;
+pub mod load;
 pub mod stack;
 pub mod vdso;
 mod vdso_code;

@@ -24,7 +24,8 @@ pub struct StackContents<'a> {
     pub env: &'a [Vec<u8>],
     /// The program's path as the program sees it.
     pub exec_path: &'a [u8],
-    /// Auxiliary vector without `AT_RANDOM`, `AT_EXECFN` and `AT_NULL`, which are added here.
+    /// Auxiliary vector without `AT_RANDOM`, `AT_PLATFORM`, `AT_EXECFN` and `AT_NULL`, which are added
+    /// here.
     pub aux: Vec<(u64, u64)>,
     /// For stack protectors and pointer guards.
     pub random: [u8; 16],
@@ -68,6 +69,8 @@ pub fn build(
     let args = image.push_all(contents.args);
     let args_start = image.low();
     let random = image.push(&contents.random);
+    // What `$PLATFORM` in a library's path stands for.
+    let platform = image.push_str(b"x86_64");
 
     let mut words = vec![args.len() as u64];
     words.extend(args);
@@ -75,7 +78,8 @@ pub fn build(
     words.extend(env);
     words.push(0);
     let mut auxv: Vec<u64> = contents.aux.iter().flat_map(|&(key, value)| [key, value]).collect();
-    auxv.extend([libc::AT_RANDOM, random, libc::AT_EXECFN, exec_path, libc::AT_NULL, 0]);
+    auxv.extend([libc::AT_RANDOM, random, libc::AT_PLATFORM, platform]);
+    auxv.extend([libc::AT_EXECFN, exec_path, libc::AT_NULL, 0]);
     words.extend(&auxv);
 
     let low = image.low();

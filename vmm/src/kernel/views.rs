@@ -1,5 +1,5 @@
-//! Views of versioned segments that the kernel may enter by itself: their records, and which vCPUs may be
-//! on one.
+//! Views of versioned segments that the kernel may enter by itself, to read or to write: their records, and
+//! which vCPUs may be on one.
 //!
 //! `vas::versioned` decides what is shown, and when tables go; `abi::switch` defines the protocol.
 
@@ -9,7 +9,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use abi::layout::{LOCK_RANGES, MAX_VIEWS, VIEW_BYTES, VIEWS};
 use abi::shared::VcpuPage;
-use abi::switch::{ViewRecord, may_be_on};
+use abi::switch::{VIEW_WRITES, ViewRecord, WORDS_COUNT, WORDS_FAILURES, WriteRecord, may_be_on};
 use abi::walk::{PageTable, TableMem};
 use abi::{GuestPhys, GuestVirt, PAGE_SIZE, PageSize, Rights};
 
@@ -18,12 +18,20 @@ use crate::vm::memory::{FileMapping, MemoryError};
 
 const VIEW: u64 = offset_of!(VcpuPage, view) as u64;
 
-/// Guest memory of a record and of the words before it; once allocated it stays.
+/// Guest memory of a view's record and a writer's, and of the words before them; once allocated it stays.
 #[derive(Clone, Copy, Debug)]
 pub struct ViewPages {
     number: u32,
     words: GuestPhys,
     record: GuestPhys,
+    write: GuestPhys,
+}
+
+impl ViewPages {
+    /// The kernel's address of one of the pages.
+    fn address(&self, page: u64) -> u64 {
+        VIEWS.raw() + u64::from(self.number) * VIEW_BYTES + page * PAGE_SIZE
+    }
 }
 
 impl SwitchTables {
@@ -37,14 +45,16 @@ impl SwitchTables {
             let gpa = GuestPhys::literal(u64::from(number) * VIEW_BYTES);
             return Err(MemoryError::NotMemory { gpa, len_bytes: VIEW_BYTES });
         }
-        let words_at = GuestVirt::literal(VIEWS.raw() + u64::from(number) * VIEW_BYTES);
-        let record_at = GuestVirt::literal(words_at.raw() + PAGE_SIZE);
         self.machine.edit_tables_and_pool(|root, tables| {
-            let (words, record) = (tables.alloc_table()?, tables.alloc_table()?);
+            let mut alloc = || tables.alloc_table();
+            let (words, record, write) = (alloc()?, alloc()?, alloc()?);
+            let pages = ViewPages { number, words, record, write };
             let mut table = PageTable::new(root, tables);
-            table.map(words_at, words, PageSize::Small4K, Rights::KERNEL_READ)?;
-            table.map(record_at, record, PageSize::Small4K, Rights::KERNEL_READ)?;
-            Ok(ViewPages { number, words, record })
+            for (page, gpa) in (0..).zip([words, record, write]) {
+                let gva = GuestVirt::literal(pages.address(page));
+                table.map(gva, gpa, PageSize::Small4K, Rights::KERNEL_READ)?;
+            }
+            Ok(pages)
         })
     }
 
@@ -87,8 +97,57 @@ impl SwitchTables {
         // In this order: see `ViewRecord`. Each store is a release.
         mem.store(word(offset_of!(ViewRecord, cr3)), record.cr3)?;
         mem.store(word(offset_of!(ViewRecord, count)), record.count)?;
-        let at = VIEWS.raw() + u64::from(pages.number) * VIEW_BYTES + PAGE_SIZE;
-        mem.store(self.by_handle(LOCK_RANGES, vh), at)
+        mem.store(self.by_handle(LOCK_RANGES, vh), pages.address(1))
+    }
+
+    /// [`WriteRecord::count`] for tables that show what is committed last by now.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn writers_count(&self, pages: &ViewPages) -> Result<u64, MemoryError> {
+        let word = |at| self.machine.mem.load(pages.words.offset(at));
+        Ok(word(WORDS_COUNT)?.wrapping_add(word(WORDS_FAILURES)?))
+    }
+
+    /// Describes the tables that the kernel may enter to write, until [`SwitchTables::hide_writer`]. The
+    /// caller has the segment's lock.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn set_writer(&self, pages: &ViewPages, record: &WriteRecord) -> Result<(), MemoryError> {
+        let fields = [
+            (offset_of!(WriteRecord, no_view), record.no_view),
+            (offset_of!(WriteRecord, count), record.count),
+            (offset_of!(WriteRecord, owner), record.owner),
+            (offset_of!(WriteRecord, cr3), record.cr3),
+            (offset_of!(WriteRecord, lock), record.lock),
+        ];
+        fields.into_iter().try_for_each(|(field, value)| {
+            self.machine.mem.store(pages.write.offset(field as u64), value)
+        })
+    }
+
+    /// From now on the kernel enters `vh` by what [`SwitchTables::set_writer`] describes, as long as this VM
+    /// is the last writer and the lock is free; until [`SwitchTables::clear_instance`].
+    ///
+    /// # Errors
+    /// [`MemoryError`]; no such handle.
+    pub fn show_writer(&self, vh: u32, pages: &ViewPages) -> Result<(), MemoryError> {
+        self.clear_instance(vh)?;
+        self.machine.mem.store(self.by_handle(LOCK_RANGES, vh), pages.address(2))
+    }
+
+    /// The kernel enters `vh` to write no more. Whoever has the segment's lock knows that no vCPU finds the
+    /// tables any more. Otherwise one may have found them for which [`SwitchTables::is_view_used`] is true.
+    ///
+    /// # Errors
+    /// [`MemoryError`]; no such handle.
+    pub fn hide_writer(&self, vh: u32, pages: &ViewPages) -> Result<(), MemoryError> {
+        // Without the lock's address no vCPU tries in vain.
+        for field in [offset_of!(WriteRecord, lock), offset_of!(WriteRecord, cr3)] {
+            self.machine.mem.store(pages.write.offset(field as u64), 0)?;
+        }
+        self.clear_instance(vh)
     }
 
     /// Whether a vCPU other than `but_for` may be on the view with root `cr3` of instance `vh`, or yet get
@@ -107,7 +166,17 @@ impl SwitchTables {
         others.any(|vcpu| is_on(vcpu).unwrap_or(true))
     }
 
-    /// Records that a vCPU, which is out of the guest, enters the view with root `cr3`.
+    /// Whether the kernel has noted that a vCPU writes a versioned segment.
+    ///
+    /// # Errors
+    /// [`MemoryError`]; no such vCPU.
+    pub fn is_writing_view(&self, vcpu: u32) -> Result<bool, MemoryError> {
+        let view = self.machine.mem.load(self.vcpu_page(vcpu)?.offset(VIEW))?;
+        Ok(view & VIEW_WRITES != 0)
+    }
+
+    /// Records that a vCPU, which is out of the guest, enters the view with root `cr3`; with 0, that it is in
+    /// none that the kernel could enter.
     ///
     /// # Errors
     /// [`MemoryError`]; no such vCPU.

@@ -6,19 +6,42 @@ use std::path::PathBuf;
 use crate::files::{Grant, Tty};
 use crate::vas::VasGrants;
 
+/// Whether a dynamic program may read the directories in which its loader looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Libraries {
+    /// It may, and of its own folder what its RUNPATH names.
+    #[default]
+    Shown,
+    /// What it needs has to be granted.
+    Withheld,
+}
+
+/// A program and its arguments.
+#[derive(Debug, Default)]
+pub struct Command {
+    /// The executable: on the host, or inside the tree if [`RunConfig::root`] is given.
+    pub program: PathBuf,
+    /// The name it is told to have (`argv[0]`), if that is not its path.
+    pub argv0: Option<Vec<u8>>,
+    /// Its arguments, without its own name.
+    pub args: Vec<Vec<u8>>,
+}
+
 /// Everything that decides how a program runs.
 #[derive(Debug)]
 pub struct RunConfig {
-    /// The executable, on the host.
-    pub program: PathBuf,
-    /// Its arguments, without its own name.
-    pub args: Vec<Vec<u8>>,
+    /// What runs.
+    pub command: Command,
     /// Its environment, `KEY=value`.
     pub env: Vec<Vec<u8>>,
     /// Memory it may have mapped and touched at the same time.
     pub memory_bytes: u64,
     /// Host directories granted to it.
     pub grants: Vec<Grant>,
+    /// The tree in which everything is that it may see, the program included.
+    pub root: Option<Grant>,
+    /// Without a tree: whether a dynamic program is shown the host's libraries.
+    pub libraries: Libraries,
     /// Its current directory, a path inside; `None` for the host's if a grant shows it,
     /// else the first grant.
     pub cwd: Option<PathBuf>,

@@ -3,6 +3,7 @@
 //! Its state is in `linux::task`; this module is about what happens to it.
 //!
 //! - [`config`]: the caller's request
+//! - [`executable`]: which files run; `libraries`: what a dynamic program is shown of the host
 //! - [`start`]: from a file to a first thread ready to run; [`run`]: from there to its end
 //! - [`thread`]: one thread is one vCPU on one host thread; the run loop
 //! - [`supervise`]: the event loop; what ends a process from outside
@@ -12,7 +13,9 @@
 //! - [`remedy`]: what to do about a program that could not be started, and the exit status
 
 pub mod config;
+pub mod executable;
 pub mod host_signals;
+mod libraries;
 pub mod remedy;
 pub mod run;
 pub mod start;
@@ -22,7 +25,7 @@ mod timer_events;
 pub mod truncation;
 
 pub use crate::linux::task::{Outcome, Process, Thread, ThreadCtx, ThreadTable};
-pub use config::RunConfig;
+pub use config::{Command, Libraries, RunConfig};
 pub use host_signals::HostSignals;
 pub use start::StartError;
 pub use supervise::Supervise;

@@ -22,7 +22,7 @@ impl StartError {
             },
             // The file is fine; the VM is too small for it.
             StartError::Elf { source: ElfError::NoRoom { .. }, .. } => ExitCode::OwnFailure,
-            StartError::Elf { .. } => ExitCode::CannotExecute,
+            StartError::Elf { .. } | StartError::Interpreter { .. } => ExitCode::CannotExecute,
             _ => ExitCode::OwnFailure,
         }
     }
@@ -39,6 +39,7 @@ impl Remedy for StartError {
                 _ => return None,
             },
             StartError::Elf { source, .. } => return source.remedy(),
+            StartError::Interpreter { source, .. } => return source.remedy(),
             StartError::Vm(source) => return source.remedy(),
             StartError::Memory(source) => return source.remedy(),
             StartError::Events(source) | StartError::Random(source) => return by_errno(source),
@@ -104,6 +105,7 @@ fn by_errno(error: &io::Error) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::{ElfError, ExitCode, Remedy, StartError, VmError, io};
+    use crate::process::executable::InterpreterError;
 
     fn open(errno: i32) -> StartError {
         StartError::Open { program: "x".into(), source: io::Error::from_raw_os_error(errno) }
@@ -128,9 +130,20 @@ mod tests {
 
     #[test]
     fn what_the_user_can_change_comes_with_advice() {
-        let interpreter = "/lib64/ld-linux-x86-64.so.2".to_owned();
-        let dynamic = elf(ElfError::Dynamic { interpreter }).remedy().unwrap();
-        assert!(dynamic.contains("crt-static") && dynamic.contains("-static"), "{dynamic}");
+        let interpreter = || "/lib64/ld-linux-x86-64.so.2".to_owned();
+        let needs = |source| StartError::Interpreter { program: "x".into(), source };
+        let withheld = InterpreterError::Withheld { interpreter: interpreter() };
+        let withheld = needs(withheld).remedy().unwrap();
+        assert!(withheld.contains("crt-static") && withheld.contains("--root"), "{withheld}");
+        let hidden = |path: &str| {
+            let interpreter = path.to_owned();
+            let error = InterpreterError::Open { interpreter, source: abi::Errno::ENOENT };
+            needs(error).remedy().unwrap()
+        };
+        let own = std::env::current_exe().unwrap();
+        let folder = own.parent().unwrap().display().to_string();
+        assert!(hidden(&own.display().to_string()).contains(&format!("--dir {folder}:ro")));
+        assert!(hidden("/none/here").contains("install"));
         assert!(open(libc::EISDIR).remedy().is_some());
         assert!(open(libc::ENOENT).remedy().is_none());
         assert!(StartError::Stack(abi::Errno::E2BIG).remedy().unwrap().contains("arguments"));

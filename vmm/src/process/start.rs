@@ -8,13 +8,14 @@ use std::time::Instant;
 
 use abi::layout::{CALL_PAGE, VDSO_BASE};
 use abi::{Errno, PAGE_SIZE};
-use object::ReadCache;
 
-use super::config::RunConfig;
-use super::thread;
-use crate::files::{Files, FilesError, Namespace, NamespaceError, OffLimits, default_cwd};
+use super::config::{Libraries, RunConfig};
+use super::executable::{self, InterpreterError, Opened};
+use super::{libraries, thread};
+use crate::files::{Files, FilesError, Grant, Namespace, NamespaceError, OffLimits, default_cwd};
 use crate::guest::clock::GuestClock;
-use crate::guest::elf::{self, ElfError};
+use crate::guest::elf::ElfError;
+use crate::guest::load::{self, Loaded};
 use crate::guest::stack::{self, StackContents};
 use crate::guest::vdso;
 use crate::kernel::Kernel;
@@ -53,6 +54,15 @@ pub enum StartError {
         #[source]
         source: ElfError,
     },
+    /// The file asks for another one that cannot be used.
+    #[error("cannot run {program}")]
+    Interpreter {
+        /// The program as given.
+        program: String,
+        /// Which, and why.
+        #[source]
+        source: InterpreterError,
+    },
     /// The VM could not be created.
     #[error("cannot create a virtual machine")]
     Vm(#[from] VmError),
@@ -87,27 +97,20 @@ impl Process {
     pub fn start(config: RunConfig) -> Result<Arc<Process>, StartError> {
         let started = Instant::now();
         let stats = Stats::default();
-        let name = config.program.display().to_string();
-        let open = |source| StartError::Open { program: name.clone(), source };
-        let file = Arc::new(File::open(&config.program).map_err(open)?);
-        if file.metadata().map_err(open)?.is_dir() {
-            return Err(open(std::io::Error::from_raw_os_error(libc::EISDIR)));
-        }
+        let program = &config.command.program;
+        let name = program.display().to_string();
         let bad = |source| StartError::Elf { program: name.clone(), source };
-        let cache = ReadCache::new(&*file);
-        let image = elf::parse(&cache).map_err(bad)?;
-
-        let seen = seen_path(&config);
-        let stores = config.store.clone().into_iter().chain(Store::usual_paths());
-        let off_limits = OffLimits::stores(stores, &FOLDERS);
-        let namespace = Namespace::new(&config.grants, Some(&seen), off_limits, text_files())?
-            .with_tty(config.tty)
-            .with_executable(file.clone());
-        let cwd = config.cwd.clone().unwrap_or_else(|| {
-            let host = std::env::current_dir().unwrap_or_default();
-            default_cwd(&config.grants, &host)
-        });
-        let files = Files::new(namespace, config.stdio, &cwd, config.umask)?;
+        let named = match config.root {
+            None => Some(executable::open_on_host(program)?),
+            Some(_) => None,
+        };
+        let (namespace, cwd) = namespace(&config, named.as_ref())?;
+        let mut files = Files::new(namespace, config.stdio, &cwd, config.umask)?;
+        let named = match named {
+            Some(named) => named,
+            None => executable::open_inside(program, &config.env, &files)?,
+        };
+        let chosen = executable::choose(&config.command, config.libraries, named, &mut files)?;
         let limits = Limits::default();
         let nofile = limits.soft(libc::RLIMIT_NOFILE);
         files.set_nofile(u32::try_from(nofile).unwrap_or(u32::MAX));
@@ -133,32 +136,35 @@ impl Process {
             program: name.clone(),
         };
         let vases = Arc::new(Vases::new(&kernel, vas_config));
-        let loaded = elf::load(&private, &file, &image).map_err(bad)?;
+        let executable = chosen.program;
+        let loaded = load::load(&private, &executable.file, &executable.image).map_err(bad)?;
         // A guard page between program and heap, so that an overrun of one does not hit the other.
         private.set_heap(loaded.end + PAGE_SIZE);
 
         map_vdso(&private).map_err(StartError::Vdso)?;
+        let loader = chosen.loader.as_ref();
+        let loader = loader.map(|loader| load::load_loader(&private, &loader.file, &loader.image));
+        let loader = loader.transpose().map_err(bad)?;
 
-        let exec_path = config.program.as_os_str().as_bytes().to_vec();
-        let mut args = vec![exec_path.clone()];
-        args.extend(config.args);
+        let exec_path = program.as_os_str().as_bytes().to_vec();
         let mut random = [0; 16];
         fill_random(&mut random).map_err(StartError::Random)?;
         let contents = StackContents {
-            args: &args,
+            args: &chosen.args,
             env: &config.env,
             exec_path: &exec_path,
-            aux: auxiliary_vector(&machine, &loaded),
+            aux: auxiliary_vector(&machine, &loaded, loader.as_ref()),
             random,
         };
         let stack_limit = limits.soft(libc::RLIMIT_STACK);
         let built = stack::build(&private, &contents, loaded.exec_stack, stack_limit);
         let built = built.map_err(StartError::Stack)?;
-        vcpu.regs = UserRegs { rip: loaded.entry, rsp: built.rsp, ..UserRegs::default() };
+        let rip = loader.as_ref().map_or(loaded.entry, |loader| loader.entry);
+        vcpu.regs = UserRegs { rip, rsp: built.rsp, ..UserRegs::default() };
         vcpu.restore_all();
         lap.ends(Phase::Load);
 
-        let short = config.program.file_name().unwrap_or(config.program.as_os_str());
+        let short = program.file_name().unwrap_or(program.as_os_str());
         let program = ProgramName { path: exec_path, short: short.to_string_lossy().into_owned() };
         let process = Arc::new(Process {
             machine,
@@ -178,7 +184,7 @@ impl Process {
             stats,
             facts: Facts::new(built),
             tsc_khz,
-            executable: Executable { file, bias: loaded.bias, end: loaded.end },
+            executable: Executable { file: executable.file, bias: loaded.bias, end: loaded.end },
             run_thread: thread::run,
             life: Life::new(vcpu),
             second_tasks: Mutex::default(),
@@ -200,10 +206,36 @@ fn map_vdso(private: &PrivateRegion) -> Result<(), Errno> {
     private.protect(code, image.len() as u64, read_execute)
 }
 
-/// The program's absolute path, which is the target of `/proc/self/exe`; it need not be inside a
-/// grant.
-fn seen_path(config: &RunConfig) -> PathBuf {
-    std::fs::canonicalize(&config.program).unwrap_or_else(|_| config.program.clone())
+/// The program's name space, and where in it the program starts; `named` is a program that is not
+/// inside.
+fn namespace(
+    config: &RunConfig,
+    named: Option<&Opened>,
+) -> Result<(Namespace, PathBuf), StartError> {
+    // Where it starts is the user's choice alone.
+    let mut grants: Vec<Grant> = config.root.iter().chain(&config.grants).cloned().collect();
+    let cwd = config.cwd.clone().unwrap_or_else(|| {
+        let host = std::env::current_dir().unwrap_or_default();
+        default_cwd(&grants, &host)
+    });
+    let mut list = None;
+    if let Some(opened) = named
+        && config.libraries == Libraries::Shown
+        && opened.contents.is_dynamic()
+    {
+        grants.extend(libraries::grants(opened, &config.grants));
+        list = File::open(libraries::LIST).ok();
+    }
+    let stores = config.store.clone().into_iter().chain(Store::usual_paths());
+    let off_limits = OffLimits::stores(stores, &FOLDERS);
+    let mut namespace = Namespace::new(&grants, off_limits, text_files())?.with_tty(config.tty);
+    if config.root.is_some() {
+        namespace.add_memory(b"/tmp");
+    }
+    if let Some(list) = list {
+        namespace.show(libraries::LIST.as_bytes(), Arc::new(list));
+    }
+    Ok((namespace, cwd))
 }
 
 /// This few bytes are returned completely or not at all (getrandom(2)).
@@ -213,7 +245,11 @@ fn fill_random(bytes: &mut [u8; 16]) -> std::io::Result<()> {
     Ok(())
 }
 
-fn auxiliary_vector(machine: &Machine, loaded: &elf::Loaded) -> Vec<(u64, u64)> {
+fn auxiliary_vector(
+    machine: &Machine,
+    loaded: &Loaded,
+    loader: Option<&Loaded>,
+) -> Vec<(u64, u64)> {
     let uid = u64::from(rustix::process::getuid().as_raw());
     let gid = u64::from(rustix::process::getgid().as_raw());
     let features = leaf(&machine.cpuid, 1, 0).map_or(0, |l| u64::from(l.edx));
@@ -226,7 +262,7 @@ fn auxiliary_vector(machine: &Machine, loaded: &elf::Loaded) -> Vec<(u64, u64)> 
         (libc::AT_PHDR, loaded.phdr),
         (libc::AT_PHENT, 56),
         (libc::AT_PHNUM, loaded.phnum),
-        (libc::AT_BASE, 0),
+        (libc::AT_BASE, loader.map_or(0, |loader| loader.bias)),
         (libc::AT_FLAGS, 0),
         (libc::AT_ENTRY, loaded.entry),
         (libc::AT_UID, uid),

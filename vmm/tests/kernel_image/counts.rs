@@ -12,7 +12,9 @@ use abi::layout::{
 };
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
-use abi::switch::{CR3_KEEP, LockRef, ViewRecord, WORDS_COUNT};
+use abi::switch::{
+    CR3_KEEP, LockRef, VIEW_WRITES, ViewRecord, WORDS_COUNT, WORDS_FAILURES, WriteRecord,
+};
 use iced_x86::Register;
 use seg_lock::{LockOutcome, LockWords, SCANS_PER_CLEAR, state, switch_locks_fast, word};
 use std::cell::RefCell;
@@ -94,7 +96,27 @@ impl Kernel {
         p.store(LOCK_RANGES.raw() + vh * 8, record);
     }
 
-    /// Publishes a version in the segment of [`Kernel::view`].
+    /// Shows instance `vh` as tables of a writer's, who was the last one when versions had been published
+    /// `count` times; returns the address of the lock, which is free.
+    pub(crate) fn writer(&mut self, vh: u64, cr3: u64, count: u64) -> u64 {
+        let p = &mut self.processor;
+        let record = VIEWS.raw() + 3 * VIEW_BYTES + 2 * PAGE_SIZE;
+        let lock = LOCK_PAGES.raw() + 30 * PAGE_SIZE;
+        for (field, value) in [
+            (offset_of!(WriteRecord, no_view), WriteRecord::NO_VIEW),
+            (offset_of!(WriteRecord, cr3), cr3),
+            (offset_of!(WriteRecord, count), count),
+            (offset_of!(WriteRecord, lock), lock),
+            (offset_of!(WriteRecord, owner), SLOT + 1),
+        ] {
+            p.store(record + field as u64, value);
+        }
+        p.store(lock, 0);
+        p.store(LOCK_RANGES.raw() + vh * 8, record);
+        lock
+    }
+
+    /// Publishes a version in the segment of [`Kernel::view`], or [`Kernel::writer`].
     pub(crate) fn publish(&mut self, count: u64) {
         self.processor.store(VIEWS.raw() + 3 * VIEW_BYTES + WORDS_COUNT, count);
     }
@@ -311,6 +333,100 @@ fn a_view_does_not_move_under_a_thread_and_what_is_not_the_newest_is_the_vmms() 
         let (_, end) = kernel.call(CALL_VAS_SWITCH, 1);
         assert_eq!(end, End::Out(leave.into()));
         assert_eq!(kernel.processor.cr3, HOME_ROOT);
+    }
+}
+
+/// One of the vCPU's words.
+fn own(kernel: &Kernel, field: usize) -> u64 {
+    kernel.processor.load(VCPU_AREAS.raw() + field as u64)
+}
+
+const LIMITS: [usize; 2] = [offset_of!(VcpuPage, plain_limit), offset_of!(VcpuPage, kernel_limit)];
+
+#[test]
+fn a_writer_is_let_in_with_the_lock_while_nothing_was_published_and_let_out_by_the_vmm_only() {
+    for (way, tag) in [(Way::Syscall, 0), (Way::Syscall, TAG | CR3_KEEP), (Way::Trap, 0)] {
+        let leave = if way == Way::Syscall { port::CALL } else { port::CALL_TRAPPED };
+        let mut kernel = Kernel::new(way);
+        kernel.instance(0, HOME_ROOT | tag, 0, &[]);
+        kernel.instance(2, ROOT + 0x1000, 20, &[true]);
+        let lock = kernel.writer(1, ROOT, 7);
+        kernel.publish(7);
+        kernel.switch(1);
+        assert_eq!(kernel.processor.cr3, ROOT);
+        assert_eq!(kernel.processor.load(lock), SLOT + 1);
+        assert_eq!(own(&kernel, offset_of!(VcpuPage, view)), ROOT | VIEW_WRITES);
+        // Home, where it is, to another lock, nowhere: all is the VMM's, and the lock stays.
+        for vh in [0, 1, 2, 3, u64::from(MAX_INSTANCES), !0] {
+            let (_, end) = kernel.call(CALL_VAS_SWITCH, vh);
+            assert_eq!(end, End::Out(leave.into()), "{vh}");
+            let p = &kernel.processor;
+            assert_eq!((p.register(Register::RDI), p.cr3, p.load(lock)), (vh, ROOT, SLOT + 1));
+            assert_eq!([p.load(VCPU_STATUSES.raw()), p.load(VCPU_STATUSES.raw() + 8)], [1; 2]);
+        }
+    }
+}
+
+#[test]
+fn a_writer_who_is_not_the_last_one_is_the_vmms_and_nothing_has_happened() {
+    let changes: [fn(&mut Kernel, u64); 9] = [
+        |kernel, _| kernel.publish(8),
+        // A sync has failed somewhere.
+        |kernel, _| {
+            kernel.processor.store(VIEWS.raw() + 3 * VIEW_BYTES + WORDS_FAILURES, 1);
+        },
+        |kernel, _| kernel.publish(6),
+        // What the record has where a view has its count, and what lies where readers look.
+        |kernel, _| kernel.publish(WriteRecord::NO_VIEW),
+        |kernel, _| kernel.publish(0),
+        |kernel, lock| kernel.processor.store(lock, 2),
+        |kernel, lock| kernel.processor.store(lock, state::INCONSISTENT),
+        |kernel, lock| kernel.processor.store(lock, state::WAITERS),
+        // Taken back by the VMM, between two looks at the record.
+        |kernel, _| {
+            let record = VIEWS.raw() + 3 * VIEW_BYTES + 2 * PAGE_SIZE;
+            kernel.processor.store(record + offset_of!(WriteRecord, cr3) as u64, 0);
+        },
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        for way in WAYS {
+            let leave = if way == Way::Syscall { port::CALL } else { port::CALL_TRAPPED };
+            let mut kernel = Kernel::new(way);
+            kernel.instance(0, HOME_ROOT, 0, &[]);
+            let lock = kernel.writer(1, ROOT, 7);
+            kernel.publish(7);
+            change(&mut kernel, lock);
+            let before = kernel.processor.load(lock);
+            let (_, end) = kernel.call(CALL_VAS_SWITCH, 1);
+            let p = &kernel.processor;
+            assert_eq!(end, End::Out(leave.into()), "{number}");
+            assert_eq!(p.register(Register::RDI), 1);
+            assert_eq!(p.register(Register::RAX), u64::from(CALL_VAS_SWITCH));
+            assert_eq!([p.load(VCPU_STATUSES.raw()), p.load(VCPU_STATUSES.raw() + 8)], [0; 2]);
+            assert_eq!((p.cr3, p.load(lock)), (0, before), "{number}");
+            assert_eq!(LIMITS.map(|field| own(&kernel, field)), [u64::from(MAX_INSTANCES); 2]);
+            assert_eq!(own(&kernel, offset_of!(VcpuPage, view)), 0);
+        }
+    }
+}
+
+/// What it has read may be older than what it would write; only the VMM knows.
+#[test]
+fn a_thread_that_reads_does_not_go_on_to_write_by_the_kernel() {
+    for way in WAYS {
+        let mut kernel = Kernel::new(way);
+        kernel.instance(0, HOME_ROOT, 0, &[]);
+        kernel.instance(2, ROOT + 0x1000, 0, &[]);
+        let lock = kernel.writer(1, ROOT, 7);
+        kernel.publish(7);
+        kernel.switch(2);
+        let (_, end) = kernel.call(CALL_VAS_SWITCH, 1);
+        assert!(matches!(end, End::Out(_)), "{end:?}");
+        assert_eq!(kernel.processor.load(lock), 0);
+        assert_eq!(kernel.processor.cr3, ROOT + 0x1000);
+        kernel.switch(0);
+        kernel.switch(1);
+        assert_eq!(kernel.processor.load(lock), SLOT + 1);
     }
 }
 

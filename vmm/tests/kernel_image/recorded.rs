@@ -112,6 +112,19 @@ fn every_short_way_takes_as_many_instructions_as_recorded() {
         table.add("switch, 1 versioned, to read", there);
         assert_eq!(kernel.switch(0) as u64, plain, "leaving is a plain switch");
 
+        let mut kernel = Kernel::new(way);
+        kernel.instance(0, HOME_ROOT, 0, &[]);
+        kernel.writer(1, ROOT, 7);
+        let (count, end) = kernel.call(CALL_VAS_SWITCH, 1);
+        assert!(matches!(end, End::Out(_)));
+        table.add("switch to write what another VM has written last, to the VMM", count as u64);
+        kernel.publish(7);
+        table.add("switch, 1 versioned, to write", kernel.switch(1) as u64);
+        assert_eq!(kernel.processor.locked, 2, "the announcement and the lock");
+        let (count, end) = kernel.call(CALL_VAS_SWITCH, 0);
+        assert!(matches!(end, End::Out(_)));
+        table.add("switch home from writing, to the VMM", count as u64);
+
         // Trapping hosts have no tags.
         for tagged in if way == Way::Syscall { &[false, true][..] } else { &[false] } {
             let tag = if *tagged { "tagged " } else { "" };

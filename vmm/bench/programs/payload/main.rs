@@ -87,6 +87,7 @@ Usage: payload SUBCOMMAND [OPTIONS]
   store-fill NAME [--bytes N] [--rounds N]
                                       commits until it is killed; store-open NAME finds it again,
                                       store-view NAME@TAG a version that was kept
+  store-enter NAME [--count N]        switches into a versioned segment to read, and plain ones (in a VM)
   store-floor FOLDER [--pages N] [--rounds N]
                                       the least that such commits can cost on a disk
   store-trace COMMAND...              what a command with --marked asks the host for

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use hdrhistogram::Histogram;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use spacejmp::sys::{self, PagePolicy, VasHandle, attach};
+use spacejmp::sys::{self, Lifetime, PagePolicy, VasHandle, attach};
 
 use crate::json::Object;
 use crate::space::{cycles, enter, enter_by_hypercall, fence, make, sized, tell, unmake};
@@ -105,6 +105,29 @@ pub(crate) fn in_vm(count: u64) -> Result<Object, String> {
             };
             object = repeat(count, 2, by_hypercall)?.told(object, "hypercall", overhead / 2);
         }
+        tell("vas_detach", sys::vas_detach(vh))?;
+        unmake(vid, sids)?;
+    }
+    Ok(object)
+}
+
+/// Switches into a versioned segment to read, with nothing new, beside plain ones: there and back.
+pub(crate) fn entering(name: &str, count: u64) -> Result<Object, String> {
+    let overhead = overhead()?;
+    let mut object = Object::new("store-enter").number("count", count);
+    for (path, lifetime) in [("plain", Lifetime::Persistent), ("read", Lifetime::Versioned)] {
+        let is_versioned = lifetime == Lifetime::Versioned;
+        let mut params = sized(4096, PagePolicy::Largest);
+        (params.lifetime, params.lockable) = (lifetime as u8, u8::from(is_versioned));
+        let (vid, sids) = make(&format!("{name}-{path}"), 1, &params)?;
+        // Neither has a tag: a view has none.
+        let flags = if is_versioned { attach::READ_ONLY } else { attach::NO_TAG };
+        let vh = tell("vas_attach", sys::vas_attach(vid, flags))?;
+        let there_and_back = || {
+            tell("vas_switch", enter(vh))?;
+            tell("vas_switch home", enter(VasHandle::HOME))
+        };
+        object = repeat(count, 1, there_and_back)?.told(object, path, overhead);
         tell("vas_detach", sys::vas_detach(vh))?;
         unmake(vid, sids)?;
     }

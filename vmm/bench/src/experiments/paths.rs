@@ -183,7 +183,7 @@ fn instructions(report: &mut Report) {
 
 /// A count of `[instructions.SECTION]`; the file is part of the source and has one count
 /// per line.
-fn recorded(section: &str, key: &str) -> Option<f64> {
+pub(super) fn recorded(section: &str, key: &str) -> Option<f64> {
     let head = format!("[instructions.{section}]");
     let lines = COUNTS.lines().skip_while(|line| **line != head).skip(1);
     let mut lines = lines.take_while(|line| !line.starts_with('['));

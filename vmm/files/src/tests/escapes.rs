@@ -199,7 +199,6 @@ fn a_procfs_below_a_grant_is_not_opened() {
     assert_eq!(w.open("/proc/self/mem", 0), Err(Errno::ENOENT));
     let refused = super::Namespace::new(
         &[grant("/proc/self".as_ref(), "/p", GrantAccess::ReadOnly)],
-        None,
         super::OffLimits::none(),
         super::TEXTS.to_vec(),
     );

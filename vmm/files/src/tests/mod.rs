@@ -54,8 +54,7 @@ fn null() -> OwnedFd {
 }
 
 fn namespace(grants: &[Grant]) -> Namespace {
-    Namespace::new(grants, Some(Path::new("/w/program")), OffLimits::none(), TEXTS.to_vec())
-        .unwrap()
+    Namespace::new(grants, OffLimits::none(), TEXTS.to_vec()).unwrap()
 }
 
 /// What `/proc/self/exe` is a link to.
@@ -69,10 +68,15 @@ fn files(grants: &[Grant], cwd: &str) -> Files {
     files_with(namespace(grants), cwd)
 }
 
+/// With a program that is being executed.
+fn running(grants: &[Grant], cwd: &str) -> Files {
+    let mut files = files(grants, cwd);
+    files.set_executable(b"/w/program", Arc::new(program()));
+    files
+}
+
 fn files_without(grants: &[Grant], cwd: &str, off_limits: OffLimits) -> Files {
-    let namespace =
-        Namespace::new(grants, Some(Path::new("/w/program")), off_limits, TEXTS.to_vec()).unwrap();
-    files_with(namespace, cwd)
+    files_with(Namespace::new(grants, off_limits, TEXTS.to_vec()).unwrap(), cwd)
 }
 
 fn files_with(namespace: Namespace, cwd: &str) -> Files {
@@ -88,7 +92,7 @@ impl World {
     fn with(access: GrantAccess) -> World {
         let host = tempfile::tempdir().unwrap();
         let grants = [grant(host.path(), "/w", access)];
-        let files = files_with(namespace(&grants).with_executable(Arc::new(program())), "/w");
+        let files = running(&grants, "/w");
         World { host, files }
     }
 

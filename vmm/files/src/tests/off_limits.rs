@@ -235,12 +235,8 @@ fn a_grant_that_is_the_store_or_in_it_is_refused_by_any_name() {
     ] {
         for access in [GrantAccess::ReadOnly, GrantAccess::ReadWrite] {
             let off_limits = OffLimits::stores([store_in(host)], &FOLDERS);
-            let result = Namespace::new(
-                &[grant(&dir, "/s", access)],
-                None,
-                off_limits,
-                super::TEXTS.to_vec(),
-            );
+            let result =
+                Namespace::new(&[grant(&dir, "/s", access)], off_limits, super::TEXTS.to_vec());
             assert!(matches!(result, Err(NamespaceError::Store { .. })), "{}", dir.display());
         }
     }
@@ -252,7 +248,7 @@ fn a_standard_stream_is_no_way_into_the_store() {
     let path = store_in(h.host.path()).join("segments/seg");
     let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
     let off_limits = OffLimits::stores([store_in(h.host.path())], &FOLDERS);
-    let namespace = Namespace::new(&[], None, off_limits, super::TEXTS.to_vec()).unwrap();
+    let namespace = Namespace::new(&[], off_limits, super::TEXTS.to_vec()).unwrap();
     let result = Files::new(namespace, [null(), file.into(), null()], Path::new("/"), 0);
     assert!(matches!(result, Err(FilesError::Store { fd: 1, .. })));
 }

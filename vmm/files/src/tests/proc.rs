@@ -8,7 +8,7 @@ use abi::{Errno, PAGE_SIZE};
 
 use super::super::{Files, GrantAccess, View};
 use super::tree::names;
-use super::{CWD, TEXTS, World, files, files_with, grant, namespace, open, program, read};
+use super::{CWD, TEXTS, World, files, grant, open, read, running};
 use crate::charge::{FilesOnly, MemoryAccount};
 
 /// A process with two threads, whose files say which one they are about.
@@ -202,17 +202,14 @@ fn files_of_our_making_take_only_what_can_be_written() {
 
 #[test]
 fn the_program_can_read_its_own_file_at_its_own_path() {
-    let with = |grants: &[_], cwd: &str| {
-        files_with(namespace(grants).with_executable(Arc::new(program())), cwd)
-    };
-    let alone = with(&[], "/");
+    let alone = running(&[], "/");
     assert_eq!(read(&alone, "/w/program").as_deref(), Ok("the program"));
     assert_eq!(names(&alone, "/w"), [".", "..", "program"]);
     assert_eq!(open(&alone, "/w/program", libc::O_RDWR), Err(Errno::ETXTBSY));
     assert_eq!(open(&alone, "/w/other", libc::O_CREAT), Err(Errno::EROFS));
     // A grant decides what is inside it.
     let dir = tempfile::tempdir().unwrap();
-    let granted = with(&[grant(dir.path(), "/w", GrantAccess::ReadOnly)], "/w");
+    let granted = running(&[grant(dir.path(), "/w", GrantAccess::ReadOnly)], "/w");
     assert_eq!(read(&granted, "/w/program"), Err(Errno::ENOENT));
     assert_eq!(read(&granted, "/proc/self/exe").as_deref(), Ok("the program"));
 }

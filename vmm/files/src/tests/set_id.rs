@@ -74,7 +74,7 @@ fn the_terminal_is_there_by_name_only_if_it_was_granted() {
     let host = tempfile::tempdir().unwrap();
     let files = |tty| {
         let grants = [grant(host.path(), "/w", GrantAccess::ReadWrite)];
-        let namespace = Namespace::new(&grants, None, OffLimits::none(), super::TEXTS.to_vec())
+        let namespace = Namespace::new(&grants, OffLimits::none(), super::TEXTS.to_vec())
             .unwrap()
             .with_tty(tty);
         Files::new(namespace, [null(), null(), null()], "/w".as_ref(), 0).unwrap()

@@ -13,6 +13,7 @@ mod inherited;
 mod new;
 mod run;
 mod run_options;
+mod search;
 mod seg;
 mod size;
 mod start_error;

@@ -1,18 +1,19 @@
 //! `spacejmp run`: runs a program in its own VM.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use vmm::exit_code::{self, ExitCode};
-use vmm::files::{Grant, Tty, take_over_umask};
+use vmm::files::{Grant, GrantError, Tty, take_over_umask};
 use vmm::host;
 use vmm::process::truncation::report_truncation;
-use vmm::process::{HostSignals, Process, RunConfig, Supervise};
+use vmm::process::{Command, HostSignals, Libraries, Process, RunConfig, Supervise};
 use vmm::report::run::RunReport;
 use vmm::store::PrivateStore;
 use vmm::vas::{VasGrant, VasGrants};
@@ -24,14 +25,15 @@ use crate::log;
 use crate::run_options::{
     EnvOption, default_memory, environment, parse_env, parse_memory, parse_timeout,
 };
+use crate::search;
 use crate::start_error::start_failure;
 use crate::terminal;
 
 /// Run a program in a virtual machine of its own
 ///
-/// The program is an ordinary static ELF executable for Linux on x86-64. Its input, output
-/// and exit status are its own; of the host it sees nothing but what the options grant, and the
-/// user's store: unless told otherwise by --no-store, --vas or --store it may use, change and
+/// The program is an ordinary ELF executable for Linux on x86-64, or a script. Its input, output
+/// and exit status are its own; of the host it sees nothing but what the options grant, the
+/// libraries that a dynamic program needs (--no-libs), and the user's store: unless told otherwise by --no-store, --vas or --store it may use, change and
 /// delete every address space and segment that the user may.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -53,7 +55,7 @@ pub(crate) struct Args {
     ///
     /// It may make, change and delete it; with :ro, only read it. Repeatable. Others it can
     /// neither list nor use. A segment that several list has the least of their rights.
-    #[arg(long, value_name = "NAME[:ro]")]
+    #[arg(long, value_name = "NAME[:ro|:rw]")]
     vas: Vec<VasGrant>,
     /// Memory the program may hold of the host's: a number with K, M, G or T
     ///
@@ -63,8 +65,22 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
     memory: Option<u64>,
     /// Give the program a directory of the host, optionally under another name or read-only
-    #[arg(long, value_name = "HOST[:GUEST][:ro]")]
+    #[arg(long, value_name = "HOST[:GUEST][:ro|:rw]")]
     dir: Vec<String>,
+    /// Give the program a whole tree to live in, read-only unless :rw follows
+    ///
+    /// PROGRAM, its interpreter and its libraries are looked up inside; --dir mounts over it; /proc,
+    /// /dev and /sys are the VM's own, and /tmp is the program's private memory, for files. With
+    /// `--root /` it sees what the user sees.
+    #[arg(long, value_name = "DIR[:ro|:rw]")]
+    root: Option<String>,
+    /// Do not show a dynamic program the host's libraries
+    ///
+    /// Without this option and --root, it may read /lib, /lib64, /usr/lib, /usr/lib64,
+    /// /usr/local/lib, the list /etc/ld.so.cache, and of the folder it is in what its RUNPATH names
+    /// by $ORIGIN. `--log info` says which.
+    #[arg(long, conflicts_with = "root")]
+    no_libs: bool,
     /// Give the program an open descriptor of the shell's, by its number
     ///
     /// One that an argument of the program names as /dev/fd/N, as the shell does for
@@ -74,7 +90,7 @@ pub(crate) struct Args {
     /// Give the program the terminal by the name /dev/tty, as for reading a password
     #[arg(long)]
     tty: bool,
-    /// Set an environment variable, or pass the host's
+    /// Set an environment variable, or pass the host's; '*' passes all of the host's
     ///
     /// Without this option the program gets HOME, LANG, LC_*, NO_COLOR, PATH,
     /// RUST_BACKTRACE, TERM, TZ and USER if they are set; with 512 MiB of memory or more also
@@ -95,7 +111,7 @@ pub(crate) struct Args {
     /// Write the statistics to a file instead
     #[arg(long, value_name = "FILE")]
     stats_to: Option<PathBuf>,
-    /// The program's file, which is not looked up in PATH, and its arguments
+    /// The program and its arguments; a name without a slash is looked up in PATH
     // One list: with two, our options would still be parsed among the program's.
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM [ARGS]")]
     command: Vec<OsString>,
@@ -110,6 +126,8 @@ enum StatsFormat {
 const EXAMPLES: &str = "\
 Examples:
   spacejmp run ./hello
+  spacejmp run --dir . sqlite3 notes.db
+  spacejmp run --root / --dir . --env '*' python3 report.py
   spacejmp run --memory 256M --timeout 2.5 ./server --port 1
   spacejmp run --no-store ./untrusted
   spacejmp run --vas genome:ro --vas results ./align
@@ -129,8 +147,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     // Before any other file is opened.
     let inherited = inherited::take(&args.fd, args.command.get(1..).unwrap_or_default())?;
     let mut command = args.command.iter().cloned();
-    let program = PathBuf::from(command.next().unwrap_or_default());
-    let grants = grants(&args, &program)?;
+    let named = command.next().unwrap_or_default();
+    let grants = grants(&args, &named)?;
+    let root = args.root.as_deref().map(Grant::root).transpose();
+    let root = root.map_err(|error| bad_grant(&named, error))?;
     let stats_file = args.stats_to.as_deref().map(create).transpose()?;
     let stats_format = match (args.stats, &stats_file) {
         (None, Some(_)) => Some(StatsFormat::Table),
@@ -144,12 +164,23 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         .transpose()
         .map_err(|error| Failure::with_remedy("make a store", error))?;
     let tty = if args.tty { Tty::Granted } else { Tty::Withheld };
+    let env = environment(std::env::vars_os(), &args.env, memory_bytes);
+    let program = match root {
+        None => search::on_host(&named)?,
+        // The tree is looked into when it is open.
+        Some(_) => PathBuf::from(&named),
+    };
     let config = RunConfig {
-        program: program.clone(),
-        args: command.map(OsString::into_encoded_bytes).collect(),
-        env: environment(std::env::vars_os(), &args.env, memory_bytes),
+        command: Command {
+            program: program.clone(),
+            argv0: Some(named.into_encoded_bytes()),
+            args: command.map(OsString::into_encoded_bytes).collect(),
+        },
+        env,
         memory_bytes,
         grants,
+        root,
+        libraries: if args.no_libs { Libraries::Withheld } else { Libraries::Shown },
         cwd: args.cwd,
         store: private.as_ref().map(|store| store.path().to_owned()).or(args.store),
         vases: VasGrants::of(args.vas),
@@ -186,15 +217,14 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
 }
 
 /// The directories granted.
-fn grants(args: &Args, program: &Path) -> Result<Vec<Grant>, Failure> {
-    let parse = |text: &String| {
-        text.parse::<Grant>().map_err(|error| {
-            let help = Some(error.help().to_owned());
-            let doing = format!("run {}", program.display());
-            Failure::new(doing, error).help(help)
-        })
-    };
+fn grants(args: &Args, program: &OsStr) -> Result<Vec<Grant>, Failure> {
+    let parse = |text: &String| text.parse().map_err(|error| bad_grant(program, error));
     args.dir.iter().map(parse).collect()
+}
+
+fn bad_grant(program: &OsStr, error: GrantError) -> Failure {
+    let help = Some(error.help().to_owned());
+    Failure::new(format!("run {}", program.display()), error).help(help)
 }
 
 fn stdio() -> Result<[OwnedFd; 3], Failure> {

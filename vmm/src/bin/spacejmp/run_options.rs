@@ -53,23 +53,26 @@ pub(crate) fn parse_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// One `--env`: a given value, or a name whose value comes from the host.
+/// One `--env`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct EnvOption {
-    name: OsString,
-    value: Option<OsString>,
+pub(crate) enum EnvOption {
+    /// `K=V`.
+    Set(OsString, OsString),
+    /// `K`: as on the host.
+    Pass(OsString),
+    /// `*`: all that the host has.
+    PassAll,
 }
 
-/// `K=V` or `K`.
+/// `K=V`, `K` or `*`.
 pub(crate) fn parse_env(text: &str) -> Result<EnvOption, String> {
-    let (name, value) = match text.split_once('=') {
-        Some((name, value)) => (name, Some(value.into())),
-        None => (text, None),
-    };
-    if name.is_empty() {
-        return Err(format!("`{text}` has no name before `=`"));
+    match text.split_once('=') {
+        Some(("", _)) => Err(format!("`{text}` has no name before `=`")),
+        Some((name, value)) => Ok(EnvOption::Set(name.into(), value.into())),
+        None if text.is_empty() => Err("a name is missing".to_owned()),
+        None if text == "*" => Ok(EnvOption::PassAll),
+        None => Ok(EnvOption::Pass(text.into())),
     }
-    Ok(EnvOption { name: name.into(), value })
 }
 
 /// From this much memory on, glibc's allocator is told to use huge pages for the heaps of
@@ -90,16 +93,22 @@ pub(crate) fn environment(
     if memory_bytes >= HUGE_HEAPS_FROM {
         chosen.push(("GLIBC_TUNABLES".into(), "glibc.malloc.hugetlb=2".into()));
     }
+    let mut set = |name: &OsString, value: &OsString| {
+        chosen.retain(|(other, _)| other != name);
+        chosen.push((name.clone(), value.clone()));
+    };
     for option in options {
-        let of_host = || host.iter().find(|(name, _)| *name == option.name);
-        let value = option.value.clone().or_else(|| of_host().map(|(_, value)| value.clone()));
-        let Some(value) = value else {
-            let name = option.name.to_string_lossy();
-            tracing::warn!("--env {name}: the variable is not set");
-            continue;
-        };
-        chosen.retain(|(name, _)| *name != option.name);
-        chosen.push((option.name.clone(), value));
+        match option {
+            EnvOption::Set(name, value) => set(name, value),
+            EnvOption::PassAll => host.iter().for_each(|(name, value)| set(name, value)),
+            EnvOption::Pass(name) => match host.iter().find(|(other, _)| other == name) {
+                Some((name, value)) => set(name, value),
+                None => {
+                    let name = name.to_string_lossy();
+                    tracing::warn!("--env {name}: the variable is not set");
+                }
+            },
+        }
     }
     chosen.sort();
     chosen.iter().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect()
@@ -197,5 +206,9 @@ mod tests {
             passed.into_iter().map(|line| String::from_utf8(line).unwrap()).collect();
         assert_eq!(text, ["A=d", "E=", "EMPTY=", "TERM=y", "TOKEN=t"]);
         assert!(parse_env("=x").is_err() && parse_env("").is_err());
+        let all: Vec<_> = ["A=1", "*", "TERM=y"].map(|text| parse_env(text).unwrap()).into();
+        let given = [("A", "host's"), ("TERM", "x"), ("TOKEN", "t")];
+        let passed = environment(host(&given), &all, 0);
+        assert_eq!(passed, [b"A=host's".to_vec(), b"TERM=y".to_vec(), b"TOKEN=t".to_vec()]);
     }
 }

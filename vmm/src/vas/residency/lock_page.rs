@@ -186,6 +186,11 @@ impl LockPage {
         LockUser { page: self, host: self.host(store, stopping) }
     }
 
+    /// Whether a thread of this VM has the lock, exclusively.
+    pub(crate) fn is_ours(&self) -> bool {
+        seg_lock::inspect(&self.words).owner == Some(self.member)
+    }
+
     /// Declares the content consistent; `false` unless the VM holds the lock exclusively.
     pub(crate) fn recover(&self) -> bool {
         seg_lock::recover(&self.words, self.member)

@@ -69,6 +69,11 @@ impl Vases {
         if self.switch.is_switching(vcpu)? {
             return Ok(true);
         }
+        // Or one that the kernel has let in to write a versioned segment, and that has not left the guest
+        // since; of others `writing` says so.
+        if self.switch.is_writing_view(vcpu)? {
+            return Ok(true);
+        }
         let (first, count) = self.switch.held_locks(vcpu)?;
         Ok(self.switch.lock_refs(first, count)?.iter().any(|lock| lock.exclusive != 0))
     }

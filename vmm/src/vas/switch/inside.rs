@@ -36,7 +36,7 @@ impl Vases {
     pub(crate) fn adopt(&self, state: &mut State, vcpu: &mut Vcpu, vh: u32) {
         // In the middle of the kernel nothing is served that needs it.
         if !vcpu.is_in_kernel() {
-            state.visits.adopt(vcpu.index(), vh, vcpu.cr3());
+            state.adopt(vcpu.index(), vh, vcpu.cr3());
             vcpu.set_visiting(state.visits.of(vcpu.index()).is_some());
         }
     }

@@ -73,6 +73,19 @@ impl Vases {
                 drop(guard);
                 return Ok(self.park(stopping));
             }
+            if new.is_empty() && state.visits.of(vcpu.index()).is_some() {
+                let tables = state.writers_tables(vcpu.index());
+                let arrived = self.arrive_or_go_home(state, vcpu, target, &new, &store);
+                // As long as the lock is held: what the kernel finds is the newest version, and no visit has
+                // it yet.
+                if let Some(tables) = tables {
+                    state.offer_to_kernel(tables);
+                }
+                drop(guard);
+                // Nothing is acquired, so nothing is waited for.
+                let _ = exchange(&old, &new, Patience::Try, &store, &|| false);
+                return arrived.map(|()| LockOutcome::Acquired);
+            }
             let both = [here, target].into_iter().filter_map(|vh| state.instances.get(vh));
             let held: Vec<Hold> = both.map(Instance::hold).collect();
             (target, old, new, store, held)
@@ -192,9 +205,7 @@ impl Vases {
         }
         let is_kernels = state.visits.of(index).map(|visit| visit.is_kernels);
         vcpu.set_visiting(is_kernels.is_some());
-        if is_kernels == Some(true) {
-            self.switch.set_view(index, root)?;
-        }
+        self.switch.set_view(index, if is_kernels == Some(true) { root } else { 0 })?;
         if is_kernels == Some(false) {
             self.switch.leave_switches_to_vmm(index)?;
         } else {

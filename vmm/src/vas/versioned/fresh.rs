@@ -85,7 +85,7 @@ impl View {
     }
 
     /// Addresses of absent pages among `pages` around `gva`, rounded down to a power of two; `gva`'s own
-    /// among them.
+    /// among them. Of pages that the thread has removed the version may have something.
     fn absent_around(
         &self,
         gva: u64,
@@ -99,7 +99,8 @@ impl View {
         let around = start.max(within.start)..(start + bytes).min(within.end);
         let mut absent = Vec::new();
         for at in around.step_by(PAGE_SIZE as usize) {
-            if !table.get(frames.mem(), at)?.is_present() {
+            let removed = self.absent.contains_key(&self.page(at));
+            if !removed && !table.get(frames.mem(), at)?.is_present() {
                 absent.push(at);
             }
         }

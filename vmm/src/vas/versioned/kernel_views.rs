@@ -1,5 +1,5 @@
-//! Views that the guest kernel enters and leaves by itself: of an instance whose only segment is
-//! versioned and only read.
+//! Views that the guest kernel enters by itself: of an instance whose only segment is versioned. Those that
+//! are only read it leaves by itself, too; how it enters to write is in `kernel_writers`.
 //!
 //! The kernel is shown a root, and how often versions had been published when that was the newest
 //! view. It compares this with the word in the segment's file, and hands the switch to the VMM if they
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use abi::layout::MAX_VIEWS;
-use abi::switch::ViewRecord;
+use abi::switch::{LockRef, ViewRecord, WriteRecord};
 use abi::{Right, SegId};
 use spacejmp_versions::VersionNumber;
 
@@ -29,14 +29,34 @@ use crate::vas::error::warn_if_failed;
 use crate::vas::range_allocator::RangeAllocator;
 use crate::vas::state::State;
 
+/// What the kernel may enter of an instance.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shown {
+    Read(ViewRecord),
+    /// Its record is in the guest's memory already: it is written by whoever has the segment's lock.
+    Write {
+        /// The root.
+        cr3: u64,
+    },
+}
+
+impl Shown {
+    fn cr3(self) -> u64 {
+        match self {
+            Shown::Read(record) => record.cr3,
+            Shown::Write { cr3 } => cr3,
+        }
+    }
+}
+
 /// What the kernel has of an instance.
 #[derive(Debug)]
 struct KernelView {
     number: u32,
     pages: ViewPages,
     sid: SegId,
-    /// What it may enter; nothing between a withdrawal and the next visit that the VMM begins.
-    record: Option<ViewRecord>,
+    /// What it may enter; nothing between a withdrawal and the next visit that the VMM begins, or ends.
+    shown: Option<Shown>,
 }
 
 /// See the module.
@@ -64,7 +84,7 @@ impl KernelViews {
     }
 
     /// Makes an instance one that the kernel may be shown views of.
-    fn prepare(&mut self, vh: u32, file: &SegmentFile) -> Result<(), VasError> {
+    pub(super) fn prepare(&mut self, vh: u32, file: &SegmentFile) -> Result<(), VasError> {
         if self.by_handle.contains_key(&vh) {
             return Ok(());
         }
@@ -76,7 +96,7 @@ impl KernelViews {
         });
         match mapped {
             Ok(pages) => {
-                let view = KernelView { number, pages, sid: file.sid(), record: None };
+                let view = KernelView { number, pages, sid: file.sid(), shown: None };
                 self.by_handle.insert(vh, view);
                 self.is_any.store(true, Ordering::SeqCst);
                 Ok(())
@@ -99,25 +119,60 @@ impl KernelViews {
 
     /// The root that the kernel is shown of an instance, if any.
     fn root(&self, vh: u32) -> Option<u64> {
-        Some(self.by_handle.get(&vh)?.record?.cr3)
+        Some(self.by_handle.get(&vh)?.shown?.cr3())
+    }
+
+    /// Describes to the kernel tables that it may enter to write, with this root and lock, of an instance that
+    /// was prepared, as long as the count is this. The caller has the lock, and the tables show what was
+    /// committed last.
+    pub(super) fn offer(
+        &mut self,
+        vh: u32,
+        lock: &LockRef,
+        (count, cr3): (u64, u64),
+    ) -> Result<(), VasError> {
+        let Some(view) = self.by_handle.get_mut(&vh) else { return Ok(()) };
+        let owner = u64::from(lock.slot) + 1;
+        let no_view = WriteRecord::NO_VIEW;
+        let record = WriteRecord { no_view, cr3, count, lock: lock.page, owner };
+        self.switch.set_writer(&view.pages, &record)?;
+        view.shown = Some(Shown::Write { cr3 });
+        Ok(())
+    }
+
+    /// [`WriteRecord::count`] for tables of an instance that was prepared.
+    pub(super) fn writers_count(&self, vh: u32) -> Result<Option<u64>, VasError> {
+        let view = self.by_handle.get(&vh);
+        Ok(view.map(|view| self.switch.writers_count(&view.pages)).transpose()?)
+    }
+
+    /// The kernel is shown nothing of an instance any more.
+    pub(super) fn hide(&mut self, vh: u32) {
+        let Some(view) = self.by_handle.get_mut(&vh) else { return };
+        let hidden = match view.shown.take() {
+            None => return,
+            Some(Shown::Read(_)) => self.switch.clear_instance(vh),
+            Some(Shown::Write { .. }) => self.switch.hide_writer(vh, &view.pages),
+        };
+        warn_if_failed("withdraw a view", hidden);
     }
 }
 
 impl State {
-    /// The segment of an instance that the kernel may enter by itself. Others keep the VMM busy: a writer
-    /// leaves by committing, a raw segment's extents come and go, and of several versioned
-    /// ones a reader must see versions that belong together.
-    fn kernels_segment(&self, vh: u32) -> Option<SegId> {
+    /// The segment of an instance that the kernel may enter by itself, with this right. Others keep the VMM
+    /// busy: a raw segment's extents come and go, and of several versioned ones a thread must see versions
+    /// that belong together.
+    pub(super) fn kernels_segment(&self, vh: u32, right: Right) -> Option<SegId> {
         let mut members = self.instances.get(vh)?.members.iter();
         let (sid, member) = members.next()?;
-        let is_alone = members.next().is_none() && member.right == Right::Read;
+        let is_alone = members.next().is_none() && member.right == right;
         (is_alone && self.residency.of_member(sid).is_versioned()).then_some(sid)
     }
 
     /// How often versions have been published, if the kernel may be shown a view of instance `vh`. To be
     /// asked before the newest version is looked for: what comes meanwhile is news then.
     pub(super) fn count_for_kernel(&mut self, vh: u32) -> Option<u64> {
-        let file = &self.residency.of_member(self.kernels_segment(vh)?).file;
+        let file = &self.residency.of_member(self.kernels_segment(vh, Right::Read)?).file;
         let count = file.words_count().map_err(VasError::from);
         match self.kernel_views.prepare(vh, file).and(count) {
             // Never written, or not whole: then the kernel compares with what nobody writes.
@@ -136,7 +191,7 @@ impl State {
     pub(super) fn show_to_kernel(&mut self, vcpu: u32, vh: u32, id: TablesId, count: u64) {
         let Some(cr3) = self.visits.give_to_kernel(id) else { return };
         if let Some(view) = self.kernel_views.by_handle.get_mut(&vh) {
-            view.record = Some(ViewRecord { count, cr3 });
+            view.shown = Some(Shown::Read(ViewRecord { count, cr3 }));
         }
         warn_if_failed("show the kernel a view", self.publish_view(vh));
         self.take_from_kernel(vh, Some(vcpu));
@@ -149,15 +204,18 @@ impl State {
         instance.shown.open = instance.freshness.is_as_new_as(self.seen);
         let views = &self.kernel_views;
         let view = views.by_handle.get(&vh).filter(|_| instance.shown.open);
-        match view.and_then(|view| Some((view.pages, view.record?))) {
-            Some((pages, record)) => Ok(views.switch.show_view(vh, &pages, &record)?),
+        match view.and_then(|view| Some((view.pages, view.shown?))) {
+            Some((pages, Shown::Read(record))) => {
+                Ok(views.switch.show_view(vh, &pages, &record)?)
+            }
+            Some((pages, Shown::Write { .. })) => Ok(views.switch.show_writer(vh, &pages)?),
             None => Ok(views.switch.clear_instance(vh)?),
         }
     }
 
     /// Takes tables of an instance back that the kernel is no longer shown, unless a thread may be on them;
     /// that on `but_for` is not.
-    fn take_from_kernel(&mut self, vh: u32, but_for: Option<u32>) {
+    pub(super) fn take_from_kernel(&mut self, vh: u32, but_for: Option<u32>) {
         let shown = self.kernel_views.root(vh);
         let switch = &self.kernel_views.switch;
         let is_used = |cr3| Some(cr3) == shown || switch.is_view_used(vh, cr3, but_for);
@@ -168,15 +226,13 @@ impl State {
     /// excepted that a thread may be on.
     pub(super) fn withdraw_views(&mut self, sid: SegId, which: impl Fn(VersionNumber) -> bool) {
         let views = &mut self.kernel_views;
-        let of_segment = views.by_handle.iter_mut().filter(|(_, view)| view.sid == sid);
-        let mut handles = Vec::new();
-        for (&vh, view) in of_segment {
-            handles.push(vh);
-            let Some(record) = view.record else { continue };
-            let version = self.visits.kernels_version(vh, record.cr3, sid);
+        let of_segment = views.by_handle.iter().filter(|(_, view)| view.sid == sid);
+        let handles: Vec<u32> = of_segment.map(|(&vh, _)| vh).collect();
+        for &vh in &handles {
+            let Some(root) = views.root(vh) else { continue };
+            let version = self.visits.kernels_version(vh, root, sid);
             if version.is_none_or(&which) {
-                view.record = None;
-                warn_if_failed("withdraw a view", views.switch.clear_instance(vh));
+                views.hide(vh);
             }
         }
         for vh in handles {
@@ -188,6 +244,7 @@ impl State {
     /// again.
     pub(crate) fn drop_views(&mut self, vh: u32) {
         let views = &mut self.kernel_views;
+        views.hide(vh);
         if let Some(view) = views.by_handle.remove(&vh) {
             let dropped = views.switch.clear_instance(vh);
             let dropped = dropped.and_then(|()| views.switch.unmap_words(&view.pages));

@@ -8,7 +8,8 @@
 //!   versions, and kept for the next one
 //! - [`sync`]: commits that are durable later, and syncs that failed; [`watch`]: versions as a
 //!   program asks for them, waits for them and makes them durable
-//! - [`kernel_views`]: views that the guest kernel enters and leaves by itself
+//! - [`kernel_views`]: views that the guest kernel enters and leaves by itself; [`kernel_writers`]: writers
+//!   that it lets in
 //! - [`let_go`]: what nobody sees any more
 //! - [`enter`]: a visit begins and ends; [`commit`]: commit, abort, and facts of a version that are
 //!   no pages (size, root object); [`append`]: versions come into the logs, of several segments all or none
@@ -18,8 +19,8 @@
 //! own fault at that address, or, when a system call writes there, with the old page's translations
 //! dropped (`Window::drop_pages`). A system call looks up each page in the calling thread's view.
 //!
-//! The kernel serves no switch into or out of an instance where versioned segments are written: leaving
-//! is committing.
+//! The kernel serves no switch out of an instance where versioned segments are written: leaving is
+//! committing.
 
 mod append;
 pub(crate) mod commit;
@@ -27,6 +28,7 @@ pub(crate) mod copies;
 mod enter;
 mod fresh;
 pub(crate) mod kernel_views;
+mod kernel_writers;
 mod leaf;
 mod let_go;
 pub(crate) mod segment;

@@ -51,6 +51,9 @@ pub(crate) struct News {
     pub(crate) seen: VersionNumber,
     /// That one is lost. The program is told until it attaches the segment anew.
     pub(crate) is_stale: bool,
+    /// A version that this VM has committed, and could not write the words for: its own threads see it,
+    /// others do when the next one has taken the lock.
+    pub(crate) untold: VersionNumber,
 }
 
 impl News {
@@ -274,9 +277,9 @@ impl VersionedSegment {
         is_within.then(|| window.pin(offset, PAGE_SIZE))
     }
 
-    /// Drops every translation to the page at a place that is mapped.
-    pub(crate) fn forget(&self, (id, offset): (WindowId, u64)) -> Result<(), VasError> {
-        Ok(self.mapped(id).drop_pages(offset, PAGE_SIZE)?)
+    /// Drops every translation to so many pages from a place on that is mapped.
+    pub(crate) fn forget(&self, (id, offset): (WindowId, u64), pages: u64) -> Result<(), VasError> {
+        Ok(self.mapped(id).drop_pages(offset, pages * PAGE_SIZE)?)
     }
 
     /// Takes out the windows of logs and layers that are gone, except those that tables show. A system

@@ -14,12 +14,14 @@ use abi::{
 };
 use spacejmp_versions::log::header::LogId;
 use spacejmp_versions::log::record::VersionFacts;
+use spacejmp_versions::page::PAGE_BYTES;
 use spacejmp_versions::segment::Source;
 use spacejmp_versions::{LayerId, PageIndex, VersionNumber};
 
 use super::copies::{Copies, Frame};
 use super::leaf::Leaf;
 use super::segment::{VersionedSegment, lock};
+use super::visits::KEPT_COPIES_MAX;
 use crate::vas::VasError;
 use crate::vas::tables::{SegmentTables, TableFrames};
 use crate::vm::MemoryError;
@@ -52,6 +54,17 @@ pub(crate) struct View {
     leaves: BTreeMap<u64, Arc<Leaf>>,
     /// A writer's own copies of pages.
     pub(super) copies: BTreeMap<PageIndex, Frame>,
+    /// Pages that a writer has removed and not touched since: no entry leads to them.
+    pub(super) absent: BTreeMap<PageIndex, Absent>,
+}
+
+/// What a page has that no entry leads to: who touches it gets a copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Absent {
+    /// Zeros, as part of the changes.
+    Removed,
+    /// What the version has.
+    Committed,
 }
 
 /// Whether what is called runs at the fault of the vCPU that runs on the tables, at that address:
@@ -72,9 +85,21 @@ impl View {
         version: VersionNumber,
         facts: VersionFacts,
     ) -> View {
-        let (pdpts, directories, leaves, copies) = Default::default();
-        let committed = facts.clone();
-        View { sid, range, right, version, committed, facts, pdpts, directories, leaves, copies }
+        let (pdpts, directories, leaves) = Default::default();
+        let (copies, absent, committed) = (BTreeMap::new(), BTreeMap::new(), facts.clone());
+        View {
+            sid,
+            range,
+            right,
+            version,
+            committed,
+            facts,
+            pdpts,
+            directories,
+            leaves,
+            copies,
+            absent,
+        }
     }
 
     /// Takes over the tables of an older version where nothing has changed since: the translations
@@ -170,7 +195,8 @@ impl View {
         }
         let mut entries = Vec::with_capacity(sources.len());
         for (page, source) in (first.0..).map(PageIndex).zip(&sources) {
-            if self.right == Right::Write && *source == Source::Zero {
+            let zero = self.right == Right::Write && *source == Source::Zero;
+            if zero || self.absent.contains_key(&page) {
                 entries.push(Entry::Empty);
                 continue;
             }
@@ -252,16 +278,20 @@ impl View {
         if self.copies.contains_key(&page) {
             return Ok(());
         }
-        if !table.get(frames.mem(), gva)?.is_present() {
+        let absent = self.absent.get(&page).copied();
+        if absent.is_none() && !table.get(frames.mem(), gva)?.is_present() {
             return match write {
                 true => self.make_fresh(gva, table, copies, frames),
                 false => self.show_zeros(gva, table, segment, frames),
             };
         }
-        if !write {
+        if !write && absent.is_none() {
             return Ok(());
         }
-        let content = segment.log().read(page, self.version)?;
+        let content = match absent {
+            Some(Absent::Removed) => [0; PAGE_BYTES],
+            Some(Absent::Committed) | None => segment.log().read(page, self.version)?,
+        };
         let frame = copies.make(&content, frames.machine())?;
         let entry = Entry::Page(copies.gpa(frame), WRITE);
         if let Err(error) = table.set(frames.mem(), gva, entry) {
@@ -269,12 +299,87 @@ impl View {
             return Err(error.into());
         }
         self.copies.insert(page, frame);
-        if was_filled && trigger == Trigger::SystemCall {
+        self.absent.remove(&page);
+        if was_filled && absent.is_none() && trigger == Trigger::SystemCall {
             let source = segment.log().locate(page, self.version)?;
             let place = segment.place(page, source, frames.machine())?;
-            segment.forget(place)?;
+            segment.forget(place, 1)?;
         }
         Ok(())
+    }
+
+    /// Makes zeros of whole pages that the segment has, without touching them. Copies of them are given
+    /// back, but for as many as are kept for a next visit: what is freed may be used again soon. The
+    /// others need none before they are touched.
+    pub(crate) fn remove(
+        &mut self,
+        range: Range<u64>,
+        segment: &mut VersionedSegment,
+        copies: &mut Copies,
+        frames: &mut TableFrames,
+    ) -> Result<(), VasError> {
+        // For the commit.
+        segment.place(self.page(range.start), Source::Zero, frames.machine())?;
+        let mut start = range.start;
+        while start < range.end {
+            // So that what is in memory of a range is little, however long it is.
+            let end = (start / PAGE_SIZE_2M + 1) * PAGE_SIZE_2M;
+            let pages = self.page(start)..self.page(end.min(range.end));
+            self.remove_some(pages, segment, copies, frames)?;
+            start = end;
+        }
+        Ok(())
+    }
+
+    fn remove_some(
+        &mut self,
+        pages: Range<PageIndex>,
+        segment: &mut VersionedSegment,
+        copies: &mut Copies,
+        frames: &mut TableFrames,
+    ) -> Result<(), VasError> {
+        let sources = segment.log().sources(pages.clone(), self.version)?;
+        let (mut given_back, mut shown) = (Vec::new(), Vec::new());
+        for (page, source) in (pages.start.0..).map(PageIndex).zip(sources) {
+            let copy = self.copies.get(&page).copied();
+            if let Some(frame) = copy.filter(|_| self.copies.len() <= KEPT_COPIES_MAX) {
+                copies.write(frame, &[0; PAGE_BYTES]);
+                continue;
+            }
+            if copy.is_none() && (source == Source::Zero || self.absent.contains_key(&page)) {
+                if let Some(absent) = self.absent.get_mut(&page) {
+                    *absent = Absent::Removed;
+                }
+                continue;
+            }
+            let gva = self.range.start + page.0 * PAGE_SIZE;
+            let leaf = self.leaves.get(&(gva / PAGE_SIZE_2M)).filter(|leaf| gva < leaf.filled);
+            let table = leaf.and_then(|leaf| leaf.table());
+            if let Some(table) = table {
+                table.set(frames.mem(), gva, Entry::Empty)?;
+            }
+            self.absent.insert(page, Absent::Removed);
+            match self.copies.remove(&page) {
+                Some(frame) => given_back.push(frame),
+                None if table.is_some() => {
+                    shown.push(segment.place(page, source, frames.machine())?);
+                }
+                None => {}
+            }
+        }
+        // With the memory, or the mapping, go the translations to what the entries showed.
+        copies.give_back(given_back);
+        shown.sort_unstable();
+        for run in shown.chunk_by(|a, b| a.0 == b.0 && a.1 + PAGE_SIZE == b.1) {
+            segment.forget(run[0], run.len() as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Pages that are zeros as part of the changes, and of which there is no copy.
+    pub(crate) fn removed(&self) -> impl Iterator<Item = PageIndex> {
+        let removed = self.absent.iter().filter(|(_, absent)| **absent == Absent::Removed);
+        removed.map(|(&page, _)| page)
     }
 
     /// The page at `gva`, which was touched, for a system call.
@@ -318,11 +423,17 @@ impl View {
     pub(crate) fn committed(&mut self, version: VersionNumber) {
         self.version = version;
         self.committed = self.facts.clone();
+        self.nothing_is_removed();
     }
 
-    /// Size and root object are again what the version says.
-    pub(crate) fn reset_facts(&mut self) {
+    /// Size and root object are again what the version says, and so is what was removed.
+    pub(crate) fn reset(&mut self) {
         self.facts = self.committed.clone();
+        self.nothing_is_removed();
+    }
+
+    fn nothing_is_removed(&mut self) {
+        self.absent.values_mut().for_each(|absent| *absent = Absent::Committed);
     }
 
     /// Frames of its tables that no other view shares, and its copies: no vCPU runs on it any more.

@@ -20,7 +20,7 @@ use crate::vas::tables::{InstanceTables, TableFrames};
 use crate::vm::MemoryLedger;
 
 /// Most copies that are kept for a writer's next visit: each is compared at every commit.
-const KEPT_COPIES_MAX: usize = 1024;
+pub(super) const KEPT_COPIES_MAX: usize = 1024;
 
 /// Names tables within [`Visits`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -34,6 +34,8 @@ pub(crate) struct Visit {
     pub(crate) locks: LockSet,
     /// The kernel may have ended it since the last exit.
     pub(crate) is_kernels: bool,
+    /// What it sees is known to be the newest version, as far as it writes.
+    pub(crate) is_checked: bool,
 }
 
 /// Tables of an instance with versioned segments, as threads that see the same versions have them.
@@ -163,7 +165,7 @@ impl Visits {
         versions: &BTreeMap<SegId, VersionNumber>,
     ) -> Option<TablesId> {
         let fits = |tables: &VisitTables| {
-            let is_free = !writes || tables.users == 0;
+            let is_free = !writes || tables.is_idle();
             tables.vh == vh && tables.writes() == writes && is_free && tables.shows(versions)
         };
         self.tables.iter().find(|(_, tables)| fits(tables)).map(|(&id, _)| id)
@@ -187,13 +189,13 @@ impl Visits {
         if tables.writes() {
             self.writing.fetch_add(1, Ordering::SeqCst);
         }
-        self.by_vcpu.insert(vcpu, Visit { vh: tables.vh, tables: id, locks, is_kernels });
+        let (vh, is_checked) = (tables.vh, true);
+        self.by_vcpu.insert(vcpu, Visit { vh, tables: id, locks, is_kernels, is_checked });
     }
 
-    /// Lets the kernel have tables of a reader's, in which no thread is that it must not let out; returns
-    /// their root.
+    /// Lets the kernel have tables in which no thread is that it must not let out; returns their root.
     pub(crate) fn give_to_kernel(&mut self, id: TablesId) -> Option<u64> {
-        let tables = self.tables.get_mut(&id).filter(|it| it.users == 0 && !it.writes())?;
+        let tables = self.tables.get_mut(&id).filter(|it| it.users == 0 && !it.is_spoilt)?;
         tables.is_kernels = true;
         Some(tables.tables.root().raw())
     }
@@ -226,21 +228,46 @@ impl Visits {
         self.tables.iter().find(|(_, tables)| is_that(tables)).map(|(&id, tables)| (id, tables))
     }
 
+    /// The tables with this root, and the segment that they write, if the kernel may let a writer in with
+    /// them.
+    pub(crate) fn kernels_writer(&self, vh: u32, root: u64) -> Option<(TablesId, SegId)> {
+        let (id, tables) = self.kernels(vh, root)?;
+        let mut views = tables.views.values();
+        Some((id, views.find(|view| view.right == Right::Write)?.sid))
+    }
+
+    /// Tables that the kernel could let a writer in with are the VMM's again: it has let one in, whose
+    /// visit begins.
+    pub(crate) fn reclaim(&mut self, id: TablesId) {
+        if let Some(tables) = self.tables.get_mut(&id) {
+            tables.is_kernels = false;
+        }
+    }
+
+    /// Notes whether a writer is known to see the newest version.
+    pub(crate) fn set_checked(&mut self, vcpu: u32, is_checked: bool) {
+        if let Some(visit) = self.by_vcpu.get_mut(&vcpu) {
+            visit.is_checked = is_checked;
+        }
+    }
+
+    /// A vCPU's thread makes no visit that is known here, whatever the guest says.
+    pub(crate) fn forget(&mut self, vcpu: u32) {
+        if self.of(vcpu).is_some_and(|visit| visit.is_kernels) {
+            self.by_vcpu.remove(&vcpu);
+        }
+    }
+
     /// Notes where a vCPU's thread is, which has left the guest in instance `vh` with this root:
-    /// the kernel may have let it in or out. What the guest says may be false: then it makes no
+    /// the kernel may have let it in or out, to read. What the guest says may be false: then it makes no
     /// visit.
     pub(crate) fn adopt(&mut self, vcpu: u32, vh: u32, root: u64) {
         if self.of(vcpu).is_some_and(|visit| !visit.is_kernels) {
             return;
         }
-        match self.kernels(vh, root).map(|(id, _)| id) {
-            Some(tables) => {
-                let visit = Visit { vh, tables, locks: LockSet::default(), is_kernels: true };
-                self.by_vcpu.insert(vcpu, visit);
-            }
-            None => {
-                self.by_vcpu.remove(&vcpu);
-            }
+        match self.kernels(vh, root) {
+            Some((id, tables)) if !tables.writes() => self.begin(vcpu, id, LockSet::default()),
+            _ => self.forget(vcpu),
         }
     }
 

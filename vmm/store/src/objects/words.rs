@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use abi::objects::Durability;
-use abi::switch::WORDS_COUNT;
+use abi::switch::{WORDS_COUNT, WORDS_FAILURES};
 use spacejmp_versions::checksum::Checksum;
 
 use crate::format::error::{StoreError, bad_field, io_error};
@@ -55,8 +55,8 @@ pub struct LostVersions {
     pub count: u64,
 }
 
-// The kernel compares how often the versions have been written.
-const _: () = assert!(VERSIONS + 16 == WORDS_COUNT);
+// The kernel compares how often these have been written.
+const _: () = assert!(VERSIONS + 16 == WORDS_COUNT && FAILED + 16 == WORDS_FAILURES);
 
 /// Two values, and how often they have been written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -228,7 +228,7 @@ mod tests {
 
     use abi::objects::Durability;
 
-    use super::{BYTES, LostVersions, VersionWords, WORDS_COUNT, WORDS_OFFSET};
+    use super::{BYTES, LostVersions, VersionWords, WORDS_COUNT, WORDS_FAILURES, WORDS_OFFSET};
     use crate::StoreError;
     use crate::testing::{segment, store, versioned};
 
@@ -251,22 +251,23 @@ mod tests {
     }
 
     #[test]
-    fn the_count_lies_where_the_kernel_looks_and_changes_with_each_publication_and_nothing_else() {
+    fn the_counts_lie_where_the_kernel_looks_and_change_with_what_they_count_and_nothing_else() {
         let s = store();
         let file = s.open_segment(versioned(&s, "x")).unwrap();
-        let look = || {
+        let look = |at| {
             let mut word = [0; 8];
             let (_, page) = file.words_page();
-            file.file().read_exact_at(&mut word, page + WORDS_COUNT).unwrap();
+            file.file().read_exact_at(&mut word, page + at).unwrap();
             u64::from_le_bytes(word)
         };
-        assert_eq!((look(), file.words_count().unwrap()), (0, None));
+        let looks = || (look(WORDS_COUNT), look(WORDS_FAILURES));
+        assert_eq!((looks(), file.words_count().unwrap()), ((0, 0), None));
         for count in 1..=3 {
             // The same versions again are news, too: the words may have been ignored.
             file.write_words(&SOME).unwrap();
             file.note_failed_log(9).unwrap();
             file.note_lost_versions(4, 6).unwrap();
-            assert_eq!((look(), file.words_count().unwrap()), (count, Some(count)));
+            assert_eq!((looks(), file.words_count().unwrap()), ((count, count), Some(count)));
         }
     }
 

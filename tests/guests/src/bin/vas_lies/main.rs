@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         "held" => held(&mut found, &steps),
         "tables" => tables::tables(&mut found, &steps),
         "views" => views(&mut found, &steps),
+        "writers" => writers(&mut found, &steps),
         other => found.fail("the first argument", other),
     }
     found.end()
@@ -193,23 +194,17 @@ fn views(found: &mut Findings, steps: &Steps) {
     let Attached { vid, vh, base, .. } = attached(found, "views", &params);
     let read_only = found.need("vas_attach", sys::vas_attach(vid, sys::attach::READ_ONLY));
     let [from, to] = pipe();
-    // SAFETY: an address in the VAS region, where no Rust object lives.
-    let look = || unsafe { ptr::with_exposed_provenance::<u64>(base as usize).read_volatile() };
     for _ in 0..2 {
         go_home();
         found.need("vas_switch", enter(read_only));
-        look();
+        look(base);
     }
     steps.wait("lie");
     // Another thread commits and sees what is new, several times: the old tables go.
     let other = thread::spawn(move || {
         for _ in 0..8 {
             must("vas_switch", enter(vh));
-            let word = ptr::with_exposed_provenance_mut::<u64>(base as usize);
-            // SAFETY: as above.
-            let value = unsafe { word.read_volatile() };
-            // SAFETY: as above.
-            unsafe { word.write_volatile(value + 1) };
+            raise(base);
             go_home();
             must("vas_switch", enter(read_only));
             go_home();
@@ -220,8 +215,45 @@ fn views(found: &mut Findings, steps: &Steps) {
     let got = read(from, base, 8);
     println!("calls: {} {}", written.is_ok(), got.is_err() || written.is_err());
     // May be a fault.
-    look();
+    look(base);
     go_home();
+}
+
+/// The word at an address of the VAS region.
+fn look(address: u64) -> u64 {
+    // SAFETY: no Rust object lives there.
+    unsafe { ptr::with_exposed_provenance::<u64>(address as usize).read_volatile() }
+}
+
+/// Adds 1 to it.
+fn raise(address: u64) {
+    let word = ptr::with_exposed_provenance_mut::<u64>(address as usize);
+    let value = look(address).wrapping_add(1);
+    // SAFETY: as in `look`.
+    unsafe { word.write_volatile(value) };
+}
+
+/// Threads that write a versioned segment, whom the kernel lets in by words that say anything.
+fn writers(found: &mut Findings, steps: &Steps) {
+    let mut params = SegParams { lockable: 1, ..sized(MIB) };
+    params.lifetime = Lifetime::Versioned as u8;
+    let Attached { vh, base, .. } = attached(found, "writers", &params);
+    let [from, to] = pipe();
+    let change = move || {
+        let _ = enter(vh);
+        raise(base);
+        let calls = (write(to, base, 8).is_ok(), read(from, base + 4096, 8).is_ok());
+        let _ = enter(VasHandle::HOME);
+        calls
+    };
+    (0..2).for_each(|_| {
+        change();
+    });
+    steps.wait("lie");
+    println!("calls: {:?}", change());
+    let other = thread::spawn(move || (0..4).for_each(|_| println!("other: {:?}", change())));
+    (0..4).for_each(|_| println!("calls: {:?}", change()));
+    other.join().expect("it does not panic");
 }
 
 /// A thread at home that is claimed to be elsewhere.

@@ -58,6 +58,7 @@ pub(crate) fn run(kind: &str, options: &Options) -> Result<Object, Failure> {
         "store-fill" => pages::fill(name, options.number("bytes", 1 << 20)?, rounds),
         "store-open" => pages::open(name, options.has("marked")),
         "store-view" => pages::view(name),
+        "store-enter" => crate::paths::entering(name, count),
         "store-load" => numbers::load(name, &load),
         "store-update" => numbers::update(name, &load, rounds),
         "store-read" => numbers::read(name, count, options.has("hash")),

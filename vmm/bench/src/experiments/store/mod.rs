@@ -14,6 +14,7 @@
 
 mod commits;
 mod copies;
+mod entering;
 mod numbers;
 mod opening;
 mod peers;
@@ -39,6 +40,7 @@ pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, Benc
     let mut report = Report::default();
     let subjects = Subjects { bench, peers: &peers, disk: &disk };
     commits::measure(&subjects, progress, &mut report)?;
+    entering::measure(&subjects, progress, &mut report)?;
     numbers::measure(&subjects, progress, &mut report)?;
     raw::measure(&subjects, progress, &mut report)?;
     opening::measure(&subjects, progress, &mut report)?;

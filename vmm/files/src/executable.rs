@@ -1,0 +1,93 @@
+//! Which files a program is made of, looked up as the program itself would: the executable, a
+//! script's interpreter, the dynamic loader. What is in them is not looked at here.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
+
+use abi::Errno;
+use rustix::fs::{Access, FileType, Mode, OFlags};
+
+use super::attr::by_number;
+use super::files::Files;
+use super::host;
+use super::off_limits::OffLimits;
+use super::resolve::{Found, HostAt, Step};
+use super::tree::{Leaf, Link};
+
+/// A file that may be executed.
+#[derive(Debug)]
+pub struct ToExecute {
+    /// Its guest path, links followed.
+    pub path: Vec<u8>,
+    /// The file, open for reading.
+    pub file: Arc<File>,
+}
+
+impl Files {
+    /// Opens a file that is to be executed, by its guest path; a relative one begins at the current
+    /// directory.
+    ///
+    /// # Errors
+    /// As `execve`: `EACCES` for what is no regular file, may not be executed, or is in memory
+    /// (`/dev/shm`), and those of path resolution.
+    pub fn open_to_execute(&self, path: &[u8]) -> Result<ToExecute, Errno> {
+        if self.memory(libc::AT_FDCWD, path)?.is_some() {
+            return Err(Errno::EACCES);
+        }
+        let base = self.base(libc::AT_FDCWD, path)?;
+        let off_limits = &self.namespace.off_limits;
+        match self.lookup(&base, path, true, |at, follow| open_entry(at, follow, off_limits))? {
+            Found::Host(fd) => {
+                let name = std::fs::read_link(by_number(fd.as_fd()));
+                let name = name.map_err(|error| super::confined(&error))?.into_os_string();
+                let path = self.namespace.inside(&name.into_vec());
+                Ok(ToExecute { path, file: Arc::new(File::from(fd)) })
+            }
+            Found::Leaf(leaf @ (Leaf::Shown(_) | Leaf::Link(Link::Exe))) => {
+                let file = self.namespace.shown_file(leaf)?.clone();
+                rustix::fs::access(by_number(file.as_fd()), Access::EXEC_OK).map_err(host)?;
+                Ok(ToExecute { path: path.to_vec(), file })
+            }
+            Found::Node(_) | Found::Leaf(_) => Err(Errno::EACCES),
+            Found::Absent => Err(Errno::ENOENT),
+        }
+    }
+
+    /// See [`Namespace::set_executable`].
+    ///
+    /// [`Namespace::set_executable`]: super::Namespace::set_executable
+    pub fn set_executable(&mut self, path: &[u8], file: Arc<File>) {
+        self.namespace.set_executable(path, file);
+    }
+
+    /// See [`Namespace::show`].
+    ///
+    /// [`Namespace::show`]: super::Namespace::show
+    pub fn show(&mut self, path: &[u8], file: Arc<File>) {
+        self.namespace.show(path, file);
+    }
+}
+
+fn open_entry(at: &HostAt, follow: bool, off_limits: &OffLimits) -> Result<Step<OwnedFd>, Errno> {
+    if at.slash() {
+        return Err(Errno::ENOTDIR);
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
+    // Opening a FIFO must not wait for a writer.
+    let flags = flags | OFlags::NONBLOCK;
+    let fd = match rustix::fs::openat(at.dir(), at.name(), flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(rustix::io::Errno::LOOP) if follow && at.is_link() => return Ok(Step::Link),
+        Err(error) => return Err(host(error)),
+    };
+    let stat = rustix::fs::fstat(&fd).map_err(host)?;
+    off_limits.check_opened_by_name(&stat)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Errno::EACCES);
+    }
+    // Also refused where the file system is mounted `noexec`.
+    rustix::fs::access(by_number(fd.as_fd()), Access::EXEC_OK).map_err(host)?;
+    Ok(Step::Done(fd))
+}
