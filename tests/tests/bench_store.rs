@@ -94,6 +94,10 @@ fn without_peers_what_needs_them_says_how_to_build_them_and_the_rest_is_measured
     let answer = measured(&[]);
     assert_measured(&answer, &OURS);
     assert_eq!(answer["results"]["commit_fsyncs"], 1.0, "{}", answer["results"]);
+    // Counted, not timed.
+    for name in ["commit_8_bytes_over_ideal", "commit_bytes_over_ideal"] {
+        assert!(answer["results"][name].as_f64() <= Some(1.1), "{name}: {}", answer["results"]);
+    }
     assert_eq!(answer["results"]["small_txn_exits"], 1.0, "{}", answer["results"]);
     for name in OF_PEERS {
         assert!(answer["results"][name].is_null(), "{name} without anything to compare with");

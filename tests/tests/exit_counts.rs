@@ -104,8 +104,26 @@ fn a_steady_change_of_a_versioned_segment_takes_one_exit_however_many_pages_it_h
     let exits =
         |args: &[&str]| exits_of(Run::new(&program).args(args).store(store.path().join("s"))).0;
     exits(&["bank", "make"]);
+    // Where there is nothing yet, pages come with fewer faults.
+    exits(&["bank", "many", "1"]);
     let more = difference(|many| exits(&["bank", "many", ["5", "25"][usize::from(many)]]), 20);
     assert_eq!(more, 20, "20 more changes of 128 pages each");
+}
+
+/// The thread's pages are made in growing numbers.
+#[test]
+fn a_change_that_fills_what_was_empty_takes_an_exit_for_each_2_mib() {
+    skip_without_kvm!();
+    let program = guests::rust("vas_durable");
+    let more = difference(
+        |many| {
+            let store = tempfile::tempdir().expect("a temporary directory");
+            let args = ["space", "0", "fill", ["8", "40"][usize::from(many)]];
+            exits_of(Run::new(&program).args(&args).store(store.path().join("s"))).0
+        },
+        16,
+    );
+    assert_eq!(more, 16, "for 32 MiB more");
 }
 
 /// Nothing new is published. That the root object is the one the space was opened with is seen in the heap.

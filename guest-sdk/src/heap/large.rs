@@ -41,10 +41,10 @@ pub(super) fn allocate(
     // The block's own page first: freeing pages reads its descriptor.
     describe(memory, PageKind::Large, aligned, pages, bytes);
     if before != 0 {
-        runs::give(memory, page, before);
+        runs::add(memory, page, before);
     }
     if after != 0 {
-        runs::give(memory, aligned + pages, after);
+        runs::add(memory, aligned + pages, after);
     }
     Some(aligned)
 }
@@ -212,6 +212,9 @@ fn release_areas(memory: &mut Memory, first: u32, areas: u32, stored: u64) {
         let table = PageDesc { kind: PageKind::Table as u8, bytes, ..PageDesc::default() };
         *memory.desc(area * AREA_PAGES) = table;
         runs::insert(memory, area * AREA_PAGES + 1, MAX_RUN);
+        // What is not stored was never touched.
+        let used = stored.saturating_sub(area_start(area) + PAGE_BYTES) / PAGE_BYTES;
+        memory.give_back(area * AREA_PAGES + 1, used.min(MAX_RUN.into()) as u32);
     }
 }
 

@@ -8,9 +8,12 @@ use std::ptr::NonNull;
 use seg_heap::{HeapFront, HeapHeader, PAGE_BYTES, PageDesc};
 use seg_heap::{desc_offset, page_offset};
 
+use super::GiveBack;
+
 /// A heap's memory, used exclusively as long as this lives.
 pub(super) struct Memory {
     base: NonNull<u8>,
+    give_back: Option<GiveBack>,
 }
 
 impl Memory {
@@ -22,7 +25,22 @@ impl Memory {
     /// content of allocated blocks. No reference into the rest exists.
     #[inline]
     pub(super) unsafe fn new(base: NonNull<u8>) -> Memory {
-        Memory { base }
+        Memory { base, give_back: None }
+    }
+
+    /// The same, which calls `give_back` for free pages.
+    #[inline]
+    pub(super) fn giving_back(self, give_back: Option<GiveBack>) -> Memory {
+        Memory { give_back, ..self }
+    }
+
+    /// The content of some pages, which are free, is of no use.
+    pub(super) fn give_back(&mut self, page: u32, pages: u32) {
+        if let Some(give_back) = self.give_back.filter(|_| pages > 0) {
+            let (start, bytes) = (self.block(page_offset(page)), u64::from(pages) * PAGE_BYTES);
+            // SAFETY: pages within the heap, of no block; the descriptors lie elsewhere.
+            unsafe { give_back(start, bytes as usize) };
+        }
     }
 
     #[inline]

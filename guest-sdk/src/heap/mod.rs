@@ -53,6 +53,13 @@ impl<F: FnMut(u64, u64) -> Option<u64>> Growth for F {
     }
 }
 
+/// What is called for pages that are free from now on, 1 MiB of them at least: where they begin, and how many
+/// bytes. They may have any content afterwards.
+///
+/// # Safety
+/// For the caller: nothing else uses that memory, which lies in the heap's segment.
+pub type GiveBack = unsafe fn(NonNull<u8>, usize);
+
 /// [`Growth`] as calls take it.
 pub type Grow<'a> = dyn Growth + 'a;
 
@@ -120,6 +127,7 @@ pub struct HeapStats {
 #[derive(Debug, Clone, Copy)]
 pub struct RawHeap {
     base: NonNull<u8>,
+    give_back: Option<GiveBack>,
 }
 
 impl RawHeap {
@@ -159,7 +167,7 @@ impl RawHeap {
         runs::adopt(&mut memory, 0, pages);
         compiler_fence(Ordering::SeqCst);
         memory.header().magic = MAGIC;
-        Ok(RawHeap { base })
+        Ok(RawHeap { base, give_back: None })
     }
 
     /// The heap at `base` in a segment of `size` bytes. Only its header is checked.
@@ -197,7 +205,7 @@ impl RawHeap {
         if text_end.is_none_or(|text_end| text_end > end) {
             return damaged("text", header.text);
         }
-        Ok(RawHeap { base })
+        Ok(RawHeap { base, give_back: None })
     }
 
     /// The heap at `base`, where there is known to be one.
@@ -208,7 +216,14 @@ impl RawHeap {
     #[inline]
     #[must_use]
     pub unsafe fn at(base: NonNull<u8>) -> RawHeap {
-        RawHeap { base }
+        RawHeap { base, give_back: None }
+    }
+
+    /// The same heap, which gives the memory of free pages back.
+    #[inline]
+    #[must_use]
+    pub fn giving_back(self, give_back: GiveBack) -> RawHeap {
+        RawHeap { give_back: Some(give_back), ..self }
     }
 
     /// A block for `layout`; the heap grows by `grow` if it must. `None` if there is no room, or
@@ -219,7 +234,7 @@ impl RawHeap {
     #[inline]
     pub unsafe fn alloc(self, layout: Layout, grow: &mut Grow<'_>) -> Option<NonNull<u8>> {
         // SAFETY: the caller's promise.
-        let mut memory = unsafe { Memory::new(self.base) };
+        let mut memory = unsafe { Memory::new(self.base) }.giving_back(self.give_back);
         let offset = match Class::of_aligned(layout.size(), layout.align()) {
             Some(class) => spans::allocate(&mut memory, class, grow)?,
             None => {
@@ -240,7 +255,7 @@ impl RawHeap {
     #[inline]
     pub unsafe fn dealloc(self, block: NonNull<u8>) {
         // SAFETY: the caller's promise.
-        let mut memory = unsafe { Memory::new(self.base) };
+        let mut memory = unsafe { Memory::new(self.base) }.giving_back(self.give_back);
         let offset = memory.offset(block);
         let (page, kind) = home_of(&mut memory, offset);
         match kind {
@@ -266,7 +281,7 @@ impl RawHeap {
     ) -> Option<NonNull<u8>> {
         let layout = Layout::from_size_align(bytes, align).ok()?;
         // SAFETY: the caller's promise.
-        let mut memory = unsafe { Memory::new(self.base) };
+        let mut memory = unsafe { Memory::new(self.base) }.giving_back(self.give_back);
         let offset = memory.offset(block);
         let (page, kind) = home_of(&mut memory, offset);
         let class = Class::of_aligned(bytes, align);

@@ -3,6 +3,8 @@
 //! A run never leaves its area. Its first and its last page are marked, so that a program that
 //! frees the pages beside it finds its length without a search.
 
+use std::ops::Range;
+
 use seg_heap::MAX_BYTES;
 use seg_heap::{AREA_PAGES, PAGE_BYTES, PageDesc, PageKind, bin_of};
 
@@ -11,6 +13,8 @@ use super::memory::Memory;
 
 /// Segments grow by 2 MiB at least, of which a page table maps one large page.
 const STEP_PAGES: u32 = 32;
+/// What is given back at once: 1 MiB, so that many small frees make few calls.
+const UNIT_PAGES: u32 = 16;
 /// Maximum entries of one bin that are examined for a run that is long enough, while higher bins
 /// have runs that are.
 const PATIENCE: u32 = 16;
@@ -46,8 +50,19 @@ pub(super) fn ensure_stored(memory: &mut Memory, page: u32, grow: &mut Grow<'_>)
     Some(())
 }
 
-/// Frees `pages` pages from `page` on, all of one area.
-pub(super) fn give(memory: &mut Memory, mut page: u32, mut pages: u32) {
+/// Frees `pages` pages from `page` on, all of one area. Of the run that they are part of then, whole
+/// units that were not free before are given back.
+pub(super) fn give(memory: &mut Memory, page: u32, pages: u32) {
+    let run = add(memory, page, pages);
+    let start = (page / UNIT_PAGES * UNIT_PAGES).max(run.start.next_multiple_of(UNIT_PAGES));
+    let end = (page + pages).next_multiple_of(UNIT_PAGES).min(run.end / UNIT_PAGES * UNIT_PAGES);
+    if start < end {
+        memory.give_back(start, end - start);
+    }
+}
+
+/// Makes pages of one area free that have no content; returns the run that they are part of.
+pub(super) fn add(memory: &mut Memory, mut page: u32, mut pages: u32) -> Range<u32> {
     let before = *memory.desc(page - 1);
     if before.kind() == Some(PageKind::Free) {
         page -= 1 + u32::from(before.back);
@@ -58,6 +73,7 @@ pub(super) fn give(memory: &mut Memory, mut page: u32, mut pages: u32) {
         pages += remove(memory, after);
     }
     insert(memory, page, pages);
+    page..page + pages
 }
 
 /// Takes up to `wanted` pages at `page` if a free run begins there that has them all.
@@ -205,7 +221,7 @@ pub(super) fn adopt(memory: &mut Memory, start: u32, end: u32) {
             continue;
         }
         let next = end.min(page.next_multiple_of(AREA_PAGES));
-        give(memory, page, next - page);
+        add(memory, page, next - page);
         page = next;
     }
 }

@@ -18,14 +18,21 @@ pub(crate) struct SegmentHeap {
     segment: Segment,
     base: u64,
     reserve: u64,
+    /// Versioned: pages that become free give their space on the disk back.
+    is_versioned: bool,
     /// Its header was checked, and is that of a heap that this version knows. Relaxed: the heap
     /// itself is used under the segment's lock.
     is_known: AtomicBool,
 }
 
 impl SegmentHeap {
-    pub(crate) fn new(segment: Segment, base: u64, reserve: u64) -> SegmentHeap {
-        SegmentHeap { segment, base, reserve, is_known: AtomicBool::new(false) }
+    pub(crate) fn new(
+        segment: Segment,
+        base: u64,
+        reserve: u64,
+        is_versioned: bool,
+    ) -> SegmentHeap {
+        SegmentHeap { segment, base, reserve, is_versioned, is_known: AtomicBool::new(false) }
     }
 
     fn address(&self) -> NonNull<u8> {
@@ -43,7 +50,8 @@ impl SegmentHeap {
         // SAFETY: the caller's promise.
         unsafe { self.ensure_known() }.ok()?;
         // SAFETY: `check` found a heap there.
-        Some(unsafe { RawHeap::at(self.address()) })
+        let heap = unsafe { RawHeap::at(self.address()) };
+        Some(if self.is_versioned { heap.giving_back(remove_pages) } else { heap })
     }
 
     /// Checks the heap unless it was checked before.
@@ -127,6 +135,16 @@ impl SegmentHeap {
         // SAFETY: the caller's promise.
         heap.map_or_else(String::new, |heap| unsafe { heap.text() })
     }
+}
+
+/// Makes zeros of free pages, without touching them.
+///
+/// # Safety
+/// As [`GiveBack`](crate::heap::GiveBack) says, for a segment that the thread is inside with the right to write.
+unsafe fn remove_pages(start: NonNull<u8>, bytes: usize) {
+    // A page that stays as it was takes space, and harms nobody.
+    // SAFETY: the caller's promise: nothing relies on what is there.
+    let _ = unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_REMOVE) };
 }
 
 fn note_of(root: &SegRoot) -> RootNote {

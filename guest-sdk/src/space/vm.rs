@@ -83,7 +83,7 @@ impl VmSpace {
         let SegmentInfo { base, reserve, .. } = info;
         let is_versioned = info.lifetime == Some(Lifetime::Versioned);
         let segment = Segment::from_info(info);
-        let heap = SegmentHeap::new(segment.clone(), base, reserve);
+        let heap = SegmentHeap::new(segment.clone(), base, reserve, is_versioned);
         Ok(VmSpace {
             vas,
             segment,

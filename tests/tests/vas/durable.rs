@@ -75,6 +75,20 @@ pub(crate) fn traced(
     })
 }
 
+/// A command that does not run before it is [`traced`].
+pub(crate) fn held_back(of: &Command) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo ready; head -c 1 > /dev/null; exec \"$@\"", "sh"]);
+    command.arg(of.get_program()).args(of.get_args());
+    for (name, value) in of.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
 /// How many syncs of logs `count` commits take, the end of the program included.
 fn syncs(durability: &str, count: &str) -> u32 {
     let world = World::new();
@@ -164,6 +178,39 @@ fn soon(flag: &AtomicBool) -> bool {
     // And noted.
     std::thread::sleep(Duration::from_millis(200));
     true
+}
+
+#[test]
+fn a_sync_that_fails_while_a_segment_is_recovered_is_known_to_the_next_program() {
+    skip_without_kvm!();
+    let world = World::new();
+    let mut vm = world.spawn(PROGRAM, &["space", MANUAL, "hold", "7"]);
+    vm.wait_for("committed");
+    vm.kill();
+    let folder = world.path().join("versions");
+    let [segment] = &names(&folder)[..] else { panic!("one versioned segment in {folder:?}") };
+    let sid = abi::SegId::new(u64::from_str_radix(segment, 16).expect("a number")).expect("an id");
+    let failed_log = || world.store().open_segment(sid).expect("opened").failed_log();
+    assert_eq!(failed_log().expect("read"), None);
+    let mut failed = None;
+    let (status, _) = traced(
+        held_back(&world.command(PROGRAM, &["space", MANUAL, "commits", "1"])),
+        |call| {
+            let fails = failed.is_none() && is_sync_of_a_log(call);
+            fails.then(|| failed = call.file())?;
+            Some(libc::EIO)
+        },
+        |_, _| false,
+    );
+    assert_ne!(status, 0, "it could not have the segment");
+    let failed = failed.expect("it synced");
+    let number = failed.extension().and_then(|number| number.to_str()).expect("a log");
+    let noted = failed_log().expect("read").map(|log| format!("{log:016x}"));
+    assert_eq!(noted.as_deref(), Some(number));
+    assert_eq!(look(&world), "version 7 value 7\ndone\n");
+    world.good(PROGRAM, &["space", MANUAL, "commits", "1"]);
+    assert_eq!(look(&world), "version 8 value 8\ndone\n");
+    assert!(!failed.exists(), "what it had was written to another one");
 }
 
 /// The logs of the only versioned segment.

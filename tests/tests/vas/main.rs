@@ -12,8 +12,9 @@
 //! - [`damage`]: damaged files; [`users`]: other users' files
 //! - [`sdk`]: the safe API of the crate `spacejmp`, in one VM and in several; [`sound`]: attacks on it
 //! - [`versions`]: versioned segments: whole changes or none
+//! - [`space`]: what versioned segments take on the disk
 //! - [`several`]: several segments that are changed as one, and segments in several VASes
-//! - [`tags`]: versions that are kept, gone back to and copied
+//! - [`tags`]: versions that are kept, gone back to and copied; [`rollback`]: of a VAS as a whole
 //! - [`watched`]: the command line while VMs are running
 //!
 //! Single calls, and the files of the store, are tested next to their code.
@@ -29,9 +30,11 @@ mod model;
 mod persistence;
 mod power_cut;
 mod readers;
+mod rollback;
 mod sdk;
 mod several;
 mod sound;
+mod space;
 mod tags;
 mod together;
 mod users;

@@ -1,31 +1,34 @@
 //! Several versioned segments that one visit changes: one commit, whatever ends its program.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal};
+use tests::traced::Call;
 use tests::{pace, skip_without_kvm};
 use vmm::process::Outcome;
+use vmm::store::Name;
 
-use crate::durable::{is_sync_of_a_log, syncs_of, traced};
-use crate::world::{SEED, World, names};
+use crate::durable::{is_log, is_sync_of_a_log, syncs_of, traced};
+use crate::world::{SEED, Talker, World, names};
 
-const PROGRAM: &str = "vas_several";
+pub(crate) const PROGRAM: &str = "vas_several";
 const MANUAL: &str = "65534";
 const EACH: &str = "65535";
 
-fn bank() -> World {
+pub(crate) fn bank() -> World {
     let world = World::new();
     assert_eq!(world.good(PROGRAM, &["bank", "make"]), "done\n");
     world
 }
 
 #[track_caller]
-fn is_right(world: &World) {
+pub(crate) fn is_right(world: &World) {
     assert_eq!(world.good(PROGRAM, &["bank", "sums", "1"]), "states 1\ndone\n");
 }
 
 /// The version that a segment is at.
-fn version(world: &World, segment: &str) -> u64 {
+pub(crate) fn version(world: &World, segment: &str) -> u64 {
     let log = world.json(&["seg", "log", segment]);
     log["versions"][0]["number"].as_u64().expect("a number")
 }
@@ -240,6 +243,157 @@ fn a_commit_whose_second_sync_fails_is_taken_back_in_both() {
     assert_eq!(world.good(PROGRAM, &["bank", "move", "2", "5", "1"]), "done\n");
     is_right(&world);
     assert!(world.says(&["store", "check"]).contains("all can be used"), "a check");
+}
+
+/// Which of the two segments' words, which say what was published, a call writes.
+fn words_of(call: &Call) -> Option<usize> {
+    let is_record = call.number == libc::SYS_pwrite64 && call.args[2] == 32;
+    let file = call.file().filter(|_| is_record && call.args[3].is_multiple_of(4096))?;
+    ["bank.a", "bank.b"].iter().position(|name| file.ends_with(name))
+}
+
+/// A program whose words cannot be written after its second commit: of both segments, or of one alone.
+/// `answer` is called when it has committed.
+fn untold(
+    world: &World,
+    args: &[&str],
+    fails: &[usize],
+    answer: impl Fn(Pid) -> bool + Send + Sync,
+) -> (i32, Vec<String>) {
+    let mut written = [0, 0];
+    traced(
+        world.command(PROGRAM, &[&["bank", "stay", "2"], args].concat()),
+        |call| {
+            let which = words_of(call)?;
+            written[which] += 1;
+            (written[which] == 2 && fails.contains(&which)).then_some(libc::EIO)
+        },
+        |pid, line| {
+            let pid = Pid::from_raw(pid.as_raw()).expect("a process");
+            line.starts_with("committed") && answer(pid)
+        },
+    )
+}
+
+#[test]
+fn a_commit_that_cannot_be_made_known_is_not_written_over_by_another_program() {
+    skip_without_kvm!();
+    for (durability, fails) in
+        [(EACH, &[0][..]), (EACH, &[1]), (EACH, &[0, 1]), (MANUAL, &[0]), (MANUAL, &[0, 1])]
+    {
+        let world = World::new();
+        world.good(PROGRAM, &["bank", "make", durability]);
+        let other = Talker::start(world.command(PROGRAM, &["bank", "go", "2"]), "the other");
+        let other = Mutex::new(other);
+        let (status, lines) = untold(&world, &[], fails, |_| {
+            // Who only reads sees both parts or none.
+            is_right(&world);
+            assert_eq!(other.lock().expect("alone").ask("x").as_deref(), Ok("done"));
+            true
+        });
+        // The other one has moved money the other way.
+        let expected = ["committed 1001", "sees 1000 1000", "done"];
+        assert_eq!((status, &lines[..]), (0, &expected.map(str::to_owned)[..]), "{fails:?}");
+        // The tracer may have waited for it as well.
+        drop(other);
+        is_right(&world);
+        assert_eq!((version(&world, "bank.a"), version(&world, "bank.b")), (6, 6), "{fails:?}");
+        world.clean_after_gc();
+    }
+}
+
+#[test]
+fn a_commit_of_one_segment_that_cannot_be_made_known_is_not_written_over_either() {
+    skip_without_kvm!();
+    for durability in [EACH, MANUAL] {
+        let world = World::new();
+        world.good(PROGRAM, &["bank", "make", durability]);
+        let (status, lines) = untold(&world, &["1"], &[1], |_| {
+            assert_eq!(world.good(PROGRAM, &["bank", "alone", "1", "3"]), "done\n");
+            true
+        });
+        assert_eq!((status, lines.last().map(String::as_str)), (0, Some("done")), "{lines:?}");
+        assert_eq!((version(&world, "bank.a"), version(&world, "bank.b")), (1, 7));
+        is_right(&world);
+        world.left_clean();
+    }
+}
+
+#[test]
+fn a_commit_that_could_not_be_made_known_is_there_after_a_kill_too() {
+    skip_without_kvm!();
+    for fails in [&[0][..], &[1], &[0, 1]] {
+        let world = bank();
+        let other = Talker::start(world.command(PROGRAM, &["bank", "go", "2"]), "the other");
+        let (status, lines) = untold(&world, &[], fails, |pid| {
+            rustix::process::kill_process(pid, Signal::KILL).expect("it is there");
+            false
+        });
+        assert_eq!((status, &lines[..]), (-1, &["committed 1001".to_owned()][..]));
+        let mut other = other;
+        assert_eq!(other.ask("x").as_deref(), Ok("done"));
+        other.end().expect("it ends");
+        is_right(&world);
+        assert_eq!((version(&world, "bank.a"), version(&world, "bank.b")), (5, 5), "{fails:?}");
+        world.clean_after_gc();
+    }
+}
+
+#[test]
+fn while_nothing_can_be_made_known_nobody_writes_and_nothing_is_lost() {
+    skip_without_kvm!();
+    let world = bank();
+    let mut written = 0;
+    let (status, _) = traced(
+        world.command(PROGRAM, &["bank", "go", "3"]),
+        |call| {
+            written += u32::from(words_of(call).is_some());
+            (words_of(call).is_some() && written > 2).then_some(libc::ENOSPC)
+        },
+        |_, _| false,
+    );
+    // It could not enter a third time.
+    assert_ne!(status, 0);
+    assert_eq!((version(&world, "bank.a"), version(&world, "bank.b")), (3, 3));
+    is_right(&world);
+    assert_eq!(world.good(PROGRAM, &["bank", "move", "2", "5", "1"]), "done\n");
+    is_right(&world);
+}
+
+#[test]
+fn a_commit_that_is_taken_back_says_what_was_lost_before_it() {
+    skip_without_kvm!();
+    let world = World::new();
+    world.good(PROGRAM, &["bank", "make", MANUAL]);
+    let (mut lost, mut has_failed) = (None, false);
+    let (_, lines) = traced(
+        world.command(PROGRAM, &["bank", "loses"]),
+        |call| {
+            // The first commit, whose record is not durable, and will not be readable.
+            if call.number == libc::SYS_pwritev && is_log(call) && lost.is_none() {
+                lost = Some((call.file(), call.args[3]));
+            }
+            let (file, record) = lost.as_ref()?;
+            let is_read = [libc::SYS_pread64, libc::SYS_preadv].contains(&call.number);
+            let fails = call.file() == *file
+                && match has_failed {
+                    true => is_read && call.args[3] >= *record,
+                    false => is_sync_of_a_log(call),
+                };
+            has_failed |= fails;
+            fails.then_some(libc::EIO)
+        },
+        |_, _| false,
+    );
+    assert_eq!(lines.first().map(String::as_str), Some("leaves: Err(EIO)"), "{lines:?}");
+    // Its number is not used again.
+    assert_eq!((version(&world, "bank.a"), version(&world, "bank.b")), (1, 3));
+    is_right(&world);
+    let sid = world.store().find_segment(&Name::new(b"bank.b").expect("a name")).expect("there");
+    let lost = world.store().open_segment(sid).expect("opened").lost_versions().expect("read");
+    assert_eq!(lost.map(|lost| (lost.after, lost.up_to)), Some((1, 2)));
+    assert_eq!(world.good(PROGRAM, &["bank", "move", "2", "5", "1"]), "done\n");
+    is_right(&world);
 }
 
 #[test]

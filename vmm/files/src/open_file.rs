@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -13,6 +14,7 @@ use cap_std::fs::Dir;
 use rustix::fs::{FileType, OFlags, Stat};
 
 use super::attr::by_number;
+use super::epoll::{Registrations, Watched};
 use super::host;
 use super::memory_dir::MemoryFile;
 use super::owner::Owner;
@@ -43,6 +45,10 @@ pub enum FileKind {
     Socket,
     /// An event counter.
     EventFd,
+    /// A timer.
+    TimerFd,
+    /// A set of descriptors to wait for.
+    Epoll,
     /// A symbolic link itself, opened with `O_PATH`.
     Link,
     /// A file whose content is generated when it is opened: most of `/proc`.
@@ -95,6 +101,17 @@ pub struct OpenFile {
     /// set by us.
     given: OFlags,
     pub(super) owner: Owner,
+    /// Made when they are first needed: few files are waited for by `epoll`.
+    registrations: OnceLock<Box<Registrations>>,
+    watched: OnceLock<Box<Watched>>,
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if let Some(mut watched) = self.watched.take() {
+            watched.end(self.host_fd());
+        }
+    }
 }
 
 /// Flags of the host that say how we opened a path, not how the program did.
@@ -139,6 +156,8 @@ impl OpenFile {
             position: AtomicU64::new(0),
             given: OFlags::empty(),
             owner: Owner::default(),
+            registrations: OnceLock::new(),
+            watched: OnceLock::new(),
         }
     }
 
@@ -179,8 +198,19 @@ impl OpenFile {
     }
 
     /// The same, marked as a file that only memory holds.
-    pub(super) fn in_memory(self, memory: Arc<MemoryFile>) -> OpenFile {
-        OpenFile { memory: Some(memory), ..self }
+    pub(super) fn in_memory(mut self, memory: Arc<MemoryFile>) -> OpenFile {
+        self.memory = Some(memory);
+        self
+    }
+
+    /// What is registered in this `epoll`.
+    pub(super) fn registrations(&self) -> &Registrations {
+        self.registrations.get_or_init(Box::default)
+    }
+
+    /// Where this file is registered.
+    pub(super) fn watched(&self) -> &Watched {
+        self.watched.get_or_init(Box::default)
     }
 
     /// What is kept of a file that only memory holds.
@@ -297,11 +327,13 @@ impl OpenFile {
             | FileKind::Device
             | FileKind::Socket
             | FileKind::EventFd
+            | FileKind::TimerFd
             | FileKind::Other => true,
             FileKind::Regular
             | FileKind::Directory
             | FileKind::SyntheticDirectory
             | FileKind::Memory
+            | FileKind::Epoll
             | FileKind::Pseudo
             | FileKind::Link => false,
         }
@@ -447,7 +479,12 @@ fn kind_of(fd: BorrowedFd<'_>, stat: &Stat) -> FileKind {
 /// The kind of a descriptor without a file type, which only its name reveals.
 fn anonymous(fd: BorrowedFd<'_>) -> FileKind {
     match std::fs::read_link(by_number(fd)) {
-        Ok(name) if name.as_os_str() == "anon_inode:[eventfd]" => FileKind::EventFd,
-        _ => FileKind::Other,
+        Ok(name) => match name.as_os_str().as_bytes() {
+            b"anon_inode:[eventfd]" => FileKind::EventFd,
+            b"anon_inode:[timerfd]" => FileKind::TimerFd,
+            b"anon_inode:[eventpoll]" => FileKind::Epoll,
+            _ => FileKind::Other,
+        },
+        Err(_) => FileKind::Other,
     }
 }

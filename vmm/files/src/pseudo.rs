@@ -91,7 +91,14 @@ impl Files {
         match (file.node(), file.text(), file.kind()) {
             (Some(id), ..) => return self.open_node(id, flags),
             (_, Some(text), _) => return self.open_text(text, flags),
-            (.., FileKind::Socket | FileKind::EventFd | FileKind::Other) if !path_only => {
+            (
+                ..,
+                FileKind::Socket
+                | FileKind::EventFd
+                | FileKind::TimerFd
+                | FileKind::Epoll
+                | FileKind::Other,
+            ) if !path_only => {
                 return Err(Errno::ENXIO);
             }
             _ => {}

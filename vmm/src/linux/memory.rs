@@ -1,5 +1,6 @@
 //! Memory calls: `brk`, `mmap` and their kin, on top of [`crate::private::PrivateRegion`].
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use abi::addr::LOWER_HALF_END;
@@ -14,6 +15,7 @@ use crate::private::inspect::SHARED_LABEL;
 use crate::private::{
     Backing, Destination, MemoryLock, Piece, PieceBacking, Prot, Source, page_up,
 };
+use crate::vas::VasError;
 use crate::vm::memory::FileMapping;
 
 /// `brk(2)`.
@@ -351,6 +353,9 @@ pub(super) fn madvise(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if len == 0 {
         return value(0);
     }
+    if advice == libc::MADV_REMOVE && remove_versioned(ctx, start..start + len)? {
+        return value(0);
+    }
     let found = ctx.process.private.pieces_of(start, len);
     for piece in &found.pieces {
         advise(ctx, piece, advice)?;
@@ -412,6 +417,19 @@ fn advise(ctx: &ThreadCtx<'_>, piece: &Piece, advice: i32) -> Result<(), Errno> 
         }
         _ => Ok(()),
     }
+}
+
+/// `MADV_REMOVE` in a versioned segment: the pages are zeros, as part of the visit's changes, and take no
+/// space on the disk after a checkpoint. `false` where there is none.
+fn remove_versioned(ctx: &ThreadCtx<'_>, range: Range<u64>) -> Result<bool, Errno> {
+    let vases = &ctx.process.vases;
+    if !vases.is_active() {
+        return Ok(false);
+    }
+    vases.remove_pages(ctx.vcpu, range).map_err(|error| match error {
+        VasError::NotWriting => Errno::EACCES,
+        error => error.errno(),
+    })
 }
 
 /// `MADV_REMOVE`: punches a hole in the file.

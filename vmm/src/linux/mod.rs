@@ -8,6 +8,7 @@
 //! Every argument comes from the guest: nothing here may panic on any value.
 
 pub mod credentials;
+mod epoll;
 pub mod fault;
 pub mod file;
 pub mod futex;
@@ -32,6 +33,7 @@ pub mod task;
 pub mod thread;
 pub mod time;
 pub mod timer;
+mod timerfd;
 pub mod transfer;
 mod wait;
 mod xattr;
@@ -313,6 +315,21 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_select => io::select(ctx, a),
         libc::SYS_pselect6 => io::pselect6(ctx, a),
         libc::SYS_ioctl => io::ioctl(ctx, a),
+        libc::SYS_epoll_create => epoll::create(ctx, a),
+        libc::SYS_epoll_create1 => descriptor(files.epoll_create1(a[0] as i32)),
+        libc::SYS_epoll_ctl => epoll::ctl(ctx, a),
+        libc::SYS_epoll_wait => epoll::wait(ctx, a),
+        libc::SYS_epoll_pwait => epoll::pwait(ctx, a),
+        libc::SYS_epoll_pwait2 => epoll::pwait2(ctx, a),
+        libc::SYS_timerfd_create => timerfd::create(ctx, a),
+        libc::SYS_timerfd_settime => timerfd::settime(ctx, a),
+        libc::SYS_timerfd_gettime => timerfd::gettime(ctx, a),
+        libc::SYS_inotify_init => descriptor(files.inotify_init1(0)),
+        libc::SYS_inotify_init1 => descriptor(files.inotify_init1(a[0] as i32)),
+        libc::SYS_inotify_add_watch => {
+            descriptor(files.inotify_add_watch(fd, &path(a[1])?, a[2] as u32))
+        }
+        libc::SYS_inotify_rm_watch => done(files.inotify_rm_watch(fd, a[1] as i32)),
 
         libc::SYS_open => descriptor(files.openat(CWD, &path(a[0])?, a[1] as i32, a[2] as u32)),
         libc::SYS_creat => descriptor(files.openat(CWD, &path(a[0])?, file::CREAT, a[1] as u32)),

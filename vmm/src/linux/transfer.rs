@@ -81,7 +81,10 @@ fn open_file(
     }
     let file = ctx.process.files.for_io(fd as i32)?;
     // Linux checks the offset before the access mode.
-    let stream = matches!(file.kind(), FileKind::Pipe | FileKind::Socket | FileKind::EventFd);
+    let stream = matches!(
+        file.kind(),
+        FileKind::Pipe | FileKind::Socket | FileKind::EventFd | FileKind::TimerFd
+    );
     if stream && at.is_some() {
         return Err(Errno::ESPIPE);
     }
@@ -175,8 +178,12 @@ fn answers_at_once(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: &Transfer<'_>
     if bytes == 0 || transfer.flags & !(RWF_MAY_WAIT | RWF_NOSIGNAL) != 0 {
         return true;
     }
-    // Arguments that an event counter refuses: it checks them before it waits.
-    file.kind() == FileKind::EventFd && (bytes < 8 || is_reserved_count(ctx, transfer))
+    // Arguments that are refused before the host waits.
+    match file.kind() {
+        FileKind::EventFd => bytes < 8 || is_reserved_count(ctx, transfer),
+        FileKind::TimerFd => bytes < 8,
+        _ => false,
+    }
 }
 
 /// Whether all bits of the number to add are set: no counter accepts that.

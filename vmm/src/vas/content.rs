@@ -131,12 +131,22 @@ impl<'a> ContentHold<'a> {
         alone.map(|held| MemberHeld { sid: held.sid, held: self.held(held.sid) }).collect()
     }
 
-    /// What dead writers of versioned segments have left was taken in: nobody has to do so any more.
-    pub(crate) fn settled(&self) {
-        for held in self.held.iter().filter(|held| held.owner_died && held.mode == Mode::Exclusive)
-        {
-            let _ = seg_lock::recover(&held.page.words(), held.member);
+    /// Takes note of how a change of versioned segments ended. What dead writers have left was taken in
+    /// by one that succeeded: nobody has to do so any more. One that the host has ended may have made a
+    /// version that it could not make known: whoever has the lock next looks for it.
+    pub(crate) fn settle<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        for held in self.held.iter().filter(|held| held.mode == Mode::Exclusive) {
+            match &done {
+                Ok(_) if held.owner_died => {
+                    let _ = seg_lock::recover(&held.page.words(), held.member);
+                }
+                Err(StoreError::Io { .. } | StoreError::Versions { .. }) => {
+                    seg_lock::mark_inconsistent(&held.page.words());
+                }
+                Ok(_) | Err(_) => {}
+            }
         }
+        done
     }
 
     /// To be asked when the copy is made.
@@ -257,9 +267,7 @@ fn copy(
         if !source.is_linked_by_clones() {
             return Ok(store.copy_version(sid, number, name)?);
         }
-        let made = store.clone_version(sid, number, name, hold.held(sid))?;
-        hold.settled();
-        return Ok(made);
+        return Ok(hold.settle(store.clone_version(sid, number, name, hold.held(sid)))?);
     }
     if let Some(number) = number {
         return Err(StoreError::Unversioned { segment: source.name().clone(), number }.into());
@@ -316,8 +324,7 @@ fn copy_vas_beside(
     };
     let held = HeldAlone { owner_died: false };
     members.extend(segments.iter().filter(free).map(|it| MemberHeld { sid: it.sid(), held }));
-    let copied = store.copy_vas(&vas, &segments, name, &members)?;
-    hold.settled();
+    let copied = hold.settle(store.copy_vas(&vas, &segments, name, &members))?;
     if let Err(error) = hold.check(beside.mine) {
         store.delete_vas(copied.vid)?;
         copied.segments.iter().try_for_each(|sid| store.delete_segment(*sid))?;

@@ -57,9 +57,7 @@ pub fn tag_segment(
 ) -> Result<u64, VasError> {
     let segments = [store.open_segment(sid)?];
     let hold = hold_versions(store, &segments, limit, stopping)?;
-    let number = store.keep_version(sid, number, tag, hold.held(sid))?;
-    hold.settled();
-    Ok(number)
+    Ok(hold.settle(store.keep_version(sid, number, tag, hold.held(sid)))?)
 }
 
 /// Keeps the newest version of all segments of a VAS under a name, of one moment
@@ -81,9 +79,7 @@ pub fn tag_vas(
     };
     let segments = [versioned_member(store, &store.vas(vid)?)?];
     let hold = hold_versions(store, &segments, limit, stopping)?;
-    let made = store.keep_vas(vid, tag.as_str(), Some(number), &hold.members())?;
-    hold.settled();
-    Ok(made)
+    Ok(hold.settle(store.keep_vas(vid, tag.as_str(), Some(number), &hold.members()))?)
 }
 
 /// The same for a thread that holds some of the locks itself.
@@ -102,9 +98,7 @@ fn tag_vas_beside(
     let mut members = hold.members();
     let alive = HeldAlone { owner_died: false };
     members.extend(held.iter().map(|it| MemberHeld { sid: it.sid(), held: alive }));
-    let made = store.keep_vas(vid, tag.as_str(), None, &members)?;
-    hold.settled();
-    Ok(made)
+    Ok(hold.settle(store.keep_vas(vid, tag.as_str(), None, &members))?)
 }
 
 /// Makes a segment larger ([`Store::grow_segment`], [`Store::grow_versioned_segment`]).
@@ -123,9 +117,7 @@ pub fn grow_segment(
         return Ok(store.grow_segment(sid, size_bytes)?);
     }
     let hold = hold_versions(store, &segments, limit, stopping)?;
-    store.grow_versioned_segment(sid, size_bytes, hold.held(sid))?;
-    hold.settled();
-    Ok(())
+    Ok(hold.settle(store.grow_versioned_segment(sid, size_bytes, hold.held(sid)))?)
 }
 
 /// Makes an old version of a segment the newest ([`Store::rollback_segment`]). Returns its new number.
@@ -142,9 +134,7 @@ pub fn rollback_segment(
 ) -> Result<u64, VasError> {
     let segments = [store.open_segment(sid)?];
     let hold = hold_versions(store, &segments, limit, stopping)?;
-    let number = store.rollback_segment(sid, to, hold.held(sid))?;
-    hold.settled();
-    Ok(number)
+    Ok(hold.settle(store.rollback_segment(sid, to, hold.held(sid)))?)
 }
 
 /// The segment of a VAS whose versions are those of the VAS: the only versioned one that it lists to be
@@ -161,19 +151,29 @@ pub fn versioned_member(store: &Store, vas: &VasRecord) -> Result<SegmentFile, S
     }
 }
 
-/// Makes an old version of a VAS the newest: of its only versioned segment. `to` is a tag of the VAS, or
-/// a number or a tag of the segment.
+/// Makes an old version of a VAS the newest, and returns its segments and their new numbers: of its only
+/// versioned segment, where `to` is a tag of the VAS, or a number or a tag of the segment; or of several, as
+/// one change, where it is a tag of the VAS ([`Store::rollback_vas`]).
 ///
 /// # Errors
-/// As [`versioned_member`] and [`rollback_segment`]: with several, some could go back and others not.
+/// [`StoreError::NoVersions`]; [`StoreError::SeveralNumbers`] for a number where there are several; as
+/// [`rollback_segment`] and [`Store::rollback_vas`].
 pub fn rollback_vas(
     store: &Store,
     vid: VasId,
     to: &VersionChoice,
     limit: Option<Duration>,
     stopping: &dyn Fn() -> bool,
-) -> Result<(Name, u64), VasError> {
+) -> Result<Vec<(Name, u64)>, VasError> {
     let vas = store.vas(vid)?;
+    if let VersionChoice::Tag(tag) = to {
+        let mut segments = store.open_listed(&vas)?;
+        segments.retain(is_changing);
+        if segments.len() > 1 {
+            let hold = hold_versions(store, &segments, limit, stopping)?;
+            return Ok(hold.settle(store.rollback_vas(vid, tag, &hold.members()))?);
+        }
+    }
     let segment = versioned_member(store, &vas)?;
     let sid = segment.sid();
     let of_vas = |tag: &String| format!("{}@{tag}", vas.name.as_str());
@@ -185,7 +185,7 @@ pub fn rollback_vas(
         other => other.clone(),
     };
     let number = rollback_segment(store, sid, &to, limit, stopping)?;
-    Ok((segment.name().clone(), number))
+    Ok(vec![(segment.name().clone(), number)])
 }
 
 /// Removes versions that were kept for a while and that nobody has: before another one is kept so.
@@ -219,8 +219,7 @@ pub fn keep_number(
         }
         made => made,
     };
-    hold.settled();
-    Ok(made?)
+    Ok(hold.settle(made)?)
 }
 
 impl Vases {

@@ -42,6 +42,10 @@ impl<K, T> Leaf<K, T> {
     where
         K: VKey<V>,
     {
+        // A key that owns memory is read there, which takes longer than to guess wrongly.
+        if const { mem::needs_drop::<K>() } {
+            return self.keys.binary_search_by(|held| held.borrowed(at).cmp(key));
+        }
         // Linear search: nodes are short, and a processor predicts it better than binary search.
         for (i, held) in self.keys.iter().enumerate() {
             match key.cmp(held.borrowed(at)) {

@@ -13,7 +13,7 @@ use seg_heap::{AREA_BYTES, AREA_PAGES, CLASSES, MIN_BYTES, PAGE_BYTES};
 
 use super::{Growth, HeapError, RawHeap};
 use model::{Model, Step};
-use region::Region;
+use region::{Region, given_back};
 
 const MIB: usize = 1 << 20;
 
@@ -92,6 +92,31 @@ fn neighbouring_free_pages_merge_whatever_the_order() {
         }
         assert_eq!(region.alloc(heap, layout(whole)), Some(blocks[0]), "{order:?}");
     }
+}
+
+#[test]
+fn pages_that_become_free_are_given_back_once_in_whole_units() {
+    let region = Region::new(8 * MIB as u64, 4 * AREA_BYTES);
+    let heap = region.heap();
+    assert_eq!(given_back(), 0, "what was never used");
+    let large = region.alloc(heap, layout(5 * MIB)).unwrap();
+    region.free(heap, large);
+    // From the first whole unit behind the table's page to the last that it has a part of.
+    assert_eq!(given_back(), 5 * MIB as u64);
+    // Small blocks, span by span; one span stays for the next block.
+    let blocks: Vec<_> =
+        (0..5 * 64).map(|_| region.alloc(heap, layout(16 << 10)).unwrap()).collect();
+    assert_eq!(given_back(), 0);
+    for block in blocks {
+        region.free(heap, block);
+    }
+    let given = given_back();
+    assert!((3 * MIB as u64..=5 * MIB as u64).contains(&given), "{given}");
+    let huge = region.alloc(heap, layout(100 * MIB)).unwrap();
+    let shrunk = region.realloc(heap, huge, 16, 66 * MIB).unwrap();
+    assert_eq!((shrunk, given_back()), (huge, 0), "the same areas");
+    region.free(heap, huge);
+    assert!((64 * MIB as u64..=66 * MIB as u64).contains(&given_back()));
 }
 
 #[test]

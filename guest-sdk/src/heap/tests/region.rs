@@ -9,6 +9,26 @@ use seg_heap::PAGE_BYTES;
 
 use crate::heap::{BASE_ALIGN, Growth, HeapStats, RawHeap, Report};
 
+thread_local! {
+    /// Bytes that heaps have given back.
+    static GIVEN_BACK: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Bytes that heaps of this thread have given back since the last call.
+pub(super) fn given_back() -> u64 {
+    GIVEN_BACK.take()
+}
+
+/// What is given back may have any content.
+///
+/// # Safety
+/// As [`GiveBack`](crate::heap::GiveBack) says.
+unsafe fn scribble(start: NonNull<u8>, bytes: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { start.write_bytes(0xa5, bytes) };
+    GIVEN_BACK.set(GIVEN_BACK.get() + bytes as u64);
+}
+
 /// A private mapping with a size that grows up to a reserve, full of zeros.
 pub(super) struct Region {
     base: NonNull<u8>,
@@ -54,13 +74,13 @@ impl Region {
     pub(super) fn heap(&self) -> RawHeap {
         self.grow().reserve(0, self.size.get()).expect("a disk for the beginning");
         // SAFETY: the region is ours and as large as said; so for all below.
-        unsafe { RawHeap::create(self.base, self.size.get()) }.unwrap()
+        unsafe { RawHeap::create(self.base, self.size.get()) }.unwrap().giving_back(scribble)
     }
 
     /// The heap that is in it.
     pub(super) fn reopen(&self) -> RawHeap {
         // SAFETY: see `heap`.
-        unsafe { RawHeap::open(self.base, self.size.get()) }.unwrap()
+        unsafe { RawHeap::open(self.base, self.size.get()) }.unwrap().giving_back(scribble)
     }
 
     /// A place behind another, within the region.

@@ -1,6 +1,7 @@
 //! A versioned space by the safe API. `sdk_versioned NAME add FIRST COUNT`: inserts COUNT entries,
 //! a visit each. `abort COUNT`: as often changes all it can and gives up, by an error and by
 //! panics, and goes on. `full`: fills the disk in one visit, and goes on with a small one.
+//! `fill MIB`: an entry of so many MiB, and 5000 small ones. `empty`: removes all.
 //! `nested`: visits inside of visits. `kept`: a brand that lets handles be kept is refused.
 //! `count`: prints how many entries there are, all of them whole. `watch`: versions, waiting for
 //! them, durability. `old`: keeps versions, and reads them beside the newest. `read COUNT`: as
@@ -71,6 +72,19 @@ fn main() {
             assert!(matches!(filled, Err(Error::NotCommitted { .. })), "{filled:?}");
             assert_eq!(space.read(|v| v.root().at(v).get(&0).is_none()), Ok(true));
             println!("refused");
+        }
+        ["fill", mib] => {
+            let long = "x".repeat((number(mib) as usize) << 20);
+            space.write(|v| insert(v, 0, &long)).expect("a visit");
+            (1..5000).for_each(|n| space.write(|v| insert(v, n, "short")).expect("a visit"));
+        }
+        ["empty"] => {
+            let emptied = space.write(|v| {
+                let (map, at) = v.root_mut();
+                map.at_mut(at).clear();
+                Ok::<(), Error>(())
+            });
+            emptied.expect("a visit");
         }
         ["nested"] => nested(&space),
         ["kept"] => {

@@ -9,7 +9,9 @@
 //! read, each with two looks at all accounts, which must agree and have the right sum; prints how
 //! many different states it saw. `watch STATES`: the same until it has seen so many. `many WHICH
 //! COUNT`: commits in the VAS with one segment, enough to fill logs. `go COUNT`: says `ready`,
-//! reads a byte, and commits COUNT times. `die`: ends by SIGKILL with money under way. `large`:
+//! reads a byte, and commits COUNT times. `stay COUNT [WHICH]`: the same, of both segments or of one; says
+//! what the last account is then, reads a byte, says what the first two are, and commits once more. `loses`: says `ready`, reads a byte,
+//! commits in one segment and then in both, and says what became of that. `die`: ends by SIGKILL with money under way. `large`:
 //! more than a commit of two segments may have. `mixed`: a raw segment beside a versioned one.
 //! Prints `done`; status 0, or 1 with a message.
 
@@ -127,6 +129,24 @@ fn main() -> ExitCode {
                 go_home();
             }
         }
+        ["stay", count] => stay(bank, write(), [0, 1], number(count)),
+        ["stay", count, which] => {
+            let which = number(which) as usize;
+            stay(bank, one_of(bank, which), [which; 2], number(count));
+        }
+        ["loses"] => {
+            let (both, one) = (write(), one_of(bank, 1));
+            println!("ready");
+            must("read", std::io::stdin().read_exact(&mut [0]).map_err(|_| Errno::EIO));
+            must("enter", enter(one));
+            bank.add(1, 0, 1);
+            bank.add(1, 1, 1_u64.wrapping_neg());
+            go_home();
+            must("enter", enter(both));
+            bank.add(0, 2, 1);
+            bank.add(1, 2, 1_u64.wrapping_neg());
+            println!("leaves: {:?}", enter(VasHandle::HOME));
+        }
         ["die"] => {
             must("enter", enter(write()));
             bank.add(0, 1, 10);
@@ -182,6 +202,31 @@ fn alone(bank: &Bank, which: usize, count: u64) {
         bank.add(which, (round + 1) % ACCOUNTS, 1_u64.wrapping_neg());
         go_home();
     }
+}
+
+fn stay(bank: &Bank, vh: VasHandle, [from, to]: [usize; 2], count: u64) {
+    let wait = || must("read", std::io::stdin().read_exact(&mut [0]).map_err(|_| Errno::EIO));
+    let change = |round| {
+        bank.add(to, round, 1);
+        bank.add(from, ACCOUNTS - 1, 1_u64.wrapping_neg());
+    };
+    println!("ready");
+    wait();
+    for round in 0..count {
+        must("enter", enter(vh));
+        change(round);
+        go_home();
+    }
+    let reader = must("vas_attach", sys::vas_attach(bank.vid, attach::READ_ONLY));
+    must("enter", enter(reader));
+    bank.check("who has committed");
+    println!("committed {}", bank.account(to, count - 1).read());
+    go_home();
+    wait();
+    must("enter", enter(vh));
+    println!("sees {} {}", bank.account(to, 0).read(), bank.account(to, 1).read());
+    change(0);
+    go_home();
 }
 
 fn many(bank: &Bank, which: usize, count: u64) {

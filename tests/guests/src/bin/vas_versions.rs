@@ -8,7 +8,7 @@
 //! until it has seen so many. `die`: ends by SIGKILL with money under way. `exit`: the same by
 //! `exit_group`. `leave`: the same, declared inconsistent before it leaves. `grow`: changes size
 //! and root object, aborts that, and does it again. `calls`: system calls read and write the
-//! segment. `full`: grows and writes until a commit fails, sees that nothing of it has happened,
+//! segment. `remove`: pages are removed, which commits and aborts take as changes. `full`: grows and writes until a commit fails, sees that nothing of it has happened,
 //! and goes on with less. `many COUNT`: commits COUNT times a page each, enough to fill logs. `keep
 //! TAG`: keeps a version in the middle of a change. `at VERSION`: prints what account 1 had in that
 //! version, or why it cannot be attached. `views`: a reader's view stays while a thread of the same
@@ -142,6 +142,7 @@ fn main() -> ExitCode {
             // SAFETY: takes a number.
             unsafe { libc::raise(libc::SIGKILL) };
         }
+        ["remove"] => removed(bank),
         ["exit"] => {
             must("enter", enter(write));
             bank.take(2, 10);
@@ -372,6 +373,77 @@ fn calls(bank: &Bank) {
     assert_eq!(u64::from_le_bytes(word), FIRST);
 }
 
+/// `madvise(MADV_REMOVE)` of some accounts' pages.
+fn remove(bank: &Bank, first: u64, count: u64) -> Result<(), Option<i32>> {
+    let start = std::ptr::with_exposed_provenance_mut((bank.base + first * 4096) as usize);
+    // SAFETY: addresses in the VAS region, where no Rust object lives.
+    match unsafe { libc::madvise(start, (count * 4096) as usize, libc::MADV_REMOVE) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error().raw_os_error()),
+    }
+}
+
+/// Pages that are removed: zeros, as part of the change, whether they were touched before or not.
+fn removed(bank: &Bank) {
+    let words = |accounts: std::ops::Range<u64>| -> Vec<u64> {
+        accounts.map(|number| bank.account(number).read()).collect()
+    };
+    must("enter", enter(bank.write));
+    // Account 0 untouched, 1 read, 2 written; 3 and 4 are not removed.
+    assert_eq!(bank.account(1).read(), FIRST);
+    bank.account(2).write(7);
+    bank.account(3).write(8);
+    assert_eq!(remove(bank, 0, 3), Ok(()));
+    assert_eq!(words(0..5), [0, 0, 0, 8, FIRST]);
+    abort();
+    assert_eq!(words(0..5), [FIRST; 5]);
+    assert_eq!(remove(bank, 0, 3), Ok(()));
+    abort();
+    // Never touched between.
+    bank.account(1).write(9);
+    assert_eq!(words(0..3), [FIRST, 9, FIRST]);
+    assert_eq!(remove(bank, 0, 3), Ok(()));
+    bank.account(0).write(1);
+    assert_eq!(Place::at(bank.base + 8).read(), 0, "the rest of a page that was removed");
+    must("commit", commit());
+    assert_eq!(words(0..4), [1, 0, 0, FIRST]);
+    bank.account(2).write(2);
+    must("commit", commit());
+    // What a commit has made zeros, and a later one removes again.
+    assert_eq!(remove(bank, 0, 3), Ok(()));
+    assert_eq!(remove(bank, 0, 3), Ok(()));
+    bank.account(1).write(5);
+    // Never touched, neither before nor after.
+    assert_eq!(remove(bank, 10, 4), Ok(()));
+    go_home();
+    must("enter", enter(bank.write));
+    assert_eq!(words(0..4), [0, 5, 0, FIRST]);
+    assert_eq!(words(10..14), [0; 4]);
+    bank.account(2).write(6);
+    assert_eq!(remove(bank, 2, 1 << 20), Err(Some(libc::ENOMEM)), "behind the end");
+    // More copies than are kept for the next visit: their memory is given back.
+    must("seg_grow", sys::seg_grow(bank.sid, 2 * SIZE));
+    let pages = ACCOUNTS..SIZE / 4096 + 500;
+    pages.clone().for_each(|page| bank.account(page).write(page));
+    assert_eq!(remove(bank, pages.start, pages.end - pages.start), Ok(()));
+    assert!(pages.clone().all(|page| bank.account(page).read() == 0));
+    pages.clone().step_by(3).for_each(|page| bank.account(page).write(page + 1));
+    go_home();
+    must("enter", enter(bank.write));
+    let now = |page: u64| if (page - ACCOUNTS).is_multiple_of(3) { page + 1 } else { 0 };
+    assert!(pages.clone().all(|page| bank.account(page).read() == now(page)));
+    assert_eq!(remove(bank, pages.start, pages.end - pages.start), Ok(()));
+    abort();
+    assert!(pages.clone().all(|page| bank.account(page).read() == now(page)));
+    go_home();
+    let vh = bank.read();
+    must("enter", enter(vh));
+    assert_eq!(words(0..4), [0, 5, 6, FIRST]);
+    assert_eq!(words(9..15), [FIRST, 0, 0, 0, 0, FIRST]);
+    assert_eq!(remove(bank, 0, 1), Err(Some(libc::EACCES)));
+    go_home();
+}
+
 /// One thread reads while another commits: the reader's view stays, the next visit sees the change.
 fn views(bank: &Bank) {
     let (vh, meet) = (bank.read(), Barrier::new(2));
@@ -426,6 +498,7 @@ fn news(bank: &Bank, count: u64) {
         go_home();
         for _ in 0..2 {
             must("enter", enter(vh));
+            assert_eq!(bank.sum(), ACCOUNTS * FIRST);
             go_home();
         }
     }

@@ -8,10 +8,11 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use abi::objects::Durability;
-use abi::{PAGE_SIZE, SegId};
+use abi::{PAGE_SIZE, PAGE_SIZE_2M, SegId};
+use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::log::record::VersionFacts;
 use spacejmp_versions::page::Page;
-use spacejmp_versions::segment::{Part, append_together};
+use spacejmp_versions::segment::{Part, Source, append_together};
 use spacejmp_versions::{Commit, LargeCommit, PageIndex, VersionNumber, VersionsError};
 
 use super::segment::{Log, lock};
@@ -28,12 +29,25 @@ pub(super) struct Change {
     pub(super) durability: Durability,
     pub(super) base: VersionNumber,
     pub(super) facts: VersionFacts,
+    /// Rising.
     pub(super) pages: Vec<(PageIndex, PinnedRange)>,
+    /// How many of them are where nothing was.
+    pub(super) new_pages: usize,
 }
 
 /// From so many pages on a change is written page by page, to a layer of its own, and never all in
 /// memory a second time: somewhat less than half a log holds.
 const LARGE_PAGES: usize = 8000;
+/// A change of so many pages is as well, if most of them are where nothing was: they need not be copied
+/// out of a log later, and lie as the segment does, so that readers have large pages there.
+const FILLING_PAGES: usize = 2048;
+
+/// Pages in 2 MiB.
+const GROUP_PAGES: u64 = PAGE_SIZE_2M / PAGE_SIZE;
+
+fn group_of(page: PageIndex) -> u64 {
+    page.0 / GROUP_PAGES
+}
 
 fn content(pinned: &PinnedRange) -> Page {
     let mut page = [0; PAGE_SIZE as usize];
@@ -48,17 +62,50 @@ impl Change {
     }
 
     fn write(&self, log: &mut Log) -> Result<VersionNumber, VersionsError> {
-        if self.pages.len() < LARGE_PAGES {
+        if !self.is_large() {
             let pages = self.contents();
             return log.append(&self.commit(&pages));
         }
         let mut large = LargeCommit::begin(log)?;
-        let mut pages = self.pages.iter();
-        if let Err(error) = pages.try_for_each(|(page, at)| large.write(*page, &content(at))) {
+        let mut groups = self.pages.chunk_by(|a, b| group_of(a.0) == group_of(b.0));
+        if let Err(error) = groups.try_for_each(|group| self.write_group(&mut large, group, log)) {
             large.abort(log);
             return Err(error);
         }
         large.finish(log, self.facts.clone())
+    }
+
+    fn is_large(&self) -> bool {
+        let count = self.pages.len();
+        count >= LARGE_PAGES || count >= FILLING_PAGES && self.new_pages >= count / 4 * 3
+    }
+
+    /// Writes what was changed in 2 MiB. If that is most of it and nothing else is there, the rest is
+    /// written as zeros: then the layer has them all.
+    fn write_group(
+        &self,
+        large: &mut LargeCommit<HostFolder>,
+        group: &[(PageIndex, PinnedRange)],
+        log: &Log,
+    ) -> Result<(), VersionsError> {
+        let Some((first, _)) = group.first() else { return Ok(()) };
+        let start = group_of(*first) * GROUP_PAGES;
+        let all = PageIndex(start)..PageIndex(start + GROUP_PAGES);
+        let is_within = all.end.0 * PAGE_SIZE <= self.facts.size_bytes;
+        let mut pages = group.iter().peekable();
+        if !is_within || (group.len() as u64) < GROUP_PAGES / 2 {
+            return pages.try_for_each(|(page, at)| large.write(*page, &content(at)));
+        }
+        let sources = log.sources(all, self.base)?;
+        let is_new = |page: u64| sources.get((page - start) as usize) == Some(&Source::Zero);
+        for page in (start..start + GROUP_PAGES).map(PageIndex) {
+            match pages.next_if(|(changed, _)| *changed == page) {
+                Some((_, at)) => large.write(page, &content(at))?,
+                None if is_new(page.0) => large.write(page, &[0; PAGE_SIZE as usize])?,
+                None => {}
+            }
+        }
+        Ok(())
     }
 
     /// Makes sure that the log can take it.

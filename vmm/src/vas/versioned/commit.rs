@@ -2,12 +2,14 @@
 //! object. How it comes into the logs is in `append`.
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
 use std::time::SystemTime;
 
 use abi::objects::SegRoot;
 use abi::{PAGE_SIZE, Right, SegId};
 use spacejmp_versions::log::record::{NOTE_BYTES_MAX, VersionFacts};
 use spacejmp_versions::page::{PAGE_BYTES, Page};
+use spacejmp_versions::segment::Source;
 use spacejmp_versions::{PageIndex, Sharing, VersionNumber, VersionsError};
 
 use super::append::{Change, append};
@@ -17,6 +19,7 @@ use super::sync;
 use super::view::View;
 use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
+use crate::vas::residency::segment::VmSegment;
 use crate::vas::state::{State, Vases};
 use crate::vm::Vcpu;
 use crate::vm::host_range::HostRange;
@@ -51,19 +54,22 @@ impl Vases {
             state.check_writer(vcpu.index())?;
             (changes, hold)
         };
-        let versions = append(&changes)?;
-        let made: Vec<_> = changes.iter().zip(versions).collect();
+        let appended = append(&changes);
         let mut guard = self.lock();
         drop(hold);
+        let versions = appended.inspect_err(|_| {
+            let segments = changes.iter().map(|change| guard.residency.of_member(change.sid));
+            segments.for_each(VmSegment::tell_next_holder);
+        })?;
+        let made: Vec<_> = changes.iter().zip(versions).collect();
         // All of them before anything else: a log must not go before everybody can know what was in it.
-        for (change, version) in &made {
-            // If the words cannot be written, others see it later, with the next version or after a
-            // recovery.
-            let segment = guard.residency.of_member(change.sid);
-            warn_if_failed("publish a version", segment.publish(*version));
-        }
-        for (change, version) in &made {
+        let told: Vec<bool> =
+            made.iter().map(|(change, version)| guard.make_known(change.sid, *version)).collect();
+        for ((change, version), is_told) in made.iter().zip(told) {
             guard.show_committed(vcpu, change, *version)?;
+            if is_told {
+                guard.checkpoint_if_due(change.sid);
+            }
         }
         if let [change] = &changes[..]
             && let Some(delay) = sync::delay(change.durability)
@@ -116,7 +122,7 @@ impl Vases {
     fn change(&self, state: &State, view: &View) -> Result<Option<Change>, VasError> {
         let versioned = state.residency.of_member(view.sid).versioned();
         let log = versioned.log();
-        let mut pages = Vec::new();
+        let (mut pages, mut new_pages) = (Vec::new(), 0);
         let has = |(page, _): &(PageIndex, Frame)| page.0 * PAGE_SIZE < view.facts.size_bytes;
         let copies: Vec<_> = view.copies().filter(has).collect();
         for some in copies.chunks(COMPARED_AT_ONCE) {
@@ -124,8 +130,19 @@ impl Vases {
             for ((page, frame), committed) in some.iter().zip(&committed) {
                 if *committed != state.visits.copies.read(*frame) {
                     pages.push((*page, state.visits.copies.pin(*frame)));
+                    new_pages += usize::from(log.locate(*page, view.version)? == Source::Zero);
                 }
             }
+        }
+        let removed = view.removed().filter(|page| page.0 * PAGE_SIZE < view.facts.size_bytes);
+        let removed: Vec<_> = removed.collect();
+        for some in removed.chunks(COMPARED_AT_ONCE) {
+            let committed = committed(versioned, &log, view, some.iter().copied())?;
+            let changed = some.iter().zip(&committed).filter(|(_, it)| **it != [0; PAGE_BYTES]);
+            pages.extend(changed.map(|(page, _)| {
+                let zeros = versioned.mapped_page(*page, Source::Zero);
+                (*page, zeros.expect("it was mapped when pages were removed"))
+            }));
         }
         if pages.is_empty() && !view.has_new_facts() {
             return Ok(None);
@@ -144,7 +161,7 @@ impl Vases {
         let (log, file) =
             (versioned.shared_log(), state.residency.of_member(view.sid).file.clone());
         let (sid, durability, base) = (view.sid, file.durability()?, view.version);
-        Ok(Some(Change { sid, log, file, durability, base, facts, pages }))
+        Ok(Some(Change { sid, log, file, durability, base, facts, pages, new_pages }))
     }
 
     /// Throws away what the thread that runs `vcpu` has changed since it entered, or since its last
@@ -163,7 +180,7 @@ impl Vases {
         for view in tables.views.values_mut().filter(|view| view.right == Right::Write) {
             let log = residency.of_member(view.sid).versioned().log();
             restore(view, &log, copies)?;
-            view.reset_facts();
+            view.reset();
         }
         tables.is_spoilt = false;
         Ok(())
@@ -193,6 +210,26 @@ impl Vases {
                 None => Err(VasError::BeyondReserve { sid }),
             }
         })
+    }
+
+    /// Makes zeros of the pages in a range of addresses in a versioned segment that the thread writes, as part of
+    /// its changes, without touching them. `false` if the range lies in no versioned segment that it
+    /// sees.
+    ///
+    /// # Errors
+    /// [`VasError::NotWriting`]; the host's: any of them may be zeros then.
+    pub(crate) fn remove_pages(&self, vcpu: &Vcpu, range: Range<u64>) -> Result<bool, VasError> {
+        let mut state = self.lock();
+        let State { residency, visits, tables: frames, .. } = &mut *state;
+        let Some((tables, copies)) = visits.tables_of_mut(vcpu.index()) else { return Ok(false) };
+        let view = tables.views.values_mut().find(|view| view.has(range.start));
+        let Some(view) = view.filter(|view| range.end <= view.end()) else { return Ok(false) };
+        if view.right != Right::Write {
+            return Err(VasError::NotWriting);
+        }
+        let segment = residency.of_member_mut(view.sid).versioned_mut();
+        view.remove(range, segment, copies, frames)?;
+        Ok(true)
     }
 
     /// Sets the root object of a segment that the thread writes, as part of its changes.
@@ -291,8 +328,22 @@ impl State {
         }
         let seen = &mut self.residency.of_member_mut(change.sid).versioned_mut().news.seen;
         *seen = version.max(*seen);
-        self.checkpoint_if_due(change.sid);
         Ok(())
+    }
+
+    /// Tells all VMs of a version that was committed. It stays committed if that fails, since another
+    /// part of the commit may be known already, and be durable: then this VM's threads see it, and other
+    /// VMs when one of them has the lock next. Returns whether they know it.
+    fn make_known(&mut self, sid: SegId, version: VersionNumber) -> bool {
+        let segment = self.residency.of_member_mut(sid);
+        let published = segment.publish(version);
+        let is_told = published.is_ok();
+        if !is_told {
+            segment.versioned_mut().news.untold = version;
+            self.withdraw_views(sid, |_| true);
+        }
+        warn_if_failed("publish a version, which the next program to write will do", published);
+        is_told
     }
 
     /// Brings logs that have filled up to a layer. The thread that commits holds the segment's lock;

@@ -17,6 +17,10 @@ use crate::vm::{Machine, MemoryError, MemoryKind, MemoryLedger};
 const WINDOW_BYTES: u64 = 16 << 20;
 const WINDOW_FRAMES: u32 = (WINDOW_BYTES / PAGE_SIZE) as u32;
 
+/// Who takes so many frames at once will write them all: the host does well to find the memory in large
+/// pieces.
+const MANY: usize = 128;
+
 /// A page's worth of memory, by its number over all windows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Frame(u32);
@@ -38,15 +42,35 @@ impl Copies {
 
     /// A frame with this content.
     pub(crate) fn make(&mut self, content: &Page, machine: &Machine) -> Result<Frame, MemoryError> {
-        if self.free.is_empty() {
-            let first = self.windows.len() as u32 * WINDOW_FRAMES;
-            self.windows.push(machine.windows.map_anonymous(WINDOW_BYTES)?);
-            self.free.extend((first..first + WINDOW_FRAMES).rev().map(Frame));
-        }
-        self.ledger.charge(MemoryKind::Versioned, PAGE_SIZE)?;
-        let frame = self.free.pop().expect("there is one, or a window was just made");
+        let frame = self.zeroed(1, machine)?[0];
         self.write(frame, content);
         Ok(frame)
+    }
+
+    /// `count` frames of zeros, rising.
+    ///
+    /// # Errors
+    /// No memory for all of them; then there is none of them.
+    pub(crate) fn zeroed(
+        &mut self,
+        count: usize,
+        machine: &Machine,
+    ) -> Result<Vec<Frame>, MemoryError> {
+        while self.free.len() < count {
+            let first = self.windows.len() as u32 * WINDOW_FRAMES;
+            self.windows.push(machine.windows.map_anonymous(WINDOW_BYTES)?);
+            // Falling, as those that are there, which lie below.
+            self.free.splice(0..0, (first..first + WINDOW_FRAMES).rev().map(Frame));
+        }
+        self.ledger.charge(MemoryKind::Versioned, count as u64 * PAGE_SIZE)?;
+        let frames = self.free.split_off(self.free.len() - count);
+        let frames: Vec<Frame> = frames.into_iter().rev().collect();
+        if count >= MANY {
+            for frame in &frames {
+                self.windows[(frame.0 / WINDOW_FRAMES) as usize].prefer_huge();
+            }
+        }
+        Ok(frames)
     }
 
     fn place(&self, frame: Frame) -> (&Window, u64) {

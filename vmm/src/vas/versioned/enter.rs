@@ -129,10 +129,11 @@ impl State {
                 && let Some(older) = self.visits.newest_read(vh, sid)
                 && older.version <= version
             {
-                let log = segment.versioned().log();
-                if let Some(changed) = log.changed_between(older.version, version) {
+                let changed = segment.versioned().log().changed_between(older.version, version);
+                if let Some(changed) = changed {
                     // Without memory for it, it is built anew, as far as there is some.
-                    let shared = view.share(older, &changed, &log, &mut self.tables);
+                    let versioned = segment.versioned_mut();
+                    let shared = view.share(older, &changed, versioned, &mut self.tables);
                     warn_if_failed("take over the tables of an older version", shared);
                 }
             }
@@ -236,7 +237,7 @@ impl VmSegment {
         let (file, versions) = self.file_and_versions();
         let Some(versions) = versions else { return };
         let mut log = versions.log();
-        if !log.checkpoint_is_due() && !log.ends_together() {
+        if !log.checkpoint_is_due_at_rest() && !log.ends_together() {
             return;
         }
         // Another VM may come meanwhile and want to write: it waits, and finds the new files.
@@ -253,7 +254,7 @@ impl VmSegment {
         }
         warn_if_failed("close a commit of several segments", log.settle());
         let others = opened.store.others_attached(file.sid(), opened.lease.id());
-        if log.checkpoint_is_due() && matches!(others, Ok(false)) {
+        if log.checkpoint_is_due_at_rest() && matches!(others, Ok(false)) {
             sync::checkpoint(&mut log, file, newest, Sharing::Alone);
         }
     }
@@ -282,49 +283,84 @@ impl VmSegment {
             let words = self.file.read_words_but(versions.news.ignored)?;
             let mut log = versions.log();
             let published = words.map_or(log.appended(), |words| VersionNumber(words.published));
-            if published > log.appended() {
-                log.refresh(published)?;
+            let newest = published.max(versions.news.untold);
+            if newest > log.appended() {
+                log.refresh(newest)?;
             }
-            Ok(published)
+            Ok(newest)
         })
     }
 
-    /// The version that the holder of the lock builds on. What a dead holder left is put right, and so
-    /// is what a sync that failed left uncertain.
+    /// The version that the holder of the lock builds on. What a dead holder left is put right, so is
+    /// what one could not make known, and what a sync that failed left uncertain.
     fn take_over(&self) -> Result<VersionNumber, VasError> {
+        if self.lock.as_ref().is_some_and(|lock| lock.is_inconsistent()) {
+            return self.take_over_from_dead();
+        }
         let published = self.take_in()?;
         let mut log = self.versioned().log();
-        if self.lock.as_ref().is_some_and(|lock| lock.is_inconsistent()) {
-            sync::take_note(&mut log, &self.file)?;
-            let newest = match log.take_over(published) {
-                Err(VersionsError::Failed { .. }) => {
-                    let whole = log.appended();
-                    sync::renew(&mut log, &self.file, whole)?.unwrap_or(whole)
-                }
-                taken => taken?,
-            };
-            drop(log);
-            self.publish(newest)?;
-            if let Some(lock) = &self.lock {
-                lock.recover();
-            }
-            return Ok(newest);
-        }
-        // A version of ours may be durable, and its publication have failed.
-        let newest = published.max(log.appended());
         // Whoever had the lock last publishes first, and brings logs elsewhere then: there may be
         // another log to write to, without a new version.
-        log.refresh(newest)?;
+        log.refresh(published)?;
         sync::take_note(&mut log, &self.file)?;
         if log.has_failed() {
-            return Ok(sync::renew(&mut log, &self.file, newest)?.unwrap_or(newest));
+            // What lies behind was refused.
+            let renewed = sync::renew(&mut log, &self.file, published);
+            drop(log);
+            return Ok(renewed.inspect_err(|_| self.tell_next_holder())?.unwrap_or(published));
+        }
+        Ok(published)
+    }
+
+    fn take_over_from_dead(&self) -> Result<VersionNumber, VasError> {
+        let words = self.file.read_words_but(self.versioned().news.ignored)?;
+        let mut log = self.versioned().log();
+        // Not taken in before: the one that died may have brought it elsewhere.
+        let published = words.map_or(log.appended(), |words| VersionNumber(words.published));
+        sync::take_note(&mut log, &self.file)?;
+        let newest = match log.take_over(published) {
+            Err(VersionsError::Failed { .. }) => {
+                let whole = log.appended();
+                sync::renew(&mut log, &self.file, whole)?.unwrap_or(whole)
+            }
+            taken => taken?,
+        };
+        drop(log);
+        self.publish(newest)?;
+        if let Some(lock) = &self.lock {
+            lock.recover();
         }
         Ok(newest)
     }
 
-    /// Readers see `version` from now on.
+    /// Readers see `version` from now on. The caller holds the lock.
+    ///
+    /// # Errors
+    /// The host's; then whoever has the lock next looks for it in the log.
     pub(crate) fn publish(&self, version: VersionNumber) -> Result<(), VasError> {
-        Ok(sync::publish(&self.file, version)?)
+        sync::publish(&self.file, version).inspect_err(|_| self.mark_inconsistent())?;
+        Ok(())
+    }
+
+    /// After an error, with the lock held: if there is a version that counts and was not made known,
+    /// whoever has the lock next looks for it in the log, instead of writing over it.
+    pub(crate) fn tell_next_holder(&self) {
+        let words = self.file.read_words();
+        let published = words.ok().flatten().map(|words| VersionNumber(words.published));
+        let is_untold = {
+            let log = self.versioned().log();
+            // What lies in a log that failed was refused.
+            !log.has_failed() && published != Some(log.appended())
+        };
+        if is_untold {
+            self.mark_inconsistent();
+        }
+    }
+
+    fn mark_inconsistent(&self) {
+        if let Some(lock) = &self.lock {
+            lock.mark_inconsistent();
+        }
     }
 }
 
@@ -333,7 +369,7 @@ fn recover(file: &SegmentFile, folder: HostFolder, limits: Limits) -> Result<Log
     let failed = |source| StoreError::Versions { segment: file.name().clone(), source };
     if file.failed_log()?.is_some() {
         // Its content may be in the page cache alone, and no sync of ours would tell.
-        let folder = HostFolder::from_fd(file.versions_folder()?);
+        let folder = file.versions_files()?;
         let mut log = Log::open_shared(folder, limits, None).map_err(failed)?;
         sync::take_note(&mut log, file)?;
         let whole = log.appended();
@@ -341,7 +377,20 @@ fn recover(file: &SegmentFile, folder: HostFolder, limits: Limits) -> Result<Log
             sync::renew(&mut log, file, whole)?;
         }
     }
-    Log::open(folder, limits).map_err(failed)
+    Log::open(folder, limits).inspect_err(|error| note_failure(file, error)).map_err(failed)
+}
+
+/// Tells everybody that a sync of the last log may have failed while it was recovered: the host tells of
+/// it once, and the next sync succeeds.
+fn note_failure(file: &SegmentFile, error: &VersionsError) {
+    if !matches!(error, VersionsError::Io { .. }) {
+        return;
+    }
+    let Ok(folder) = folder_for(file, Right::Read) else { return };
+    // What it was is reported in any case.
+    if let Ok(log) = Log::open_shared(folder, Limits::default(), None) {
+        warn_if_failed("tell that a sync has failed", file.note_failed_log(log.current_log().0));
+    }
 }
 
 /// The versions of a segment. By a VM that is to write, with no other one that can, they are
@@ -367,7 +416,7 @@ fn open(file: &SegmentFile, right: Right, others: OtherWriters) -> Result<Log, S
 }
 
 fn folder_for(file: &SegmentFile, right: Right) -> Result<HostFolder, StoreError> {
-    let folder = HostFolder::from_fd(file.versions_folder()?);
+    let folder = file.versions_files()?;
     Ok(if right == Right::Write { folder } else { folder.read_only() })
 }
 

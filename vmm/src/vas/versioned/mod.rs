@@ -1,7 +1,8 @@
 //! Versioned segments in this VM: what a thread inside sees, and how its changes become a version.
 //!
 //! - [`segment`]: a segment's files, and the windows through which its pages are seen
-//! - [`view`]: one version of it as page tables, with a writer's own copies of pages
+//! - [`view`]: one version of it as page tables, with a writer's own copies of pages; `leaf`: 2 MiB of
+//!   them; `fresh`: pages where nothing exists yet
 //! - [`copies`]: the memory of those copies
 //! - [`visits`]: which tables each vCPU runs on; tables are shared by visits that see the same
 //!   versions, and kept for the next one
@@ -25,8 +26,10 @@ mod append;
 pub(crate) mod commit;
 pub(crate) mod copies;
 mod enter;
+mod fresh;
 pub(crate) mod kernel_views;
 mod kernel_writers;
+mod leaf;
 mod let_go;
 pub(crate) mod segment;
 pub(crate) mod sync;

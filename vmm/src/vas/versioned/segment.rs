@@ -51,6 +51,9 @@ pub(crate) struct News {
     pub(crate) seen: VersionNumber,
     /// That one is lost. The program is told until it attaches the segment anew.
     pub(crate) is_stale: bool,
+    /// A version that this VM has committed, and could not write the words for: its own threads see it,
+    /// others do when the next one has taken the lock.
+    pub(crate) untold: VersionNumber,
 }
 
 impl News {
@@ -134,6 +137,40 @@ impl VersionedSegment {
             return Err(VersionsError::Damaged { file: "a log".to_owned(), what }.into());
         }
         Ok(place)
+    }
+
+    /// Where 2 MiB from page `first` on lie, mapped if they were not, if a layer has them all: each at its
+    /// own offset, so that they follow each other.
+    pub(crate) fn place_whole(
+        &mut self,
+        first: PageIndex,
+        sources: &[Source],
+        machine: &Machine,
+    ) -> Result<Option<GuestPhys>, VasError> {
+        let layer = match sources.first() {
+            Some(Source::Home(_)) => None,
+            Some(Source::Layer(id, _)) => Some(*id),
+            Some(Source::Log(..) | Source::Zero) | None => return Ok(None),
+        };
+        let is_there = |source: &Source| match source {
+            Source::Home(_) => layer.is_none(),
+            Source::Layer(id, _) => layer == Some(*id),
+            Source::Log(..) | Source::Zero => false,
+        };
+        let is_whole =
+            sources.len() as u64 * PAGE_SIZE == PAGE_SIZE_2M && sources.iter().all(is_there);
+        if !is_whole || !(first.0 * PAGE_SIZE).is_multiple_of(PAGE_SIZE_2M) {
+            return Ok(None);
+        }
+        let place = self.place(first, sources[0], machine)?;
+        let file_bytes = file_of(&self.log(), layer)?.bytes().unwrap_or(u64::MAX);
+        if let WindowId::Layer(layer, piece, bytes) = place.0
+            && machine.windows.is_dense(file_bytes)
+            && let Some(window) = self.layers.get_mut(&(layer, piece, bytes))
+        {
+            window.prefer_huge();
+        }
+        Ok(Some(self.gpa(place)))
     }
 
     /// The window of a page that a layer has, mapped or to be mapped.
@@ -240,9 +277,9 @@ impl VersionedSegment {
         is_within.then(|| window.pin(offset, PAGE_SIZE))
     }
 
-    /// Drops every translation to the page at a place that is mapped.
-    pub(crate) fn forget(&self, (id, offset): (WindowId, u64)) -> Result<(), VasError> {
-        Ok(self.mapped(id).drop_pages(offset, PAGE_SIZE)?)
+    /// Drops every translation to so many pages from a place on that is mapped.
+    pub(crate) fn forget(&self, (id, offset): (WindowId, u64), pages: u64) -> Result<(), VasError> {
+        Ok(self.mapped(id).drop_pages(offset, pages * PAGE_SIZE)?)
     }
 
     /// Takes out the windows of logs and layers that are gone, except those that tables show. A system

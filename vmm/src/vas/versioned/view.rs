@@ -1,7 +1,8 @@
 //! One version of a segment as page tables, with a writer's own copies of pages.
 //!
-//! All pages are mapped as 4 KiB: on hosts with shadow page tables a large entry that was ever
-//! present must not be replaced, and a writer replaces entries page by page.
+//! A writer's pages are mapped as 4 KiB: on hosts with shadow page tables a large entry that was ever
+//! present must not be replaced, and a writer replaces entries page by page. In a reader's view no entry
+//! is ever replaced, so 2 MiB that lie in one layer are one page there.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,27 +14,24 @@ use abi::{
 };
 use spacejmp_versions::log::header::LogId;
 use spacejmp_versions::log::record::VersionFacts;
+use spacejmp_versions::page::PAGE_BYTES;
+use spacejmp_versions::segment::Source;
 use spacejmp_versions::{LayerId, PageIndex, VersionNumber};
 
 use super::copies::{Copies, Frame};
-use super::segment::{Log, VersionedSegment};
+use super::leaf::Leaf;
+use super::segment::{VersionedSegment, lock};
+use super::visits::KEPT_COPIES_MAX;
 use crate::vas::VasError;
 use crate::vas::tables::{SegmentTables, TableFrames};
 use crate::vm::MemoryError;
 use crate::vm::windows::PinnedRange;
 
-const READ: Rights = Rights { write: false, execute: false, user: true };
-const WRITE: Rights = Rights { write: true, execute: false, user: true };
+pub(super) const READ: Rights = Rights { write: false, execute: false, user: true };
+pub(super) const WRITE: Rights = Rights { write: true, execute: false, user: true };
 
-/// A page table, and how far it is filled.
-#[derive(Debug)]
-struct Leaf {
-    frame: GuestPhys,
-    filled: u64,
-    /// Logs, and layers above the home file, whose windows some entry leads to.
-    logs: BTreeSet<LogId>,
-    layers: BTreeSet<LayerId>,
-}
+/// So many tables are made when a thread enters where only a few pages are news.
+const AT_ONCE: usize = 8;
 
 /// See the module.
 #[derive(Debug)]
@@ -55,7 +53,18 @@ pub(crate) struct View {
     /// By number of the 2 MiB of addresses.
     leaves: BTreeMap<u64, Arc<Leaf>>,
     /// A writer's own copies of pages.
-    copies: BTreeMap<PageIndex, Frame>,
+    pub(super) copies: BTreeMap<PageIndex, Frame>,
+    /// Pages that a writer has removed and not touched since: no entry leads to them.
+    pub(super) absent: BTreeMap<PageIndex, Absent>,
+}
+
+/// What a page has that no entry leads to: who touches it gets a copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Absent {
+    /// Zeros, as part of the changes.
+    Removed,
+    /// What the version has.
+    Committed,
 }
 
 /// Whether what is called runs at the fault of the vCPU that runs on the tables, at that address:
@@ -76,24 +85,41 @@ impl View {
         version: VersionNumber,
         facts: VersionFacts,
     ) -> View {
-        let (pdpts, directories, leaves, copies) = Default::default();
-        let committed = facts.clone();
-        View { sid, range, right, version, committed, facts, pdpts, directories, leaves, copies }
+        let (pdpts, directories, leaves) = Default::default();
+        let (copies, absent, committed) = (BTreeMap::new(), BTreeMap::new(), facts.clone());
+        View {
+            sid,
+            range,
+            right,
+            version,
+            committed,
+            facts,
+            pdpts,
+            directories,
+            leaves,
+            copies,
+            absent,
+        }
     }
 
     /// Takes over the tables of an older version where nothing has changed since: the translations
     /// that the processor and KVM have of them stay. Both views only read: a table that is full never
-    /// changes again. One that shows a log or layer that is gone is left, so that it can go.
+    /// changes again. One that shows a log or layer that is gone is left, so that it can go. Where
+    /// something has changed, but not in many places, tables are made at once: a thread that has looked
+    /// there looks again.
     ///
     /// # Errors
-    /// No memory for a directory; what was taken over stays.
+    /// No memory for a table; what was taken over stays.
     pub(crate) fn share(
         &mut self,
         older: &View,
         changed: &BTreeSet<PageIndex>,
-        log: &Log,
+        segment: &mut VersionedSegment,
         frames: &mut TableFrames,
-    ) -> Result<(), MemoryError> {
+    ) -> Result<(), VasError> {
+        let shared = segment.shared_log();
+        let log = lock(&shared);
+        let mut left = Vec::new();
         for (&group, leaf) in &older.leaves {
             let start = (group * PAGE_SIZE_2M).max(self.range.start);
             let end = ((group + 1) * PAGE_SIZE_2M).min(self.end());
@@ -103,9 +129,15 @@ impl View {
                 continue;
             }
             if changed.range(self.page(start)..self.page(end)).next().is_none() {
-                self.link_leaf(start, leaf.frame, frames)?;
+                self.link_leaf(start, leaf.entry, frames)?;
                 self.leaves.insert(group, leaf.clone());
+            } else {
+                left.push(start);
             }
+        }
+        drop(log);
+        if left.len() <= AT_ONCE {
+            left.into_iter().try_for_each(|start| self.fill(start, segment, frames))?;
         }
         Ok(())
     }
@@ -124,7 +156,7 @@ impl View {
         (self.range.start..self.end()).contains(&gva)
     }
 
-    fn page(&self, gva: u64) -> PageIndex {
+    pub(super) fn page(&self, gva: u64) -> PageIndex {
         PageIndex((gva - self.range.start) / PAGE_SIZE)
     }
 
@@ -133,58 +165,81 @@ impl View {
         self.copies.len()
     }
 
-    /// Builds the table of the 2 MiB that `gva` lies in, as far as the segment has pages there.
+    /// Shows the 2 MiB that `gva` lies in, as far as the segment has pages there. A writer sees nothing yet
+    /// where nothing exists: see `fresh`.
     fn fill(
         &mut self,
         gva: u64,
         segment: &mut VersionedSegment,
         frames: &mut TableFrames,
-    ) -> Result<GuestPhys, VasError> {
-        let group = gva / PAGE_SIZE_2M;
-        let start = (group * PAGE_SIZE_2M).max(self.range.start);
-        let end = ((group + 1) * PAGE_SIZE_2M).min(self.end());
+    ) -> Result<(), VasError> {
+        let (group, within) = (gva / PAGE_SIZE_2M, self.within(gva));
+        let (start, end) = (within.start, within.end);
         let from = self.leaves.get(&group).map_or(start, |leaf| leaf.filled);
+        if from >= end && self.leaves.contains_key(&group) {
+            return Ok(());
+        }
         let first = self.page(from);
-        let count = end.saturating_sub(from) / PAGE_SIZE;
-        let pages = first..PageIndex(first.0 + count);
+        let pages = first..PageIndex(first.0 + end.saturating_sub(from) / PAGE_SIZE);
         let sources = segment.log().sources(pages, self.version)?;
+        if self.right == Right::Read
+            && from == group * PAGE_SIZE_2M
+            && let Some(page) = segment.place_whole(first, &sources, frames.machine())?
+        {
+            let entry = Entry::Page(page, READ);
+            self.link_leaf(gva, entry, frames)?;
+            let mut leaf = Leaf::new(entry);
+            leaf.has_shown(&sources, end);
+            self.leaves.insert(group, Arc::new(leaf));
+            return Ok(());
+        }
         let mut entries = Vec::with_capacity(sources.len());
         for (page, source) in (first.0..).map(PageIndex).zip(&sources) {
+            let zero = self.right == Right::Write && *source == Source::Zero;
+            if zero || self.absent.contains_key(&page) {
+                entries.push(Entry::Empty);
+                continue;
+            }
             let place = segment.place(page, *source, frames.machine())?;
             entries.push(Entry::Page(segment.gpa(place), READ));
         }
-        let logs = sources.iter().filter_map(|source| source.log());
-        let layers = sources.iter().filter_map(|source| source.layer());
         if let Some(leaf) = self.leaves.get_mut(&group) {
             // One that is shared is full.
-            if let Some(leaf) = Arc::get_mut(leaf) {
-                let table = Table::new(leaf.frame, Level::Table);
+            if let Some(leaf) = Arc::get_mut(leaf)
+                && let Some(table) = leaf.table()
+            {
                 for (at, entry) in (from..).step_by(PAGE_SIZE as usize).zip(entries) {
                     table.set(frames.mem(), at, entry)?;
                 }
-                leaf.filled = end.max(from);
-                leaf.logs.extend(logs);
-                leaf.layers.extend(layers);
+                leaf.has_shown(&sources, end);
             }
-            return Ok(leaf.frame);
+            return Ok(());
         }
         let frame = frames.alloc()?;
+        let entry = Entry::Table(frame);
         let linked = Table::new(frame, Level::Table)
             .fill(frames.mem(), start, entries)
-            .and_then(|()| self.link_leaf(gva, frame, frames));
+            .and_then(|()| self.link_leaf(gva, entry, frames));
         if let Err(error) = linked {
             frames.park([frame]);
             return Err(error.into());
         }
-        let (logs, layers) = (logs.collect(), layers.collect());
-        self.leaves.insert(group, Arc::new(Leaf { frame, filled: end, logs, layers }));
-        Ok(frame)
+        let mut leaf = Leaf::new(entry);
+        leaf.has_shown(&sources, end);
+        self.leaves.insert(group, Arc::new(leaf));
+        Ok(())
+    }
+
+    /// The addresses that the segment has in the 2 MiB of `gva`.
+    pub(super) fn within(&self, gva: u64) -> Range<u64> {
+        let start = gva / PAGE_SIZE_2M * PAGE_SIZE_2M;
+        start.max(self.range.start)..(start + PAGE_SIZE_2M).min(self.end())
     }
 
     fn link_leaf(
         &mut self,
         gva: u64,
-        leaf: GuestPhys,
+        leaf: Entry,
         frames: &mut TableFrames,
     ) -> Result<(), MemoryError> {
         let gib = gva / PAGE_SIZE_1G;
@@ -200,7 +255,7 @@ impl View {
                 directory
             }
         };
-        Table::new(directory, Level::Directory).set(frames.mem(), gva, Entry::Table(leaf))
+        Table::new(directory, Level::Directory).set(frames.mem(), gva, leaf)
     }
 
     /// Makes the page at `gva`, which the segment has, present, and the thread's own if it is to be
@@ -216,25 +271,115 @@ impl View {
     ) -> Result<(), VasError> {
         let was_filled =
             self.leaves.get(&(gva / PAGE_SIZE_2M)).is_some_and(|leaf| gva < leaf.filled);
-        let leaf = self.fill(gva, segment, frames)?;
+        self.fill(gva, segment, frames)?;
         let page = self.page(gva);
-        if !write || self.copies.contains_key(&page) {
+        let table = self.leaves.get(&(gva / PAGE_SIZE_2M)).and_then(|leaf| leaf.table());
+        let Some(table) = table.filter(|_| self.right == Right::Write) else { return Ok(()) };
+        if self.copies.contains_key(&page) {
             return Ok(());
         }
-        let content = segment.log().read(page, self.version)?;
+        let absent = self.absent.get(&page).copied();
+        if absent.is_none() && !table.get(frames.mem(), gva)?.is_present() {
+            return match write {
+                true => self.make_fresh(gva, table, copies, frames),
+                false => self.show_zeros(gva, table, segment, frames),
+            };
+        }
+        if !write && absent.is_none() {
+            return Ok(());
+        }
+        let content = match absent {
+            Some(Absent::Removed) => [0; PAGE_BYTES],
+            Some(Absent::Committed) | None => segment.log().read(page, self.version)?,
+        };
         let frame = copies.make(&content, frames.machine())?;
         let entry = Entry::Page(copies.gpa(frame), WRITE);
-        if let Err(error) = Table::new(leaf, Level::Table).set(frames.mem(), gva, entry) {
+        if let Err(error) = table.set(frames.mem(), gva, entry) {
             copies.give_back([frame]);
             return Err(error.into());
         }
         self.copies.insert(page, frame);
-        if was_filled && trigger == Trigger::SystemCall {
+        self.absent.remove(&page);
+        if was_filled && absent.is_none() && trigger == Trigger::SystemCall {
             let source = segment.log().locate(page, self.version)?;
             let place = segment.place(page, source, frames.machine())?;
-            segment.forget(place)?;
+            segment.forget(place, 1)?;
         }
         Ok(())
+    }
+
+    /// Makes zeros of whole pages that the segment has, without touching them. Copies of them are given
+    /// back, but for as many as are kept for a next visit: what is freed may be used again soon. The
+    /// others need none before they are touched.
+    pub(crate) fn remove(
+        &mut self,
+        range: Range<u64>,
+        segment: &mut VersionedSegment,
+        copies: &mut Copies,
+        frames: &mut TableFrames,
+    ) -> Result<(), VasError> {
+        // For the commit.
+        segment.place(self.page(range.start), Source::Zero, frames.machine())?;
+        let mut start = range.start;
+        while start < range.end {
+            // So that what is in memory of a range is little, however long it is.
+            let end = (start / PAGE_SIZE_2M + 1) * PAGE_SIZE_2M;
+            let pages = self.page(start)..self.page(end.min(range.end));
+            self.remove_some(pages, segment, copies, frames)?;
+            start = end;
+        }
+        Ok(())
+    }
+
+    fn remove_some(
+        &mut self,
+        pages: Range<PageIndex>,
+        segment: &mut VersionedSegment,
+        copies: &mut Copies,
+        frames: &mut TableFrames,
+    ) -> Result<(), VasError> {
+        let sources = segment.log().sources(pages.clone(), self.version)?;
+        let (mut given_back, mut shown) = (Vec::new(), Vec::new());
+        for (page, source) in (pages.start.0..).map(PageIndex).zip(sources) {
+            let copy = self.copies.get(&page).copied();
+            if let Some(frame) = copy.filter(|_| self.copies.len() <= KEPT_COPIES_MAX) {
+                copies.write(frame, &[0; PAGE_BYTES]);
+                continue;
+            }
+            if copy.is_none() && (source == Source::Zero || self.absent.contains_key(&page)) {
+                if let Some(absent) = self.absent.get_mut(&page) {
+                    *absent = Absent::Removed;
+                }
+                continue;
+            }
+            let gva = self.range.start + page.0 * PAGE_SIZE;
+            let leaf = self.leaves.get(&(gva / PAGE_SIZE_2M)).filter(|leaf| gva < leaf.filled);
+            let table = leaf.and_then(|leaf| leaf.table());
+            if let Some(table) = table {
+                table.set(frames.mem(), gva, Entry::Empty)?;
+            }
+            self.absent.insert(page, Absent::Removed);
+            match self.copies.remove(&page) {
+                Some(frame) => given_back.push(frame),
+                None if table.is_some() => {
+                    shown.push(segment.place(page, source, frames.machine())?);
+                }
+                None => {}
+            }
+        }
+        // With the memory, or the mapping, go the translations to what the entries showed.
+        copies.give_back(given_back);
+        shown.sort_unstable();
+        for run in shown.chunk_by(|a, b| a.0 == b.0 && a.1 + PAGE_SIZE == b.1) {
+            segment.forget(run[0], run.len() as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Pages that are zeros as part of the changes, and of which there is no copy.
+    pub(crate) fn removed(&self) -> impl Iterator<Item = PageIndex> {
+        let removed = self.absent.iter().filter(|(_, absent)| **absent == Absent::Removed);
+        removed.map(|(&page, _)| page)
     }
 
     /// The page at `gva`, which was touched, for a system call.
@@ -278,18 +423,24 @@ impl View {
     pub(crate) fn committed(&mut self, version: VersionNumber) {
         self.version = version;
         self.committed = self.facts.clone();
+        self.nothing_is_removed();
     }
 
-    /// Size and root object are again what the version says.
-    pub(crate) fn reset_facts(&mut self) {
+    /// Size and root object are again what the version says, and so is what was removed.
+    pub(crate) fn reset(&mut self) {
         self.facts = self.committed.clone();
+        self.nothing_is_removed();
+    }
+
+    fn nothing_is_removed(&mut self) {
+        self.absent.values_mut().for_each(|absent| *absent = Absent::Committed);
     }
 
     /// Frames of its tables that no other view shares, and its copies: no vCPU runs on it any more.
     pub(crate) fn into_parts(self) -> (Vec<GuestPhys>, Vec<Frame>) {
         let tables = self.pdpts.into_values().chain(self.directories.into_values());
         let leaves = self.leaves.into_values().filter_map(Arc::into_inner);
-        let tables = tables.chain(leaves.map(|leaf| leaf.frame)).collect();
+        let tables = tables.chain(leaves.filter_map(|leaf| leaf.frame())).collect();
         (tables, self.copies.into_values().collect())
     }
 }

@@ -20,7 +20,7 @@ use crate::vas::tables::{InstanceTables, TableFrames};
 use crate::vm::MemoryLedger;
 
 /// Most copies that are kept for a writer's next visit: each is compared at every commit.
-const KEPT_COPIES_MAX: usize = 1024;
+pub(super) const KEPT_COPIES_MAX: usize = 1024;
 
 /// Names tables within [`Visits`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

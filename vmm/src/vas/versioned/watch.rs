@@ -19,7 +19,7 @@ use rustix::fs::Timespec;
 use spacejmp_versions::{VersionNumber, VersionsError};
 
 use super::enter::{is_gone, still_there};
-use super::segment::{Log, lock};
+use super::segment::{Log, News, lock};
 use super::sync;
 use crate::store::SegmentFile;
 use crate::vas::VasError;
@@ -38,6 +38,7 @@ struct Watched {
     file: SegmentFile,
     ignored: Option<u64>,
     is_stale: bool,
+    untold: u64,
 }
 
 impl Watched {
@@ -47,14 +48,15 @@ impl Watched {
         let Some(versions) = versions else { return Ok(None) };
         versions.news.look_for_losses(file)?;
         let (log, file) = (versions.shared_log(), file.clone());
-        let (ignored, is_stale) = (versions.news.ignored, versions.news.is_stale);
-        Ok(Some(Watched { log, file, ignored, is_stale }))
+        let News { ignored, is_stale, untold, .. } = versions.news;
+        Ok(Some(Watched { log, file, ignored, is_stale, untold: untold.0 }))
     }
 
     /// The newest version that was published.
     fn published(&self) -> Result<u64, VasError> {
         let words = self.file.read_words_but(self.ignored)?;
-        Ok(words.map_or_else(|| lock(&self.log).appended().0, |words| words.published))
+        let published = words.map_or_else(|| lock(&self.log).appended().0, |words| words.published);
+        Ok(published.max(self.untold))
     }
 
     /// Makes what was published durable, whoever wrote it; returns which version that is.

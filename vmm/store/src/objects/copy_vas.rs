@@ -16,6 +16,7 @@ use crate::objects::kept::vas::MemberHeld;
 use crate::objects::lock::Exclusive;
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
+use crate::objects::view::SegmentView;
 
 /// What a copied VAS consists of.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,7 +51,8 @@ enum Prepared<'a, 's> {
 impl Store {
     /// A VAS `name` with copies of the segments of `vas`, opened already: at the same addresses, with
     /// the same rights and permission bits, called `NAME.SEGMENT`. Of versioned segments whose lock is
-    /// held, as `members` says, the newest version is linked, in constant time; of others it is copied.
+    /// held, as `members` says, the newest version is linked, in constant time; of others it is copied. Of a
+    /// commit of several segments all copies have their part, or none.
     /// What others write meanwhile to raw ones may or may not be in the copy: a caller that wants a
     /// consistent snapshot holds the segments' locks (`vas::content`).
     ///
@@ -66,6 +68,18 @@ impl Store {
     ) -> Result<CopiedVas, StoreError> {
         name.check_new()?;
         self.check_vas_name_free(name)?;
+        let versioned = segments.iter().filter(|it| it.is_versioned());
+        let versioned: Vec<_> = versioned.map(|it| (it.sid(), None)).collect();
+        let is_linked = |(sid, _): &(SegId, _)| members.iter().any(|member| member.sid == *sid);
+        // Of one moment, before the first is copied.
+        let views = match versioned.iter().all(is_linked) {
+            true => Vec::new(),
+            false => self.view_segments(&versioned)?,
+        };
+        let pinned = |sid| {
+            let mut views = views.iter().filter(|view| view.segment().sid() == sid);
+            views.find_map(SegmentView::pinned).ok_or(StoreError::NotFound(Object::Segment(sid)))
+        };
         let mut prepared = Vec::new();
         for source in segments {
             let new = name_in(name, &vas.name, source.name())?;
@@ -73,7 +87,9 @@ impl Store {
             prepared.push(match (source.is_versioned(), held) {
                 (false, _) => Prepared::Copied(self.copy_raw(source, &new, "import")?),
                 (true, Some(member)) => Prepared::ToLink(source, new, member.held),
-                (true, None) => Prepared::Home(self.copy_home(source, None, &new)?),
+                (true, None) => {
+                    Prepared::Home(self.copy_home(source, pinned(source.sid())?, &new)?)
+                }
             });
         }
         let lock = self.lock_exclusive()?;

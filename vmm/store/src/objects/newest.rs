@@ -23,7 +23,7 @@ use spacejmp_versions::{PageIndex, Segment, VersionNumber, VersionsError};
 
 use crate::format::error::{StoreError, bad_field, io_error};
 use crate::format::header::Header;
-use crate::objects::dir::{Dir, read_up_to};
+use crate::objects::dir::read_up_to;
 use crate::objects::segment::SegmentFile;
 use crate::objects::sparse::runs;
 use crate::objects::store::Store;
@@ -246,7 +246,7 @@ impl Store {
             // Before its files, which have it then.
             let words = if is_written { segment.read_words()? } else { None };
             let published = words.map(|words| VersionNumber(words.published));
-            match open(segment.versions_dir()?, published) {
+            match open(segment.versions_files()?, published) {
                 Ok(newest) => return Ok(newest),
                 Err(_) if is_written && tries < TRIES => {}
                 Err(source) => return Err(segment.of_versions()(source)),
@@ -259,7 +259,7 @@ impl Store {
         let mut tries = 0;
         loop {
             tries += 1;
-            match open(segment.versions_dir()?, None) {
+            match open(segment.versions_files()?, None) {
                 Ok(newest) => return Ok(newest.content.asks(other.raw())),
                 Err(_) if tries < TRIES && self.is_written(segment.sid()) => {}
                 Err(source) => return Err(segment.of_versions()(source)),
@@ -317,9 +317,8 @@ impl Store {
     }
 }
 
-fn open(folder: Dir, published: Option<VersionNumber>) -> Result<Newest, VersionsError> {
-    let folder = HostFolder::from_fd(folder.into_fd()).read_only();
-    let content = Segment::open_shared(folder, Limits::default(), published)?;
+fn open(folder: HostFolder, published: Option<VersionNumber>) -> Result<Newest, VersionsError> {
+    let content = Segment::open_shared(folder.read_only(), Limits::default(), published)?;
     let version = content.appended();
     Ok(Newest { content, version })
 }

@@ -205,6 +205,39 @@ mod tests {
     }
 
     #[test]
+    fn copies_that_are_made_while_a_commit_is_being_published_have_both_parts_or_none() {
+        let s = store();
+        let [a, b] = ["a", "b"].map(|name| versioned(&s, name));
+        let vid = s.create_vas(&name("v"), crate::Mode::PRIVATE).unwrap();
+        [a, b].into_iter().for_each(|sid| s.attach_segment(vid, sid, Right::Write).unwrap());
+        commit(&s, [a, b]);
+        let lease = Lease::create(&s, &LeaseInfo { program: "p".into(), pid: 1 }).unwrap();
+        for (sid, row) in [(a, 0), (b, 1)] {
+            lease.set_segment(row, Some((sid, Right::Write))).unwrap();
+        }
+        let publish = |sid, version| {
+            let words = VersionWords { appended: version, published: version };
+            s.open_segment(sid).unwrap().write_words(&words).unwrap();
+        };
+        let vas = s.vas(vid).unwrap();
+        for (index, published) in [[0, 0], [1, 0], [0, 1], [1, 1]].into_iter().enumerate() {
+            publish(a, published[0]);
+            publish(b, published[1]);
+            let segments = s.open_listed(&vas).unwrap();
+            // Whoever may only read them holds no lock.
+            let copied = s.copy_vas(&vas, &segments, &name(&format!("w{index}")), &[]).unwrap();
+            let first = |sid| {
+                let newest = s.newest(&s.open_segment(sid).unwrap()).unwrap();
+                let mut page = [0; 4096];
+                newest.read(0, &mut page).unwrap();
+                page[0]
+            };
+            let expected = if published == [0, 0] { 0 } else { 7 };
+            assert_eq!([first(copied.segments[0]), first(copied.segments[1])], [expected; 2]);
+        }
+    }
+
+    #[test]
     fn a_segment_that_is_deleted_takes_no_whole_commit_along_and_leaves_no_half_one() {
         let s = store();
         let [a, b, c] = ["a", "b", "c"].map(|name| versioned(&s, name));
@@ -234,6 +267,30 @@ mod tests {
         std::fs::remove_file(&folder).unwrap();
         std::fs::rename(s.path().join("aside"), &folder).unwrap();
         assert_eq!(newest(&s, a), 1);
+    }
+
+    #[test]
+    fn a_folder_of_another_users_has_a_say_only_if_the_segment_is_theirs() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: only root can give files to another user");
+            return;
+        }
+        let s = store();
+        let [a, b] = ["a", "b"].map(|name| versioned(&s, name));
+        commit(&s, [a, b]);
+        lose_records(&s, b);
+        let file = s.path().join("segments").join("b");
+        let give = |path: &std::path::Path| std::os::unix::fs::chown(path, Some(65534), None);
+        // The newest of this one, without the commit if the other one is asked and has lost it.
+        let seen = || s.open_segment(a).and_then(|it| s.newest(&it)).map(|newest| newest.number());
+        assert_eq!(seen().unwrap(), 0);
+        give(&s.path().join("versions").join(b.to_string())).unwrap();
+        let error = seen().unwrap_err();
+        assert_eq!(error.errno(), Errno::EACCES, "{error}");
+        give(&file).unwrap();
+        assert_eq!(seen().unwrap(), 0, "now it is that user's");
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(seen().unwrap(), 1, "as if there were no folder");
     }
 
     #[test]

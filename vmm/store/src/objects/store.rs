@@ -24,9 +24,11 @@ use crate::objects::segment::check_len;
 
 const FORMAT: &str = "spacejmp store 1";
 /// The folders of a store.
-pub const FOLDERS: [&str; 6] = ["tmp", "vas", "segments", "parts", VERSIONS, "vms"];
+pub const FOLDERS: [&str; 6] = ["tmp", "vas", SEGMENTS, "parts", VERSIONS, "vms"];
 /// Folders of versioned segments. A store that an earlier version made gets it when it is needed.
 pub(crate) const VERSIONS: &str = "versions";
+/// Files of segments.
+pub(crate) const SEGMENTS: &str = "segments";
 const FILES: [&str; 3] = ["format", "lock", "live"];
 
 /// An open store. All methods may be called from any thread.
@@ -99,7 +101,7 @@ impl Store {
             counters,
             tmp: root.sub("tmp")?,
             vas: root.sub("vas")?,
-            segments: root.sub("segments")?,
+            segments: root.sub(SEGMENTS)?,
             parts: Arc::new(root.sub("parts")?),
             shm: shm_for(path),
             boot: BootId::current(),

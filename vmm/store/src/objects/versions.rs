@@ -12,14 +12,14 @@ use std::path::PathBuf;
 use abi::objects::{Lifetime, Right, SegId, SegRoot};
 use rustix::fs::OFlags;
 use spacejmp_versions::Segment;
-use spacejmp_versions::disk::host::HostFolder;
+use spacejmp_versions::disk::host::{HostFolder, OwnerOf};
 use spacejmp_versions::log::record::VersionFacts;
 use spacejmp_versions::page::PAGE_BYTES;
 use spacejmp_versions::segment::{HOME_FILE_NAME, Limits};
 
 use crate::format::error::{Object, StoreError, bad_field, invalid, io_error};
 use crate::format::escape::parse_id;
-use crate::format::header::Header;
+use crate::format::header::{Header, read_header};
 use crate::format::name::Mode;
 use crate::objects::clone::{MadeVersions, Unfinished};
 use crate::objects::create::set_mode;
@@ -27,7 +27,7 @@ use crate::objects::dir::{Dir, or_denied};
 use crate::objects::fresh::now_ns;
 use crate::objects::lock::{Exclusive, Locked};
 use crate::objects::segment::SegmentFile;
-use crate::objects::store::{Store, VERSIONS};
+use crate::objects::store::{SEGMENTS, Store, VERSIONS};
 
 /// The first log is replaced at the first opening: it needs no space beforehand.
 pub(crate) const FIRST_LOG: Limits =
@@ -48,6 +48,16 @@ impl SegmentFile {
     /// versioned.
     pub fn versions_folder(&self) -> Result<OwnedFd, StoreError> {
         Ok(self.versions_dir()?.into_fd())
+    }
+
+    /// The files in it, as those of one of the segments of this store.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn versions_files(&self) -> Result<HostFolder, StoreError> {
+        let segments = self.root().sub(SEGMENTS)?;
+        let folder = HostFolder::from_fd(self.versions_folder()?);
+        Ok(folder.beside(move |segment| owner_of(&segments, segment)))
     }
 
     /// The folder, for messages.
@@ -308,4 +318,27 @@ fn set_own_modes(folder: &Dir, mode: Mode) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Who owns the file of a segment that has files in `versions/`. Read without a lock: who asks has found
+/// such files, and asks again if it gets no answer.
+fn owner_of(segments: &Dir, segment: u64) -> OwnerOf {
+    let Ok(names) = segments.names() else { return OwnerOf::Unknown };
+    let mut found = OwnerOf::Nobody;
+    for name in names {
+        let name = name.to_string_lossy();
+        let header = segments.open_file(&name, OFlags::RDONLY).and_then(|file| {
+            let owner = file.metadata().map_err(|e| io_error("look at", segments.path(), e))?.uid();
+            Ok((owner, read_header(&file, segments.path())?))
+        });
+        match header {
+            // One that is not called what it says is a copy.
+            Ok((owner, header)) if header.sid.raw() == segment && header.name.as_str() == name => {
+                return OwnerOf::User(owner);
+            }
+            Ok(_) => {}
+            Err(_) => found = OwnerOf::Unknown,
+        }
+    }
+    found
 }

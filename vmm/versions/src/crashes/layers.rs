@@ -106,7 +106,7 @@ fn turn(
 }
 
 /// Some version that can be read.
-fn any_version(segment: &Segment<Disk>, random: &mut Random) -> VersionNumber {
+pub(super) fn any_version(segment: &Segment<Disk>, random: &mut Random) -> VersionNumber {
     let all: Vec<_> = segment.history().map(|(version, ..)| version).collect();
     let all: Vec<_> = all.into_iter().filter(|version| segment.has(*version)).collect();
     all[random.below(all.len() as u64) as usize]

@@ -1,12 +1,13 @@
 //! Two segments that are changed together and one by one. Programs are killed at it now and then; the next
 //! one may have both, or go on with one of them for long before anybody looks at the other.
 
+use super::layers::any_version;
 use super::run::{changes, commit};
 use super::{Event, LIMITS, Teller, facts};
 use crate::disk::Folder as _;
 use crate::disk::simulated::{Disk, FolderNumber, Random, killed_after};
 use crate::error::VersionsError;
-use crate::page::{PAGE_BYTES, VersionNumber};
+use crate::page::{PAGE_BYTES, Page, PageIndex, VersionNumber};
 use crate::segment::{Commit, Part, Segment, Sharing, append_together};
 
 /// The segments, each with the number of its folder.
@@ -138,6 +139,26 @@ fn alone(
     Ok(())
 }
 
+/// What it takes for one of them to have the content of an older version again.
+fn going_back(
+    segment: &Segment<Disk>,
+    folder: FolderNumber,
+    random: &mut Random,
+    teller: &mut Teller,
+) -> Result<(VersionNumber, Vec<(PageIndex, Page)>), VersionsError> {
+    let to = any_version(segment, random);
+    let pages = match segment.changes_to(segment, to, BOTH.len()) {
+        Err(VersionsError::TooLargeTogether { .. }) => {
+            return Ok(changes(segment, folder, random.below(4), random, teller));
+        }
+        pages => pages?,
+    };
+    let version = VersionNumber(segment.appended().0 + 1);
+    let content = teller.history(folder).versions[&to].clone();
+    teller.tell(folder, Event::Tried(version, content));
+    Ok((version, pages))
+}
+
 /// A commit of both, up to the moment when the program has told of both versions, or of one.
 fn together(
     had: &mut [Option<Had>; 2],
@@ -151,8 +172,12 @@ fn together(
         teller.tell(BOTH[index], event);
     }
     let mut commits = Vec::new();
+    let goes_back = random.below(4) == 0;
     for (one, folder) in [&a.writer, &b.writer].into_iter().zip(BOTH) {
-        commits.push(changes(one, folder, random.below(4), random, teller));
+        commits.push(match goes_back {
+            true => going_back(one, folder, random, teller)?,
+            false => changes(one, folder, random.below(4), random, teller),
+        });
     }
     let commits: Vec<_> = commits
         .iter()

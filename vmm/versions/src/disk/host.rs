@@ -5,20 +5,43 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, SeekFrom};
+use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
-use super::{File, Folder};
+use super::{File, Folder, fill};
 
 /// The files whose permission bits new files get: the first that is there.
 const PATTERNS: [&str; 2] = ["root", "home"];
+
+/// Whose a segment is, as its file says, which lies elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OwnerOf {
+    /// This user's.
+    User(u32),
+    /// There is no such segment.
+    Nobody,
+    /// Not all files can be read.
+    Unknown,
+}
+
+/// Looks for the owner of a segment.
+#[derive(Clone)]
+struct Owners(Arc<dyn Fn(u64) -> OwnerOf + Send + Sync>);
+
+impl std::fmt::Debug for Owners {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Owners")
+    }
+}
 
 /// A folder of the host.
 #[derive(Debug)]
 pub struct HostFolder {
     fd: OwnedFd,
     access: OFlags,
+    owners: Option<Owners>,
 }
 
 impl HostFolder {
@@ -34,7 +57,28 @@ impl HostFolder {
     /// A folder that is open already.
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> HostFolder {
-        HostFolder { fd, access: OFlags::RDWR }
+        HostFolder { fd, access: OFlags::RDWR, owners: None }
+    }
+
+    /// The same folder, where other segments may have other owners, as `owner_of` says. Without it a folder
+    /// beside this one that belongs to somebody else is not looked into.
+    #[must_use]
+    pub fn beside(self, owner_of: impl Fn(u64) -> OwnerOf + Send + Sync + 'static) -> HostFolder {
+        HostFolder { owners: Some(Owners(Arc::new(owner_of))), ..self }
+    }
+
+    /// Whether the folder beside this one is the segment's: in a store that many users share, everybody can
+    /// make one with the number of a segment that was deleted.
+    fn is_of(&self, folder: &OwnedFd, segment: u64) -> io::Result<bool> {
+        let owner = rustix::fs::fstat(folder)?.st_uid;
+        if owner == 0 || owner == rustix::fs::fstat(&self.fd)?.st_uid {
+            return Ok(true);
+        }
+        match self.owners.as_ref().map_or(OwnerOf::Unknown, |owners| owners.0(segment)) {
+            OwnerOf::User(user) if user == owner => Ok(true),
+            OwnerOf::Nobody => Ok(false),
+            OwnerOf::User(_) | OwnerOf::Unknown => Err(Errno::ACCESS.into()),
+        }
     }
 
     /// The same folder, whose files are opened to read only: writing to them fails with EBADF, and
@@ -69,10 +113,20 @@ impl Folder for HostFolder {
     fn companion(&self, segment: u64) -> io::Result<Option<HostFolder>> {
         let flags = OPEN | OFlags::RDONLY | OFlags::DIRECTORY;
         match rustix::fs::openat(&self.fd, format!("../{segment:016x}"), flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(HostFolder::from_fd(fd).read_only())),
+            Ok(fd) => {
+                let is_its = self.is_of(&fd, segment)?;
+                Ok(Some(HostFolder::from_fd(fd).read_only()).filter(|_| is_its))
+            }
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn companion_to_repair(&self, segment: u64) -> io::Result<Option<HostFolder>> {
+        let companion = self.companion(segment)?;
+        Ok(companion
+            .map(|it| HostFolder { access: self.access, ..it })
+            .filter(|it| it.may_change().is_ok()))
     }
 
     fn create(&self, name: &str) -> io::Result<HostFile> {
@@ -171,6 +225,26 @@ impl File for HostFile {
             // A file system that does not tell.
             Err(_) => Ok(Some(offset..bytes)),
         }
+    }
+
+    fn clear(&self, range: Range<u64>) -> io::Result<()> {
+        if self.bytes()? < range.end {
+            self.0.set_len(range.end)?;
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        loop {
+            let bytes = range.end.saturating_sub(range.start);
+            match rustix::fs::fallocate(&self.0, flags, range.start, bytes) {
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return fill(self, range.start, range.end),
+                done => return Ok(done?),
+            }
+        }
+    }
+
+    fn uncache(&self, offset: u64) {
+        // Advice: where it is not followed, more is written.
+        let _ = rustix::fs::fadvise(&self.0, offset, None, Advice::DontNeed);
     }
 
     fn release(&self, offset: u64) {

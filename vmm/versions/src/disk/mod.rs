@@ -19,6 +19,13 @@ pub trait Folder: Sized {
     /// The host's.
     fn companion(&self, segment: u64) -> io::Result<Option<Self>>;
 
+    /// The same folder, whose files are written with what they have already, because an earlier sync of
+    /// them may have failed; `None` if nothing is written here.
+    ///
+    /// # Errors
+    /// The host's.
+    fn companion_to_repair(&self, segment: u64) -> io::Result<Option<Self>>;
+
     /// Makes a file that does not exist. Durable, as a name, after [`Folder::sync`].
     ///
     /// # Errors
@@ -96,6 +103,18 @@ pub trait File {
     /// The host's.
     fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>>;
 
+    /// Makes zeros of what lies there, and the file as long as that, in as little space as the file
+    /// system can.
+    ///
+    /// # Errors
+    /// The host's; any part may have been done.
+    fn clear(&self, range: Range<u64>) -> io::Result<()>;
+
+    /// What lies from `offset` on is durable, and will be written before it is read: the host need not
+    /// keep it in memory. It writes whole what it keeps in one piece, which may be much more than
+    /// is written then.
+    fn uncache(&self, offset: u64);
+
     /// Gives back the space of what lies from `offset` on, which is zeros and stays so. A file system
     /// that cannot keeps it.
     fn release(&self, offset: u64);
@@ -106,4 +125,16 @@ pub trait File {
     /// The host's. What was written since the last success may be lost although it can be read, and
     /// a second sync that succeeds says nothing about it (fsync(2), "EIO").
     fn sync(&self) -> io::Result<()>;
+}
+
+/// Writes zeros. Whole, or the file's end is where it will be tried again.
+pub(crate) fn fill<F: File>(file: &F, from: u64, until: u64) -> io::Result<()> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let mut at = from;
+    while at < until {
+        let bytes = (until - at).min(ZEROS.len() as u64);
+        file.write_at(&[IoSlice::new(&ZEROS[..bytes as usize])], at)?;
+        at += bytes;
+    }
+    Ok(())
 }

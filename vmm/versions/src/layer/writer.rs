@@ -7,8 +7,9 @@ use crate::disk::{File, Folder};
 use crate::error::{Result, VersionsError};
 use crate::page::{PAGE_BYTES, Page, PageIndex};
 
-/// What is written at once, when pages follow each other.
-const RUN_BYTES: usize = 256 << 10;
+/// What is written at once, when pages follow each other, up to a multiple of it in the file: the host
+/// keeps what it got at once in one piece of memory, which a processor can map as one page.
+const RUN_BYTES: usize = 2 << 20;
 
 /// A layer that nothing names yet.
 #[derive(Debug)]
@@ -19,12 +20,15 @@ pub(crate) struct LayerWriter<F> {
     /// Pages that follow each other and are not written yet, and where the first goes.
     run: Vec<u8>,
     start: u64,
+    /// Whether these pages are zeros, which take no space.
+    is_zero: bool,
 }
 
 impl<F: File> LayerWriter<F> {
     pub(crate) fn begin<D: Folder<File = F>>(folder: &D, id: LayerId) -> Result<LayerWriter<F>> {
         let file = folder.create(&id.file_name()).map_err(failed("create", &id.file_name()))?;
-        Ok(LayerWriter { id, file, presence: Presence::default(), run: Vec::new(), start: 0 })
+        let (presence, run) = Default::default();
+        Ok(LayerWriter { id, file, presence, run, start: 0, is_zero: false })
     }
 
     pub(crate) fn id(&self) -> LayerId {
@@ -34,9 +38,11 @@ impl<F: File> LayerWriter<F> {
     pub(crate) fn write(&mut self, page: PageIndex, content: &Page) -> Result<()> {
         self.presence.add(page)?;
         let offset = page.offset().ok_or(VersionsError::NoSuchPage(page))?;
-        if self.start + self.run.len() as u64 != offset || self.run.len() >= RUN_BYTES {
+        let is_zero = *content == [0; PAGE_BYTES];
+        let follows = self.start + self.run.len() as u64 == offset && self.is_zero == is_zero;
+        if !follows || offset.is_multiple_of(RUN_BYTES as u64) {
             self.flush()?;
-            self.start = offset;
+            (self.start, self.is_zero) = (offset, is_zero);
         }
         self.run.extend_from_slice(content);
         Ok(())
@@ -44,7 +50,11 @@ impl<F: File> LayerWriter<F> {
 
     fn flush(&mut self) -> Result<()> {
         if !self.run.is_empty() {
-            let written = self.file.write_at(&[IoSlice::new(&self.run)], self.start);
+            let written = if self.is_zero {
+                self.file.clear(self.start..self.start + self.run.len() as u64)
+            } else {
+                self.file.write_at(&[IoSlice::new(&self.run)], self.start)
+            };
             written.map_err(failed("write", &self.id.file_name()))?;
             self.run.clear();
         }

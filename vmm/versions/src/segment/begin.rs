@@ -9,7 +9,7 @@ use super::stack::Stack;
 use super::sync::LogFile;
 use super::{Limits, Segment, failed};
 use crate::checksum::Checksum;
-use crate::disk::{File, Folder};
+use crate::disk::{File, Folder, fill};
 use crate::error::{Result, VersionsError};
 use crate::log::header::{FORMAT, LogHeader, LogId};
 use crate::log::record::{RecordHead, VersionFacts};
@@ -167,6 +167,7 @@ impl<D: Folder> Segment<D> {
             .and_then(|()| write_all(&file, &records, saved))
             .and_then(|()| file.sync())
             .and_then(|()| folder.sync());
+        file.uncache(end.offset);
         if let Err(source) = begun {
             // Nothing names it yet.
             let _ = folder.remove(&name);
@@ -272,18 +273,6 @@ fn write_all<F: File>(
         let pieces: Vec<_> = [IoSlice::new(encoded)].into_iter().chain(pages).collect();
         file.write_at(&pieces, found.content - encoded.len() as u64)
     })
-}
-
-/// Writes zeros. Whole, or the file's end is where it will be tried again.
-pub(super) fn fill<F: File>(file: &F, from: u64, until: u64) -> std::io::Result<()> {
-    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-    let mut at = from;
-    while at < until {
-        let bytes = (until - at).min(ZEROS.len() as u64);
-        file.write_at(&[IoSlice::new(&ZEROS[..bytes as usize])], at)?;
-        at += bytes;
-    }
-    Ok(())
 }
 
 /// Different for each log, on each machine.

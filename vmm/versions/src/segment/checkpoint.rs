@@ -8,7 +8,7 @@ use super::{Segment, failed};
 use crate::disk::{File, Folder};
 use crate::error::Result;
 use crate::layer::{Layer, Pages, Presence, write_map};
-use crate::page::{PageIndex, VersionNumber};
+use crate::page::{PAGE_BYTES, PageIndex, VersionNumber};
 use crate::root::Generation;
 use crate::segment::open::open;
 
@@ -128,11 +128,21 @@ impl<D: Folder> Segment<D> {
             }
         }
         let Some(layer) = self.stack.layer(path[target].0) else { return Ok(()) };
+        let unwritten = |source| failed("write", &layer.name(), source);
+        let mut zeros = 0..0;
         for page in pages.iter() {
-            let content = self.read_from(self.stack.locate(page, path))?;
-            let written = layer.file.write_at(&[IoSlice::new(&content)], offset_of(page));
-            written.map_err(|source| failed("write", &layer.name(), source))?;
+            let (content, at) = (self.read_from(self.stack.locate(page, path))?, offset_of(page));
+            if content != [0; PAGE_BYTES] {
+                layer.file.write_at(&[IoSlice::new(&content)], at).map_err(unwritten)?;
+                continue;
+            }
+            if zeros.end != at {
+                layer.clear(zeros).map_err(unwritten)?;
+                zeros = at..at;
+            }
+            zeros.end += PAGE_BYTES as u64;
         }
+        layer.clear(zeros).map_err(unwritten)?;
         layer.file.sync().map_err(|source| failed("sync", &layer.name(), source))?;
         if let (Layer::File(id), Pages::Listed(presence)) = (layer.layer, &layer.pages) {
             presence.iter().try_for_each(|page| pages.add(page))?;

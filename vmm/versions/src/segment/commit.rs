@@ -2,10 +2,10 @@
 
 use std::io::IoSlice;
 
-use super::begin::{Saved, fill};
+use super::begin::Saved;
 use super::{Commit, Segment, failed};
 use crate::checksum::Checksum;
-use crate::disk::{File, Folder};
+use crate::disk::{File, Folder, fill};
 use crate::error::{Result, VersionsError};
 use crate::log::record::{Joint, RecordHead, Sizes};
 use crate::log::scan::{self, Content, Found, Position};
@@ -143,6 +143,7 @@ impl<D: Folder> Segment<D> {
             failed("prepare", &log.header.id.file_name(), source)
         })?;
         log.prepared = until;
+        log.file.note_filled();
         Ok(())
     }
 }

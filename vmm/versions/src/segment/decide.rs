@@ -6,7 +6,7 @@
 //! it is not, and who finds that one is not begins a new log without their own.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IoSlice};
 
 use super::failed;
 use super::files::Known;
@@ -71,11 +71,49 @@ fn look<D: Folder>(folder: &D, segment: u64, version: VersionNumber, id: u64) ->
         }
         // It may be in the page cache and nowhere else.
         root_file.sync().map_err(|source| failed("sync", FILE_NAME, source))?;
-        let log = stack.current();
-        let synced = log.file.file.sync();
-        synced.map_err(|source| failed("sync", &log.header.id.file_name(), source))?;
+        let is_decided = stack.end.version > version;
+        let again = match is_decided {
+            // Whoever has appended behind it has done so.
+            true => Ok(None),
+            false => folder.companion_to_repair(segment),
+        };
+        make_durable(again.map_err(|source| failed("open", ".", source))?, &stack)?;
         Ok(true)
     });
     let has_it = has_it.map_err(unreadable)?;
     Ok(if has_it { Companion::HasIt } else { Companion::LacksIt })
+}
+
+/// Syncs the last log of another segment. A sync of it may have failed before: then the host takes what it
+/// has not written for written, and this one would prove nothing. So what the log has is written over itself
+/// first, which changes nothing for anybody, whatever is being done to it meanwhile. (The logs before it, the
+/// root record that names it and its own header were durable before the record was written.)
+fn make_durable<D: Folder>(again: Option<D>, stack: &Stack<D::File>) -> Result<()> {
+    let log = stack.current();
+    let name = log.header.id.file_name();
+    let sync = |file: &D::File| file.sync().map_err(|source| failed("sync", &name, source));
+    let Some(folder) = again else { return sync(&log.file.file) };
+    let file = match folder.open(&name) {
+        // Who may not write it can only hope that no sync has failed.
+        Err(error) if is_forbidden(error.kind()) => return sync(&log.file.file),
+        opened => opened.map_err(|source| failed("open", &name, source))?,
+    };
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut at = log.first.offset;
+    while at < stack.end.offset {
+        let bytes = (stack.end.offset - at).min(piece.len() as u64);
+        let piece = &mut piece[..bytes as usize];
+        file.read_at(piece, at).map_err(|source| failed("read", &name, source))?;
+        let written = file.write_at(&[IoSlice::new(piece)], at);
+        written.map_err(|source| failed("write", &name, source))?;
+        at += bytes;
+    }
+    sync(&file)
+}
+
+/// How much is in memory at once.
+const PIECE_BYTES: usize = 1 << 20;
+
+fn is_forbidden(error: ErrorKind) -> bool {
+    matches!(error, ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }

@@ -1,5 +1,6 @@
 //! The logs and layers that a root record names, open. What is open already is used again.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::stack::Stack;
@@ -75,6 +76,15 @@ impl<F: File> OpenLayer<F> {
             Layer::File(id) => id.file_name(),
             Layer::Empty | Layer::Home => HOME_FILE_NAME.to_owned(),
         }
+    }
+
+    /// Makes zeros of some of its pages, which take no space then. What the home file has behind its end
+    /// are zeros, and it does not become longer.
+    pub(super) fn clear(&self, mut range: Range<u64>) -> std::io::Result<()> {
+        if self.layer == Layer::Home {
+            range.end = range.end.min(self.file.bytes()?);
+        }
+        if range.is_empty() { Ok(()) } else { self.file.clear(range) }
     }
 
     pub(super) fn open_home<D: Folder<File = F>>(folder: &D) -> Result<OpenLayer<F>> {

@@ -2,6 +2,8 @@
 //! nobody's lock is held while the disk works.
 
 use std::io;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Segment, failed};
@@ -18,20 +20,32 @@ pub(super) struct LogFile<F> {
     /// Locked during a sync. The host tells an error once for each open file, so of two syncs at
     /// once one would succeed and say that what the other lost is durable.
     has_failed: Mutex<bool>,
+    /// Whether zeros were written ahead since the last sync.
+    is_filled: AtomicBool,
 }
 
 impl<F: File> LogFile<F> {
     pub(super) fn new(file: F) -> LogFile<F> {
-        LogFile { file, has_failed: Mutex::new(false) }
+        LogFile { file, has_failed: Mutex::new(false), is_filled: AtomicBool::new(false) }
     }
 
-    fn sync(&self) -> io::Result<()> {
+    /// Takes note that zeros were written ahead of the records.
+    pub(super) fn note_filled(&self) {
+        self.is_filled.store(true, Relaxed);
+    }
+
+    /// Syncs it; its records end at `end`, or behind it by now.
+    fn sync(&self, end: u64) -> io::Result<()> {
         let mut has_failed = self.has_failed.lock().unwrap_or_else(PoisonError::into_inner);
         if *has_failed {
             return Err(io::Error::other("an earlier sync of it failed"));
         }
+        let is_filled = self.is_filled.swap(false, Relaxed);
         let result = self.file.sync();
         *has_failed = result.is_err();
+        if is_filled && result.is_ok() {
+            self.file.uncache(end);
+        }
         result
     }
 }
@@ -66,7 +80,7 @@ impl<F: File> SyncTicket<F> {
     /// The host's, and every time after one for the same log.
     pub fn run(&self) -> io::Result<()> {
         self.root.as_ref().map_or(Ok(()), |root| root.sync())?;
-        if self.is_durable { Ok(()) } else { self.file.sync() }
+        if self.is_durable { Ok(()) } else { self.file.sync(self.position.offset) }
     }
 }
 

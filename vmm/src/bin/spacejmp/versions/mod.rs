@@ -98,7 +98,10 @@ Examples:
 It takes no time. Programs that have it attached see it when they enter next. The versions in
 between stay in the log until a checkpoint: to undo a rollback, roll back to the one before it.
 To a version with another root object it is refused while a program has the segment attached.
-Of a VAS with several versioned segments each goes back by itself: `spacejmp seg rollback`.")]
+
+A VAS with several versioned segments goes back to a tag of the VAS, as one change: after a kill or a
+power cut all of them have gone back, or none. The pages that differ are written for it, up to 63 MiB of
+each segment. To be able to undo it, tag the VAS before.")]
 pub(crate) struct Rollback {
     #[arg(value_parser = name_parser())]
     name: Name,
@@ -130,14 +133,25 @@ struct Made {
 }
 
 impl Made {
-    fn print(&self, json: bool) -> Result<ExitCode, Failure> {
-        errors::output(json, self, |_| match (&self.tag, self.number) {
+    fn text(&self) -> String {
+        match (&self.tag, self.number) {
             (None, Some(number)) => {
                 format!("version {number} of '{}' is the newest\n", plain(&self.name))
             }
             _ => String::new(),
-        })
+        }
     }
+
+    fn print(&self, json: bool) -> Result<ExitCode, Failure> {
+        errors::output(json, self, |_| self.text())
+    }
+}
+
+/// What became the newest of a VAS with several versioned segments.
+#[derive(Debug, Serialize)]
+struct RolledBack<'a> {
+    name: &'a str,
+    segments: &'a [Made],
 }
 
 fn tag(of: Of, store: &Store, args: &Tag) -> Result<ExitCode, Failure> {
@@ -201,12 +215,12 @@ fn rollback(of: Of, store: &Store, args: &Rollback) -> Result<ExitCode, Failure>
     let (name, to) = (&args.name, &args.version);
     let doing = || format!("make version {to} of '{name}' the newest");
     let stopping = waiting_note();
-    let work = || -> Result<(Name, u64), VasError> {
+    let work = || -> Result<Vec<(Name, u64)>, VasError> {
         match of {
             Of::Segment => {
                 let sid = store.find_segment(name)?;
                 let number = kept::rollback_segment(store, sid, to, args.waits.timeout, &stopping)?;
-                Ok((name.clone(), number))
+                Ok(vec![(name.clone(), number)])
             }
             Of::Vas => {
                 let vid = store.find_vas(name)?;
@@ -214,7 +228,15 @@ fn rollback(of: Of, store: &Store, args: &Rollback) -> Result<ExitCode, Failure>
             }
         }
     };
-    let (segment, number) = work().map_err(failed(doing()))?;
-    let name = segment.as_str().to_owned();
-    Made { name, tag: None, number: Some(number) }.print(args.waits.output.json)
+    let made = work().map_err(failed(doing()))?.into_iter().map(|(segment, number)| {
+        let name = segment.as_str().to_owned();
+        Made { name, tag: None, number: Some(number) }
+    });
+    let (json, made) = (args.waits.output.json, made.collect::<Vec<_>>());
+    match &made[..] {
+        [only] => only.print(json),
+        _ => errors::output(json, &RolledBack { name: name.as_str(), segments: &made }, |_| {
+            made.iter().map(Made::text).collect()
+        }),
+    }
 }

@@ -49,7 +49,7 @@ impl Store {
         _lock: &Exclusive,
     ) -> Result<OpenContent<'a>, StoreError> {
         let failed = segment.of_versions();
-        let folder = HostFolder::from_fd(segment.versions_folder()?);
+        let folder = segment.versions_files()?;
         let limits = Limits::default();
         if segment.header().kept.is_some() {
             // Nobody writes it, so there is nothing to recover and nobody to tell anything.
@@ -64,7 +64,7 @@ impl Store {
         let Some(words) = words else {
             let seen = Segment::open_shared(folder, limits, None).map_err(&failed)?;
             segment.check_trusted(&seen)?;
-            let folder = HostFolder::from_fd(segment.versions_folder()?);
+            let folder = segment.versions_files()?;
             let versions = Segment::open(folder, limits).inspect_err(|error| {
                 if matches!(error, VersionsError::Io { .. }) {
                     segment.note_failure(&seen);

@@ -35,8 +35,13 @@ impl Store {
         check_growth(&segment, facts.size_bytes, size_bytes)?;
         let size_bytes = round_size(size_bytes, reserve_bytes)?;
         let facts = VersionFacts { size_bytes, note: NOTE.to_vec(), ..facts };
+        let before = content.versions.appended();
         let appended = content.versions.append(&Commit { facts, pages: Vec::new() });
         let synced = appended.and_then(|_| content.versions.sync());
+        if synced.is_err() && content.versions.has_failed() {
+            // Should this fail as well, whoever has the lock next may find that it has grown.
+            let _ = content.versions.renew(before);
+        }
         synced.map_err(segment.of_versions())?;
         content.settle().map(drop)
     }

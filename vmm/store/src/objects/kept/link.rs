@@ -15,6 +15,7 @@ use crate::objects::create::{set_len, set_mode};
 use crate::objects::fresh::now_ns;
 use crate::objects::kept::content::{HeldAlone, OpenContent};
 use crate::objects::kept::names::TagName;
+use crate::objects::kept::pinned::Pinned;
 use crate::objects::lock::Exclusive;
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
@@ -124,7 +125,7 @@ impl Store {
         name.check_new()?;
         let source = self.open_segment(sid)?;
         source.check_versioned()?;
-        let copy = self.copy_home(&source, number, name)?;
+        let copy = self.copy_home(&source, &self.pin_version(sid, number)?, name)?;
         let lock = self.lock_exclusive()?;
         self.check_segment_name_free(name, &lock)?;
         let mut made = self.of_home(copy, "segment", &lock)?;
@@ -184,10 +185,9 @@ impl Store {
     pub(crate) fn copy_home(
         &self,
         source: &SegmentFile,
-        number: Option<u64>,
+        pinned: &Pinned,
         name: &Name,
     ) -> Result<HomeCopy<'_>, StoreError> {
-        let pinned = self.pin_version(source.sid(), number)?;
         let mode = self.mode_of(source)?;
         let sid = {
             let lock = self.lock_exclusive()?;

@@ -8,7 +8,7 @@
 
 use abi::objects::{Right, SegId};
 use spacejmp_versions::disk::Folder;
-use spacejmp_versions::disk::host::{HostFile, HostFolder};
+use spacejmp_versions::disk::host::HostFile;
 use spacejmp_versions::root::{FILE_NAME, Root};
 use spacejmp_versions::{VersionNumber, VersionsError};
 
@@ -63,7 +63,7 @@ impl Store {
             self.check_still_there(&segment, &lock)?;
             lease.set_segment(0, Some((sid, Right::Read)))?;
         }
-        let folder = HostFolder::from_fd(segment.versions_folder()?).read_only();
+        let folder = segment.versions_files()?.read_only();
         let root = folder.open(FILE_NAME);
         let root = root.map_err(|e| io_error("open", &segment.versions_path(), e))?;
         let mut content = self.newest(&segment)?;

@@ -1,14 +1,18 @@
 //! Making an old version the newest again.
 
-use abi::objects::SegId;
+use abi::objects::{SegId, VasId};
 use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::log::record::VersionFacts;
-use spacejmp_versions::segment::RollbackTo;
-use spacejmp_versions::{Segment, VersionNumber, VersionsError};
+use spacejmp_versions::page::Page;
+use spacejmp_versions::segment::{Part, RollbackTo, append_together};
+use spacejmp_versions::{Commit, PageIndex, Segment, VersionNumber, VersionsError};
 
 use crate::format::error::{Busy, Object, StoreError};
-use crate::objects::kept::content::HeldAlone;
+use crate::format::name::Name;
+use crate::objects::fresh::now_ns;
+use crate::objects::kept::content::{HeldAlone, OpenContent};
 use crate::objects::kept::names::VersionChoice;
+use crate::objects::kept::vas::MemberHeld;
 use crate::objects::newest::root_of;
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
@@ -75,6 +79,66 @@ impl Store {
         Ok(version.0)
     }
 
+    /// Makes the versions that a tag of a VAS keeps the newest ones of its versioned segments, each under its
+    /// next number, durably: one commit of all of them. VMs that have them attached see it when they enter
+    /// next. Returns the segments and the numbers. The caller holds the locks of all of them alone.
+    ///
+    /// # Errors
+    /// [`StoreError::NoTag`] if the tag has not all of them; as [`Store::rollback_segment`];
+    /// [`StoreError::Versions`] for more changes than a commit of several segments can have. Then all of them
+    /// are as they were.
+    pub fn rollback_vas(
+        &self,
+        vid: VasId,
+        tag: &str,
+        members: &[MemberHeld],
+    ) -> Result<Vec<(Name, u64)>, StoreError> {
+        let lock = self.lock_exclusive()?;
+        let vas = self.vas_by_id(vid, &lock)?;
+        let mut segments = Vec::new();
+        for listing in &vas.segments {
+            let segment = self.open_present(listing.sid, &lock)?;
+            if !segment.is_versioned() || segment.header().kept.is_some() {
+                continue;
+            }
+            let member = members.iter().find(|member| member.sid == segment.sid());
+            let (object, why) = (Object::VasName(vas.name.clone()), Busy::Changed);
+            let member = member.ok_or(StoreError::Busy { object, why })?;
+            let kept = self.kept_with(segment.sid(), &lock)?;
+            let of_vas = format!("{}@{tag}", vas.name.as_str());
+            let (object, tag) = (Object::VasName(vas.name.clone()), tag.to_owned());
+            let kept = kept.into_iter().find(|kept| kept.tag == of_vas);
+            let kept = kept.ok_or(StoreError::NoTag { object, tag })?;
+            segments.push((segment, self.open_by_id(kept.sid, &lock)?, member.held));
+        }
+        if segments.is_empty() {
+            return Err(StoreError::NoVersions(vas.name));
+        }
+        let mut contents = Vec::new();
+        for (segment, tag, held) in &segments {
+            let mut content = self.open_content(segment, *held, &lock)?;
+            self.check_same_root(segment, &content.versions, &BY_TAG, Some(tag))?;
+            // So that what is taken back, if it has to be, is this change alone.
+            content.versions.sync().map_err(segment.of_versions())?;
+            contents.push(content);
+        }
+        let mut changes = Vec::new();
+        for ((segment, tag, _), content) in segments.iter().zip(&contents) {
+            let kept = self.newest(tag)?;
+            let (there, version) = (kept.content(), VersionNumber(kept.number()));
+            let pages = content.versions.changes_to(there, version, segments.len());
+            let said = there.facts(version).cloned().unwrap_or_default();
+            let facts = VersionFacts { note: NOTE.to_vec(), ..now(said) };
+            changes.push((facts, pages.map_err(segment.of_versions())?));
+        }
+        commit_together(&segments, &mut contents, &changes)?;
+        let names = segments.iter().map(|(segment, ..)| segment.name().clone());
+        let made = contents.into_iter().map(|content| content.settle().map(|version| version.0));
+        // Whatever comes of the first, the others are told of as well: they are one commit.
+        let made: Vec<_> = names.zip(made.collect::<Vec<_>>()).collect();
+        made.into_iter().map(|(name, number)| Ok((name, number?))).collect()
+    }
+
     /// Refuses a version with another root object while programs have the segment attached: they would
     /// use what they know of the present one, its address and type, on content that it is not of.
     fn check_same_root(
@@ -103,4 +167,45 @@ impl Store {
             other => other,
         })
     }
+}
+
+/// That what is gone back to is not named by a number.
+const BY_TAG: VersionChoice = VersionChoice::Tag(String::new());
+
+/// The facts of a version that this process makes now.
+fn now(facts: VersionFacts) -> VersionFacts {
+    VersionFacts { time_ns: now_ns(), pid: std::process::id(), ..facts }
+}
+
+/// One commit of all of them, durable; or all are as they were.
+fn commit_together(
+    segments: &[(SegmentFile, SegmentFile, HeldAlone)],
+    contents: &mut [OpenContent<'_>],
+    changes: &[(VersionFacts, Vec<(PageIndex, Page)>)],
+) -> Result<(), StoreError> {
+    let commits = changes.iter().map(|(facts, pages)| Commit {
+        facts: facts.clone(),
+        pages: pages.iter().map(|(page, content)| (*page, content)).collect(),
+    });
+    let commits: Vec<_> = commits.collect();
+    let before: Vec<_> = contents.iter().map(|content| content.versions.appended()).collect();
+    let parts = contents.iter_mut().zip(&commits);
+    let mut parts: Vec<_> =
+        parts.map(|(content, commit)| Part { segment: &mut content.versions, commit }).collect();
+    // An error is of one of them, and names its file; which one is no matter to who can do something.
+    let Some((first, ..)) = segments.first() else { return Ok(()) };
+    let mut done = append_together(&mut parts).map(drop).map_err(first.of_versions());
+    for ((segment, ..), content) in segments.iter().zip(&mut *contents) {
+        done = done.and_then(|()| content.versions.sync().map(drop).map_err(segment.of_versions()));
+    }
+    for (content, before) in contents.iter_mut().zip(before) {
+        match &done {
+            // From here on it is one commit whatever happens. Who opens one of them next need not look at
+            // the others then.
+            Ok(()) => drop(content.versions.settle()),
+            // Should this fail, whoever has the lock next does it first.
+            Err(_) => drop(content.versions.take_back(before)),
+        }
+    }
+    done
 }

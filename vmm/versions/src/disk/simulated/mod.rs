@@ -250,6 +250,10 @@ impl Folder for Disk {
         Ok(Some(folder).filter(|folder| folder.names().is_ok_and(|names| !names.is_empty())))
     }
 
+    fn companion_to_repair(&self, segment: u64) -> io::Result<Option<Disk>> {
+        self.companion(segment)
+    }
+
     fn create(&self, name: &str) -> io::Result<DiskFile> {
         self.check_free(name)?;
         let number = FileNumber(self.0.borrow().next);
@@ -316,6 +320,13 @@ impl File for DiskFile {
         let bytes = self.bytes()?;
         Ok(Some(offset..bytes).filter(|range| !range.is_empty()))
     }
+
+    fn clear(&self, range: Range<u64>) -> io::Result<()> {
+        let zeros = vec![0; range.end.saturating_sub(range.start) as usize];
+        self.0.perform(Done::Write(self.1, range.start, zeros))
+    }
+
+    fn uncache(&self, _: u64) {}
 
     fn release(&self, _: u64) {
         // The content stays what it is, and space is no concern here.

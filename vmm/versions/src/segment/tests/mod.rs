@@ -9,6 +9,7 @@ mod generations;
 mod model;
 mod several;
 mod sharing;
+mod space;
 
 const SMALL: Limits = Limits { log_bytes: 20 * PAGE_BYTES as u64, ahead_bytes: PAGE_BYTES as u64 };
 

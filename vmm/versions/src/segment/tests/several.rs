@@ -1,6 +1,9 @@
 //! Commits of several segments, when one of them cannot be looked at, or has other files by then.
 
+use std::io::ErrorKind;
+
 use super::*;
+use crate::disk::simulated::{AfterCut, Done, FaultKind, FolderNumber, Random};
 use crate::error::VersionsError;
 
 const SEGMENTS: [u64; 2] = [1, 2];
@@ -119,4 +122,44 @@ fn nobody_waits_for_a_pipe_in_the_place_of_the_other_segments_files() {
     rustix::fs::mknodat(rustix::fs::CWD, &root, kind, mode, 0).expect("made");
     let error = Segment::open(pair.folder(one), SMALL).expect_err("no file");
     assert!(matches!(error, VersionsError::Companion { segment: 2, .. }), "{error}");
+}
+
+#[test]
+fn a_record_that_only_the_page_cache_has_after_a_failed_sync_is_written_anew_by_who_relies_on_it() {
+    let disk = Disk::default();
+    let folders = [1, 2].map(|number| disk.folder(FolderNumber(number)));
+    let made = folders.clone().into_iter().zip(SEGMENTS).map(|(folder, segment)| {
+        Segment::create(folder, segment, VersionFacts::default(), SMALL).expect("made")
+    });
+    let mut both = Vec::from_iter(made);
+    let content = page(7);
+    let commit = Commit { pages: vec![(PageIndex(0), &content)], ..Commit::default() };
+    // The disk takes nothing of what is written for the second one, says so once, and is killed for it.
+    let mut writes = 0;
+    disk.set_fault(Some(Box::new(move |done, name| match done {
+        // Zeros are written ahead of it.
+        Done::Write(_, _, bytes) if name.starts_with("log.") && bytes[..8] != [0; 8] => {
+            writes += 1;
+            if writes == 2 { FaultKind::Dropped } else { FaultKind::None }
+        }
+        _ => FaultKind::None,
+    })));
+    let parts = both.iter_mut().map(|segment| Part { segment, commit: &commit });
+    append_together(&mut Vec::from_iter(parts)).expect("appended");
+    both[0].sync().expect("synced");
+    disk.set_fault(Some(Box::new(|_, _| FaultKind::Error(ErrorKind::Other))));
+    both[1].sync().expect_err("it fails");
+    disk.set_fault(None);
+    drop(both);
+    let first = Segment::open(folders[0].clone(), SMALL).expect("opened");
+    assert_eq!(first.appended(), VersionNumber(1), "the other one has it");
+    let mut after = AfterCut::default();
+    disk.take().1.iter().for_each(|done| after.advance(done));
+    for seed in 0..10 {
+        let cut = Disk::with_files(after.leave(&mut Random(seed)));
+        let found = [1, 2].map(|number| {
+            Segment::open(cut.folder(FolderNumber(number)), SMALL).expect("opened").appended().0
+        });
+        assert_eq!(found, [1, 1], "half of a commit: {seed}");
+    }
 }

@@ -1,0 +1,17 @@
+//! `epoll`, `timerfd` and `inotify`, natively and in a VM: the same answers and the same events.
+
+use tests::vm::Run;
+use tests::{guests, skip_without_kvm};
+use vmm::process::Outcome;
+
+#[test]
+fn what_a_program_waits_for_arrives_as_natively() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let watched = folder.path().to_str().expect("paths of tests are UTF-8");
+    let run = Run::new(guests::c("waiting")).args(&[watched]).dir(watched);
+    let ended = run.same_as_native();
+    assert_eq!(ended.outcome, Outcome::Exited(0));
+    // The last line: it has done all.
+    assert!(ended.out().ends_with("inotify_rm_watch(watch, 1): 0\n"), "{}", ended.out());
+}

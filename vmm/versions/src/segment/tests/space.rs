@@ -1,0 +1,128 @@
+//! What a segment's files take on the disk.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::*;
+
+const DATA: u64 = 512 << 10;
+
+/// Bytes on the disk of the files whose names begin so.
+fn taken(folder: &Path, prefix: &str) -> u64 {
+    let files = std::fs::read_dir(folder).expect("a folder").map(|file| file.expect("a file"));
+    let files = files.filter(|file| {
+        let name = file.file_name().to_string_lossy().into_owned();
+        name.starts_with(prefix) && !name.ends_with(".map")
+    });
+    files.map(|file| file.metadata().expect("it is there").blocks() * 512).sum()
+}
+
+fn made(folder: &Path) -> Segment<HostFolder> {
+    let host = HostFolder::open(folder).expect("opened");
+    let limits = Limits { log_bytes: 2 << 20, ahead_bytes: PAGE_BYTES as u64 };
+    Segment::create(host, 1, VersionFacts::default(), limits).expect("made")
+}
+
+/// [`DATA`] bytes of pages, each of this byte.
+fn fill(segment: &mut Segment<HostFolder>, byte: u8) -> VersionNumber {
+    let pages: Vec<_> = (0..DATA / PAGE_BYTES as u64).map(|page| (page, byte)).collect();
+    commit(segment, &pages)
+}
+
+fn assert_all(segment: &Segment<HostFolder>, byte: u8) {
+    let version = segment.appended();
+    for at in 0..DATA / PAGE_BYTES as u64 {
+        assert_eq!(segment.read(PageIndex(at), version).expect("read"), page(byte));
+    }
+}
+
+#[test]
+fn pages_that_became_zeros_take_no_space_after_a_checkpoint() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut segment = made(folder.path());
+    for (byte, least, most) in [(1, DATA, 2 * DATA), (0, 0, DATA / 8), (2, DATA, 2 * DATA)] {
+        let version = fill(&mut segment, byte);
+        segment.checkpoint(version, Sharing::Alone).expect("applied");
+        let home = taken(folder.path(), "home");
+        assert!((least..=most).contains(&home), "{home} bytes with pages of {byte}");
+        assert_all(&segment, byte);
+        drop(segment);
+        let host = HostFolder::open(folder.path()).expect("opened");
+        segment = Segment::open(host, Limits::default()).expect("opened");
+        assert_all(&segment, byte);
+    }
+}
+
+#[test]
+fn zeros_that_hide_an_older_layers_pages_take_no_space_in_a_fresh_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut segment = made(folder.path());
+    let version = fill(&mut segment, 1);
+    segment.checkpoint(version, Sharing::Alone).expect("applied");
+    // So that the pages below stay.
+    let tag = tempfile::tempdir().expect("a folder");
+    let into = HostFolder::open(tag.path()).expect("opened");
+    let limits = Limits::default();
+    segment.link_version(version, &into, 2, |_| (), limits).expect("linked");
+    commit(&mut segment, &[(DATA / PAGE_BYTES as u64 + 9, 3)]);
+    let version = fill(&mut segment, 0);
+    segment.checkpoint(version, Sharing::Shared).expect("merged");
+    let layer = taken(folder.path(), "layer.");
+    assert!(layer > 0 && layer <= DATA / 8, "{layer} bytes");
+    assert_all(&segment, 0);
+    let tag = Segment::open(into, limits).expect("opened");
+    assert_all(&tag, 1);
+}
+
+#[test]
+fn a_layer_that_ends_with_zeros_is_as_long_as_its_map_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut segment = made(folder.path());
+    // More than half a log: a layer of its own.
+    let pages: Vec<_> = (0..300).map(|page| (page, u8::from(page < 200))).collect();
+    let version = commit(&mut segment, &pages);
+    drop(segment);
+    let host = HostFolder::open(folder.path()).expect("opened");
+    let segment = Segment::open(host, Limits::default()).expect("opened");
+    assert_eq!(segment.appended(), version);
+    assert_eq!([0, 199, 200, 299].map(|at| first_byte(&segment, at, version)), [1, 1, 0, 0]);
+    let layer = taken(folder.path(), "layer.");
+    assert!((200 * 4096..250 * 4096).contains(&layer), "{layer} bytes");
+}
+
+#[test]
+fn large_commits_of_zeros_give_the_space_of_large_commits_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut segment = made(folder.path());
+    for byte in [1, 0] {
+        let pages: Vec<_> = (0..300).map(|page| (page, byte)).collect();
+        commit(&mut segment, &pages);
+    }
+    let before = taken(folder.path(), "layer.");
+    assert!((300 * 4096..350 * 4096).contains(&before), "{before} bytes");
+    let version = segment.appended();
+    segment.checkpoint(version, Sharing::Alone).expect("applied");
+    assert!(taken(folder.path(), "layer.") + taken(folder.path(), "home") < DATA / 8);
+    assert_eq!([0, 299].map(|at| first_byte(&segment, at, version)), [0, 0]);
+}
+
+#[test]
+fn less_of_a_log_is_left_at_rest_unless_that_would_copy_much() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut segment = made(folder.path());
+    assert!(!segment.checkpoint_is_due_at_rest());
+    fill(&mut segment, 1);
+    assert!(segment.checkpoint_is_due_at_rest() && !segment.checkpoint_is_due());
+    let version = segment.appended();
+    segment.checkpoint(version, Sharing::Alone).expect("applied");
+    assert!(!segment.checkpoint_is_due_at_rest());
+    // A layer of ten times as much as the log will have.
+    let pages: Vec<_> = (0..1280).map(|page| (page, 2)).collect();
+    commit(&mut segment, &pages);
+    fill(&mut segment, 3);
+    assert!(!segment.checkpoint_is_due_at_rest());
+    for byte in 4..7 {
+        fill(&mut segment, byte);
+    }
+    assert!(segment.checkpoint_is_due_at_rest() || segment.checkpoint_is_due());
+}
