@@ -158,6 +158,27 @@ fn a_writer_that_does_not_finish_is_cut_short_and_its_change_counts_as_unfinishe
     world.clean_after_gc();
 }
 
+/// The VMM has not heard of this visit: the kernel let the thread in, and it has not left the guest since.
+#[test]
+fn a_writer_of_versions_that_the_kernel_let_in_may_finish_before_a_signal_ends_its_program() {
+    skip_without_kvm!();
+    let world = World::new();
+    assert_eq!(world.good("vas_versions", &["bank", "make"]), "done\n");
+    let newest = || world.json(&["seg", "log", "bank"])["versions"][0]["number"].as_u64();
+    let before = newest().expect("a version");
+    let mut writer = world.spawn("vas_versions", &["bank", "slow", "1200"]);
+    // The first change is there, and somebody has the lock again.
+    while newest() < Some(before + 1)
+        || world.json(&["seg", "show", "bank"])["lock"]["state"] != "exclusive"
+    {
+        assert!(!writer.has_ended(), "{}{}", writer.out(), writer.err());
+    }
+    writer.signal(Signal::TERM);
+    writer.end();
+    assert_eq!(newest(), Some(before + 2), "its change was cut short: {}", writer.err());
+    assert_eq!(world.good("vas_versions", &["bank", "sums", "1"]), "states 1\n");
+}
+
 #[test]
 fn programs_that_go_in_and_out_all_the_time_are_ended_between_two_visits() {
     skip_without_kvm!();

@@ -20,12 +20,14 @@
 //! stays while another commits COUNT times, enough to fill logs. `again WHAT`: the same as WHAT after a
 //! visit that changes nothing, so that the kernel lets in whoever comes next. `turns`: at each line of its
 //! input moves money from account 1 to account 2; prints what account 1 has then, or why the change was
-//! refused. Prints `done`; status 0, or 1 with a message.
+//! refused. `slow MS`: moves money twice, the second time without leaving the guest for so long in the
+//! middle. Prints `done`; status 0, or 1 with a message.
 
 use std::process::ExitCode;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use abi::Errno;
 use guests::findings::{must, require_vm};
@@ -168,6 +170,7 @@ fn main() -> ExitCode {
         ["keep", tag] => keep(bank, name, tag),
         ["many", count] => many(bank, number(count)),
         ["turns"] => turns(bank),
+        ["slow", ms] => [0, number(ms)].into_iter().for_each(|ms| slow(bank, ms)),
         _ => panic!("what?"),
     }
     println!("done");
@@ -177,6 +180,18 @@ fn main() -> ExitCode {
 fn mark_inconsistent(sid: SegId) -> Result<(), Errno> {
     // SAFETY: the accounts are numbers, of which any is valid.
     unsafe { sys::seg_mark_inconsistent(sid) }
+}
+
+fn slow(bank: &Bank, ms: u64) {
+    must("enter", enter(bank.write));
+    bank.take(1, 1);
+    let until = Instant::now() + Duration::from_millis(ms);
+    while Instant::now() < until {
+        std::hint::spin_loop();
+    }
+    let other = bank.account(2);
+    other.write(other.read().wrapping_add(1));
+    go_home();
 }
 
 fn turns(bank: &Bank) {
