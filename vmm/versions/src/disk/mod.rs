@@ -57,6 +57,15 @@ pub trait Folder: Sized {
     fn sync(&self) -> io::Result<()>;
 }
 
+/// What [`File::bytes`] and [`File::identity`] say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct About {
+    /// Its length.
+    pub bytes: u64,
+    /// Which file it is.
+    pub identity: (u64, u64),
+}
+
 /// An open file.
 pub trait File {
     /// Its length in bytes.
@@ -88,6 +97,14 @@ pub trait File {
     /// # Errors
     /// The host's.
     fn identity(&self) -> io::Result<(u64, u64)>;
+
+    /// Length and identity at once.
+    ///
+    /// # Errors
+    /// The host's.
+    fn about(&self) -> io::Result<About> {
+        Ok(About { bytes: self.bytes()?, identity: self.identity()? })
+    }
 
     /// The first range at or behind `offset` that may have something else than zeros; `None` if there
     /// is none. It saves reading holes, and proves nothing: a file system may say that all is data.

@@ -162,8 +162,7 @@ impl<D: Folder> Segment<D> {
         let (records, end) = encode_all(saved, first);
         let ahead = limits.ahead_bytes.max(PAGE_BYTES as u64).min(limits.log_bytes);
         let prepared = ahead.max(end.offset);
-        let begun = fill(&file, 0, prepared)
-            .and_then(|()| file.write_at(&[IoSlice::new(&page)], 0))
+        let begun = fill(&file, 0, &page, prepared)
             .and_then(|()| write_all(&file, &records, saved))
             .and_then(|()| file.sync())
             .and_then(|()| folder.sync());
@@ -173,7 +172,8 @@ impl<D: Folder> Segment<D> {
             return Err(failed("prepare", &name, source));
         }
         let file = Arc::new(LogFile::new(file));
-        let log = OpenLog { header, generation, first, file, prepared, up_to: None };
+        let log =
+            OpenLog { header, generation, first, file, identity: None, prepared, up_to: None };
         Ok(NewLog { log, records, end })
     }
 
@@ -274,16 +274,17 @@ fn write_all<F: File>(
     })
 }
 
-/// Writes zeros. Whole, or the file's end is where it will be tried again.
-pub(super) fn fill<F: File>(file: &F, from: u64, until: u64) -> std::io::Result<()> {
+/// Writes `first`, and zeros behind it. Whole, or the file's end is where it will be tried again.
+pub(super) fn fill<F: File>(file: &F, from: u64, first: &[u8], until: u64) -> std::io::Result<()> {
     static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-    let mut at = from;
-    while at < until {
-        let bytes = (until - at).min(ZEROS.len() as u64);
-        file.write_at(&[IoSlice::new(&ZEROS[..bytes as usize])], at)?;
-        at += bytes;
+    let mut pieces = vec![IoSlice::new(first)];
+    let mut left = until.saturating_sub(from + first.len() as u64);
+    while left > 0 {
+        let bytes = left.min(ZEROS.len() as u64);
+        pieces.push(IoSlice::new(&ZEROS[..bytes as usize]));
+        left -= bytes;
     }
-    Ok(())
+    file.write_at(&pieces, from)
 }
 
 /// Different for each log, on each machine.
