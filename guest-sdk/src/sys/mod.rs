@@ -94,7 +94,10 @@ pub fn all<T: Copy>(
     let mut found = Vec::new();
     loop {
         match list(&mut buffer, found.len() as u64)? {
-            0 => return Ok(found),
+            count if count < buffer.len() => {
+                found.extend(buffer.iter().take(count).copied());
+                return Ok(found);
+            }
             count => found.extend(buffer.iter().take(count).copied()),
         }
     }

@@ -163,6 +163,19 @@ impl Runner {
     /// # Errors
     /// [`BenchError`] when it cannot be started, or ends without a line.
     pub fn killed(&self, program: &Path, args: &[&str]) -> Result<(), BenchError> {
+        self.held(program, args, || ())
+    }
+
+    /// The same, with a look at it in between.
+    ///
+    /// # Errors
+    /// As [`Runner::killed`].
+    pub fn held<T>(
+        &self,
+        program: &Path,
+        args: &[&str],
+        look: impl FnOnce() -> T,
+    ) -> Result<T, BenchError> {
         let mut command = self.command(Environment::Vm, program, args, None);
         let what = format!("{command:?}");
         let failed = |source| BenchError::Start { what: what.clone(), source };
@@ -172,11 +185,15 @@ impl Runner {
         if let Some(out) = &mut child.stdout {
             BufReader::new(out).read_line(&mut line).map_err(failed)?;
         }
+        let seen = look();
         if !line.is_empty() {
             child.kill().map_err(failed)?;
         }
         let output = child.wait_with_output().map_err(failed)?;
-        if line.is_empty() { answer(what, &output).map(drop) } else { Ok(()) }
+        if line.is_empty() {
+            answer(what, &output)?;
+        }
+        Ok(seen)
     }
 
     fn command(

@@ -55,7 +55,10 @@ struct Registration {
 
 /// In which `epoll`s an open file is registered, and by which host descriptors.
 #[derive(Debug, Default)]
-pub(super) struct Watched(Mutex<Vec<(Weak<OpenFile>, Option<Arc<OwnedFd>>)>>);
+pub(super) struct Watched(Mutex<Vec<WatchedBy>>);
+
+/// An `epoll`, and the further host descriptor by which it watches the file.
+type WatchedBy = (Weak<OpenFile>, Option<Arc<OwnedFd>>);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -17,6 +17,7 @@ use abi::Errno;
 use abi::call::{self as number, CALL_HYPER};
 use seg_lock::{LockOutcome, Patience};
 
+use crate::linux::survivor::Survivor;
 use crate::linux::task::ThreadCtx;
 use crate::vas::{Stops, VasError, at_most};
 
@@ -32,6 +33,9 @@ pub fn serve(ctx: &mut ThreadCtx<'_>) {
         Ok(number) => dispatch(ctx, number & !CALL_HYPER, &args),
         Err(_) => None,
     };
+    if ctx.process.vases.takes_up_sharing() {
+        Survivor::make(ctx.process);
+    }
     tracing::trace!(target: "call", tid = ctx.thread.tid, number = raw, ?args, ?result);
     ctx.vcpu.regs.rax = match result {
         Some(Ok(value)) => value,

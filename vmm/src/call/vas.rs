@@ -6,7 +6,6 @@ use abi::VasId;
 use abi::objects::{Attachment, VasStat, clone, vas_ctl};
 
 use super::{CallResult, args};
-use crate::linux::survivor::Survivor;
 use crate::linux::task::ThreadCtx;
 use crate::store::{LeaseView, StoreError, TagName, VasRecord};
 use crate::vas::VasError;
@@ -74,8 +73,6 @@ pub fn attach(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if ctx.process.vases.is_to_let_go() {
         ctx.process.call_every_second(|process| process.vases.let_go());
     }
-    // Other processes may wait for locks in its segments.
-    Survivor::make(ctx.process);
     Ok(u64::from(vh))
 }
 

@@ -7,8 +7,9 @@
 //! then it walks the lists, in their state at that moment, and ends. A copy of them could not be
 //! accurate: the program changes a list without leaving the guest.
 //!
-//! It is created when the program first has memory that other processes can share; before that no
-//! other process could wait for one of its locks. Limits: it waits for a lock of the VMM's no
+//! It is created when the program first has memory that other processes can share, such as a raw segment;
+//! before that no other process could wait for one of its locks. A versioned segment is no such memory: what
+//! its writers change is theirs alone. Limits: it waits for a lock of the VMM's no
 //! longer than `PATIENCE_SECONDS`, in case a killed thread held it; and what kills it along with
 //! the VMM (a control group, the host kernel's OOM killer) has killed both.
 

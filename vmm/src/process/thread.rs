@@ -9,6 +9,7 @@ use std::time::Instant;
 use crate::access::{FaultCause, FaultOutcome};
 use crate::linux::fault::Fault;
 use crate::linux::signal::{self, Due, Fatal};
+use crate::linux::survivor::Survivor;
 use crate::linux::task::{Outcome, Process, Thread, ThreadCtx};
 use crate::linux::{self, Next};
 use crate::report;
@@ -180,6 +181,9 @@ fn page_fault(ctx: &mut ThreadCtx<'_>, error: u64, address: u64) -> Next {
     let mapped = outcome == FaultOutcome::Resolved;
     let kind = if mapped { FaultKind::PageMapped } else { FaultKind::PageRefused };
     ctx.process.stats.fault(kind);
+    if ctx.process.vases.takes_up_sharing() {
+        Survivor::make(ctx.process);
+    }
     match outcome {
         FaultOutcome::Resolved => Next::Run(Due::Nothing),
         FaultOutcome::OutOfMemory => {

@@ -80,9 +80,9 @@ impl HostMapping {
 
     /// Advises the host how it will be used.
     pub(super) fn advise(&self, dense: bool) {
-        let advice =
-            if dense { [libc::MADV_NORMAL, libc::MADV_HUGEPAGE] } else { [libc::MADV_RANDOM; 2] };
-        for advice in advice {
+        let advice: &[_] =
+            if dense { &[libc::MADV_NORMAL, libc::MADV_HUGEPAGE] } else { &[libc::MADV_RANDOM] };
+        for &advice in advice {
             // SAFETY: advice on our own mapping, which changes no content; hosts without huge pages
             // for files refuse it.
             unsafe { libc::madvise(self.ptr.cast(), self.len, advice) };

@@ -578,10 +578,10 @@ fn readers(bank: &Bank, threads: u64, commits: u64) {
             let first = bank.account(1).read();
             assert!(start - first >= known, "older than what was committed before");
             // System calls see the same version.
-            if visits % 16 == 0 {
+            if visits.is_multiple_of(16) {
                 thread::yield_now();
             }
-            if visits % 4 == 0 {
+            if visits.is_multiple_of(4) {
                 assert_eq!(bank.sum(), ACCOUNTS * FIRST);
             }
             assert_eq!(bank.account(1).read(), first, "the view moved");

@@ -88,6 +88,11 @@ Usage: payload SUBCOMMAND [OPTIONS]
                                       commits until it is killed; store-open NAME finds it again,
                                       store-view NAME@TAG a version that was kept
   store-enter NAME [--count N]        switches into a versioned segment to read, and plain ones (in a VM)
+  store-whole NAME [--bytes N], store-change NAME [--count N] [--seed N]
+                                      a segment whose pages are all in use; N of them changed
+  store-scan NAME [--windows N] [--marked]
+                                      reading it, or N copies of it (in a VM)
+  store-cached FOLDER [--checked]     what the host has of its files in memory
   store-floor FOLDER [--pages N] [--rounds N]
                                       the least that such commits can cost on a disk
   store-trace COMMAND...              what a command with --marked asks the host for

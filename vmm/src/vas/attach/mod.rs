@@ -110,19 +110,20 @@ impl Vases {
             pinned: flags.has(attach::PINNED),
         };
         // All of them, before the first is used: a call that fails changes nothing.
-        for wanted in &record.segments {
+        let probes = record.segments.iter().map(|wanted| {
             let probe = state.probe(wanted.sid, traits.right_on(wanted), &opened.store);
-            probe.map_err(|error| lost(error, &record, wanted))?;
-        }
+            probe.map_err(|error| lost(error, &record, wanted))
+        });
+        let probes = probes.collect::<Result<Vec<_>, _>>()?;
         let name = record.name.as_str().to_owned();
         let mut instance = Instance::new(vid, name, traits, &mut state.tables)?;
         instance.tagged = record.tagged && !flags.has(attach::NO_TAG);
         instance.freshness = Freshness::Current { at: changes };
         instance.generation = switch.new_generation();
         state.instances.insert(vh, instance);
-        for wanted in &record.segments {
+        for (wanted, probe) in record.segments.iter().zip(probes) {
             let right = traits.right_on(wanted);
-            state.residency.acquire(wanted.sid, right, opened, &mut state.tables)?;
+            state.residency.acquire(wanted.sid, right, probe, opened, &mut state.tables)?;
             let range = state.residency.of_member(wanted.sid).reserve.clone();
             let member = Member { right, local: false, range };
             state.instances.known_mut(vh).members.insert(wanted.sid, member);

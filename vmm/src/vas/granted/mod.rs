@@ -330,7 +330,7 @@ impl Granted {
     /// Where a segment begins.
     pub fn base_of(&self, sid: SegId) -> Result<u64, VasError> {
         self.check_segment(sid, Right::Read)?;
-        Ok(self.store.open_segment(sid)?.header().base)
+        Ok(self.store.open_to_attach(sid)?.header().base)
     }
 
     /// [`Store::grow_segment`].

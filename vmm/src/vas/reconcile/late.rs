@@ -72,7 +72,8 @@ impl Vases {
             let old = self.held(state, vcpu)?;
             // To be able to reach the lock. Not for writing yet: leaving would mark clean what a
             // dead writer has left.
-            state.residency.acquire(sid, Right::Read, &opened, &mut state.tables)?;
+            let probe = state.probe(sid, Right::Read, &opened.store)?;
+            state.residency.acquire(sid, Right::Read, probe, &opened, &mut state.tables)?;
             let Some(lock) = state.residency.of_member(sid).lock.clone() else {
                 state.release_reader(sid, &opened);
                 return Ok(false);

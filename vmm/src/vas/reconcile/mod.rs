@@ -12,7 +12,7 @@ use abi::{Right, SegId, VasId};
 use crate::store::VasRecord;
 use crate::vas::VasError;
 use crate::vas::opened::Opened;
-use crate::vas::residency::{Probe, Release};
+use crate::vas::residency::Release;
 use crate::vas::state::instances::Freshness;
 use crate::vas::state::{State, Vases};
 use crate::vas::tables::Member;
@@ -188,8 +188,10 @@ impl Vases {
         }
         state.drop_views(vh);
         state.visits.drop_idle(&mut state.tables, |tables| tables.vh == vh);
-        let acquired = state.residency.acquire(sid, right, opened, &mut state.tables);
-        let added = acquired.and_then(|()| self.link_member(state, opened, vh, member, &probe));
+        let was_lockable = probe.lockable;
+        let acquired = state.residency.acquire(sid, right, probe, opened, &mut state.tables);
+        let added =
+            acquired.and_then(|()| self.link_member(state, opened, vh, member, was_lockable));
         added.and(state.publish(vh, &self.switch))
     }
 
@@ -200,12 +202,12 @@ impl Vases {
         opened: &Opened,
         vh: u32,
         NewMember { sid, right, local }: NewMember,
-        probe: &Probe,
+        was_lockable: bool,
     ) -> Result<(), VasError> {
         let segment = state.residency.of_member(sid);
         let range = segment.reserve.clone();
         // It became lockable just now, after the check that decided whether threads inside matter.
-        let needs_another_look = segment.is_lockable() && !probe.lockable;
+        let needs_another_look = segment.is_lockable() && !was_lockable;
         let instance = state.instances.known_mut(vh);
         let in_place = instance.tables.has_room_for(&instance.members, &range);
         let linked = if needs_another_look {

@@ -18,6 +18,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use abi::switch::LockRef;
 use abi::{Right, SegId};
@@ -26,7 +27,7 @@ use self::lock_numbers::LockNumbers;
 use self::lock_page::LockPage;
 use self::segment::VmSegment;
 use crate::kernel::SwitchTables;
-use crate::store::{Store, StoreError};
+use crate::store::{SegmentFile, Store, StoreError};
 use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
 use crate::vas::granted::grants::Grants;
@@ -45,6 +46,8 @@ pub(crate) struct Probe {
     /// Addresses it may ever have.
     pub(crate) range: Range<u64>,
     pub(crate) lockable: bool,
+    /// It, open.
+    file: SegmentFile,
 }
 
 /// How a segment is released.
@@ -66,6 +69,8 @@ pub(crate) struct Residency {
     clock: u64,
     lease_rows: RangeAllocator,
     locks: LockNumbers,
+    /// Set whenever a segment is acquired that other processes change in place.
+    shares: Arc<AtomicBool>,
 }
 
 impl Residency {
@@ -77,7 +82,13 @@ impl Residency {
             clock: 0,
             lease_rows: RangeAllocator::default(),
             locks: LockNumbers::new(switch),
+            shares: Arc::default(),
         }
+    }
+
+    /// See the field.
+    pub(crate) fn shares(&self) -> Arc<AtomicBool> {
+        self.shares.clone()
     }
 
     /// A segment, if this VM has it.
@@ -129,7 +140,7 @@ impl Residency {
         store: &Store,
         frames: &mut TableFrames,
     ) -> Result<Probe, VasError> {
-        let file = store.open_segment(sid)?;
+        let file = store.open_to_attach(sid)?;
         grants.check_segment(store, sid, right)?;
         let header = file.header();
         if right == Right::Write && header.kept.is_some() {
@@ -145,7 +156,8 @@ impl Residency {
         if self.is_unused(sid) && self.of_member(sid).file.right() != file.right() {
             self.forget(sid, frames);
         }
-        Ok(Probe { range: header.base..header.reserve_end(), lockable: header.lockable })
+        let (range, lockable) = (header.base..header.reserve_end(), header.lockable);
+        Ok(Probe { range, lockable, file })
     }
 
     /// Notes that an instance has a segment: at the first one in the VM, and at the first writable
@@ -154,15 +166,16 @@ impl Residency {
         &mut self,
         sid: SegId,
         right: Right,
+        probe: Probe,
         opened: &Opened,
         frames: &mut TableFrames,
     ) -> Result<(), VasError> {
         let was_kept = self.is_unused(sid);
-        match self.try_acquire(sid, right, opened, frames) {
+        match self.try_acquire(sid, right, &probe, opened, frames) {
             // What was kept from an earlier attachment may be a deleted segment's.
             Err(VasError::Store(StoreError::NotFound(_))) if was_kept => {
                 self.forget(sid, frames);
-                self.try_acquire(sid, right, opened, frames)
+                self.try_acquire(sid, right, &probe, opened, frames)
             }
             done => done,
         }
@@ -172,12 +185,12 @@ impl Residency {
         &mut self,
         sid: SegId,
         right: Right,
+        probe: &Probe,
         opened: &Opened,
         frames: &mut TableFrames,
     ) -> Result<(), VasError> {
         if let Entry::Vacant(vacant) = self.segments.entry(sid) {
-            let file = opened.store.open_segment(sid)?;
-            vacant.insert(VmSegment::new(file, frames.machine().mem.ledger())?);
+            vacant.insert(VmSegment::new(probe.file.clone(), frames.machine().mem.ledger())?);
         }
         let acquired = self.add_user(sid, right, opened);
         if acquired.is_err() && self.is_unused(sid) && !self.unused.contains(&sid) {
@@ -201,7 +214,11 @@ impl Residency {
             }
             return Err(error);
         }
-        self.of_member_mut(sid).add_user(right);
+        let segment = self.of_member_mut(sid);
+        segment.add_user(right);
+        if !segment.is_versioned() {
+            self.shares.store(true, Ordering::Release);
+        }
         self.unused.retain(|&unused| unused != sid);
         Ok(())
     }

@@ -66,6 +66,8 @@ pub struct Vases {
     pub(crate) draining: AtomicBool,
     /// Whether the event loop lets go of old versions.
     pub(crate) lets_go: AtomicBool,
+    /// See [`Vases::takes_up_sharing`].
+    shares: Arc<AtomicBool>,
     /// Threads that may write versioned segments.
     pub(crate) writing: Arc<AtomicU32>,
     /// Whether the kernel has ever been shown a view of a versioned segment.
@@ -118,6 +120,7 @@ impl Vases {
         let patience = Arc::default();
         let reload_waits = state.tables.reload_waits();
         let writing = state.visits.writing();
+        let shares = state.residency.shares();
         let kernel_views = state.kernel_views.is_any();
         let (state, threads) = (Mutex::new(state), Mutex::default());
         let draining = AtomicBool::new(false);
@@ -131,6 +134,7 @@ impl Vases {
             reload_waits,
             draining,
             lets_go: AtomicBool::new(false),
+            shares,
             writing,
             kernel_views,
             threads,
@@ -164,6 +168,13 @@ impl Vases {
     pub fn is_active(&self) -> bool {
         // Acquire: a thread that sees it sees the mapped lease.
         self.active.load(Ordering::Acquire)
+    }
+
+    /// Whether a segment was attached since the last call in which other processes may wait for locks of this
+    /// program's threads. A versioned one has none: what its writers change is theirs alone.
+    #[must_use]
+    pub fn takes_up_sharing(&self) -> bool {
+        self.shares.load(Ordering::Acquire) && self.shares.swap(false, Ordering::AcqRel)
     }
 
     /// What the program may use of the store, which is made if it does not exist.

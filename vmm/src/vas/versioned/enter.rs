@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use abi::{Right, SegId};
 use seg_lock::{Mode, Patience};
 use spacejmp_versions::disk::host::HostFolder;
-use spacejmp_versions::segment::{Limits, Partner};
+use spacejmp_versions::segment::{Limits, Partner, Verified};
 use spacejmp_versions::{Sharing, VersionNumber, VersionsError};
 
 use super::segment::{Log, News, VersionedSegment, lock};
@@ -198,17 +198,24 @@ impl VmSegment {
         let (file, versions) = self.file_and_versions();
         let mut joined = None;
         opened.store.join_versioned(file, &opened.lease, row, right, &mut |file, others| {
-            let log = open(file, right, others)?;
+            let log = open(file, right, others, opened.store.verified())?;
             // What a writer finds it has published itself.
             let others = if right == Right::Write { OtherWriters::Live } else { others };
-            joined = Some((log, News::of(file, others)?));
+            let mut shown = file.clone();
+            if let Some(facts) = log.facts(log.appended()) {
+                shown.show_version(facts)?;
+            }
+            joined = Some((log, News::of(file, others)?, shown));
             Ok(())
         })?;
-        let (log, news) = joined.ok_or(VasError::NotWriting)?;
+        opened.store.verified().clear();
+        let (log, news, shown) = joined.ok_or(VasError::NotWriting)?;
+        *file = shown;
         match versions {
             Some(versions) => versions.replace_log(log, news),
             None => *versions = Some(VersionedSegment::new(log, news)),
         }
+        self.set_size(self.file.header().size_bytes)?;
         Ok(())
     }
 
@@ -365,7 +372,12 @@ impl VmSegment {
 }
 
 /// Opens the versions for a VM that is to write, when no other one can.
-fn recover(file: &SegmentFile, folder: HostFolder, limits: Limits) -> Result<Log, StoreError> {
+fn recover(
+    file: &SegmentFile,
+    folder: HostFolder,
+    limits: Limits,
+    verified: &Verified,
+) -> Result<Log, StoreError> {
     let failed = |source| StoreError::Versions { segment: file.name().clone(), source };
     if file.failed_log()?.is_some() {
         // Its content may be in the page cache alone, and no sync of ours would tell.
@@ -377,7 +389,8 @@ fn recover(file: &SegmentFile, folder: HostFolder, limits: Limits) -> Result<Log
             sync::renew(&mut log, file, whole)?;
         }
     }
-    Log::open(folder, limits).inspect_err(|error| note_failure(file, error)).map_err(failed)
+    let log = Log::open_beside(folder, limits, verified);
+    log.inspect_err(|error| note_failure(file, error)).map_err(failed)
 }
 
 /// Tells everybody that a sync of the last log may have failed while it was recovered: the host tells of
@@ -395,16 +408,22 @@ fn note_failure(file: &SegmentFile, error: &VersionsError) {
 
 /// The versions of a segment. By a VM that is to write, with no other one that can, they are
 /// recovered and published; else they are read as they are.
-fn open(file: &SegmentFile, right: Right, others: OtherWriters) -> Result<Log, StoreError> {
+fn open(
+    file: &SegmentFile,
+    right: Right,
+    others: OtherWriters,
+    verified: &Verified,
+) -> Result<Log, StoreError> {
     let failed = |source| StoreError::Versions { segment: file.name().clone(), source };
     let limits = Limits::default();
     if right == Right::Write && others == OtherWriters::None {
-        let log = recover(file, folder_for(file, right)?, limits)?;
+        let log = recover(file, folder_for(file, right)?, limits, verified)?;
         sync::publish(file, log.appended())?;
         return Ok(log);
     }
     if others == OtherWriters::None {
-        return Log::open_shared(folder_for(file, right)?, limits, None).map_err(failed);
+        let folder = folder_for(file, right)?;
+        return Log::open_shared_beside(folder, limits, None, verified).map_err(failed);
     }
     let is_gone = |error: &StoreError| {
         matches!(error, StoreError::Versions { source: VersionsError::Gone { .. }, .. })

@@ -4,12 +4,13 @@ use std::os::unix::fs::MetadataExt;
 
 use abi::objects::{Right, SegId};
 
-use crate::format::error::{StoreError, io_error};
+use crate::format::error::{Object, StoreError, io_error};
 use crate::format::extent::first_part;
 use crate::format::name::Name;
 use crate::format::record::{Access, SegmentEntry, SegmentRecord, VasEntry};
-use crate::objects::leases::OpenLease;
+use crate::objects::leases::LiveLease;
 use crate::objects::lock::Locked;
+use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
 
 impl Store {
@@ -18,11 +19,17 @@ impl Store {
     /// # Errors
     /// As [`Store::open_segment`].
     pub fn segment(&self, sid: SegId) -> Result<SegmentRecord, StoreError> {
-        let segment = self.open_segment(sid)?;
-        let lock = self.lock_shared()?;
-        let leases = self.live_leases()?;
-        let name = segment.name().clone();
-        self.segment_record(&name, &leases, &lock)
+        let gone = {
+            let lock = self.lock_shared()?;
+            let segment = self.open_by_id(sid, &lock)?;
+            if !self.is_gone(segment.header(), &lock) {
+                let leases = self.live_leases()?;
+                return self.record_of(segment, &leases, &lock);
+            }
+            segment.name().clone()
+        };
+        self.reap_volatile(&gone, &self.lock_exclusive()?);
+        Err(StoreError::NotFound(Object::Segment(sid)))
     }
 
     /// All segments by name, the damaged and the unreadable too.
@@ -58,12 +65,24 @@ impl Store {
     fn segment_record(
         &self,
         name: &Name,
-        leases: &[OpenLease],
+        leases: &[LiveLease],
         lock: &impl Locked,
     ) -> Result<SegmentRecord, StoreError> {
-        let mut segment = self.open_named(name, lock)?;
-        self.check_content(&segment, lock)?;
-        let newest = self.show_newest(&mut segment)?;
+        self.record_of(self.open_named(name, lock)?, leases, lock)
+    }
+
+    fn record_of(
+        &self,
+        mut segment: SegmentFile,
+        leases: &[LiveLease],
+        lock: &impl Locked,
+    ) -> Result<SegmentRecord, StoreError> {
+        if segment.header().name != *segment.name() {
+            self.check_content(&segment, lock)?;
+        }
+        let sid = segment.sid();
+        let is_written = leases.iter().any(|lease| lease.right_of(sid) == Some(Right::Write));
+        let version = self.show_newest_number(&mut segment, is_written, lock)?;
         let failed = |e| io_error("look at", segment.path(), e);
         let header = segment.header().clone();
         let mut stored_bytes = segment.file().metadata().map_err(failed)?.blocks() * 512;
@@ -81,14 +100,14 @@ impl Store {
             }
         }
         Ok(SegmentRecord {
-            name: name.clone(),
+            name: segment.name().clone(),
             mode: self.mode_of(&segment)?,
             stored_bytes,
             access: match segment.right() {
                 Right::Read => Access::Read,
                 Right::Write => Access::Write,
             },
-            version: newest.map(|newest| newest.number()),
+            version,
             attachers,
             inconsistent,
             of_another_boot: self.is_of_another_boot(&header),

@@ -23,8 +23,8 @@ impl Store {
         let unknown = BootId::default();
         header.lifetime == Lifetime::Persistent
             && header.state == SegmentState::Dirty
-            && header.boot != self.boot
-            && ![header.boot, self.boot].contains(&unknown)
+            && header.boot != self.boot()
+            && ![header.boot, self.boot()].contains(&unknown)
             // On a folder that several kernels share, another boot can be a running one. If it
             // cannot be told who has it, nobody is known to.
             && self.live_leases().map_or(true, |leases| {
@@ -56,6 +56,6 @@ impl Store {
         file.write_all_at(&marked.to_le_bytes(), at)
             .map_err(|e| io_error("write", segment.path(), e))?;
         // The mark first: what is interrupted here is done again. It stays dirty.
-        self.change_header(segment, &lock, |header| header.boot = self.boot)
+        self.change_header(segment, &lock, |header| header.boot = self.boot())
     }
 }

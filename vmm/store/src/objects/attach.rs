@@ -4,15 +4,13 @@
 //! the store's lock together with the entry in the VM's lease, so that a segment cannot be
 //! deleted between being opened and being known as attached.
 
-use std::os::unix::fs::MetadataExt;
-
 use abi::objects::{LeaseId, Lifetime, Right, SegId};
 
-use crate::format::error::{Busy, Object, StoreError, io_error};
+use crate::format::error::{Busy, Object, StoreError};
 use crate::format::header::{SegmentState, read_header};
 use crate::objects::durable;
 use crate::objects::lease::Lease;
-use crate::objects::leases::OpenLease;
+use crate::objects::leases::LiveLease;
 use crate::objects::lock::{Exclusive, Locked};
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
@@ -60,7 +58,7 @@ impl Store {
         if segment.right() == Right::Write && (right == Right::Write || first_use) {
             let lock = self.lock_exclusive()?;
             self.check_still_there(segment, &lock)?;
-            let before = lease.segment(index)?;
+            let before = lease.segment(index);
             lease.set_segment(index, Some((segment.sid(), right)))?;
             let marked = match right {
                 Right::Read => self.change_header(segment, &lock, |header| header.used = true),
@@ -81,8 +79,7 @@ impl Store {
 
     /// This VM has a versioned segment attached from now on, as by [`Store::join`]; it never counts
     /// as dirty. `open` opens its content and learns whether another live VM can write it. That does
-    /// not change before `open` returns: it may recover the content if the file is open for writing,
-    /// and publish. It must not use what takes the store's lock.
+    /// not change before `open` returns: with the right to write it may recover the content, and publish. It must not use what takes the store's lock.
     ///
     /// # Errors
     /// As [`Store::join`]; errors of `open`. Then the VM has what it had before.
@@ -98,14 +95,14 @@ impl Store {
         if right == Right::Write {
             segment.check_writable()?;
         }
-        let lock: Box<dyn Locked> = match segment.right() {
+        let lock: Box<dyn Locked> = match right {
             Right::Write => Box::new(self.lock_exclusive()?),
-            // It recovers nothing, and with others who read nothing changes.
+            // It recovers nothing, and with others who read nothing changes: any number comes at once.
             Right::Read => Box::new(self.lock_shared()?),
         };
         self.check_still_there(segment, &*lock)?;
         segment.take_settings(&read_header(segment.file(), segment.path())?);
-        let before = lease.segment(index)?;
+        let before = lease.segment(index);
         lease.set_segment(index, Some((segment.sid(), right)))?;
         let others = self.other_writers(segment.sid(), lease.id());
         others.and_then(|others| open(segment, others)).inspect_err(|_| {
@@ -177,7 +174,7 @@ impl Store {
         keeps: Option<Right>,
     ) -> Result<(), StoreError> {
         // A reader that leaves must not mark clean what a dead writer left.
-        let wrote = lease.segment(index)? == Some((segment.sid(), Right::Write))
+        let wrote = lease.segment(index) == Some((segment.sid(), Right::Write))
             && segment.right() == Right::Write
             && !segment.is_versioned();
         let stored = wrote && segment.header().lifetime == Lifetime::Persistent;
@@ -234,8 +231,8 @@ impl Store {
 
     fn check_no_writer(&self, segment: &SegmentFile) -> Result<(), StoreError> {
         let leases = self.live_leases()?;
-        let writes = |lease: &&OpenLease| lease.right_of(segment.sid()) == Some(Right::Write);
-        let writers: Vec<_> = leases.iter().filter(writes).map(OpenLease::holder).collect();
+        let writes = |lease: &&LiveLease| lease.right_of(segment.sid()) == Some(Right::Write);
+        let writers: Vec<_> = leases.iter().filter(writes).map(LiveLease::holder).collect();
         match writers.is_empty() {
             true => Ok(()),
             false => Err(busy(segment, Busy::Attached(writers))),
@@ -283,7 +280,7 @@ impl Store {
             header.used = true;
             header.state = SegmentState::Dirty;
             header.lease = Some(lease);
-            header.boot = self.boot;
+            header.boot = self.boot();
         })?;
         // What is written from now on may be stored at any time: not before this. Under the lock,
         // so that nobody finds it dirty and goes ahead of the disk.
@@ -324,9 +321,7 @@ impl Store {
 
     /// Whether the file with the segment's name is the one that was opened.
     pub(crate) fn is_same_file(&self, segment: &SegmentFile) -> Result<bool, StoreError> {
-        let ours = segment.file().metadata().map_err(|e| io_error("look at", segment.path(), e))?;
         let there = self.segments.stat(segment.name().as_str())?;
-        let there = there.map(|stat| (stat.st_dev, stat.st_ino));
-        Ok(there == Some((ours.dev(), ours.ino())))
+        Ok(there.map(|stat| (stat.st_dev, stat.st_ino)) == Some(segment.identity()))
     }
 }

@@ -11,9 +11,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{
-    self as rfs, Access, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat,
+    self as rfs, Access, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags,
+    SeekFrom, Stat,
 };
 use rustix::io::Errno;
 
@@ -22,9 +24,16 @@ use crate::objects::durable;
 
 #[derive(Debug)]
 pub(crate) struct Dir {
-    fd: OwnedFd,
+    fd: OnceLock<OwnedFd>,
+    /// Where it is opened when it is first used.
+    within: Option<(Arc<Dir>, &'static str)>,
     path: PathBuf,
+    /// Locked while it is listed: the descriptor has one place where listing goes on.
+    listing: Mutex<()>,
 }
+
+/// Bytes of names that the host tells at once.
+const LIST_BYTES: usize = 16 << 10;
 
 const SAFE: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW);
 
@@ -33,14 +42,34 @@ impl Dir {
     pub(crate) fn open(path: &Path) -> io::Result<Dir> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rfs::openat(CWD, path, flags, Mode::empty())?;
-        Ok(Dir { fd, path: path.to_owned() })
+        Ok(Dir::of(fd, path.to_owned()))
+    }
+
+    fn of(fd: OwnedFd, path: PathBuf) -> Dir {
+        Dir { fd: OnceLock::from(fd), within: None, path, listing: Mutex::default() }
+    }
+
+    /// A folder in `parent` that is not opened before it is used.
+    pub(crate) fn when_used(parent: &Arc<Dir>, name: &'static str) -> Dir {
+        let (path, within) = (parent.path.join(name), Some((Arc::clone(parent), name)));
+        Dir { fd: OnceLock::new(), within, path, listing: Mutex::default() }
+    }
+
+    fn fd(&self) -> Result<&OwnedFd, Errno> {
+        if let (None, Some((parent, name))) = (self.fd.get(), &self.within) {
+            let flags = SAFE | OFlags::RDONLY | OFlags::DIRECTORY;
+            let fd = rfs::openat(parent.fd()?, *name, flags, Mode::empty())?;
+            // Another thread may have been quicker.
+            let _ = self.fd.set(fd);
+        }
+        self.fd.get().ok_or(Errno::BADF)
     }
 
     /// A folder in this one.
     pub(crate) fn sub(&self, name: &str) -> Result<Dir, StoreError> {
         let flags = SAFE | OFlags::RDONLY | OFlags::DIRECTORY;
-        match rfs::openat(&self.fd, name, flags, Mode::empty()) {
-            Ok(fd) => Ok(Dir { fd, path: self.path.join(name) }),
+        match self.fd().and_then(|dir| rfs::openat(dir, name, flags, Mode::empty())) {
+            Ok(fd) => Ok(Dir::of(fd, self.path.join(name))),
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 Err(self.bad_type(name, "a file or link", "a folder"))
             }
@@ -53,8 +82,11 @@ impl Dir {
         self.sub(".")
     }
 
-    pub(crate) fn into_fd(self) -> OwnedFd {
-        self.fd
+    pub(crate) fn into_fd(self) -> Result<OwnedFd, StoreError> {
+        self.fd().map_err(|e| self.error("open", "", e))?;
+        let closed =
+            || StoreError::Io { doing: "open", path: self.path, source: Errno::BADF.into() };
+        self.fd.into_inner().ok_or_else(closed)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -80,10 +112,20 @@ impl Dir {
 
     /// Opens an existing regular file.
     pub(crate) fn open_file(&self, name: &str, flags: OFlags) -> Result<File, StoreError> {
+        Ok(self.open_file_stat(name, flags)?.0)
+    }
+
+    /// The same, with its status.
+    pub(crate) fn open_file_stat(
+        &self,
+        name: &str,
+        flags: OFlags,
+    ) -> Result<(File, Stat), StoreError> {
         // O_NONBLOCK: a FIFO without a writer must not block before its type is known.
         const EXPECTED: &str = "a regular file";
         let flags = flags | SAFE | OFlags::NONBLOCK;
-        let fd = match rfs::openat(&self.fd, name, flags, Mode::empty()) {
+        let opened = self.fd().and_then(|dir| rfs::openat(dir, name, flags, Mode::empty()));
+        let fd = match opened {
             Ok(fd) => fd,
             Err(Errno::ISDIR) => return Err(self.bad_type(name, "a folder", EXPECTED)),
             Err(Errno::LOOP) => return Err(self.bad_type(name, "a link", EXPECTED)),
@@ -94,13 +136,22 @@ impl Dir {
         if kind != FileType::RegularFile {
             return Err(self.bad_type(name, &format!("{kind:?}"), EXPECTED));
         }
-        Ok(File::from(fd))
+        Ok((File::from(fd), stat))
     }
 
     /// As [`Dir::open_file`], `None` if there is none.
     pub(crate) fn find_file(&self, name: &str, flags: OFlags) -> Result<Option<File>, StoreError> {
-        match self.open_file(name, flags) {
-            Ok(file) => Ok(Some(file)),
+        Ok(self.find_file_stat(name, flags)?.map(|(file, _)| file))
+    }
+
+    /// As [`Dir::open_file_stat`], `None` if there is none.
+    pub(crate) fn find_file_stat(
+        &self,
+        name: &str,
+        flags: OFlags,
+    ) -> Result<Option<(File, Stat)>, StoreError> {
+        match self.open_file_stat(name, flags) {
+            Ok(found) => Ok(Some(found)),
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Ok(None)
             }
@@ -111,7 +162,10 @@ impl Dir {
     /// Creates a file that must not exist yet, for reading and writing by this user only.
     pub(crate) fn new_file(&self, name: &str) -> Result<File, StoreError> {
         let flags = SAFE | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        let fd = rfs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))
+        let mode = Mode::from_raw_mode(0o600);
+        let fd = self
+            .fd()
+            .and_then(|dir| rfs::openat(dir, name, flags, mode))
             .map_err(|e| self.error("create", name, e))?;
         Ok(File::from(fd))
     }
@@ -120,19 +174,24 @@ impl Dir {
     /// and this one permit.
     pub(crate) fn shared_file(&self, name: &str, umask: u32) -> Result<File, StoreError> {
         let flags = SAFE | OFlags::RDWR | OFlags::CREATE;
-        let fd = rfs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o666 & !umask))
+        let mode = Mode::from_raw_mode(0o666 & !umask);
+        let fd = self
+            .fd()
+            .and_then(|dir| rfs::openat(dir, name, flags, mode))
             .map_err(|e| self.error("create", name, e))?;
         Ok(File::from(fd))
     }
 
     pub(crate) fn new_folder(&self, name: &str, mode: u32) -> Result<(), StoreError> {
-        rfs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))
+        self.fd()
+            .and_then(|dir| rfs::mkdirat(dir, name, Mode::from_raw_mode(mode)))
             .map_err(|e| self.error("create", name, e))
     }
 
     /// Status of the named file, without following a link; `None` if there is none.
     pub(crate) fn stat(&self, name: &str) -> Result<Option<Stat>, StoreError> {
-        match rfs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let stat = |dir: &OwnedFd| rfs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+        match self.fd().and_then(stat) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(self.error("look at", name, error)),
@@ -140,18 +199,20 @@ impl Dir {
     }
 
     pub(crate) fn stat_self(&self) -> Result<Stat, StoreError> {
-        rfs::fstat(&self.fd).map_err(|e| self.error("look at", "", e))
+        self.fd().and_then(rfs::fstat).map_err(|e| self.error("look at", "", e))
     }
 
     /// Whether the host would permit us to write it.
     pub(crate) fn writable(&self, name: &str) -> bool {
-        rfs::accessat(&self.fd, name, Access::WRITE_OK, AtFlags::empty()).is_ok()
+        let access = |dir: &OwnedFd| rfs::accessat(dir, name, Access::WRITE_OK, AtFlags::empty());
+        self.fd().and_then(access).is_ok()
     }
 
     /// Changes permission bits without following a link.
     pub(crate) fn chmod(&self, name: &str, mode: u32) -> Result<(), StoreError> {
         let failed = |e: Errno| self.error("change the mode of", name, e);
-        let fd = rfs::openat(&self.fd, name, SAFE | OFlags::PATH, Mode::empty()).map_err(failed)?;
+        let open = |dir: &OwnedFd| rfs::openat(dir, name, SAFE | OFlags::PATH, Mode::empty());
+        let fd = self.fd().and_then(open).map_err(failed)?;
         let stat = rfs::fstat(&fd).map_err(failed)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
             return Err(failed(Errno::LOOP));
@@ -164,8 +225,13 @@ impl Dir {
     /// Names in the folder, sorted, without `.` and `..`.
     pub(crate) fn names(&self) -> Result<Vec<OsString>, StoreError> {
         let failed = |e: Errno| self.error("list", "", e);
+        let fd = self.fd().map_err(failed)?;
+        let _alone = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        rfs::seek(fd, SeekFrom::Start(0)).map_err(failed)?;
+        let mut buffer = Vec::with_capacity(LIST_BYTES);
+        let mut entries = RawDir::new(fd, buffer.spare_capacity_mut());
         let mut names = Vec::new();
-        for entry in rfs::Dir::read_from(&self.fd).map_err(failed)? {
+        while let Some(entry) = entries.next() {
             let name = entry.map_err(failed)?.file_name().to_bytes().to_vec();
             if name != b"." && name != b".." {
                 names.push(OsString::from_vec(name));
@@ -177,7 +243,10 @@ impl Dir {
 
     /// Moves a finished thing to its place; `false` if the name is taken.
     pub(crate) fn move_new(&self, from: &str, to: &Dir, name: &str) -> Result<bool, StoreError> {
-        match rfs::renameat_with(&self.fd, from, &to.fd, name, RenameFlags::NOREPLACE) {
+        let rename = |(dir, to): (&OwnedFd, &OwnedFd)| {
+            rfs::renameat_with(dir, from, to, name, RenameFlags::NOREPLACE)
+        };
+        match self.both(to).and_then(rename) {
             Ok(()) => return Ok(true),
             Err(Errno::EXIST) => return Ok(false),
             // Some file systems cannot; the caller's exclusive lock makes checking first safe.
@@ -194,7 +263,9 @@ impl Dir {
     /// Gives a file a second name in another folder; `Taken` if that is taken, `Unable` where
     /// the file system has no such thing.
     pub(crate) fn link_new(&self, from: &str, to: &Dir, name: &str) -> Result<Linked, StoreError> {
-        match rfs::linkat(&self.fd, from, &to.fd, name, AtFlags::empty()) {
+        let link =
+            |(dir, to): (&OwnedFd, &OwnedFd)| rfs::linkat(dir, from, to, name, AtFlags::empty());
+        match self.both(to).and_then(link) {
             Ok(()) => Ok(Linked::Done),
             Err(Errno::EXIST) => Ok(Linked::Taken),
             Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP | Errno::MLINK) => Ok(Linked::Unable),
@@ -204,11 +275,18 @@ impl Dir {
 
     /// Moves a finished file to its place, over what is there.
     pub(crate) fn move_over(&self, from: &str, to: &Dir, name: &str) -> Result<(), StoreError> {
-        rfs::renameat(&self.fd, from, &to.fd, name).map_err(|e| to.error("replace", name, e))
+        self.both(to)
+            .and_then(|(dir, to)| rfs::renameat(dir, from, to, name))
+            .map_err(|e| to.error("replace", name, e))
+    }
+
+    fn both<'a>(&'a self, to: &'a Dir) -> Result<(&'a OwnedFd, &'a OwnedFd), Errno> {
+        Ok((self.fd()?, to.fd()?))
     }
 
     pub(crate) fn remove_file(&self, name: &str) -> Result<(), StoreError> {
-        rfs::unlinkat(&self.fd, name, AtFlags::empty()).map_err(|e| self.error("remove", name, e))
+        let failed = |e| self.error("remove", name, e);
+        rfs::unlinkat(self.fd().map_err(failed)?, name, AtFlags::empty()).map_err(failed)
     }
 
     /// Removes a folder and the files in it, but no folders below: the store makes none.
@@ -218,15 +296,19 @@ impl Dir {
         // A versioned segment without it is gone for others, and not damaged, if this ends halfway.
         names.sort_by_key(|name| name.as_encoded_bytes() != b"root");
         for inner in names {
-            rfs::unlinkat(&folder.fd, &inner, AtFlags::empty())
+            folder
+                .fd()
+                .and_then(|dir| rfs::unlinkat(dir, &inner, AtFlags::empty()))
                 .map_err(|e| folder.error("remove", &inner.to_string_lossy(), e))?;
         }
-        rfs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).map_err(|e| self.error("remove", name, e))
+        self.fd()
+            .and_then(|dir| rfs::unlinkat(dir, name, AtFlags::REMOVEDIR))
+            .map_err(|e| self.error("remove", name, e))
     }
 
     /// Makes created, moved and removed names durable across a power failure.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
-        match durable::sync_folder(&self.fd, &self.path) {
+        match self.fd().and_then(|fd| durable::sync_folder(fd, &self.path)) {
             // Some file systems cannot sync a folder; then their names are as safe as can be.
             Ok(()) | Err(Errno::INVAL) => Ok(()),
             Err(error) => Err(self.error("sync", "", error)),
@@ -242,9 +324,12 @@ pub(crate) enum Linked {
     Unable,
 }
 
-/// Reads a whole small file; longer ones are `None`.
-pub(crate) fn read_bounded(file: &File, most_bytes: u64) -> io::Result<Option<Vec<u8>>> {
-    let len_bytes = file.metadata()?.len();
+/// Reads a whole small file whose length is known; longer ones are `None`.
+pub(crate) fn read_bounded(
+    (file, stat): &(File, Stat),
+    most_bytes: u64,
+) -> io::Result<Option<Vec<u8>>> {
+    let len_bytes = u64::try_from(stat.st_size).unwrap_or_default();
     if len_bytes > most_bytes {
         return Ok(None);
     }

@@ -150,7 +150,7 @@ impl Store {
         }
         let mut count = collect_from(self, &self.parts, "", &known)?;
         count += self.collect_versions(&versioned)?;
-        if let Some(shm) = &self.shm {
+        if let Some(shm) = self.shm() {
             count += collect_from(self, shm, &format!("spacejmp-{:016x}-", self.id()), &known)?;
         }
         Ok(count)

@@ -4,11 +4,12 @@
 //! live VM's lease without them; a dead VM's lease stays until `gc` removes it, and counts as dead
 //! from the moment the kernel drops the locks. Its bytes are in `format::lease`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use abi::objects::{LeaseId, Right, SegId};
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
@@ -34,6 +35,8 @@ pub struct Lease {
     to_map: File,
     vms: Arc<Dir>,
     name: String,
+    /// What it says of segments.
+    segments: Mutex<BTreeMap<u32, (SegId, Right)>>,
 }
 
 impl Lease {
@@ -48,7 +51,8 @@ impl Lease {
         let (tmp_name, name) = (format!("{id}.lease"), id.to_string());
         let file = store.tmp.new_file(&tmp_name)?;
         let to_map = store.tmp.open_file(&tmp_name, OFlags::RDWR)?;
-        let lease = Lease { id, file, to_map, vms: Arc::clone(&store.vms), name };
+        let segments = Mutex::default();
+        let lease = Lease { id, file, to_map, vms: Arc::clone(&store.vms), name, segments };
         let made = lease.fill(info, &store.tmp.path_of(&tmp_name)).and_then(|()| {
             match store.tmp.move_new(&tmp_name, &store.vms, &lease.name)? {
                 true => Ok(()),
@@ -99,21 +103,33 @@ impl Lease {
             let expected = format!("less than {MAX_SEGMENTS}");
             return Err(invalid("the index of an attached segment", index, expected));
         }
+        let mut known = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
         let (sid, right) = segment.map_or((0, 0), |(sid, right)| (sid.raw(), right.raw()));
         let entry = (u128::from(right) << 64 | u128::from(sid)).to_le_bytes();
         self.file
             .write_all_at(&entry, SEGMENTS_OFFSET + u64::from(index) * SEGMENT_BYTES)
-            .map_err(|e| io_error("write", &self.path(), e))
+            .map_err(|e| io_error("write", &self.path(), e))?;
+        match segment {
+            Some(segment) => known.insert(index, segment),
+            None => known.remove(&index),
+        };
+        Ok(())
     }
 
-    /// What [`Lease::set_segment`] last recorded for an index.
-    pub(crate) fn segment(&self, index: u32) -> Result<Option<(SegId, Right)>, StoreError> {
+    /// What [`Lease::set_segment`] recorded last for an index.
+    pub(crate) fn segment(&self, index: u32) -> Option<(SegId, Right)> {
+        let known = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&index).copied()
+    }
+
+    /// What others see of that.
+    #[cfg(test)]
+    pub(crate) fn segment_in_file(&self, index: u32) -> Option<(SegId, Right)> {
         let mut entry = [0; SEGMENT_BYTES as usize];
-        self.file
-            .read_exact_at(&mut entry, SEGMENTS_OFFSET + u64::from(index) * SEGMENT_BYTES)
-            .map_err(|e| io_error("read", &self.path(), e))?;
+        let at = SEGMENTS_OFFSET + u64::from(index) * SEGMENT_BYTES;
+        self.file.read_exact_at(&mut entry, at).expect("a lease has a place for each index");
         let entry = u128::from_le_bytes(entry);
-        Ok(SegId::new(entry as u64).zip(Right::from_raw((entry >> 64) as u64)))
+        SegId::new(entry as u64).zip(Right::from_raw((entry >> 64) as u64))
     }
 
     /// Where the file is, if it was truncated.

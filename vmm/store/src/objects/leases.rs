@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::mem::offset_of;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use abi::objects::MAX_INSTANCES;
 use abi::objects::{LeaseId, Right, SegId, VasId};
@@ -19,7 +20,7 @@ use crate::format::lease::{
     INSTANCES_BYTES, INSTANCES_OFFSET, LEASE_BYTES, SEGMENT_BYTES, SEGMENTS_OFFSET, TEXT_BYTES,
     VCPU_STATUSES_BYTES, VCPU_STATUSES_OFFSET, decode,
 };
-use crate::objects::dir::read_up_to;
+use crate::objects::dir::{Dir, read_up_to};
 use crate::objects::liveness;
 use crate::objects::store::Store;
 
@@ -34,12 +35,12 @@ pub struct Inside {
     pub entering: bool,
 }
 
-/// A live VM's lease, open.
+/// A live VM's lease. Not held open: there may be more VMs than a process may have descriptors.
 #[derive(Debug)]
-pub(crate) struct OpenLease {
+pub(crate) struct LiveLease {
     id: LeaseId,
-    file: File,
-    path: PathBuf,
+    vms: Arc<Dir>,
+    name: String,
     segments: Vec<(SegId, Right)>,
 }
 
@@ -56,7 +57,7 @@ impl Store {
         }
     }
 
-    pub(crate) fn live_leases(&self) -> Result<Vec<OpenLease>, StoreError> {
+    pub(crate) fn live_leases(&self) -> Result<Vec<LiveLease>, StoreError> {
         self.live_leases_but(None)
     }
 
@@ -64,7 +65,7 @@ impl Store {
     pub(crate) fn live_leases_but(
         &self,
         own: Option<LeaseId>,
-    ) -> Result<Vec<OpenLease>, StoreError> {
+    ) -> Result<Vec<LiveLease>, StoreError> {
         let mut leases = Vec::new();
         for name in self.vms.names()? {
             let Some((name, id)) = lease_id(&name) else { continue };
@@ -76,10 +77,9 @@ impl Store {
             if !liveness::is_alive(&file) {
                 continue;
             }
-            let mut lease =
-                OpenLease { id, file, path: self.vms.path_of(name), segments: Vec::new() };
-            lease.segments = lease.read_segments()?;
-            leases.push(lease);
+            let segments = read_segments(&LeaseFile { file, path: self.vms.path_of(name) })?;
+            let (vms, name) = (Arc::clone(&self.vms), name.to_owned());
+            leases.push(LiveLease { id, vms, name, segments });
         }
         Ok(leases)
     }
@@ -91,7 +91,7 @@ pub(crate) fn lease_id(name: &std::ffi::OsStr) -> Option<(&str, LeaseId)> {
     Some((name, LeaseId::new(parse_id(name)?)?))
 }
 
-impl OpenLease {
+impl LiveLease {
     pub(crate) fn id(&self) -> LeaseId {
         self.id
     }
@@ -112,10 +112,13 @@ impl OpenLease {
 
     /// A VM with a damaged text is alive all the same.
     pub(crate) fn info(&self) -> (Holder, u64) {
-        let info = self.read(0, TEXT_BYTES as u64).and_then(|b| decode(&b, self.id, &self.path));
-        let (program, pid, started_ns) = match info {
-            Ok((info, started_ns)) => (info.program, info.pid, started_ns),
-            Err(_) => ("unknown".into(), 0, 0),
+        let read = |file: LeaseFile| {
+            let bytes = file.read(0, TEXT_BYTES as u64).ok()?;
+            decode(&bytes, self.id, &file.path).ok()
+        };
+        let (program, pid, started_ns) = match self.open().ok().flatten().and_then(read) {
+            Some((info, started_ns)) => (info.program, info.pid, started_ns),
+            None => ("unknown".into(), 0, 0),
         };
         (Holder { lease: self.id, pid, program }, started_ns)
     }
@@ -123,7 +126,8 @@ impl OpenLease {
     /// VASes the VM has instances of.
     pub(crate) fn vases(&self) -> Result<BTreeSet<VasId>, StoreError> {
         let mut vases = BTreeSet::new();
-        let table = self.read_data(INSTANCES_OFFSET, INSTANCES_BYTES)?;
+        let Some(file) = self.open()? else { return Ok(vases) };
+        let table = file.read_data(INSTANCES_OFFSET, INSTANCES_BYTES)?;
         for entry in table.iter().flat_map(|run| run.as_chunks::<64>().0) {
             vases.extend(word(entry, offset_of!(InstanceEntry, vid)).and_then(VasId::new));
         }
@@ -134,7 +138,8 @@ impl OpenLease {
     /// caller that wants to detach something from it.
     pub(crate) fn inside(&self) -> Result<Vec<Inside>, StoreError> {
         let mut inside = Vec::new();
-        for line in self.read(VCPU_STATUSES_OFFSET, VCPU_STATUSES_BYTES)?.as_chunks::<64>().0 {
+        let Some(file) = self.open()? else { return Ok(inside) };
+        for line in file.read(VCPU_STATUSES_OFFSET, VCPU_STATUSES_BYTES)?.as_chunks::<64>().0 {
             let thread = word(line, offset_of!(VcpuStatus, thread)).unwrap_or_default();
             let [announced, current] =
                 [offset_of!(VcpuStatus, announced), offset_of!(VcpuStatus, inside)]
@@ -144,7 +149,7 @@ impl OpenLease {
                 if vh == 0 || vh >= u64::from(MAX_INSTANCES) || is_second {
                     continue;
                 }
-                let entry = self.read(INSTANCES_OFFSET + vh * 64, 64)?;
+                let entry = file.read(INSTANCES_OFFSET + vh * 64, 64)?;
                 let vid = word(&entry, offset_of!(InstanceEntry, vid)).and_then(VasId::new);
                 inside.extend(vid.map(|vid| Inside { vid, thread, entering }));
             }
@@ -152,17 +157,32 @@ impl OpenLease {
         Ok(inside)
     }
 
-    fn read_segments(&self) -> Result<Vec<(SegId, Right)>, StoreError> {
-        let mut segments = Vec::new();
-        let table = self.read_data(SEGMENTS_OFFSET, LEASE_BYTES - SEGMENTS_OFFSET)?;
-        for entry in table.iter().flat_map(|run| run.as_chunks::<{ SEGMENT_BYTES as usize }>().0) {
-            let sid = word(entry, 0).and_then(SegId::new);
-            let right = word(entry, 8).and_then(Right::from_raw);
-            segments.extend(sid.zip(right));
-        }
-        Ok(segments)
+    /// The file; `None` if the VM has ended since.
+    fn open(&self) -> Result<Option<LeaseFile>, StoreError> {
+        let file = self.vms.find_file(&self.name, OFlags::RDONLY)?;
+        Ok(file.map(|file| LeaseFile { file, path: self.vms.path_of(&self.name) }))
     }
+}
 
+/// A lease's file, open.
+#[derive(Debug)]
+struct LeaseFile {
+    file: File,
+    path: PathBuf,
+}
+
+fn read_segments(lease: &LeaseFile) -> Result<Vec<(SegId, Right)>, StoreError> {
+    let mut segments = Vec::new();
+    let table = lease.read_data(SEGMENTS_OFFSET, LEASE_BYTES - SEGMENTS_OFFSET)?;
+    for entry in table.iter().flat_map(|run| run.as_chunks::<{ SEGMENT_BYTES as usize }>().0) {
+        let sid = word(entry, 0).and_then(SegId::new);
+        let right = word(entry, 8).and_then(Right::from_raw);
+        segments.extend(sid.zip(right));
+    }
+    Ok(segments)
+}
+
+impl LeaseFile {
     /// A range, shorter where the file ends.
     fn read(&self, offset: u64, len_bytes: u64) -> Result<Vec<u8>, StoreError> {
         read_up_to(&self.file, offset, len_bytes).map_err(|e| io_error("read", &self.path, e))

@@ -4,6 +4,7 @@
 //! so that files copied in by hand are found, too. A time stamp younger than a tick of the host's
 //! clock proves nothing, so a miss reads the folder again if it is that young.
 
+use std::io::ErrorKind;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -140,11 +141,13 @@ impl Store {
         let refusal =
             || StoreError::Denied { object: Object::VasName(name.clone()), right: Right::Read };
         let explain = |error| or_denied(error, refusal);
-        if self.vas.stat(name.as_str())?.is_none() {
-            return Err(StoreError::NotFound(Object::VasName(name.clone())));
-        }
-        let folder = self.vas.sub(name.as_str()).map_err(explain)?;
-        let file = folder.open_file(MANIFEST, OFlags::RDONLY).map_err(explain)?;
+        let folder = self.vas.sub(name.as_str()).map_err(|error| match error {
+            StoreError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+                StoreError::NotFound(Object::VasName(name.clone()))
+            }
+            other => explain(other),
+        })?;
+        let file = folder.open_file_stat(MANIFEST, OFlags::RDONLY).map_err(explain)?;
         let path = folder.path_of(MANIFEST);
         let bytes = read_bounded(&file, MAX_BYTES).map_err(|e| io_error("read", &path, e))?;
         let (found, expected) = (format!("more than {MAX_BYTES}"), format!("{MAX_BYTES} or less"));

@@ -13,6 +13,7 @@ pub(crate) mod dir;
 pub(crate) mod durable;
 pub(crate) mod fresh;
 pub(crate) mod gc;
+pub(crate) mod hints;
 pub(crate) mod index;
 pub(crate) mod kept;
 pub(crate) mod lease;

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::os::unix::fs::MetadataExt;
 use std::sync::PoisonError;
 
 use abi::addr::PAGE_SIZE;
@@ -24,6 +23,7 @@ use spacejmp_versions::{PageIndex, Segment, VersionNumber, VersionsError};
 use crate::format::error::{StoreError, bad_field, io_error};
 use crate::format::header::Header;
 use crate::objects::dir::read_up_to;
+use crate::objects::lock::Locked;
 use crate::objects::segment::SegmentFile;
 use crate::objects::sparse::runs;
 use crate::objects::store::Store;
@@ -33,7 +33,7 @@ use crate::objects::words::VersionWords;
 const TRIES: u32 = 20;
 
 /// What the newest version of some segments was, and what their files said then.
-pub(crate) type KnownNewest = BTreeMap<SegId, (State, VersionFacts)>;
+pub(crate) type KnownNewest = BTreeMap<SegId, (State, VersionFacts, u64)>;
 
 /// Segments of which that is remembered.
 const KNOWN_MAX: usize = 64;
@@ -239,14 +239,24 @@ impl Store {
 
     /// Reads what the newest published version is.
     pub(crate) fn newest(&self, segment: &SegmentFile) -> Result<Newest, StoreError> {
+        self.newest_beside(segment, self.is_written(segment.sid()))
+    }
+
+    fn newest_beside(
+        &self,
+        segment: &SegmentFile,
+        mut is_written: bool,
+    ) -> Result<Newest, StoreError> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let is_written = self.is_written(segment.sid());
+            if tries > 1 {
+                is_written = self.is_written(segment.sid());
+            }
             // Before its files, which have it then.
             let words = if is_written { segment.read_words()? } else { None };
             let published = words.map(|words| VersionNumber(words.published));
-            match open(segment.versions_files()?, published) {
+            match self.open_newest(segment.versions_files()?, published) {
                 Ok(newest) => return Ok(newest),
                 Err(_) if is_written && tries < TRIES => {}
                 Err(source) => return Err(segment.of_versions()(source)),
@@ -259,7 +269,7 @@ impl Store {
         let mut tries = 0;
         loop {
             tries += 1;
-            match open(segment.versions_files()?, None) {
+            match self.open_newest(segment.versions_files()?, None) {
                 Ok(newest) => return Ok(newest.content.asks(other.raw())),
                 Err(_) if tries < TRIES && self.is_written(segment.sid()) => {}
                 Err(source) => return Err(segment.of_versions()(source)),
@@ -270,35 +280,83 @@ impl Store {
     /// Has size and root of a versioned segment be those of its newest version. What was found for the
     /// same root record and the same published version is not looked for again: without a live writer,
     /// that means reading a log to its end.
-    pub(crate) fn show_newest_known(&self, segment: &mut SegmentFile) -> Result<(), StoreError> {
-        if !segment.is_versioned() {
-            return Ok(());
-        }
-        let state = self.state(segment)?;
-        let known = self.known_newest.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = known.get(&segment.sid()).filter(|known| known.0 == state) {
-            return segment.show_version(&found.1);
-        }
-        drop(known);
-        let newest = self.show_newest(segment)?;
-        if let Some(facts) = newest.as_ref().and_then(Newest::facts)
-            // Otherwise a writer may have come or gone before it was read, or since.
-            && self.state(segment)? == state
-        {
-            let mut known = self.known_newest.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.len() >= KNOWN_MAX {
-                known.clear();
-            }
-            known.insert(segment.sid(), (state, facts.clone()));
+    pub(crate) fn show_newest_known(
+        &self,
+        segment: &mut SegmentFile,
+        _lock: &impl Locked,
+    ) -> Result<(), StoreError> {
+        if segment.is_versioned() {
+            let is_written = self.is_written(segment.sid());
+            self.show_known(segment, is_written)?;
         }
         Ok(())
     }
 
-    fn state(&self, segment: &SegmentFile) -> Result<State, StoreError> {
-        let is_written = self.is_written(segment.sid());
+    /// Has size and root be those of the newest version, and returns its number, if it is versioned: as it is
+    /// known, if it was looked for before.
+    pub(crate) fn show_newest_number(
+        &self,
+        segment: &mut SegmentFile,
+        is_written: bool,
+        _lock: &impl Locked,
+    ) -> Result<Option<u64>, StoreError> {
+        if !segment.is_versioned() {
+            return Ok(None);
+        }
+        let known = self.known_newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = known.contains_key(&segment.sid());
+        drop(known);
+        if is_known {
+            return self.show_known(segment, is_written).map(Some);
+        }
+        let newest = self.show_newest_beside(segment, is_written)?;
+        Ok(newest.map(|newest| newest.number()))
+    }
+
+    /// The caller has the store's lock: no writer comes or goes.
+    fn show_known(&self, segment: &mut SegmentFile, is_written: bool) -> Result<u64, StoreError> {
+        let state = self.state(segment, is_written)?;
+        // A writer that has published nothing may append all the same.
+        let is_settled = !is_written || state.words.is_some();
+        let known = self.known_newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known.get(&segment.sid()).filter(|known| is_settled && known.0 == state);
+        if let Some(found) = found {
+            return segment.show_version(&found.1).map(|()| found.2);
+        }
+        drop(known);
+        let newest = self.newest_beside(segment, is_written)?;
+        let number = newest.number();
+        if let Some(facts) = newest.facts() {
+            segment.show_version(facts)?;
+            // Otherwise a writer may have made another one since.
+            if !is_settled || is_written && self.state(segment, is_written)? != state {
+                return Ok(number);
+            }
+            let mut known = self.known_newest.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.len() >= KNOWN_MAX {
+                known.clear();
+            }
+            known.insert(segment.sid(), (state, facts.clone(), number));
+        }
+        Ok(number)
+    }
+
+    fn state(&self, segment: &SegmentFile, is_written: bool) -> Result<State, StoreError> {
         let words = if is_written { segment.read_words()? } else { None };
         let (file, root) = segment.read_root()?;
         Ok(State { file, root, is_written, words })
+    }
+
+    fn open_newest(
+        &self,
+        folder: HostFolder,
+        published: Option<VersionNumber>,
+    ) -> Result<Newest, VersionsError> {
+        let folder = folder.read_only();
+        let (limits, verified) = (Limits::default(), self.verified());
+        let content = Segment::open_shared_beside(folder, limits, published, verified)?;
+        let version = content.appended();
+        Ok(Newest { content, version })
     }
 
     /// Has size and root of a versioned segment be those of its newest version, and returns that.
@@ -309,18 +367,25 @@ impl Store {
         if !segment.is_versioned() {
             return Ok(None);
         }
-        let newest = self.newest(segment)?;
+        let is_written = self.is_written(segment.sid());
+        self.show_newest_beside(segment, is_written)
+    }
+
+    /// The same, beside a program that can write it or none.
+    pub(crate) fn show_newest_beside(
+        &self,
+        segment: &mut SegmentFile,
+        is_written: bool,
+    ) -> Result<Option<Newest>, StoreError> {
+        if !segment.is_versioned() {
+            return Ok(None);
+        }
+        let newest = self.newest_beside(segment, is_written)?;
         if let Some(facts) = newest.facts() {
             segment.show_version(facts)?;
         }
         Ok(Some(newest))
     }
-}
-
-fn open(folder: HostFolder, published: Option<VersionNumber>) -> Result<Newest, VersionsError> {
-    let content = Segment::open_shared(folder.read_only(), Limits::default(), published)?;
-    let version = content.appended();
-    Ok(Newest { content, version })
 }
 
 impl SegmentFile {
@@ -332,11 +397,12 @@ impl SegmentFile {
     /// Which file it is, and what it has.
     fn read_root(&self) -> Result<(FileId, Vec<u8>), StoreError> {
         let folder = self.versions_dir()?;
-        let (file, path) = (folder.open_file(ROOT, OFlags::RDONLY)?, folder.path_of(ROOT));
-        let stat = file.metadata().map_err(|e| io_error("look at", &path, e))?;
-        let read = read_up_to(&file, 0, ROOT_BYTES_MAX);
-        let changed = (stat.ctime(), stat.ctime_nsec());
-        let file = FileId { device: stat.dev(), inode: stat.ino(), changed };
+        let (file, stat) = folder.open_file_stat(ROOT, OFlags::RDONLY)?;
+        let path = folder.path_of(ROOT);
+        let bytes = u64::try_from(stat.st_size).unwrap_or_default().min(ROOT_BYTES_MAX);
+        let read = read_up_to(&file, 0, bytes);
+        let changed = (stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or_default());
+        let file = FileId { device: stat.st_dev, inode: stat.st_ino, changed };
         Ok((file, read.map_err(|e| io_error("read", &path, e))?))
     }
 
@@ -346,8 +412,8 @@ impl SegmentFile {
     /// [`StoreError::BadField`] for a size or a root that the segment cannot have;
     /// [`StoreError::Invalid`] for a segment that is not versioned.
     pub fn show_version(&mut self, facts: &VersionFacts) -> Result<(), StoreError> {
-        let folder = self.versions_dir()?.path().to_owned();
-        let header = self.header();
+        self.check_versioned()?;
+        let (folder, header) = (self.versions_path(), self.header());
         let bad = |field, found: u64, expected: String| {
             bad_field(&folder, field, format!("{found:#x}"), expected)
         };

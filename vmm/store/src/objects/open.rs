@@ -2,6 +2,7 @@
 //! way, and is not found.
 
 use std::os::unix::fs::MetadataExt;
+use std::sync::{MutexGuard, PoisonError};
 
 use abi::objects::{Lifetime, Right, SegId};
 use rustix::fs::OFlags;
@@ -12,8 +13,9 @@ use crate::format::extent::first_part;
 use crate::format::header::{Header, header_bytes, read_header};
 use crate::format::name::{Mode, Name};
 use crate::objects::dir::{denied, or_denied};
-use crate::objects::leases::OpenLease;
-use crate::objects::lock::{Exclusive, Locked};
+use crate::objects::hints::Hints;
+use crate::objects::leases::LiveLease;
+use crate::objects::lock::{Exclusive, Locked, SharedLock};
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
 
@@ -46,11 +48,27 @@ impl Store {
     /// [`StoreError::BadField`] for a damaged or shortened file; [`StoreError::VersionsMissing`] and
     /// [`StoreError::Versions`] for a versioned segment whose content is not there or not whole.
     pub fn open_segment(&self, sid: SegId) -> Result<SegmentFile, StoreError> {
+        self.open_segment_showing(sid, |segment, lock| self.show_newest_known(segment, lock))
+    }
+
+    /// The same for who attaches it: of a versioned one, size and root are those that it was made with.
+    ///
+    /// # Errors
+    /// As [`Store::open_segment`], but for those of its content.
+    pub fn open_to_attach(&self, sid: SegId) -> Result<SegmentFile, StoreError> {
+        self.open_segment_showing(sid, |_, _| Ok(()))
+    }
+
+    fn open_segment_showing(
+        &self,
+        sid: SegId,
+        show: impl FnOnce(&mut SegmentFile, &SharedLock) -> Result<(), StoreError>,
+    ) -> Result<SegmentFile, StoreError> {
         let gone = {
             let lock = self.lock_shared()?;
             let mut segment = self.open_by_id(sid, &lock)?;
             if !self.is_gone(segment.header(), &lock) {
-                self.show_newest_known(&mut segment)?;
+                show(&mut segment, &lock)?;
                 return Ok(segment);
             }
             segment.name().clone()
@@ -65,7 +83,7 @@ impl Store {
         _lock: &impl Locked,
     ) -> Result<SegmentFile, StoreError> {
         let not_found = || StoreError::NotFound(Object::SegmentName(name.clone()));
-        let open = |flags| self.segments.find_file(name.as_str(), flags);
+        let open = |flags| self.segments.find_file_stat(name.as_str(), flags);
         let (mut file, mut right) = match open(OFlags::RDWR) {
             Err(StoreError::Io { source, .. }) if denied(&source) => {
                 let object = Object::SegmentName(name.clone());
@@ -75,13 +93,13 @@ impl Store {
             other => (other?, Right::Write),
         };
         let mut header = match &file {
-            Some(file) => read_header(file, &self.segments.path_of(name.as_str()))?,
+            Some((file, _)) => read_header(file, &self.segments.path_of(name.as_str()))?,
             None => return Err(not_found()),
         };
         if header.kept.is_some() && right == Right::Write {
             (file, right) = (open(OFlags::RDONLY)?, Right::Read);
             // Another file may have this name by now.
-            if let Some(file) = &file {
+            if let Some((file, _)) = &file {
                 header = read_header(file, &self.segments.path_of(name.as_str()))?;
             }
         }
@@ -94,10 +112,22 @@ impl Store {
         sid: SegId,
         lock: &impl Locked,
     ) -> Result<SegmentFile, StoreError> {
-        match self.segment_name(sid, lock)? {
-            Some(name) => self.open_named(&name, lock),
-            None => Err(self.why_missing(sid, lock)),
+        let hint = self.hints().segment(sid);
+        if let Some(segment) = hint.and_then(|name| self.open_named(&name, lock).ok()) {
+            // A copy of a file has its id, and the name of the original in its header.
+            if segment.sid() == sid && segment.header().name == *segment.name() {
+                return Ok(segment);
+            }
         }
+        let name = self.segment_name(sid, lock)?;
+        let name = name.ok_or_else(|| self.why_missing(sid, lock))?;
+        let segment = self.open_named(&name, lock)?;
+        self.hints().note_segment(sid, &name);
+        Ok(segment)
+    }
+
+    pub(crate) fn hints(&self) -> MutexGuard<'_, Hints> {
+        self.hints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why no usable segment has this id: the file that has it cannot be used, or there is none.
@@ -177,7 +207,7 @@ impl Store {
     pub(crate) fn check_unattached(&self, sid: SegId) -> Result<(), StoreError> {
         let leases = self.live_leases()?;
         let attached = leases.iter().filter(|lease| lease.right_of(sid).is_some());
-        let holders: Vec<_> = attached.map(OpenLease::holder).collect();
+        let holders: Vec<_> = attached.map(LiveLease::holder).collect();
         if holders.is_empty() {
             return Ok(());
         }
@@ -216,7 +246,7 @@ impl Store {
 
     /// The same for a segment that no live VM has attached.
     pub(crate) fn is_gone_unattached(&self, header: &Header) -> bool {
-        header.lifetime == Lifetime::Volatile && (header.used || header.boot != self.boot)
+        header.lifetime == Lifetime::Volatile && (header.used || header.boot != self.boot())
     }
 
     /// Removes a volatile segment that is gone; files that cannot be removed stay, and the segment

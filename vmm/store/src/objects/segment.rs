@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use abi::addr::PAGE_SIZE;
 use abi::objects::{Lifetime, Right, SegId};
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, Stat};
 
 use crate::format::error::{StoreError, bad_field, invalid, io_error};
 use crate::format::extent::{DATA_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES, WORDS_OFFSET};
@@ -70,8 +70,12 @@ pub struct SegmentFile {
     place: PartFiles,
     /// The store's folder.
     root: Arc<Dir>,
+    /// The folder of versioned segments' folders.
+    versions: Arc<Dir>,
     /// The user whose file it is.
     owner: u32,
+    /// Device and inode of the file.
+    identity: (u64, u64),
 }
 
 impl SegmentFile {
@@ -144,7 +148,7 @@ impl SegmentFile {
             return Ok(part(Arc::clone(&self.main)));
         }
         let (file, path) = self.place.open(&self.name, index, self.right)?;
-        check_len(&file, &path, start.left_bytes)?;
+        check_len(&status(&file, &path)?, &path, start.left_bytes)?;
         Ok(part(Arc::new(file)))
     }
 
@@ -168,9 +172,19 @@ impl SegmentFile {
         &self.path
     }
 
-    /// The folder of the store.
-    pub(crate) fn root(&self) -> &Dir {
+    /// The store's folder.
+    pub(crate) fn root(&self) -> &Arc<Dir> {
         &self.root
+    }
+
+    /// The folder of versioned segments' folders.
+    pub(crate) fn versions(&self) -> &Dir {
+        &self.versions
+    }
+
+    /// Device and inode of the file.
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        self.identity
     }
 
     /// The user whose file it is.
@@ -207,7 +221,7 @@ pub(crate) struct PartFiles {
 
 impl PartFiles {
     pub(crate) fn of(store: &Store, sid: SegId, lifetime: Lifetime, owner: u32) -> PartFiles {
-        let shm = store.shm.as_ref().filter(|_| lifetime == Lifetime::Volatile);
+        let shm = if lifetime == Lifetime::Volatile { store.shm() } else { None };
         PartFiles {
             shm: shm.map(|dir| (Arc::clone(dir), format!("spacejmp-{:016x}-{sid}.", store.id()))),
             stored: (Arc::clone(&store.parts), format!("{sid}.")),
@@ -291,8 +305,13 @@ impl PartFiles {
     }
 }
 
-pub(crate) fn check_len(file: &File, path: &Path, at_least: u64) -> Result<(), StoreError> {
-    let found = file.metadata().map_err(|e| io_error("look at", path, e))?.len();
+/// A file's status.
+pub(crate) fn status(file: &File, path: &Path) -> Result<Stat, StoreError> {
+    rustix::fs::fstat(file).map_err(|e| io_error("look at", path, e.into()))
+}
+
+pub(crate) fn check_len(stat: &Stat, path: &Path, at_least: u64) -> Result<(), StoreError> {
+    let found = u64::try_from(stat.st_size).unwrap_or_default();
     if found < at_least {
         return Err(StoreError::Short {
             file: path.to_owned(),
@@ -312,7 +331,7 @@ impl Store {
     pub fn refresh(&self, segment: &mut SegmentFile) -> Result<(), StoreError> {
         let _lock: SharedLock = self.lock_shared()?;
         let header = read_header(&segment.main, &segment.path)?;
-        check_len(&segment.main, &segment.path, header.main_len())?;
+        check_len(&status(&segment.main, &segment.path)?, &segment.path, header.main_len())?;
         match header.lifetime {
             Lifetime::Persistent | Lifetime::Volatile => segment.header = header,
             Lifetime::Versioned => segment.take_settings(&header),
@@ -324,13 +343,13 @@ impl Store {
     pub(crate) fn segment_file(
         &self,
         name: &Name,
-        file: File,
+        (file, stat): (File, Stat),
         header: Header,
         right: Right,
     ) -> Result<SegmentFile, StoreError> {
         let path = self.segments.path_of(name.as_str());
-        check_len(&file, &path, header.main_len())?;
-        let owner = file.metadata().map_err(|e| io_error("look at", &path, e))?.uid();
+        check_len(&stat, &path, header.main_len())?;
+        let owner = stat.st_uid;
         let place = PartFiles::of(self, header.sid, header.lifetime, owner);
         Ok(SegmentFile {
             main: Arc::new(file),
@@ -340,7 +359,9 @@ impl Store {
             right,
             place,
             root: Arc::clone(&self.root),
+            versions: Arc::clone(&self.versions_by_sid),
             owner,
+            identity: (stat.st_dev, stat.st_ino),
         })
     }
 }

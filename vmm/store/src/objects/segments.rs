@@ -10,7 +10,7 @@ use crate::format::name::{Mode, Name};
 use crate::objects::create::{ONLY_VERSIONED, check_lockable, make_parts, round_size, set_len};
 use crate::objects::dir::or_denied;
 use crate::objects::durable;
-use crate::objects::leases::OpenLease;
+use crate::objects::leases::LiveLease;
 use crate::objects::lock::Exclusive;
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
@@ -28,6 +28,7 @@ impl Store {
             let lock = self.lock_shared()?;
             let segment = self.open_named(name, &lock)?;
             if segment.header().name == *name && !self.is_gone(segment.header(), &lock) {
+                self.hints().note_segment(segment.sid(), name);
                 return Ok(segment.sid());
             }
         }
@@ -230,7 +231,7 @@ impl Store {
     pub fn check_unwritten(&self, sid: SegId, mine: Option<LeaseId>) -> Result<(), StoreError> {
         let leases = self.live_leases_but(mine)?;
         let writers = leases.iter().filter(|lease| lease.right_of(sid) == Some(Right::Write));
-        let holders: Vec<_> = writers.map(OpenLease::holder).collect();
+        let holders: Vec<_> = writers.map(LiveLease::holder).collect();
         if holders.is_empty() {
             return Ok(());
         }
@@ -241,7 +242,7 @@ impl Store {
     pub fn locked(&self, segment: &SegmentFile) -> StoreError {
         let owner = segment.lock_view().ok().and_then(|view| view.owner_lease());
         let leases = self.live_leases().unwrap_or_default();
-        let holder = leases.iter().find(|lease| Some(lease.id()) == owner).map(OpenLease::holder);
+        let holder = leases.iter().find(|lease| Some(lease.id()) == owner).map(LiveLease::holder);
         let by = holder.map_or_else(
             || "a program that waits for it or is about to release it".to_owned(),
             |holder| format!("process {} ({})", holder.pid, holder.program),

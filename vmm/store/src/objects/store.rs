@@ -5,10 +5,11 @@ use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use abi::objects::Lifetime;
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::{FlockOperation, OFlags, Stat};
+use spacejmp_versions::segment::Verified;
 
 use crate::format::counters::COUNTERS_BYTES;
 use crate::format::error::{StoreError, bad_field};
@@ -17,7 +18,9 @@ use crate::format::header::BootId;
 use crate::format::text::later;
 use crate::objects::dir::{Dir, denied, read_bounded};
 use crate::objects::fresh::random_id;
+use crate::objects::hints::Hints;
 use crate::objects::index::{SegmentIndex, VasIndex};
+use crate::objects::lock::LockFiles;
 use crate::objects::newest::KnownNewest;
 use crate::objects::patience::Patience;
 use crate::objects::segment::check_len;
@@ -44,11 +47,14 @@ pub struct Store {
     pub(crate) vas: Dir,
     pub(crate) segments: Dir,
     pub(crate) parts: Arc<Dir>,
-    /// Where volatile content goes, if the host has it.
-    pub(crate) shm: Option<Arc<Dir>>,
-    pub(crate) boot: BootId,
+    pub(crate) versions_by_sid: Arc<Dir>,
+    shm: OnceLock<Option<Arc<Dir>>>,
+    boot: OnceLock<BootId>,
     pub(crate) vms: Arc<Dir>,
+    pub(crate) lock_files: Arc<LockFiles>,
     pub(crate) patience: Arc<Patience>,
+    pub(crate) hints: Mutex<Hints>,
+    verified: Verified,
     pub(crate) segment_index: Mutex<SegmentIndex>,
     pub(crate) vas_index: Mutex<VasIndex>,
     pub(crate) known_newest: Mutex<KnownNewest>,
@@ -85,29 +91,36 @@ impl Store {
             _ => StoreError::Io { doing: "open", path: path.to_owned(), source },
         })?;
         let format = root
-            .find_file("format", OFlags::RDONLY)?
+            .find_file_stat("format", OFlags::RDONLY)?
             .ok_or_else(|| not_a_store("it has no file `format`"))?;
         let id = read_format(&root, &format)?;
-        let counters = match root.open_file("live", OFlags::RDWR) {
+        let (counters, stat) = match root.open_file_stat("live", OFlags::RDWR) {
             // Enough to use VASes; the store's lock keeps everything else consistent.
             Err(StoreError::Io { source, .. }) if denied(&source) => {
-                root.open_file("live", OFlags::RDONLY)?
+                root.open_file_stat("live", OFlags::RDONLY)?
             }
             other => other?,
         };
-        check_len(&counters, &root.path_of("live"), COUNTERS_BYTES)?;
+        check_len(&stat, &root.path_of("live"), COUNTERS_BYTES)?;
+        let (vas, segments) = (root.sub("vas")?, root.sub("segments")?);
+        let root = Arc::new(root);
+        let when_used = |name| Dir::when_used(&root, name);
         Ok(Store {
             id,
             counters,
-            tmp: root.sub("tmp")?,
-            vas: root.sub("vas")?,
-            segments: root.sub(SEGMENTS)?,
-            parts: Arc::new(root.sub("parts")?),
-            shm: shm_for(path),
-            boot: BootId::current(),
-            vms: Arc::new(root.sub("vms")?),
+            tmp: when_used("tmp"),
+            vas,
+            segments,
+            parts: Arc::new(when_used("parts")),
+            versions_by_sid: Arc::new(when_used(VERSIONS)),
+            shm: OnceLock::new(),
+            boot: OnceLock::new(),
+            vms: Arc::new(when_used("vms")),
+            lock_files: Arc::default(),
             patience: Arc::default(),
-            root: Arc::new(root),
+            hints: Mutex::default(),
+            verified: Verified::new(),
+            root,
             segment_index: Mutex::default(),
             vas_index: Mutex::default(),
             known_newest: Mutex::default(),
@@ -183,9 +196,25 @@ impl Store {
     /// The boot that the header of a new segment names: a volatile one ends with it.
     pub(crate) fn boot_of(&self, lifetime: Lifetime) -> BootId {
         match lifetime {
-            Lifetime::Volatile => self.boot,
+            Lifetime::Volatile => self.boot(),
             Lifetime::Persistent | Lifetime::Versioned => BootId::default(),
         }
+    }
+
+    /// The boot of the host.
+    pub(crate) fn boot(&self) -> BootId {
+        *self.boot.get_or_init(BootId::current)
+    }
+
+    /// Where volatile content goes, if the host has it.
+    pub(crate) fn shm(&self) -> Option<&Arc<Dir>> {
+        self.shm.get_or_init(|| shm_for(self.path())).as_ref()
+    }
+
+    /// Records that were found whole while this store is open.
+    #[must_use]
+    pub fn verified(&self) -> &Verified {
+        &self.verified
     }
 }
 
@@ -217,7 +246,7 @@ fn is_foreign(name: &OsString) -> bool {
     !FOLDERS.iter().chain(&FILES).any(|ours| name == *ours)
 }
 
-fn read_format(root: &Dir, file: &File) -> Result<u64, StoreError> {
+fn read_format(root: &Dir, file: &(File, Stat)) -> Result<u64, StoreError> {
     let bytes = read_bounded(file, 4096).map_err(|e| root.error("read", "format", e))?;
     let text = String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
     let path = root.path_of("format");

@@ -55,6 +55,7 @@ impl Store {
             let _lock = self.lock_shared()?;
             let manifest = self.read_manifest(name)?;
             if manifest.name == *name {
+                self.hints().note_vas(manifest.vid, name);
                 return Ok(manifest.vid);
             }
         }
@@ -245,10 +246,16 @@ fn write_denied(name: &Name) -> StoreError {
 /// For the rest of this crate, with the lock held.
 impl Store {
     pub(crate) fn vas_record(&self, name: &Name) -> Result<VasRecord, StoreError> {
-        let manifest = self.read_manifest(name)?;
+        self.vas_record_of(name, self.read_manifest(name)?)
+    }
+
+    fn vas_record_of(&self, name: &Name, manifest: Manifest) -> Result<VasRecord, StoreError> {
         let stat = self.vas.stat(name.as_str())?;
         let mode = stat.map_or(Mode::PRIVATE, |stat| Mode::from_stat(stat.st_mode));
         let writable = self.vas.writable(name.as_str());
+        for listed in &manifest.segments {
+            self.hints().note_segment(listed.sid, &listed.name);
+        }
         Ok(VasRecord {
             vid: manifest.vid,
             name: name.clone(),
@@ -264,8 +271,18 @@ impl Store {
         vid: VasId,
         lock: &impl Locked,
     ) -> Result<VasRecord, StoreError> {
+        let hint = self.hints().vas(vid);
+        if let Some((name, manifest)) =
+            hint.and_then(|name| self.read_manifest(&name).ok().map(|manifest| (name, manifest)))
+            // A copied folder has the same id, and the name of the original in its manifest.
+            && (manifest.vid, &manifest.name) == (vid, &name)
+        {
+            return self.vas_record_of(&name, manifest);
+        }
         let not_found = || StoreError::NotFound(Object::Vas(vid));
-        self.vas_record(&self.vas_name(vid, lock)?.ok_or_else(not_found)?)
+        let name = self.vas_name(vid, lock)?.ok_or_else(not_found)?;
+        self.hints().note_vas(vid, &name);
+        self.vas_record(&name)
     }
 
     fn writable_vas(&self, vid: VasId, lock: &Exclusive) -> Result<VasRecord, StoreError> {

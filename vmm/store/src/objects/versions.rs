@@ -47,7 +47,7 @@ impl SegmentFile {
     /// user has put there; [`StoreError::Denied`]; [`StoreError::Invalid`] for a segment that is not
     /// versioned.
     pub fn versions_folder(&self) -> Result<OwnedFd, StoreError> {
-        Ok(self.versions_dir()?.into_fd())
+        self.versions_dir()?.into_fd()
     }
 
     /// The files in it, as those of one of the segments of this store.
@@ -55,21 +55,20 @@ impl SegmentFile {
     /// # Errors
     /// Likewise.
     pub fn versions_files(&self) -> Result<HostFolder, StoreError> {
-        let segments = self.root().sub(SEGMENTS)?;
+        let segments = Dir::when_used(self.root(), SEGMENTS);
         let folder = HostFolder::from_fd(self.versions_folder()?);
         Ok(folder.beside(move |segment| owner_of(&segments, segment)))
     }
 
     /// The folder, for messages.
     pub(crate) fn versions_path(&self) -> PathBuf {
-        self.root().path_of(VERSIONS).join(self.sid().to_string())
+        self.versions().path_of(&self.sid().to_string())
     }
 
     pub(crate) fn versions_dir(&self) -> Result<Dir, StoreError> {
         self.check_versioned()?;
-        let sid = self.sid().to_string();
-        let open = || self.root().sub(VERSIONS)?.sub(&sid);
-        let folder = open().map_err(|error| match error {
+        let folder = self.versions().sub(&self.sid().to_string());
+        let folder = folder.map_err(|error| match error {
             StoreError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
                 let folder = self.versions_path();
                 StoreError::VersionsMissing { segment: self.name().clone(), folder }
@@ -258,7 +257,7 @@ impl Store {
         };
         let failed = |source| StoreError::Versions { segment: header.name.clone(), source };
         let again = folder.again()?;
-        let disk = HostFolder::from_fd(folder.into_fd());
+        let disk = HostFolder::from_fd(folder.into_fd()?);
         Segment::create(disk, header.sid.raw(), facts, FIRST_LOG).map_err(failed)?;
         if let Some(home) = home {
             self.tmp.move_over(&home.name, &again, HOME_FILE_NAME)?;

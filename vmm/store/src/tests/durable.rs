@@ -53,7 +53,7 @@ fn content_is_stored_before_the_header_calls_it_clean_and_after_it_was_dirty() {
     done();
     s.stop_writing(&file, &writer, 0).unwrap();
     assert_eq!(done(), "all x, all 1, header of x, start x");
-    assert_eq!(writer.segment(0).unwrap(), Some((sid, Right::Read)));
+    assert_eq!(writer.segment_in_file(0), Some((sid, Right::Read)));
     s.leave(&file, &writer, 0).unwrap();
     assert_eq!(done(), "", "a reader has nothing to store");
 }
@@ -94,7 +94,7 @@ fn what_cannot_be_stored_stays_dirty_and_is_left_all_the_same() {
         fs::rename(&aside, &part).unwrap();
         assert_eq!(state(&s, sid), SegmentState::Dirty);
         let kept = stops.then_some((sid, Right::Read));
-        assert_eq!(writer.segment(0).unwrap(), kept);
+        assert_eq!(writer.segment_in_file(0), kept);
         joined(&s, sid, &writer, Right::Write);
     }
 }
@@ -152,7 +152,7 @@ fn a_growth_that_was_interrupted_can_be_repeated() {
 fn of_an_earlier_boot(s: &Store, sid: SegId) {
     let file = s.open_segment(sid).unwrap();
     let mut header = file.header().clone();
-    (header.state, header.boot) = (SegmentState::Dirty, s.boot);
+    (header.state, header.boot) = (SegmentState::Dirty, s.boot());
     header.boot.0[0] ^= 1;
     write_header(file.file(), file.path(), &header).unwrap();
 }
@@ -209,7 +209,7 @@ fn nothing_else_is_inconsistent_after_a_boot() {
         write_header(file.file(), file.path(), &header).unwrap();
     };
     put(unknown, SegmentState::Dirty, BootId::default());
-    put(killed, SegmentState::Dirty, s.boot);
+    put(killed, SegmentState::Dirty, s.boot());
     let clean = segment(&s, "clean");
     put(clean, SegmentState::Clean, BootId([7; 16]));
     for sid in [unlocked, unknown, killed, clean] {

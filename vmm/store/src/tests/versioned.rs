@@ -179,10 +179,10 @@ fn content_that_cannot_be_opened_is_not_attached() {
         .join_versioned(&mut file, &lease, 3, Right::Write, &mut |_, _| Err(failed()))
         .unwrap_err();
     assert_eq!(error.errno(), Errno::ENOSPC);
-    assert_eq!(lease.segment(3).unwrap(), None);
+    assert_eq!(lease.segment_in_file(3), None);
     s.join_versioned(&mut file, &lease, 3, Right::Read, &mut |_, _| Ok(())).unwrap();
     s.join_versioned(&mut file, &lease, 3, Right::Write, &mut |_, _| Err(failed())).unwrap_err();
-    assert_eq!(lease.segment(3).unwrap(), Some((sid, Right::Read)), "as it was");
+    assert_eq!(lease.segment_in_file(3), Some((sid, Right::Read)), "as it was");
     s.leave(&file, &lease, 3).unwrap();
     s.delete_segment(sid).unwrap();
     let mut never =

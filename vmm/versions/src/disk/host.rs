@@ -5,12 +5,12 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, Mode, OFlags, SeekFrom};
+use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
-use super::{File, Folder, fill};
+use super::{About, File, Folder, fill};
 
 /// The files whose permission bits new files get: the first that is there.
 const PATTERNS: [&str; 2] = ["root", "home"];
@@ -42,6 +42,8 @@ pub struct HostFolder {
     fd: OwnedFd,
     access: OFlags,
     owners: Option<Owners>,
+    /// Locked while it is listed: the descriptor has one place where listing goes on.
+    listing: Mutex<()>,
 }
 
 impl HostFolder {
@@ -57,7 +59,7 @@ impl HostFolder {
     /// A folder that is open already.
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> HostFolder {
-        HostFolder { fd, access: OFlags::RDWR, owners: None }
+        HostFolder { fd, access: OFlags::RDWR, owners: None, listing: Mutex::default() }
     }
 
     /// The same folder, where other segments may have other owners, as `owner_of` says. Without it a folder
@@ -102,6 +104,9 @@ impl AsFd for HostFile {
         self.0.as_fd()
     }
 }
+
+/// Bytes of names that the host tells at once.
+const LIST_BYTES: usize = 16 << 10;
 
 /// O_NONBLOCK: nobody waits for a pipe that somebody has put in a file's place.
 const OPEN: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
@@ -157,8 +162,13 @@ impl Folder for HostFolder {
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
+        let _alone = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not opened anew: each opening to write lists it.
+        rustix::fs::seek(&self.fd, SeekFrom::Start(0))?;
+        let mut buffer = Vec::with_capacity(LIST_BYTES);
+        let mut entries = RawDir::new(&self.fd, buffer.spare_capacity_mut());
         let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+        while let Some(entry) = entries.next() {
             let name = entry?.file_name().to_string_lossy().into_owned();
             if name != "." && name != ".." {
                 names.push(name);
@@ -211,6 +221,11 @@ impl File for HostFile {
         Ok((metadata.dev(), metadata.ino()))
     }
 
+    fn about(&self) -> io::Result<About> {
+        let metadata = self.0.metadata()?;
+        Ok(About { bytes: metadata.len(), identity: (metadata.dev(), metadata.ino()) })
+    }
+
     fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
         let bytes = self.bytes()?;
         if offset >= bytes {
@@ -236,7 +251,9 @@ impl File for HostFile {
             let bytes = range.end.saturating_sub(range.start);
             match rustix::fs::fallocate(&self.0, flags, range.start, bytes) {
                 Err(Errno::INTR) => {}
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return fill(self, range.start, range.end),
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                    return fill(self, range.start, &[], range.end);
+                }
                 done => return Ok(done?),
             }
         }

@@ -64,6 +64,15 @@ pub trait Folder: Sized {
     fn sync(&self) -> io::Result<()>;
 }
 
+/// What [`File::bytes`] and [`File::identity`] say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct About {
+    /// Its length.
+    pub bytes: u64,
+    /// Which file it is.
+    pub identity: (u64, u64),
+}
+
 /// An open file.
 pub trait File {
     /// Its length in bytes.
@@ -96,6 +105,14 @@ pub trait File {
     /// The host's.
     fn identity(&self) -> io::Result<(u64, u64)>;
 
+    /// Length and identity at once.
+    ///
+    /// # Errors
+    /// The host's.
+    fn about(&self) -> io::Result<About> {
+        Ok(About { bytes: self.bytes()?, identity: self.identity()? })
+    }
+
     /// The first range at or behind `offset` that may have something else than zeros; `None` if there
     /// is none. It saves reading holes, and proves nothing: a file system may say that all is data.
     ///
@@ -127,14 +144,15 @@ pub trait File {
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Writes zeros. Whole, or the file's end is where it will be tried again.
-pub(crate) fn fill<F: File>(file: &F, from: u64, until: u64) -> io::Result<()> {
+/// Writes `first`, and zeros behind it. Whole, or the file's end is where it will be tried again.
+pub(crate) fn fill<F: File>(file: &F, from: u64, first: &[u8], until: u64) -> io::Result<()> {
     static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-    let mut at = from;
-    while at < until {
-        let bytes = (until - at).min(ZEROS.len() as u64);
-        file.write_at(&[IoSlice::new(&ZEROS[..bytes as usize])], at)?;
-        at += bytes;
+    let mut pieces = vec![IoSlice::new(first)];
+    let mut left = until.saturating_sub(from + first.len() as u64);
+    while left > 0 {
+        let bytes = left.min(ZEROS.len() as u64);
+        pieces.push(IoSlice::new(&ZEROS[..bytes as usize]));
+        left -= bytes;
     }
-    Ok(())
+    file.write_at(&pieces, from)
 }

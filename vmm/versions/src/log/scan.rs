@@ -57,74 +57,135 @@ pub enum Content {
     Trusted,
 }
 
+/// What was read of a log: records lie one behind the other, and a call for each would cost as much as
+/// the checksums of a small one.
+#[derive(Debug)]
+pub struct Buffer {
+    held: Vec<u8>,
+    filled: usize,
+    start: u64,
+    first: usize,
+    ahead: usize,
+}
+
+/// Most that is read at once: what is checksummed next is in the processor's cache then.
+const AHEAD_MOST: usize = 256 << 10;
+
+impl Buffer {
+    /// With nothing in it, for reading so much of each record.
+    #[must_use]
+    pub fn new(content: Content) -> Buffer {
+        // Heads alone may lie far apart, or be one, as when another VM has made a commit.
+        let first = match content {
+            Content::Verified => 16 * PAGE_BYTES,
+            Content::Trusted => PAGE_BYTES,
+        };
+        Buffer { held: Vec::new(), filled: 0, start: 0, first, ahead: first }
+    }
+
+    /// What is read next is another log, or may have changed.
+    pub fn clear(&mut self) {
+        (self.filled, self.ahead) = (0, self.first);
+    }
+
+    /// What lies at `at`, at least `least` bytes, of a file that has `bytes`; nothing if it has less.
+    fn at<F: File>(&mut self, log: &Log<'_, F>, at: u64, least: usize) -> Result<&[u8]> {
+        let end = self.start + self.filled as u64;
+        let has = |from: u64, until: u64| {
+            from <= at && at.checked_add(least as u64).is_some_and(|last| last <= until)
+        };
+        if self.filled == 0 || !has(self.start, end) {
+            let goes_on = self.filled > 0 && at == end;
+            let ahead = if goes_on { (self.ahead * 2).min(AHEAD_MOST) } else { self.first };
+            let left = usize::try_from(log.bytes.saturating_sub(at)).unwrap_or(usize::MAX);
+            let wanted = ahead.max(least).min(left);
+            if self.held.len() < wanted {
+                self.held.resize(wanted, 0);
+            }
+            self.filled = 0;
+            let read = log.file.read_at(&mut self.held[..wanted], at);
+            read.map_err(|source| unreadable(log.name, source))?;
+            (self.start, self.filled, self.ahead) = (at, wanted, ahead);
+        }
+        Ok(&self.held[(at - self.start) as usize..self.filled])
+    }
+}
+
+/// A log that is read.
+#[derive(Debug)]
+pub struct Log<'a, F> {
+    /// Its file.
+    pub file: &'a F,
+    /// The file's name, for errors.
+    pub name: &'a str,
+    /// What the file is known to have; it is measured anew when a record ends behind that.
+    pub bytes: u64,
+}
+
+impl<F: File> Log<'_, F> {
+    fn reaches(&mut self, end: u64) -> Result<bool> {
+        if end > self.bytes {
+            self.bytes = self.file.bytes().map_err(|source| unreadable(self.name, source))?;
+        }
+        Ok(end <= self.bytes)
+    }
+}
+
 /// The next record behind `at`, and where the one after it would begin. `None` at the end of the log:
-/// whatever is there was never written whole, or belongs to another history. `bytes` is what the file
-/// is known to have; it is measured anew when a record ends behind that.
+/// whatever is there was never written whole, or belongs to another history. `is_known` says of a record
+/// whose head is right whether its pages were found whole before.
 ///
 /// # Errors
 /// The host cannot read the file.
 pub fn next<F: File>(
-    file: &F,
-    name: &str,
+    log: &mut Log<'_, F>,
     at: Position,
-    bytes: &mut u64,
     content: Content,
+    buffer: &mut Buffer,
+    is_known: impl FnOnce(&Found) -> bool,
 ) -> Result<Option<(Found, Position)>> {
-    let mut reaches = |end: u64| -> Result<bool> {
-        if end > *bytes {
-            *bytes = file.bytes().map_err(|source| unreadable(name, source))?;
-        }
-        Ok(end <= *bytes)
-    };
-    let read = |buffer: &mut [u8], offset| {
-        file.read_at(buffer, offset).map_err(|source| unreadable(name, source))
-    };
     let Some(rest) = at.offset.checked_add(PAGE_BYTES as u64) else { return Ok(None) };
-    if !reaches(rest)? {
+    if !log.reaches(rest)? {
         return Ok(None);
     }
-    let mut head = vec![0; PAGE_BYTES];
-    read(&mut head, at.offset)?;
-    let Some(Sizes { head: head_bytes, record }) = RecordHead::sizes(&head) else {
+    let first = buffer.at(log, at.offset, PAGE_BYTES)?;
+    let Some(Sizes { head: head_bytes, record }) = RecordHead::sizes(first) else {
         return Ok(None);
     };
     // Before anything is allocated: a torn head may say any number.
     let Some(behind) = at.offset.checked_add(record) else { return Ok(None) };
     // A file with holes may be as long as it says.
-    if behind > LOG_BYTES_MAX || !reaches(behind)? {
+    if behind > LOG_BYTES_MAX || !log.reaches(behind)? {
         return Ok(None);
     }
-    head.resize(head_bytes as usize, 0);
-    if head.len() > PAGE_BYTES {
-        read(&mut head[PAGE_BYTES..], rest)?;
-    }
-    let Some((head, checksum)) = RecordHead::decode(&head, at.chain) else { return Ok(None) };
+    let head = buffer.at(log, at.offset, head_bytes as usize)?;
+    let Some((head, checksum)) = RecordHead::decode(&head[..head_bytes as usize], at.chain) else {
+        return Ok(None);
+    };
     if Some(head.version) != at.version.next() {
         return Ok(None);
     }
     let found = Found { head, content: at.offset + head_bytes, checksum };
-    if content == Content::Verified && !is_whole(&found, read)? {
+    if content == Content::Verified && !is_known(&found) && !is_whole(&found, log, buffer)? {
         return Ok(None);
     }
     let position = Position { offset: behind, version: found.head.version, chain: checksum };
     Ok(Some((found, position)))
 }
 
-/// Pages that are read at once: a call for each would cost as much as its checksum.
-const READ_PAGES: usize = 64;
-
 /// Whether all pages have their checksums.
-fn is_whole(found: &Found, read: impl Fn(&mut [u8], u64) -> Result<()>) -> Result<bool> {
-    let mut buffer = vec![0; READ_PAGES.min(found.head.pages.len()) * PAGE_BYTES];
-    let mut at = found.content;
-    for pages in found.head.pages.chunks(READ_PAGES) {
-        let content = &mut buffer[..pages.len() * PAGE_BYTES];
-        read(content, at)?;
-        at += content.len() as u64;
+fn is_whole<F: File>(found: &Found, log: &Log<'_, F>, buffer: &mut Buffer) -> Result<bool> {
+    let (mut at, mut pages) = (found.content, &found.head.pages[..]);
+    while !pages.is_empty() {
+        let content = buffer.at(log, at, PAGE_BYTES)?;
+        let count = (content.len() / PAGE_BYTES).min(pages.len());
+        let (now, rest) = pages.split_at(count);
         let sums = content.chunks(PAGE_BYTES).map(Checksum::of);
-        if !sums.eq(pages.iter().map(|(_, expected)| *expected)) {
+        if !sums.zip(now).all(|(sum, (_, expected))| sum == *expected) {
             return Ok(false);
         }
+        at += (count * PAGE_BYTES) as u64;
+        pages = rest;
     }
     Ok(true)
 }
@@ -157,8 +218,10 @@ mod tests {
             let head = RecordHead { version, facts, pages: Vec::new(), joint };
             let (bytes, _) = head.encode(at.chain);
             file.write_at(&[IoSlice::new(&bytes)], at.offset).expect("written");
-            let found = next(&file, "log", at, &mut 0, Content::Verified).expect("read");
-            assert_eq!(found.is_some(), is_read);
+            let mut log = Log { file: &file, name: "log", bytes: 0 };
+            let mut buffer = Buffer::new(Content::Verified);
+            let found = next(&mut log, at, Content::Verified, &mut buffer, |_| false);
+            assert_eq!(found.expect("read").is_some(), is_read);
         }
     }
 }

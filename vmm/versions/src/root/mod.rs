@@ -131,22 +131,24 @@ impl Root {
     /// # Errors
     /// The host's; there is none, which no power cut leaves.
     pub fn read<F: File>(file: &F) -> Result<Root> {
-        let mut found = None;
-        for place in 0..2 {
-            let mut page = [0; PAGE_BYTES];
-            match file.read_at(&mut page, place * PAGE_BYTES as u64) {
-                Ok(()) => {}
-                // The second place is written at the first change.
-                Err(error) if error.kind() == ErrorKind::UnexpectedEof => continue,
-                Err(source) => return Err(failed("read", source)),
+        let mut pages = [[0; PAGE_BYTES]; 2];
+        let read = match file.read_at(pages.as_flattened_mut(), 0) {
+            // The second place is written at the first change.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                pages = [[0; PAGE_BYTES]; 2];
+                file.read_at(&mut pages[0], 0)
             }
-            let newer = |root: &Root| {
-                found.as_ref().is_none_or(|other: &Root| root.counter > other.counter)
-            };
-            if let Some(root) = record::decode(&page).filter(newer) {
-                found = Some(root);
-            }
+            read => read,
+        };
+        if let Err(source) = read
+            && source.kind() != ErrorKind::UnexpectedEof
+        {
+            return Err(failed("read", source));
         }
+        let whole = pages.iter().filter_map(record::decode);
+        // Of two with the same number the first counts.
+        let found =
+            whole.reduce(|one, other| if other.counter > one.counter { other } else { one });
         let damaged = || VersionsError::Damaged {
             file: FILE_NAME.to_owned(),
             what: "neither of its two records is whole".to_owned(),

@@ -162,8 +162,7 @@ impl<D: Folder> Segment<D> {
         let (records, end) = encode_all(saved, first);
         let ahead = limits.ahead_bytes.max(PAGE_BYTES as u64).min(limits.log_bytes);
         let prepared = ahead.max(end.offset);
-        let begun = fill(&file, 0, prepared)
-            .and_then(|()| file.write_at(&[IoSlice::new(&page)], 0))
+        let begun = fill(&file, 0, &page, prepared)
             .and_then(|()| write_all(&file, &records, saved))
             .and_then(|()| file.sync())
             .and_then(|()| folder.sync());
@@ -174,7 +173,8 @@ impl<D: Folder> Segment<D> {
             return Err(failed("prepare", &name, source));
         }
         let file = Arc::new(LogFile::new(file));
-        let log = OpenLog { header, generation, first, file, prepared, up_to: None };
+        let log =
+            OpenLog { header, generation, first, file, identity: None, prepared, up_to: None };
         Ok(NewLog { log, records, end })
     }
 

@@ -8,7 +8,7 @@ use crate::checksum::Checksum;
 use crate::disk::{File, Folder, fill};
 use crate::error::{Result, VersionsError};
 use crate::log::record::{Joint, RecordHead, Sizes};
-use crate::log::scan::{self, Content, Found, Position};
+use crate::log::scan::{self, Buffer, Content, Found, Position};
 use crate::page::{PAGE_BYTES, VersionNumber};
 
 impl<D: Folder> Segment<D> {
@@ -101,10 +101,13 @@ impl<D: Folder> Segment<D> {
         let mut saved = Vec::new();
         let mut position = self.stack.durable;
         let log = self.stack.current();
-        let (name, file, mut bytes) = (log.header.id.file_name(), &log.file.file, log.prepared);
+        let (name, file) = (log.header.id.file_name(), &log.file.file);
+        let mut scanned = scan::Log { file, name: &name, bytes: log.prepared };
+        let mut buffer = Buffer::new(Content::Verified);
         while position.version < kept {
             // What cannot be read is lost, whatever the reason.
-            let next = scan::next(file, &name, position, &mut bytes, Content::Verified);
+            let verified = Content::Verified;
+            let next = scan::next(&mut scanned, position, verified, &mut buffer, |_| false);
             let Ok(Some((found, behind))) = next else { break };
             let mut pages = vec![[0; PAGE_BYTES]; found.head.pages.len()];
             let mut places = pages.iter_mut().zip(found.places());
@@ -136,7 +139,7 @@ impl<D: Folder> Segment<D> {
         }
         let ahead = end.next_multiple_of(limits.ahead_bytes.max(PAGE_BYTES as u64));
         let until = ahead.min(limits.log_bytes).max(end);
-        let filled = fill(&log.file.file, log.prepared, until);
+        let filled = fill(&log.file.file, log.prepared, &[], until);
         filled.map_err(|source| {
             // On a full disk others need it, and so does what makes room.
             log.file.file.release(log.prepared);

@@ -23,6 +23,8 @@ pub(super) struct OpenLog<F> {
     /// Where its first record goes.
     pub(super) first: Position,
     pub(super) file: Arc<LogFile<F>>,
+    /// Which file that is; not looked for if it was made here.
+    pub(super) identity: Option<(u64, u64)>,
     /// Bytes that the file has, at least; behind the records they are zeros. Never less than where
     /// the records end that are known.
     pub(super) prepared: u64,
@@ -56,9 +58,10 @@ impl<F: File> OpenLog<F> {
             let what = format!("it belongs to segment {:016x}", header.segment);
             return Err(damaged(&name, what));
         }
-        let prepared = file.file.bytes().map_err(|source| failed("measure", &name, source))?;
+        let about = file.file.about().map_err(|source| failed("measure", &name, source))?;
+        let (prepared, identity) = (about.bytes, Some(about.identity));
         let first = Position::first(&header, chain);
-        Ok(OpenLog { header, generation, first, file, prepared, up_to: log.up_to })
+        Ok(OpenLog { header, generation, first, file, identity, prepared, up_to: log.up_to })
     }
 }
 

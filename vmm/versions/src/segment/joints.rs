@@ -87,12 +87,12 @@ impl Joints {
         self.partners.retain(|(_, version), _| *version <= last);
     }
 
-    /// Takes in the memos that a folder has.
-    pub(super) fn read_memos<D: Folder>(&mut self, folder: &D) -> Result<()> {
+    /// Takes in the memos that a folder has; all its names.
+    pub(super) fn read_memos<D: Folder>(&mut self, folder: &D) -> Result<Vec<String>> {
         let names = folder.names().map_err(|source| failed("list", ".", source))?;
         self.memos.clear();
         names.iter().filter_map(|name| Memo::of_file_name(name)).for_each(|memo| self.add(memo));
-        Ok(())
+        Ok(names)
     }
 
     fn add(&mut self, memo: Memo) {

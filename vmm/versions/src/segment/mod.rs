@@ -11,6 +11,7 @@
 //! - `install`: another stack, made of what is there
 //! - `freeze`, `rollback`, `link`, `large`: a new generation on top, or the same files in another folder
 //! - `checkpoint`, `merge`: fewer logs and layers
+//! - `verified`: what was found whole is not read again
 //! - `together`: a commit of several segments; `changes`: what it has to change to go back; `decide`: whether the last one was whole in all of them;
 //!   `joints`: what is remembered of such commits
 //!
@@ -20,6 +21,7 @@
 //! ([`VersionsError::Gone`] names it). So is the lock: who appends, renews or makes a checkpoint has it,
 //! and has refreshed since it got it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -53,6 +55,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod together;
+mod verified;
 
 pub use checkpoint::Sharing;
 use files::Known;
@@ -62,6 +65,7 @@ pub use rollback::RollbackTo;
 use stack::Stack;
 pub use sync::SyncTicket;
 pub use together::{Part, append_together};
+pub use verified::Verified;
 
 pub use crate::layer::HOME_FILE_NAME;
 
@@ -157,6 +161,8 @@ pub struct Segment<D: Folder> {
     /// a checkpoint went past them. Their files are open, so they are there.
     older: Vec<Stack<D::File>>,
     has_failed: bool,
+    /// What the folder has, while it is opened: nobody makes names then.
+    listed: Option<Vec<String>>,
     /// Whether the root record that counts would be there after a power cut: who wrote it may have
     /// been killed before its sync.
     is_root_durable: bool,
@@ -264,7 +270,10 @@ impl<D: Folder> Segment<D> {
 
     /// A number that no log and no layer has or had, those of failed attempts included.
     fn next_id(&self) -> Result<u64> {
-        let names = self.folder.names().map_err(|source| failed("list", ".", source))?;
+        let names = match &self.listed {
+            Some(names) => Cow::Borrowed(names),
+            None => Cow::Owned(self.folder.names().map_err(|source| failed("list", ".", source))?),
+        };
         let ids = names.iter().filter_map(|name| {
             let log = LogId::of_file_name(name).map(|id| id.0);
             log.or(LayerId::of_file_name(name).map(|id| id.0))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::files::OpenLayer;
 use super::stack::Stack;
-use super::{HOME_FILE_NAME, Limits, Segment, failed};
+use super::{HOME_FILE_NAME, Limits, Segment, Verified, failed};
 use crate::disk::{File, Folder};
 use crate::error::Result;
 use crate::layer::{Layer, LayerId};
@@ -43,6 +43,7 @@ impl<D: Folder> Segment<D> {
             stack: Stack::unread(root, Vec::new(), layers),
             older: Vec::new(),
             has_failed: false,
+            listed: None,
             // There is none yet.
             is_root_durable: true,
         };
@@ -57,24 +58,43 @@ impl<D: Folder> Segment<D> {
     /// # Errors
     /// The host's; [`crate::VersionsError::Damaged`] when what was durable is not there any more.
     pub fn open(folder: D, limits: Limits) -> Result<Self> {
-        let mut opened = Self::open_shared(folder, limits, None)?;
-        // Records may be whole in the page cache and nowhere else: the program was killed.
+        Self::open_beside(folder, limits, &Verified::none())
+    }
+
+    /// The same, without reading again what is known to be whole.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_beside(folder: D, limits: Limits, verified: &Verified) -> Result<Self> {
+        let mut opened = Self::open_shared_beside(folder, limits, None, verified)?;
+        // The root record and its logs may be whole in the page cache and nowhere else: the program was
+        // killed.
+        opened.confirm_root()?;
         opened.sync()?;
+        // No name appears or goes meanwhile but by what follows.
+        let names = std::mem::take(&mut opened.stack.names);
+        opened.remove_unnamed_of(&names)?;
+        opened.listed = Some(names);
         // Always: behind the end may lie a record that is whole and follows one that is torn. Were the
         // torn one written anew, byte for byte, the other would count.
-        opened.begin_log(&[])?;
-        opened.remove_unnamed()?;
-        Ok(opened)
+        let begun = opened.begin_log(&[]);
+        opened.listed = None;
+        begun.map(|()| opened)
     }
 
     /// Removes logs and layers that the root record does not name: what a crash left unfinished, or
     /// what was merged.
+    /// The root record is durable: what an older one names is not needed any more.
     pub(super) fn remove_unnamed(&self) -> Result<()> {
-        let names = self.folder.names().map_err(|source| failed("list", ".", source))?;
-        for name in names.into_iter().filter(|name| self.is_unnamed(name)) {
-            match self.folder.remove(&name) {
+        self.remove_unnamed_of(&self.folder.names().map_err(|source| failed("list", ".", source))?)
+    }
+
+    /// The same in a folder that has these names.
+    fn remove_unnamed_of(&self, names: &[String]) -> Result<()> {
+        for name in names.iter().filter(|name| self.is_unnamed(name)) {
+            match self.folder.remove(name) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(failed("remove", &name, error));
+                    return Err(failed("remove", name, error));
                 }
                 _ => {}
             }

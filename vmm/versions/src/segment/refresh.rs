@@ -11,7 +11,7 @@ use super::decide::decide;
 use super::files::Known;
 use super::open::open;
 use super::stack::{Followed, Stack};
-use super::{Limits, Segment};
+use super::{Limits, Segment, Verified};
 use crate::disk::{File, Folder};
 use crate::error::{Result, VersionsError};
 use crate::log::scan::Content;
@@ -31,9 +31,23 @@ impl<D: Folder> Segment<D> {
     /// The host's; [`VersionsError::Gone`] if `up_to` is older than the last checkpoint: there is a
     /// newer one by now; [`VersionsError::Damaged`] if what was made known is not there.
     pub fn open_shared(folder: D, limits: Limits, up_to: Option<VersionNumber>) -> Result<Self> {
+        Self::open_shared_beside(folder, limits, up_to, &Verified::none())
+    }
+
+    /// The same, without reading again what is known to be whole.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_shared_beside(
+        folder: D,
+        limits: Limits,
+        up_to: Option<VersionNumber>,
+        verified: &Verified,
+    ) -> Result<Self> {
         let root_file = open(&folder, FILE_NAME)?;
         let nothing = Known(Vec::new());
-        let stack = with_root(&root_file, |root| read_anew(&folder, root, up_to, &nothing))?;
+        let read = |root: &Root| read_anew(&folder, root, up_to, &nothing, verified);
+        let stack = with_root(&root_file, read)?;
         Ok(Segment {
             folder,
             limits,
@@ -41,6 +55,7 @@ impl<D: Folder> Segment<D> {
             stack,
             older: Vec::new(),
             has_failed: false,
+            listed: None,
             is_root_durable: false,
         })
     }
@@ -63,7 +78,8 @@ impl<D: Folder> Segment<D> {
 
     fn read_all_anew(&mut self) -> Result<()> {
         let root_file = Arc::clone(&self.root_file);
-        let read = |root: &Root| read_anew(&self.folder, root, None, &self.known());
+        let verified = Verified::none();
+        let read = |root: &Root| read_anew(&self.folder, root, None, &self.known(), &verified);
         let stack = with_root(&*root_file, read)?;
         self.replace_stack(stack);
         self.is_root_durable = false;
@@ -84,7 +100,8 @@ impl<D: Folder> Segment<D> {
         let written = self.stack.open.last().map(|log| log.header.id);
         if self.stack.follow(&self.folder, root)? == Followed::No {
             // On the side: should it fail, what is known now stays.
-            let stack = read_anew(&self.folder, root, Some(up_to), &self.known())?;
+            let stack =
+                read_anew(&self.folder, root, Some(up_to), &self.known(), &Verified::none())?;
             self.replace_stack(stack);
         }
         // The VM that wrote it may have been killed, or have failed, before its sync.
@@ -128,11 +145,12 @@ fn read_anew<D: Folder>(
     root: &Root,
     up_to: Option<VersionNumber>,
     known: &Known<'_, D::File>,
+    verified: &Verified,
 ) -> Result<Stack<D::File>> {
     up_to.map_or(Ok(()), |up_to| check_not_gone(root, up_to))?;
     let mut stack = Stack::open(folder, root, known)?;
     let content = if up_to.is_some() { Content::Trusted } else { Content::Verified };
-    stack.read_on(up_to, content)?;
+    stack.read_on_beside(up_to, content, verified)?;
     stack.check_reached(up_to)?;
     if up_to.is_none() {
         decide(folder, &mut stack)?;

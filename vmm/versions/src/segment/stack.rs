@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use super::damaged;
 use super::files::{Known, OpenLog, SharedLayer, open_layer};
 use super::joints::Joints;
+use super::verified::Verified;
 use crate::checksum::Checksum;
 use crate::disk::{File, Folder};
 use crate::error::{Result, VersionsError};
 use crate::layer::Pages;
 use crate::log::header::LogId;
 use crate::log::record::VersionFacts;
-use crate::log::scan::{self, Content, Found, Position};
+use crate::log::scan::{self, Buffer, Content, Found, Position};
 use crate::page::{PageIndex, VersionNumber};
 use crate::root::{FILE_NAME, Generation, Root};
 
@@ -60,6 +61,8 @@ pub(super) struct Stack<F> {
     pub(super) end: Position,
     /// Where the log would have to end if all behind what is durable were lost.
     pub(super) durable: Position,
+    /// What the folder had when all this was opened.
+    pub(super) names: Vec<String>,
 }
 
 impl<F: File> Stack<F> {
@@ -87,6 +90,7 @@ impl<F: File> Stack<F> {
             asked: Vec::new(),
             end,
             durable: end,
+            names: Vec::new(),
         };
         stack.note_base();
         stack
@@ -105,7 +109,7 @@ impl<F: File> Stack<F> {
         settle_logs(&mut logs, root)?;
         let mut stack = Stack::unread(root.clone(), logs, layers);
         // Who wrote the root record wrote them before.
-        stack.joints.read_memos(folder)?;
+        stack.names = stack.joints.read_memos(folder)?;
         Ok(stack)
     }
 
@@ -163,6 +167,17 @@ impl<F: File> Stack<F> {
 
     /// Reads on: as far as `up_to` if it is given, else to the end of the last log.
     pub(super) fn read_on(&mut self, up_to: Option<VersionNumber>, content: Content) -> Result<()> {
+        self.read_on_beside(up_to, content, &Verified::none())
+    }
+
+    /// The same, without the pages of records that are `known` to be whole.
+    pub(super) fn read_on_beside(
+        &mut self,
+        up_to: Option<VersionNumber>,
+        content: Content,
+        known: &Verified,
+    ) -> Result<()> {
+        let mut buffer = Buffer::new(content);
         while let Some(log) = self.open.get_mut(self.at) {
             let is_done = log.up_to.is_some_and(|up_to| self.end.version >= up_to);
             let generation = log.generation;
@@ -178,6 +193,7 @@ impl<F: File> Stack<F> {
                 let is_base = next.generation != generation;
                 (self.end, self.durable) = (next.first, next.first);
                 self.at += 1;
+                buffer.clear();
                 self.tail = None;
                 if is_base {
                     self.note_base();
@@ -188,9 +204,16 @@ impl<F: File> Stack<F> {
                 break;
             }
             let Some(log) = self.open.get_mut(self.at) else { break };
-            let (id, file) = (log.header.id, &log.file.file);
-            let next = scan::next(file, &id.file_name(), self.end, &mut log.prepared, content)?;
+            let (id, identity) = (log.header.id, log.identity);
+            let name = id.file_name();
+            let mut scanned = scan::Log { file: &log.file.file, name: &name, bytes: log.prepared };
+            let is_known = |found: &Found| known.has(identity, found);
+            let next = scan::next(&mut scanned, self.end, content, &mut buffer, is_known)?;
+            log.prepared = scanned.bytes;
             let Some((found, behind)) = next else { break };
+            if content == Content::Verified {
+                known.add(identity, &found);
+            }
             self.note(id, &found);
             self.tail = found.head.joint.is_some().then_some(self.end);
             self.end = behind;

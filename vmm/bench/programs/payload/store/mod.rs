@@ -4,13 +4,17 @@
 //! - [`pages`]: commits of so many pages, by the raw calls
 //! - [`numbers`]: maps of the SDK: loading, reading, single puts, reading beside a writer
 //! - [`floor`]: the least that a commit can cost
+//! - [`whole`]: a segment whose pages are all in use, and its copies; [`cached`]: what of it the host
+//!   has in memory
 //! - [`marks`], [`trace`]: what the host is asked for between two points of a program
 
+mod cached;
 mod floor;
 mod marks;
 mod numbers;
 mod pages;
 pub(crate) mod trace;
+mod whole;
 
 use std::path::Path;
 
@@ -59,6 +63,10 @@ pub(crate) fn run(kind: &str, options: &Options) -> Result<Object, Failure> {
         "store-open" => pages::open(name, options.has("marked")),
         "store-view" => pages::view(name),
         "store-enter" => crate::paths::entering(name, count),
+        "store-whole" => whole::fill(name, options.number("bytes", 1 << 20)?),
+        "store-change" => whole::change(name, count, seed),
+        "store-scan" => whole::scan(name, options.number("windows", 0)?, options.has("marked")),
+        "store-cached" => cached::count(Path::new(name), options.has("checked")),
         "store-load" => numbers::load(name, &load),
         "store-update" => numbers::update(name, &load, rounds),
         "store-read" => numbers::read(name, count, options.has("hash")),

@@ -5,6 +5,7 @@
 //! - `copies`: tags, clones, rollbacks
 //! - `numbers`: loading, reading and changing maps of numbers
 //! - `opening`: finding a segment again, after a crash, too
+//! - `sharing`: what copies and old versions have in common, in memory; reading through many of them
 //! - `raw`: versioned spaces beside raw ones
 //! - `peers`: LMDB, redb and SQLite, in a program that is built separately
 //!
@@ -19,6 +20,7 @@ mod numbers;
 mod opening;
 mod peers;
 mod raw;
+mod sharing;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -45,6 +47,7 @@ pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, Benc
     raw::measure(&subjects, progress, &mut report)?;
     opening::measure(&subjects, progress, &mut report)?;
     copies::measure(&subjects, progress, &mut report)?;
+    sharing::measure(&subjects, progress, &mut report)?;
     Ok(report)
 }
 
