@@ -104,7 +104,7 @@ fn a_steady_change_of_a_versioned_segment_takes_one_exit_however_many_pages_it_h
     let exits =
         |args: &[&str]| exits_of(Run::new(&program).args(args).store(store.path().join("s"))).0;
     exits(&["bank", "make"]);
-    // Where there is nothing yet, pages come with fewer faults. The first of two commits writes zeros.
+    // Where there is nothing yet, pages come with fewer faults. The first change writes zeros, which is none.
     exits(&["bank", "many", "2"]);
     let more = difference(|many| exits(&["bank", "many", ["5", "25"][usize::from(many)]]), 20);
     assert_eq!(more, 20, "20 more changes of 128 pages each");

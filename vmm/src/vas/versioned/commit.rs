@@ -290,17 +290,20 @@ fn committed(
     view: &View,
     pages: impl Iterator<Item = PageIndex> + Clone,
 ) -> Result<Vec<Page>, VasError> {
-    let pin = |page| Ok(versioned.mapped_page(page, log.locate(page, view.version)?));
-    let pinned: Result<Option<Vec<PinnedRange>>, VersionsError> = pages.clone().map(pin).collect();
-    if let Some(pinned) = pinned? {
+    let sources: Result<Vec<Source>, VersionsError> =
+        pages.clone().map(|page| log.locate(page, view.version)).collect();
+    let sources = sources?;
+    let pin = |(page, source): (PageIndex, &Source)| versioned.mapped_page(page, *source);
+    if let Some(pinned) = pages.zip(&sources).map(pin).collect::<Option<Vec<PinnedRange>>>() {
         let ranges: Vec<_> = pinned.iter().map(PinnedRange::range).collect();
         let mut content = vec![[0; PAGE_BYTES]; ranges.len()];
         if HostRange::read_all_faultable(&ranges, content.as_flattened_mut()).is_ok() {
             return Ok(content);
         }
     }
-    // Or a file has been cut short, which this gives a name.
-    Ok(pages.map(|page| log.read(page, view.version)).collect::<Result<_, _>>()?)
+    // What this thread has committed itself nobody may have mapped; or a file has been cut short, which
+    // this gives a name.
+    Ok(log.read_all(&sources)?)
 }
 
 /// Gives copies the content that the view's version has.

@@ -281,17 +281,40 @@ impl<D: Folder> Segment<D> {
         self.read_from(self.locate(page, version)?)
     }
 
+    /// What pages have, each where [`Segment::locate`] says: one read of the disk for pages that follow
+    /// each other in a file, as those of a commit do.
+    ///
+    /// # Errors
+    /// As [`Segment::read`].
+    pub fn read_all(&self, sources: &[Source]) -> Result<Vec<Page>> {
+        let mut content = vec![[0; PAGE_BYTES]; sources.len()];
+        let mut rest = content.as_mut_slice();
+        for run in sources.chunk_by(|page, next| page.is_followed_by(*next)) {
+            let (pages, behind) = rest.split_at_mut(run.len());
+            if let Some(first) = run.first() {
+                self.read_into(*first, pages.as_flattened_mut())?;
+            }
+            rest = behind;
+        }
+        Ok(content)
+    }
+
     pub(super) fn read_from(&self, source: Source) -> Result<Page> {
+        let mut content = [0; PAGE_BYTES];
+        self.read_into(source, &mut content)?;
+        Ok(content)
+    }
+
+    /// Reads what is at `source` and behind it; zeros are left as they are.
+    fn read_into(&self, source: Source, content: &mut [u8]) -> Result<()> {
         let (file, name, offset) = match source {
-            Source::Zero => return Ok([0; PAGE_BYTES]),
+            Source::Zero => return Ok(()),
             Source::Home(offset) => (self.home_file(), HOME_FILE_NAME.to_owned(), offset),
             Source::Layer(id, offset) => (self.layer_file(id), id.file_name(), offset),
             Source::Log(id, offset) => (self.log_file(id), id.file_name(), offset),
         };
         let missing = || damaged(&name, "a page lies in it, but it is not open");
-        let mut content = [0; PAGE_BYTES];
-        let read = file.ok_or_else(missing)?.read_at(&mut content, offset);
-        read.map_err(|source| failed("read", &name, source))?;
-        Ok(content)
+        let read = file.ok_or_else(missing)?.read_at(content, offset);
+        read.map_err(|source| failed("read", &name, source))
     }
 }

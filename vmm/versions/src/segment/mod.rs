@@ -123,6 +123,19 @@ impl Source {
         }
     }
 
+    /// Whether the next page lies behind this one in the same file, or both are zeros.
+    #[must_use]
+    pub fn is_followed_by(self, next: Source) -> bool {
+        let behind = |offset: u64| offset.checked_add(PAGE_BYTES as u64);
+        match (self, next) {
+            (Source::Log(a, at), Source::Log(b, then)) => a == b && behind(at) == Some(then),
+            (Source::Layer(a, at), Source::Layer(b, then)) => a == b && behind(at) == Some(then),
+            (Source::Home(at), Source::Home(then)) => behind(at) == Some(then),
+            (Source::Zero, Source::Zero) => true,
+            _ => false,
+        }
+    }
+
     /// The layer above the home file that the page is in, if it is in one.
     #[must_use]
     pub fn layer(self) -> Option<LayerId> {

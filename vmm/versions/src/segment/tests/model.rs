@@ -248,6 +248,7 @@ impl World {
         let above: Vec<_> = segment.above_home(all.clone(), version).expect("there").collect();
         assert!(above.is_sorted_by(|one, other| one.0 < other.0));
         let sources = segment.sources(all, version).expect("there");
+        let together = segment.read_all(&sources).expect("read");
         let home_bytes = segment.home_bytes(version).expect("there");
         for page in (0..PAGES).map(PageIndex) {
             let expected = was.get(&page).map_or([0; PAGE_BYTES], |token| filled(*token));
@@ -260,6 +261,7 @@ impl World {
             assert_eq!(source, segment.locate(page, version).expect("there"));
             assert_eq!(source, sources[page.0 as usize]);
             assert!(segment.read_from(source).expect("read") == expected);
+            assert!(together[page.0 as usize] == expected);
             let read = segment.read(page, version).expect("read");
             assert!(read == expected, "version {version}: page {} is not what it was", page.0);
         }
