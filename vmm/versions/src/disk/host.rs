@@ -252,7 +252,7 @@ impl File for HostFile {
             match rustix::fs::fallocate(&self.0, flags, range.start, bytes) {
                 Err(Errno::INTR) => {}
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                    return fill(self, range.start, &[], range.end);
+                    return fill(self, range, usize::MAX);
                 }
                 done => return Ok(done?),
             }

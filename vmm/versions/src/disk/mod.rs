@@ -144,15 +144,25 @@ pub trait File {
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Writes `first`, and zeros behind it. Whole, or the file's end is where it will be tried again.
-pub(crate) fn fill<F: File>(file: &F, from: u64, first: &[u8], until: u64) -> io::Result<()> {
-    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-    let mut pieces = vec![IoSlice::new(first)];
-    let mut left = until.saturating_sub(from + first.len() as u64);
-    while left > 0 {
-        let bytes = left.min(ZEROS.len() as u64);
-        pieces.push(IoSlice::new(&ZEROS[..bytes as usize]));
-        left -= bytes;
+/// Bytes that the host keeps in one piece where so many are written at once (a folio): of one that a
+/// record has a page of, it would write all.
+pub(crate) const SMALL_PIECE_BYTES: usize = 64 << 10;
+
+/// Writes zeros, so many bytes at once. Whole, or the file's end is where it will be tried again.
+pub(crate) fn fill<F: File>(file: &F, range: Range<u64>, at_once: usize) -> io::Result<()> {
+    static ZEROS: [u8; SMALL_PIECE_BYTES] = [0; SMALL_PIECE_BYTES];
+    let mut at = range.start;
+    while at < range.end {
+        let end = range.end.min(at.saturating_add(at_once as u64));
+        let mut pieces = Vec::new();
+        let mut left = end - at;
+        while left > 0 {
+            let bytes = left.min(ZEROS.len() as u64);
+            pieces.push(IoSlice::new(&ZEROS[..bytes as usize]));
+            left -= bytes;
+        }
+        file.write_at(&pieces, at)?;
+        at = end;
     }
-    file.write_at(&pieces, from)
+    Ok(())
 }

@@ -9,7 +9,7 @@ use super::stack::Stack;
 use super::sync::LogFile;
 use super::{Limits, Segment, failed};
 use crate::checksum::Checksum;
-use crate::disk::{File, Folder, fill};
+use crate::disk::{File, Folder, SMALL_PIECE_BYTES, fill};
 use crate::error::{Result, VersionsError};
 use crate::log::header::{FORMAT, LogHeader, LogId};
 use crate::log::record::{RecordHead, VersionFacts};
@@ -162,7 +162,11 @@ impl<D: Folder> Segment<D> {
         let (records, end) = encode_all(saved, first);
         let ahead = limits.ahead_bytes.max(PAGE_BYTES as u64).min(limits.log_bytes);
         let prepared = ahead.max(end.offset);
-        let begun = fill(&file, 0, &page, prepared)
+        // The header by itself: what is behind it leaves the host's memory in whole pieces.
+        let at_once = if saved.is_empty() { usize::MAX } else { SMALL_PIECE_BYTES };
+        let begun = file
+            .write_at(&[IoSlice::new(&page)], 0)
+            .and_then(|()| fill(&file, PAGE_BYTES as u64..prepared, at_once))
             .and_then(|()| write_all(&file, &records, saved))
             .and_then(|()| file.sync())
             .and_then(|()| folder.sync());

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use super::begin::Saved;
 use super::{Commit, Segment, failed};
 use crate::checksum::Checksum;
-use crate::disk::{File, Folder, fill};
+use crate::disk::{File, Folder, SMALL_PIECE_BYTES, fill};
 use crate::error::{Result, VersionsError};
 use crate::log::record::{Joint, RecordHead, Sizes};
 use crate::log::scan::{self, Buffer, Content, Found, Position};
@@ -139,7 +139,7 @@ impl<D: Folder> Segment<D> {
         }
         let ahead = end.next_multiple_of(limits.ahead_bytes.max(PAGE_BYTES as u64));
         let until = ahead.min(limits.log_bytes).max(end);
-        let filled = fill(&log.file.file, log.prepared, &[], until);
+        let filled = fill(&log.file.file, log.prepared..until, SMALL_PIECE_BYTES);
         filled.map_err(|source| {
             // On a full disk others need it, and so does what makes room.
             log.file.file.release(log.prepared);
