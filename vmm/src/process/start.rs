@@ -216,7 +216,12 @@ fn namespace(
     let mut grants: Vec<Grant> = config.root.iter().chain(&config.grants).cloned().collect();
     let cwd = config.cwd.clone().unwrap_or_else(|| {
         let host = std::env::current_dir().unwrap_or_default();
-        default_cwd(&grants, &host)
+        let cwd = default_cwd(&grants, &host);
+        // The tree's own `/tmp` is hidden by memory, unless something is granted there.
+        let is_hidden = config.root.is_some()
+            && cwd.starts_with("/tmp")
+            && !config.grants.iter().any(|grant| cwd.starts_with(&grant.guest));
+        if is_hidden { PathBuf::from("/") } else { cwd }
     });
     let mut list = None;
     if let Some(opened) = named
