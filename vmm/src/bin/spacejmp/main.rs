@@ -36,7 +36,7 @@ use vmm::exit_code::{self, ExitCode};
 
 use errors::Failure;
 
-/// Runs ordinary static Linux programs in a light virtual machine that gives them
+/// Runs ordinary Linux programs in a light virtual machine that gives them
 /// first-class address spaces.
 #[derive(Debug, Parser)]
 #[command(name = "spacejmp", version, after_help = EXAMPLES, after_long_help = long_help())]

@@ -4,8 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -33,8 +32,9 @@ use crate::terminal;
 ///
 /// The program is an ordinary ELF executable for Linux on x86-64, or a script. Its input, output
 /// and exit status are its own; of the host it sees nothing but what the options grant, the
-/// libraries that a dynamic program needs (--no-libs), and the user's store: unless told otherwise by --no-store, --vas or --store it may use, change and
-/// delete every address space and segment that the user may.
+/// libraries that a dynamic program needs (--no-libs), and the user's store: unless told otherwise
+/// by --no-store, --vas or --store it may use, change and delete every address space and segment
+/// that the user may.
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "spacejmp run [OPTIONS] PROGRAM [ARGS]...",

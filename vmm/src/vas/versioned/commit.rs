@@ -139,10 +139,11 @@ impl Vases {
         for some in removed.chunks(COMPARED_AT_ONCE) {
             let committed = committed(versioned, &log, view, some.iter().copied())?;
             let changed = some.iter().zip(&committed).filter(|(_, it)| **it != [0; PAGE_BYTES]);
-            pages.extend(changed.map(|(page, _)| {
-                let zeros = versioned.mapped_page(*page, Source::Zero);
-                (*page, zeros.expect("it was mapped when pages were removed"))
-            }));
+            for (page, _) in changed {
+                // Mapped when pages were removed; without it the changes are not whole.
+                let zeros = versioned.mapped_page(*page, Source::Zero).ok_or(VasError::Spoilt)?;
+                pages.push((*page, zeros));
+            }
         }
         if pages.is_empty() && !view.has_new_facts() {
             return Ok(None);
