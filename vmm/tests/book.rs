@@ -66,6 +66,14 @@ fn documented() -> BTreeMap<String, Verdict> {
 }
 
 #[test]
+fn a_trace_knows_the_arguments_of_every_call_that_is_served() {
+    for (name, verdict) in dispatched() {
+        let knows = vmm::linux::strace::knows(&name);
+        assert!(knows || verdict == Verdict::Refused, "{name} has no line in signatures.txt");
+    }
+}
+
+#[test]
 fn the_page_of_linux_calls_lists_the_dispatch_table() {
     let (code, page) = (dispatched(), documented());
     assert!(code.len() > 150, "the table was not found: {} calls", code.len());
