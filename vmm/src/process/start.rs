@@ -215,7 +215,7 @@ fn map_vdso(private: &PrivateRegion) -> Result<(), Errno> {
 
 /// The program's name space, and where in it the program starts; `named` is a program that is not
 /// inside.
-fn namespace(
+pub(super) fn namespace(
     config: &RunConfig,
     named: Option<&Opened>,
 ) -> Result<(Namespace, PathBuf), StartError> {

@@ -238,7 +238,7 @@ fn grants(args: &Args, program: &OsStr) -> Result<Vec<Grant>, Failure> {
     args.dir.iter().map(parse).collect()
 }
 
-fn bad_grant(program: &OsStr, error: GrantError) -> Failure {
+pub(crate) fn bad_grant(program: &OsStr, error: GrantError) -> Failure {
     let help = Some(error.help().to_owned());
     Failure::new(format!("run {}", program.display()), error).help(help)
 }
