@@ -43,7 +43,7 @@ impl<D: Folder> Segment<D> {
             stack: Stack::unread(root, Vec::new(), layers),
             older: Vec::new(),
             has_failed: false,
-            listed: None,
+            found: None,
             // There is none yet.
             is_root_durable: true,
         };
@@ -53,7 +53,7 @@ impl<D: Folder> Segment<D> {
 
     /// Opens a segment that nobody else has open to write, and recovers what a crash left: every
     /// version that was durable is there, and perhaps some behind it; nothing of one that was not
-    /// whole. Writing goes on in a new log.
+    /// whole. Writing goes on in a new log, which the first commit begins.
     ///
     /// # Errors
     /// The host's; [`crate::VersionsError::Damaged`] when what was durable is not there any more.
@@ -74,12 +74,13 @@ impl<D: Folder> Segment<D> {
         // No name appears or goes meanwhile but by what follows.
         let names = std::mem::take(&mut opened.stack.names);
         opened.remove_unnamed_of(&names)?;
-        opened.listed = Some(names);
-        // Always: behind the end may lie a record that is whole and follows one that is torn. Were the
-        // torn one written anew, byte for byte, the other would count.
-        let begun = opened.begin_log(&[]);
-        opened.listed = None;
-        begun.map(|()| opened)
+        // Whoever opens it next does not ask other segments again.
+        let is_decided = opened.ends_together() || !opened.stack.asked.is_empty();
+        // A record of the first format is replaced as soon as somebody may write.
+        if is_decided || opened.stack.root.oldest.is_none() {
+            opened.begin_log(&[])?;
+        }
+        Ok(opened)
     }
 
     /// Removes logs and layers that the root record does not name: what a crash left unfinished, or
