@@ -182,6 +182,18 @@ impl<D: Folder> Segment<D> {
         self.stack.durable.version
     }
 
+    /// The folder with its files.
+    #[must_use]
+    pub fn folder(&self) -> &D {
+        &self.folder
+    }
+
+    /// The names in it, when it was opened.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.stack.names
+    }
+
     /// The oldest version that can be read. Between it and the newest there may be some that cannot:
     /// [`Segment::has`].
     #[must_use]
