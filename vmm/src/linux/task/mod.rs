@@ -256,8 +256,14 @@ impl Process {
     /// Makes the event loop call `task` about once a second, from now to the end, along with the
     /// tasks registered before.
     pub fn call_every_second(&self, task: fn(&Process)) {
-        self.second_tasks().push(task);
-        self.threads.notify();
+        let mut tasks = self.second_tasks();
+        // The loop looks for the first one only: the timer serves them all.
+        let is_first = tasks.is_empty();
+        tasks.push(task);
+        drop(tasks);
+        if is_first {
+            self.threads.notify();
+        }
     }
 
     fn second_tasks(&self) -> MutexGuard<'_, Vec<fn(&Process)>> {
