@@ -440,23 +440,31 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_sethostname | libc::SYS_setdomainname => Err(Errno::EPERM.into()),
         libc::SYS_name_to_handle_at => Err(Errno::EOPNOTSUPP.into()),
         libc::SYS_open_by_handle_at => Err(Errno::EPERM.into()),
-        libc::SYS_socket | libc::SYS_socketpair => Err(Errno::from_raw(libc::EAFNOSUPPORT).into()),
-        libc::SYS_getpeername
-        | libc::SYS_getsockname
-        | libc::SYS_bind
-        | libc::SYS_connect
-        | libc::SYS_listen
-        | libc::SYS_accept
-        | libc::SYS_shutdown
-        | libc::SYS_getsockopt
-        | libc::SYS_setsockopt
-        | libc::SYS_sendto
-        | libc::SYS_recvfrom
-        | libc::SYS_sendmsg
-        | libc::SYS_recvmsg
-        | libc::SYS_sendmmsg
-        | libc::SYS_recvmmsg => net::on_descriptor(ctx, a[0]),
+        _ => socket_call(ctx, number, a),
+    }
+}
+
+/// The calls on sockets.
+fn socket_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
+    match i64::try_from(number).unwrap_or(-1) {
+        libc::SYS_socket => net::create(ctx, a),
+        libc::SYS_socketpair => net::socketpair(ctx, a),
+        libc::SYS_bind => net::bind(ctx, a),
+        libc::SYS_connect => net::connect(ctx, a),
+        libc::SYS_listen => net::listen(ctx, a),
+        libc::SYS_accept => net::accept(ctx, a),
         libc::SYS_accept4 => net::accept4(ctx, a),
+        libc::SYS_shutdown => net::shutdown(ctx, a),
+        libc::SYS_getsockname => net::getsockname(ctx, a),
+        libc::SYS_getpeername => net::getpeername(ctx, a),
+        libc::SYS_getsockopt => net::getsockopt(ctx, a),
+        libc::SYS_setsockopt => net::setsockopt(ctx, a),
+        libc::SYS_sendto => net::sendto(ctx, a),
+        libc::SYS_recvfrom => net::recvfrom(ctx, a),
+        libc::SYS_sendmsg => net::sendmsg(ctx, a),
+        libc::SYS_recvmsg => net::recvmsg(ctx, a),
+        libc::SYS_sendmmsg => net::sendmmsg(ctx, a),
+        libc::SYS_recvmmsg => net::recvmmsg(ctx, a),
         _ => privileged(ctx, number),
     }
 }

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crate::files::{Grant, Tty};
+use crate::linux::net::NetGrants;
 use crate::vas::VasGrants;
 
 /// Whether a dynamic program may read the directories in which its loader looks.
@@ -42,6 +43,8 @@ pub struct RunConfig {
     pub root: Option<Grant>,
     /// Without a tree: whether a dynamic program is shown the host's libraries.
     pub libraries: Libraries,
+    /// What of the network it may use.
+    pub net: NetGrants,
     /// Its current directory, a path inside; `None` for the host's if a grant shows it,
     /// else the first grant.
     pub cwd: Option<PathBuf>,

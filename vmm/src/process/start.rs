@@ -20,6 +20,7 @@ use crate::guest::stack::{self, StackContents};
 use crate::guest::vdso;
 use crate::kernel::Kernel;
 use crate::linux::limits::Limits;
+use crate::linux::net::Network;
 use crate::linux::prctl::Settings;
 use crate::linux::proc::{Facts, text_files};
 use crate::linux::signal::SignalActions;
@@ -173,6 +174,7 @@ impl Process {
             vases,
             threads: ThreadTable::new().map_err(StartError::Events)?,
             files,
+            network: Network::new(config.net),
             limits,
             settings: Settings::default(),
             clock: Mutex::new(GuestClock::new(tsc_khz)),

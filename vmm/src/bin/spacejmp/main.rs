@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod ending;
 mod inherited;
+mod network;
 mod new;
 mod run;
 mod run_options;

@@ -22,6 +22,7 @@ pub use table::{KickState, ThreadTable};
 pub use thread::{Thread, ThreadCtx};
 
 use super::limits::Limits;
+use super::net::Network;
 use super::prctl::Settings;
 use super::proc::Facts;
 use super::signal::SignalActions;
@@ -62,6 +63,8 @@ pub struct Process {
     pub program: ProgramName,
     /// Its files.
     pub files: Files,
+    /// What of the network it may use.
+    pub network: Network,
     /// Its resource limits.
     pub limits: Limits,
     /// Its settings made by `prctl`.
