@@ -40,7 +40,8 @@ fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
 }
 
-/// What the bytes name, for a socket of the family `domain`.
+/// What the bytes name, for a socket of the family `domain` that sends there or is bound; `connect` takes
+/// whatever has no family for no address.
 ///
 /// # Errors
 /// `EINVAL` for bytes that are too few or too many, `EAFNOSUPPORT` for another family.
@@ -54,6 +55,7 @@ pub fn decode(bytes: &[u8], domain: i32) -> Result<Address, Errno> {
         }
         libc::AF_UNSPEC => Ok(Address::Unspecified),
         libc::AF_INET => v4(bytes).ok_or_else(invalid),
+        libc::AF_INET6 if domain == libc::AF_INET => Err(Errno::from_raw(libc::EAFNOSUPPORT)),
         libc::AF_INET6 => v6(bytes).ok_or_else(invalid),
         libc::AF_UNIX => unix(bytes).ok_or_else(invalid),
         libc::AF_NETLINK if bytes.len() >= NETLINK_BYTES => {
@@ -177,7 +179,8 @@ mod tests {
     fn too_few_bytes_and_too_many_are_refused() {
         let v4 = encode(&internet("127.0.0.1:80"));
         let v6 = encode(&internet("[::1]:80"));
-        let domain = libc::AF_INET;
+        assert_eq!(decode(&v6, libc::AF_INET), Err(Errno::from_raw(libc::EAFNOSUPPORT)));
+        let domain = libc::AF_INET6;
         for len in 0..16 {
             assert_eq!(decode(&v4[..len], domain), Err(Errno::EINVAL), "{len}");
         }

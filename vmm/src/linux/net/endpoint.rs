@@ -235,9 +235,12 @@ fn check_abstract(ctx: &ThreadCtx<'_>) -> Result<(), Errno> {
 pub(in crate::linux) fn connect(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let file = socket_of(ctx, a[0])?;
     let bytes = read_name(ctx, a[1], a[2])?;
+    if bytes.get(..2) == Some(&[0, 0]) {
+        // Without an address it gives up the one it has, and does not wait.
+        let _placing = placing();
+        return done(host::connect(file.host_fd(), &[0, 0]));
+    }
     let to = check_destination(ctx, &file, &bytes)?;
-    // Without an address it gives up the one it has, and does not wait.
-    let _placing = (to.name.get(..2) == Some(&[0, 0])).then(placing);
     waiting(ctx, || host::connect(file.host_fd(), &to.name))?;
     value(0)
 }
