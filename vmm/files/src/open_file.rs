@@ -229,6 +229,11 @@ impl OpenFile {
         self.peers.get_or_init(Box::default)
     }
 
+    /// Makes a file whose host descriptor does not block block to the program: who serves it waits.
+    pub fn pretend_blocking(&self) {
+        self.mark_nonblocking(false);
+    }
+
     /// The signals that a `signalfd` is for.
     #[must_use]
     pub fn signals(&self) -> u64 {
@@ -376,7 +381,6 @@ impl OpenFile {
             | FileKind::Socket
             | FileKind::Netlink
             | FileKind::SignalFd
-            | FileKind::PidFd
             | FileKind::EventFd
             | FileKind::TimerFd
             | FileKind::Other => true,
@@ -385,6 +389,8 @@ impl OpenFile {
             | FileKind::SyntheticDirectory
             | FileKind::Memory
             | FileKind::Epoll
+            // Reading from it is an error.
+            | FileKind::PidFd
             | FileKind::Pseudo
             | FileKind::Link => false,
         }
@@ -452,6 +458,8 @@ impl OpenFile {
             return Err(Errno::EINVAL);
         }
         let flags = match self.origin {
+            // Its host descriptor never blocks.
+            _ if self.kind == FileKind::SignalFd => OFlags::NONBLOCK,
             Origin::Grant(_) | Origin::Own => wanted & (settable | OFlags::NONBLOCK),
             Origin::Shared => {
                 let now = rustix::fs::fcntl_getfl(self.host_fd()).map_err(host)?;

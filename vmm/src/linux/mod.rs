@@ -22,12 +22,14 @@ pub mod memory;
 mod mlock;
 pub mod net;
 pub mod pid;
+mod pidfd;
 pub mod prctl;
 pub mod proc;
 pub mod robust;
 pub mod sched;
 pub mod sigframe;
 pub mod signal;
+pub(crate) mod signalfd;
 pub mod survivor;
 pub mod task;
 pub mod thread;
@@ -324,6 +326,11 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_timerfd_create => timerfd::create(ctx, a),
         libc::SYS_timerfd_settime => timerfd::settime(ctx, a),
         libc::SYS_timerfd_gettime => timerfd::gettime(ctx, a),
+        libc::SYS_signalfd => signalfd::signalfd(ctx, a, 0),
+        libc::SYS_signalfd4 => signalfd::signalfd(ctx, a, a[3] as i32),
+        libc::SYS_pidfd_open => pidfd::open(ctx, a),
+        libc::SYS_pidfd_send_signal => pidfd::send_signal(ctx, a),
+        libc::SYS_pidfd_getfd => pidfd::getfd(ctx, a),
         libc::SYS_inotify_init => descriptor(files.inotify_init1(0)),
         libc::SYS_inotify_init1 => descriptor(files.inotify_init1(a[0] as i32)),
         libc::SYS_inotify_add_watch => {
@@ -503,7 +510,7 @@ fn unserved(ctx: &ThreadCtx<'_>, number: u64) -> CallResult {
 }
 
 /// Calls that run-time libraries try and can do without: their absence is not worth a message.
-const PROBES: [i64; 11] = [
+const PROBES: [i64; 10] = [
     libc::SYS_add_key,
     libc::SYS_io_uring_setup,
     libc::SYS_keyctl,
@@ -511,7 +518,6 @@ const PROBES: [i64; 11] = [
     libc::SYS_memfd_secret,
     libc::SYS_openat2,
     libc::SYS_perf_event_open,
-    libc::SYS_pidfd_open,
     libc::SYS_process_vm_readv,
     libc::SYS_seccomp,
     libc::SYS_userfaultfd,

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use abi::addr::LOWER_HALF_END;
 use abi::{Errno, PAGE_SIZE};
 
+use super::signalfd;
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
 use crate::access::MemoryAccess;
@@ -368,7 +369,7 @@ enum Patience {
 }
 
 /// Waits until `file` is ready, unless the program asked not to wait.
-fn wait_for(ctx: &ThreadCtx<'_>, file: &OpenFile, events: i16) -> Result<(), Fail> {
+pub(super) fn wait_for(ctx: &ThreadCtx<'_>, file: &OpenFile, events: i16) -> Result<(), Fail> {
     let patience = if file.nonblocking() { Patience::None } else { Patience::Endless };
     wait_with(ctx, file, events, patience)
 }
@@ -404,6 +405,9 @@ pub(super) fn simple(
 ) -> CallResult {
     let file = open_file(ctx, a[0], access, at)?;
     check_range(a[1], a[2])?;
+    if file.kind() == FileKind::SignalFd {
+        return signalfd::transfer(ctx, &file, &[[a[1], a[2]]], access);
+    }
     if a[2] == 0 {
         return move_nothing(&file, access, at);
     }
@@ -434,6 +438,9 @@ pub(super) fn vectored(
     flags: u64,
 ) -> CallResult {
     let file = open_file(ctx, a[0], access, at)?;
+    if file.kind() == FileKind::SignalFd {
+        return signalfd::transfer(ctx, &file, &parts(ctx, a[1], a[2])?, access);
+    }
     let buffers = buffers(ctx, a[1], a[2], access)?;
     move_data(ctx, &file, Transfer { buffers, access, at, flags: flags as i32 })
 }

@@ -24,6 +24,7 @@ use crate::linux::net::Network;
 use crate::linux::prctl::Settings;
 use crate::linux::proc::{Facts, text_files};
 use crate::linux::signal::SignalActions;
+use crate::linux::signalfd::SignalFiles;
 use crate::linux::survivor::Survivor;
 use crate::linux::task::{Executable, Life, Process, ProgramName, ThreadTable};
 use crate::linux::timer::Timers;
@@ -180,6 +181,7 @@ impl Process {
             clock: Mutex::new(GuestClock::new(tsc_khz)),
             signals: SignalActions::default(),
             timers: Timers::default(),
+            signal_files: SignalFiles::default(),
             survivor: Survivor::default(),
             started,
             program,

@@ -26,6 +26,7 @@ use super::net::Network;
 use super::prctl::Settings;
 use super::proc::Facts;
 use super::signal::SignalActions;
+use super::signalfd::SignalFiles;
 use super::survivor::Survivor;
 use super::timer::Timers;
 use crate::files::Files;
@@ -55,6 +56,8 @@ pub struct Process {
     pub threads: ThreadTable,
     /// Its actions for signals.
     pub signals: SignalActions,
+    /// Its `signalfd`s.
+    pub(crate) signal_files: SignalFiles,
     /// Its timers.
     pub timers: Timers,
     /// When it was started, for CPU and uptime figures.
