@@ -17,6 +17,7 @@ pub mod executable;
 pub mod host_signals;
 mod libraries;
 pub mod remedy;
+mod resolver;
 pub mod run;
 pub mod start;
 pub mod supervise;

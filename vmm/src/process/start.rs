@@ -11,7 +11,7 @@ use abi::{Errno, PAGE_SIZE};
 
 use super::config::{Libraries, RunConfig};
 use super::executable::{self, InterpreterError, Opened};
-use super::{libraries, thread};
+use super::{libraries, resolver, thread};
 use crate::files::{Files, FilesError, Grant, Namespace, NamespaceError, OffLimits, default_cwd};
 use crate::guest::clock::GuestClock;
 use crate::guest::elf::ElfError;
@@ -240,6 +240,9 @@ fn namespace(
     let mut namespace = Namespace::new(&grants, off_limits, text_files())?.with_tty(config.tty);
     if config.root.is_some() {
         namespace.add_memory(b"/tmp");
+    }
+    for (path, file) in resolver::files(&config.net) {
+        namespace.show(path.as_bytes(), Arc::new(file));
     }
     if let Some(list) = list {
         namespace.show(libraries::LIST.as_bytes(), Arc::new(list));
