@@ -13,6 +13,7 @@ use seg_heap::desc_offset;
 use seg_heap::{HeapHeader, MAGIC, PAGE_BYTES, PageKind, VERSION, bin_of};
 use spacejmp_versions::fuzz as versions;
 use vmm::guest::elf::{self, Image};
+use vmm::linux::net::{address, control, netlink};
 use vmm::process::Outcome;
 use vmm::store::fuzz as store;
 
@@ -53,6 +54,43 @@ pub fn calls(program: &Path, input: &[u8]) -> Ended {
 /// As [`parse`].
 pub fn elf(bytes: &[u8]) {
     parse(bytes);
+}
+
+/// Names and control messages of sockets, and questions to the host kernel: refused, or written back with the
+/// same meaning. Returns whether something was accepted.
+///
+/// # Panics
+/// When what was accepted means something else once it is written back.
+pub fn sockets(bytes: &[u8]) -> bool {
+    let mut accepted = false;
+    for domain in [libc::AF_UNSPEC, libc::AF_INET, libc::AF_INET6, libc::AF_UNIX] {
+        if let Ok(name) = address::decode(bytes, domain) {
+            accepted = true;
+            let again = address::encode(&name);
+            // A path without its NUL may be as long as the structure.
+            if again.len() <= 110 {
+                assert_eq!(address::decode(&again, libc::AF_UNSPEC), Ok(name));
+            }
+        }
+    }
+    if let Ok(messages) = control::decode(bytes) {
+        accepted |= !messages.is_empty();
+        let mut again = Vec::new();
+        messages.iter().for_each(|message| control::encode(message, &mut again));
+        let decoded = control::decode(&again).expect("what we write is well formed");
+        assert_eq!(decoded.len(), messages.len());
+        for (a, b) in decoded.iter().zip(&messages) {
+            assert_eq!(a, b);
+            assert_eq!(control::may_be_sent(a), control::may_be_sent(b));
+        }
+    }
+    // What follows the questions makes none of them an order.
+    if netlink::is_query(bytes) && bytes.len() >= 16 {
+        accepted = true;
+        let kind = u16::from_ne_bytes([bytes[4], bytes[5]]);
+        assert_eq!(kind % 4, 2, "{kind}");
+    }
+    accepted
 }
 
 /// What must hold of any image that was accepted.

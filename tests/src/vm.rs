@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::pace;
 use vmm::files::Tty;
+use vmm::linux::net::NetGrants;
 use vmm::process::{Libraries, Outcome, Process, RunConfig, StartError};
 use vmm::vas::VasGrants;
 
@@ -31,6 +32,7 @@ pub struct Run {
     timeout: Duration,
     store: Option<PathBuf>,
     vases: Vec<String>,
+    net: NetGrants,
 }
 
 /// How a program ended, in a VM or natively.
@@ -107,6 +109,7 @@ impl Run {
             timeout: pace::limit(TIMEOUT),
             store: None,
             vases: Vec::new(),
+            net: NetGrants::default(),
         }
     }
 
@@ -128,6 +131,27 @@ impl Run {
     #[must_use]
     pub fn vas(mut self, grant: impl Into<String>) -> Run {
         self.vases.push(grant.into());
+        self
+    }
+
+    /// With all of the network.
+    #[must_use]
+    pub fn net(mut self) -> Run {
+        self.net.all = true;
+        self
+    }
+
+    /// Grants connecting there, written as for `--connect`.
+    #[must_use]
+    pub fn connect(mut self, to: &str) -> Run {
+        self.net.connect.push(to.parse().expect("a grant"));
+        self
+    }
+
+    /// Grants listening there, written as for `--listen`.
+    #[must_use]
+    pub fn listen(mut self, at: &str) -> Run {
+        self.net.listen.push(at.parse().expect("a grant"));
         self
     }
 
@@ -179,6 +203,7 @@ impl Run {
             grants: self.grants.iter().map(|dir| dir.parse().expect("a grant")).collect(),
             root: None,
             libraries: Libraries::default(),
+            net: self.net.clone(),
             cwd: None,
             store: self.store.clone(),
             vases: VasGrants::of(

@@ -100,6 +100,33 @@ fn a_heap_with_any_words_changed_is_checked_without_harm() {
     assert!(sound > 0 && sound < rounds, "{sound} of {rounds} were sound");
 }
 
+#[test]
+fn random_names_and_control_messages_of_sockets_are_refused_or_mean_the_same() {
+    let mut accepted = 0;
+    for seed in 0..pace::times(20_000).into() {
+        let mut bytes = noise(seed, seed as usize % 130);
+        accepted += u32::from(fuzz::sockets(&bytes));
+        // A likely family, length, level and type.
+        let choice = seed as usize % 7;
+        let heads = [
+            &[1, 0][..],
+            &[2, 0],
+            &[10, 0],
+            &[16, 0],
+            &[0, 0],
+            &[20, 0, 0, 0, 0, 0, 0, 0],
+            &[24, 0, 0, 0, 18, 0],
+        ];
+        let head = heads[choice];
+        bytes.splice(..head.len().min(bytes.len()), head.iter().copied());
+        if choice == 5 && bytes.len() >= 16 {
+            bytes[8..16].copy_from_slice(&[1, 0, 0, 0, 1 + seed as u8 % 2, 0, 0, 0]);
+        }
+        accepted += u32::from(fuzz::sockets(&bytes));
+    }
+    assert!(accepted > 100, "{accepted} were accepted");
+}
+
 /// Random bytes hardly ever get past a magic number, so here everything but one is right.
 #[test]
 fn a_store_with_any_one_byte_changed_is_refused_or_sound() {

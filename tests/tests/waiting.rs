@@ -15,3 +15,11 @@ fn what_a_program_waits_for_arrives_as_natively() {
     // The last line: it has done all.
     assert!(ended.out().ends_with("inotify_rm_watch(watch, 1): 0\n"), "{}", ended.out());
 }
+
+#[test]
+fn signals_processes_and_counters_are_waited_for_as_natively() {
+    skip_without_kvm!();
+    let ended = Run::new(guests::c("signal_files")).same_as_native();
+    assert_eq!(ended.outcome, Outcome::Exited(0));
+    assert!(ended.out().ends_with("done\n"), "{}", ended.out());
+}

@@ -20,7 +20,12 @@ impl Files {
     ///
     /// # Errors
     /// `EEXIST`, `EROFS`, `ENOENT` for a slash after the name of something else.
-    fn new_entry(&self, dirfd: i32, path: &[u8], directory: bool) -> Result<HostAt, Errno> {
+    pub(super) fn new_entry(
+        &self,
+        dirfd: i32,
+        path: &[u8],
+        directory: bool,
+    ) -> Result<HostAt, Errno> {
         let base = self.base(dirfd, path)?;
         let at = match self.resolve(&base, path)? {
             Target::Host(at) => at,

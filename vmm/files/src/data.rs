@@ -228,6 +228,9 @@ impl Files {
         let (to, from) = (self.get(to)?, self.get(from)?);
         from.check_not_path()?;
         to.check_not_path()?;
+        if to.kind() == FileKind::Netlink {
+            return Err(Errno::EINVAL);
+        }
         let len = self.writable_bytes(&to, WriteAt::Current, len as u64)? as usize;
         to.grow_within(from.at_most(len), || {
             rustix::fs::sendfile(to.host_fd(), from.host_fd(), offset, len).map_err(host)

@@ -16,7 +16,9 @@ use super::grant::Grant;
 use super::memory_dir::MemoryAt;
 use super::namespace::{Mount, Namespace};
 use super::open_file::{OpenFile, Origin};
+use super::passed::PassedFiles;
 use super::resolve::{Base, Found, Target, check};
+use super::socket::SocketNames;
 use super::table::Table;
 use super::tree::{Leaf, Link, NodeId};
 use super::view::View;
@@ -74,6 +76,8 @@ pub struct Files {
     umask: AtomicU32,
     pub(super) max_size: AtomicU64,
     account: OnceLock<Arc<dyn MemoryAccount>>,
+    pub(super) socket_names: SocketNames,
+    pub(super) passed: PassedFiles,
 }
 
 /// What a directory descriptor and a path, or an empty one, designate.
@@ -110,6 +114,8 @@ impl Files {
             max_size: AtomicU64::new(u64::MAX),
             umask: AtomicU32::new(umask & 0o777),
             account: OnceLock::new(),
+            socket_names: SocketNames::default(),
+            passed: PassedFiles::default(),
         };
         let path = cwd.as_os_str().as_bytes();
         match files.chdir(path) {

@@ -19,6 +19,7 @@ use super::host;
 use super::memory_dir::MemoryFile;
 use super::owner::Owner;
 use super::resolve::Base;
+use super::socket::Peers;
 use super::tree::{GrantRoot, NodeId, Text};
 
 /// Host descriptors that mappings leave to the VMM, to the store and to `open`.
@@ -43,6 +44,12 @@ pub enum FileKind {
     Device,
     /// A socket.
     Socket,
+    /// A socket to the host kernel's tables, which only answers questions.
+    Netlink,
+    /// Signals, to be read.
+    SignalFd,
+    /// A process.
+    PidFd,
     /// An event counter.
     EventFd,
     /// A timer.
@@ -104,6 +111,9 @@ pub struct OpenFile {
     /// Made when they are first needed: few files are waited for by `epoll`.
     registrations: OnceLock<Box<Registrations>>,
     watched: OnceLock<Box<Watched>>,
+    peers: OnceLock<Box<Peers>>,
+    /// Of a `signalfd`: which signals it is for.
+    signals: AtomicU64,
 }
 
 impl Drop for OpenFile {
@@ -158,6 +168,8 @@ impl OpenFile {
             owner: Owner::default(),
             registrations: OnceLock::new(),
             watched: OnceLock::new(),
+            peers: OnceLock::new(),
+            signals: AtomicU64::new(0),
         }
     }
 
@@ -203,6 +215,36 @@ impl OpenFile {
         self
     }
 
+    /// The same, of another kind than the host's file shows.
+    pub(super) fn of_kind(mut self, kind: FileKind) -> OpenFile {
+        self.kind = kind;
+        // What is said to the host kernel is looked at first: by the calls of sockets alone.
+        self.write &= kind != FileKind::Netlink;
+        self
+    }
+
+    /// Who has sent to this socket.
+    #[must_use]
+    pub fn peers(&self) -> &Peers {
+        self.peers.get_or_init(Box::default)
+    }
+
+    /// Makes a file whose host descriptor does not block block to the program: who serves it waits.
+    pub fn pretend_blocking(&self) {
+        self.mark_nonblocking(false);
+    }
+
+    /// The signals that a `signalfd` is for.
+    #[must_use]
+    pub fn signals(&self) -> u64 {
+        self.signals.load(Ordering::Acquire)
+    }
+
+    /// Changes which signals a `signalfd` is for.
+    pub fn set_signals(&self, set: u64) {
+        self.signals.store(set, Ordering::Release);
+    }
+
     /// What is registered in this `epoll`.
     pub(super) fn registrations(&self) -> &Registrations {
         self.registrations.get_or_init(Box::default)
@@ -211,6 +253,11 @@ impl OpenFile {
     /// Where this file is registered.
     pub(super) fn watched(&self) -> &Watched {
         self.watched.get_or_init(Box::default)
+    }
+
+    /// The flags noted by [`OpenFile::note_flags`].
+    pub(super) fn noted_flags(&self) -> OFlags {
+        self.given
     }
 
     /// What is kept of a file that only memory holds.
@@ -302,6 +349,12 @@ impl OpenFile {
         if self.write { Ok(()) } else { Err(Errno::EBADF) }
     }
 
+    /// Whether the program has made it.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        matches!(self.origin, Origin::Own)
+    }
+
     /// What it is.
     #[must_use]
     pub fn kind(&self) -> FileKind {
@@ -326,6 +379,8 @@ impl OpenFile {
             | FileKind::Terminal
             | FileKind::Device
             | FileKind::Socket
+            | FileKind::Netlink
+            | FileKind::SignalFd
             | FileKind::EventFd
             | FileKind::TimerFd
             | FileKind::Other => true,
@@ -334,6 +389,8 @@ impl OpenFile {
             | FileKind::SyntheticDirectory
             | FileKind::Memory
             | FileKind::Epoll
+            // Reading from it is an error.
+            | FileKind::PidFd
             | FileKind::Pseudo
             | FileKind::Link => false,
         }
@@ -393,11 +450,16 @@ impl OpenFile {
         let settable = OFlags::APPEND | OFlags::DIRECT | OFlags::NOATIME;
         // The signal of O_ASYNC would go to the VMM, not to the program. Files that never send
         // one do not keep the flag on Linux, either.
-        let sends = matches!(self.kind, FileKind::Pipe | FileKind::Terminal | FileKind::Socket);
+        let sends = matches!(
+            self.kind,
+            FileKind::Pipe | FileKind::Terminal | FileKind::Socket | FileKind::Netlink
+        );
         if sends && wanted.contains(O_ASYNC) {
             return Err(Errno::EINVAL);
         }
         let flags = match self.origin {
+            // Its host descriptor never blocks.
+            _ if self.kind == FileKind::SignalFd => OFlags::NONBLOCK,
             Origin::Grant(_) | Origin::Own => wanted & (settable | OFlags::NONBLOCK),
             Origin::Shared => {
                 let now = rustix::fs::fcntl_getfl(self.host_fd()).map_err(host)?;

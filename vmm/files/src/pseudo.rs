@@ -427,13 +427,32 @@ impl Files {
     /// # Errors
     /// `EMFILE`.
     pub fn own(&self, fd: OwnedFd, cloexec: bool) -> Result<i32, Errno> {
+        let file = self.own_file(fd)?;
+        self.table.insert(file, cloexec, 0)
+    }
+
+    /// The same of another kind than the host's file shows: with the open file.
+    ///
+    /// # Errors
+    /// `EMFILE`, and those of examining it.
+    pub fn own_of_kind(
+        &self,
+        fd: OwnedFd,
+        kind: FileKind,
+        cloexec: bool,
+    ) -> Result<(i32, Arc<OpenFile>), Errno> {
+        let file = Arc::new(OpenFile::new(fd, Origin::Own)?.of_kind(kind));
+        Ok((self.table.insert(file.clone(), cloexec, 0)?, file))
+    }
+
+    fn own_file(&self, fd: OwnedFd) -> Result<Arc<OpenFile>, Errno> {
         let mut file = OpenFile::new(fd, Origin::Own)?;
         if file.kind() == FileKind::Regular {
             // It is in no directory: only memory holds it.
             let charge = FileCharge::new(self.account().clone(), file.host_fd());
             file = file.in_memory(Arc::new(MemoryFile::nameless(charge)));
         }
-        self.table.insert(Arc::new(file), cloexec, 0)
+        Ok(Arc::new(file))
     }
 }
 

@@ -174,6 +174,9 @@ pub(super) fn splice(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     if (is_pipe(&from) && a[1] != 0) || (is_pipe(&to) && a[3] != 0) {
         return Err(Errno::ESPIPE.into());
     }
+    if to.kind() == FileKind::Netlink {
+        return Err(Errno::EINVAL.into());
+    }
     let (mut from_at, mut to_at) = (offset(ctx, a[1])?, offset(ctx, a[3])?);
     let flags = SpliceFlags::from_bits_retain(a[5] as u32);
     let place = to_at.map_or(WriteAt::Current, WriteAt::Offset);

@@ -22,12 +22,14 @@ pub mod memory;
 mod mlock;
 pub mod net;
 pub mod pid;
+mod pidfd;
 pub mod prctl;
 pub mod proc;
 pub mod robust;
 pub mod sched;
 pub mod sigframe;
 pub mod signal;
+pub(crate) mod signalfd;
 pub mod strace;
 pub mod survivor;
 pub mod task;
@@ -347,6 +349,11 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_timerfd_create => timerfd::create(ctx, a),
         libc::SYS_timerfd_settime => timerfd::settime(ctx, a),
         libc::SYS_timerfd_gettime => timerfd::gettime(ctx, a),
+        libc::SYS_signalfd => signalfd::signalfd(ctx, a, 0),
+        libc::SYS_signalfd4 => signalfd::signalfd(ctx, a, a[3] as i32),
+        libc::SYS_pidfd_open => pidfd::open(ctx, a),
+        libc::SYS_pidfd_send_signal => pidfd::send_signal(ctx, a),
+        libc::SYS_pidfd_getfd => pidfd::getfd(ctx, a),
         libc::SYS_inotify_init => descriptor(files.inotify_init1(0)),
         libc::SYS_inotify_init1 => descriptor(files.inotify_init1(a[0] as i32)),
         libc::SYS_inotify_add_watch => {
@@ -463,23 +470,31 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_sethostname | libc::SYS_setdomainname => Err(Errno::EPERM.into()),
         libc::SYS_name_to_handle_at => Err(Errno::EOPNOTSUPP.into()),
         libc::SYS_open_by_handle_at => Err(Errno::EPERM.into()),
-        libc::SYS_socket | libc::SYS_socketpair => Err(Errno::from_raw(libc::EAFNOSUPPORT).into()),
-        libc::SYS_getpeername
-        | libc::SYS_getsockname
-        | libc::SYS_bind
-        | libc::SYS_connect
-        | libc::SYS_listen
-        | libc::SYS_accept
-        | libc::SYS_shutdown
-        | libc::SYS_getsockopt
-        | libc::SYS_setsockopt
-        | libc::SYS_sendto
-        | libc::SYS_recvfrom
-        | libc::SYS_sendmsg
-        | libc::SYS_recvmsg
-        | libc::SYS_sendmmsg
-        | libc::SYS_recvmmsg => net::on_descriptor(ctx, a[0]),
+        _ => socket_call(ctx, number, a),
+    }
+}
+
+/// The calls on sockets.
+fn socket_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
+    match i64::try_from(number).unwrap_or(-1) {
+        libc::SYS_socket => net::create(ctx, a),
+        libc::SYS_socketpair => net::socketpair(ctx, a),
+        libc::SYS_bind => net::bind(ctx, a),
+        libc::SYS_connect => net::connect(ctx, a),
+        libc::SYS_listen => net::listen(ctx, a),
+        libc::SYS_accept => net::accept(ctx, a),
         libc::SYS_accept4 => net::accept4(ctx, a),
+        libc::SYS_shutdown => net::shutdown(ctx, a),
+        libc::SYS_getsockname => net::getsockname(ctx, a),
+        libc::SYS_getpeername => net::getpeername(ctx, a),
+        libc::SYS_getsockopt => net::getsockopt(ctx, a),
+        libc::SYS_setsockopt => net::setsockopt(ctx, a),
+        libc::SYS_sendto => net::sendto(ctx, a),
+        libc::SYS_recvfrom => net::recvfrom(ctx, a),
+        libc::SYS_sendmsg => net::sendmsg(ctx, a),
+        libc::SYS_recvmsg => net::recvmsg(ctx, a),
+        libc::SYS_sendmmsg => net::sendmmsg(ctx, a),
+        libc::SYS_recvmmsg => net::recvmmsg(ctx, a),
         _ => privileged(ctx, number),
     }
 }
@@ -518,7 +533,7 @@ fn unserved(ctx: &ThreadCtx<'_>, number: u64) -> CallResult {
 }
 
 /// Calls that run-time libraries try and can do without: their absence is not worth a message.
-const PROBES: [i64; 11] = [
+const PROBES: [i64; 10] = [
     libc::SYS_add_key,
     libc::SYS_io_uring_setup,
     libc::SYS_keyctl,
@@ -526,7 +541,6 @@ const PROBES: [i64; 11] = [
     libc::SYS_memfd_secret,
     libc::SYS_openat2,
     libc::SYS_perf_event_open,
-    libc::SYS_pidfd_open,
     libc::SYS_process_vm_readv,
     libc::SYS_seccomp,
     libc::SYS_userfaultfd,

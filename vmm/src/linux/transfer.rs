@@ -13,6 +13,7 @@ use std::sync::Arc;
 use abi::addr::LOWER_HALF_END;
 use abi::{Errno, PAGE_SIZE};
 
+use super::signalfd;
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
 use crate::access::MemoryAccess;
@@ -54,8 +55,8 @@ enum Attempt {
 
 /// The program's buffers in the form for the host kernel.
 #[derive(Default)]
-struct Buffers<'a> {
-    iov: Vec<libc::iovec>,
+pub(super) struct Buffers<'a> {
+    pub(super) iov: Vec<libc::iovec>,
     /// Pins what `iov` points to.
     pins: Vec<Pinned<'a>>,
     /// The program's address of the first byte.
@@ -83,7 +84,12 @@ fn open_file(
     // Linux checks the offset before the access mode.
     let stream = matches!(
         file.kind(),
-        FileKind::Pipe | FileKind::Socket | FileKind::EventFd | FileKind::TimerFd
+        FileKind::Pipe
+            | FileKind::Socket
+            | FileKind::Netlink
+            | FileKind::SignalFd
+            | FileKind::EventFd
+            | FileKind::TimerFd
     );
     if stream && at.is_some() {
         return Err(Errno::ESPIPE);
@@ -97,7 +103,7 @@ fn open_file(
 }
 
 /// Whether the program may name this range at all (Linux's `access_ok`).
-fn check_range(base: u64, len: u64) -> Result<(), Errno> {
+pub(super) fn check_range(base: u64, len: u64) -> Result<(), Errno> {
     match base.checked_add(len) {
         Some(end) if end <= LOWER_HALF_END - PAGE_SIZE => Ok(()),
         _ => Err(Errno::EFAULT),
@@ -106,7 +112,7 @@ fn check_range(base: u64, len: u64) -> Result<(), Errno> {
 
 /// Adds the host ranges that back a buffer, with unreachable memory for what the program could not
 /// access itself.
-fn add_buffer<'a>(
+pub(super) fn add_buffer<'a>(
     ctx: &ThreadCtx<'a>,
     buffers: &mut Buffers<'a>,
     base: u64,
@@ -139,13 +145,8 @@ fn add_buffer<'a>(
     Ok(())
 }
 
-/// The buffers of an `iovec` array.
-fn buffers<'a>(
-    ctx: &ThreadCtx<'a>,
-    array: u64,
-    count: u64,
-    access: MemoryAccess,
-) -> Result<Buffers<'a>, Errno> {
+/// The addresses and lengths of an `iovec` array.
+pub(super) fn parts(ctx: &ThreadCtx<'_>, array: u64, count: u64) -> Result<Vec<[u64; 2]>, Errno> {
     // On Linux this is an unsigned int, whatever the prototype has.
     let count = u64::from(count as u32);
     if count > IOV_MAX {
@@ -154,21 +155,41 @@ fn buffers<'a>(
     let mut bytes = vec![0; count as usize * 16];
     ctx.user().copy_in(array, &mut bytes)?;
     let parts = bytes.as_chunks().0.as_chunks().0.iter();
-    let parts: Vec<[u64; 2]> = parts.map(|pair| pair.map(u64::from_le_bytes)).collect();
+    let mut parts: Vec<[u64; 2]> = parts.map(|pair| pair.map(u64::from_le_bytes)).collect();
     // In Linux's order: all lengths, then all addresses.
     if parts.iter().any(|&[_, len]| len > i64::MAX as u64) {
         return Err(Errno::EINVAL);
     }
     parts.iter().try_for_each(|&[base, len]| check_range(base, len))?;
-    let mut buffers = Buffers::default();
     let mut left = MAX_BYTES;
-    for [base, len] in parts {
-        let len = len.min(left);
-        left -= len;
-        if len > 0 {
-            add_buffer(ctx, &mut buffers, base, len, access)?;
-        }
+    for [_, len] in &mut parts {
+        *len = (*len).min(left);
+        left -= *len;
     }
+    Ok(parts)
+}
+
+/// The buffers of an `iovec` array.
+fn buffers<'a>(
+    ctx: &ThreadCtx<'a>,
+    array: u64,
+    count: u64,
+    access: MemoryAccess,
+) -> Result<Buffers<'a>, Errno> {
+    buffers_of(ctx, &parts(ctx, array, count)?, access)
+}
+
+/// The buffers at these addresses.
+pub(super) fn buffers_of<'a>(
+    ctx: &ThreadCtx<'a>,
+    parts: &[[u64; 2]],
+    access: MemoryAccess,
+) -> Result<Buffers<'a>, Errno> {
+    let mut buffers = Buffers::default();
+    for &[base, len] in parts.iter().filter(|[_, len]| *len > 0) {
+        add_buffer(ctx, &mut buffers, base, len, access)?;
+    }
+    buffers.iov.truncate(IOV_MAX as usize);
     Ok(buffers)
 }
 
@@ -348,7 +369,7 @@ enum Patience {
 }
 
 /// Waits until `file` is ready, unless the program asked not to wait.
-fn wait_for(ctx: &ThreadCtx<'_>, file: &OpenFile, events: i16) -> Result<(), Fail> {
+pub(super) fn wait_for(ctx: &ThreadCtx<'_>, file: &OpenFile, events: i16) -> Result<(), Fail> {
     let patience = if file.nonblocking() { Patience::None } else { Patience::Endless };
     wait_with(ctx, file, events, patience)
 }
@@ -384,6 +405,9 @@ pub(super) fn simple(
 ) -> CallResult {
     let file = open_file(ctx, a[0], access, at)?;
     check_range(a[1], a[2])?;
+    if file.kind() == FileKind::SignalFd {
+        return signalfd::transfer(ctx, &file, &[[a[1], a[2]]], access);
+    }
     if a[2] == 0 {
         return move_nothing(&file, access, at);
     }
@@ -414,6 +438,9 @@ pub(super) fn vectored(
     flags: u64,
 ) -> CallResult {
     let file = open_file(ctx, a[0], access, at)?;
+    if file.kind() == FileKind::SignalFd {
+        return signalfd::transfer(ctx, &file, &parts(ctx, a[1], a[2])?, access);
+    }
     let buffers = buffers(ctx, a[1], a[2], access)?;
     move_data(ctx, &file, Transfer { buffers, access, at, flags: flags as i32 })
 }

@@ -31,8 +31,11 @@ pub(super) fn waitid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> Errno {
         libc::P_ALL => Errno::ECHILD,
         libc::P_PID if id > 0 => Errno::ECHILD,
         libc::P_PGID if id >= 0 => Errno::ECHILD,
-        // There are no process descriptors.
-        libc::P_PIDFD if id >= 0 => Errno::EBADF,
+        // The only process descriptors are the program's own, and it is not its own child.
+        libc::P_PIDFD if id >= 0 => match super::pidfd::is_one(ctx, id) {
+            true => Errno::ECHILD,
+            false => Errno::EBADF,
+        },
         _ => Errno::EINVAL,
     };
     match info {

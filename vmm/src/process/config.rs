@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::files::{Grant, Tty};
+use crate::linux::net::NetGrants;
 use crate::linux::strace::Tracer;
 use crate::vas::VasGrants;
 
@@ -44,6 +45,8 @@ pub struct RunConfig {
     pub root: Option<Grant>,
     /// Without a tree: whether a dynamic program is shown the host's libraries.
     pub libraries: Libraries,
+    /// What of the network it may use.
+    pub net: NetGrants,
     /// Its current directory, a path inside; `None` for the host's if a grant shows it,
     /// else the first grant.
     pub cwd: Option<PathBuf>,

@@ -19,6 +19,7 @@ pub mod host_signals;
 mod libraries;
 pub mod needs;
 pub mod remedy;
+mod resolver;
 pub mod run;
 pub mod start;
 pub mod supervise;

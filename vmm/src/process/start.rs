@@ -11,7 +11,7 @@ use abi::{Errno, PAGE_SIZE};
 
 use super::config::{Libraries, RunConfig};
 use super::executable::{self, InterpreterError, Opened};
-use super::{libraries, thread};
+use super::{libraries, resolver, thread};
 use crate::files::{Files, FilesError, Grant, Namespace, NamespaceError, OffLimits, default_cwd};
 use crate::guest::clock::GuestClock;
 use crate::guest::elf::ElfError;
@@ -20,9 +20,11 @@ use crate::guest::stack::{self, StackContents};
 use crate::guest::vdso;
 use crate::kernel::Kernel;
 use crate::linux::limits::Limits;
+use crate::linux::net::Network;
 use crate::linux::prctl::Settings;
 use crate::linux::proc::{Facts, text_files};
 use crate::linux::signal::SignalActions;
+use crate::linux::signalfd::SignalFiles;
 use crate::linux::survivor::Survivor;
 use crate::linux::task::{Executable, Life, Process, ProgramName, ThreadTable};
 use crate::linux::timer::Timers;
@@ -179,11 +181,13 @@ impl Process {
             vases,
             threads: ThreadTable::new().map_err(StartError::Events)?,
             files,
+            network: Network::new(config.net),
             limits,
             settings: Settings::default(),
             clock: Mutex::new(GuestClock::new(tsc_khz)),
             signals: SignalActions::default(),
             timers: Timers::default(),
+            signal_files: SignalFiles::default(),
             survivor: Survivor::default(),
             started,
             program,
@@ -243,6 +247,9 @@ pub(super) fn namespace(
     let mut namespace = Namespace::new(&grants, off_limits, text_files())?.with_tty(config.tty);
     if config.root.is_some() {
         namespace.add_memory(b"/tmp");
+    }
+    for (path, file) in resolver::files(&config.net) {
+        namespace.show(path.as_bytes(), Arc::new(file));
     }
     if let Some(list) = list {
         namespace.show(libraries::LIST.as_bytes(), Arc::new(list));

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use vmm::exit_code::ExitCode;
 use vmm::files::{Grant, Tty};
 use vmm::host::{Check, Level};
+use vmm::linux::net::NetGrants;
 use vmm::process::needs::{Library, Needs};
 use vmm::process::{Command, Libraries, RunConfig};
 use vmm::vas::VasGrants;
@@ -40,6 +41,7 @@ pub(crate) fn run(args: &Args, named: &OsString, json: bool) -> Result<ExitCode,
         cwd: None,
         store: None,
         vases: VasGrants::of(Vec::new()),
+        net: NetGrants::default(),
         tty: Tty::Withheld,
         umask: 0o022,
         stdio: [nothing()?, nothing()?, nothing()?],

@@ -11,6 +11,7 @@ mod doctor;
 mod doctor_program;
 mod ending;
 mod inherited;
+mod network;
 mod new;
 mod run;
 mod run_options;

@@ -12,6 +12,7 @@ use clap::ValueEnum;
 use vmm::exit_code::{self, ExitCode};
 use vmm::files::{Grant, GrantError, Tty, take_over_umask};
 use vmm::host;
+use vmm::linux::net::{ConnectGrant, ListenGrant};
 use vmm::linux::strace::Tracer;
 use vmm::process::truncation::report_truncation;
 use vmm::process::{Command, HostSignals, Libraries, Process, RunConfig, Supervise};
@@ -23,6 +24,7 @@ use crate::ending;
 use crate::errors::{self, Failure};
 use crate::inherited;
 use crate::log;
+use crate::network;
 use crate::run_options::{
     EnvOption, default_memory, environment, parse_env, parse_memory, parse_timeout,
 };
@@ -92,6 +94,24 @@ pub(crate) struct Args {
     /// Give the program the terminal by the name /dev/tty, as for reading a password
     #[arg(long)]
     tty: bool,
+    /// Let the program use the network as the user may: all addresses, all ports
+    ///
+    /// Without this option, --connect and --listen it has none. UNIX sockets need no option where a
+    /// directory is granted for writing; those with abstract names need this one.
+    #[arg(long)]
+    net: bool,
+    /// Let the program connect and send there
+    ///
+    /// HOST is an address, a range such as 10.0.0.0/8, `*`, or a name, whose addresses are looked up now
+    /// and which the program finds in its /etc/hosts; IPv6 in brackets. PORT may be `*`. Repeatable.
+    #[arg(long, value_name = "HOST:PORT", value_parser = network::parse_connect)]
+    connect: Vec<ConnectGrant>,
+    /// Let the program listen at this port, for this machine only unless ADDR is given
+    ///
+    /// ADDR is an address of this machine, or `*` for all. A program that wants to listen at all addresses
+    /// gets the granted one. Port 0 is one that the host chooses. Repeatable.
+    #[arg(long, value_name = "[ADDR:]PORT", value_parser = network::parse_listen)]
+    listen: Vec<ListenGrant>,
     /// Set an environment variable, or pass the host's; '*' passes all of the host's
     ///
     /// Without this option the program gets HOME, LANG, LC_*, NO_COLOR, PATH,
@@ -142,7 +162,8 @@ Examples:
   spacejmp run ./hello
   spacejmp run --dir . sqlite3 notes.db
   spacejmp run --root / --dir . --env '*' python3 report.py
-  spacejmp run --memory 256M --timeout 2.5 ./server --port 1
+  spacejmp run --memory 256M --listen 8080 ./server --port 8080
+  spacejmp run --connect example.org:443 curl https://example.org
   spacejmp run --no-store ./untrusted
   spacejmp run --vas genome:ro --vas results ./align
   spacejmp run --env GREETING=hello --env EDITOR ./hello
@@ -165,6 +186,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let grants = grants(&args, &named)?;
     let root = args.root.as_deref().map(Grant::root).transpose();
     let root = root.map_err(|error| bad_grant(&named, error))?;
+    let net = network::grants(args.net, args.connect, args.listen)
+        .map_err(|error| network::failure(&named, error))?;
     let stats_file = args.stats_to.as_deref().map(create).transpose()?;
     let tracer = args.strace.as_ref().map(tracer).transpose()?;
     let stats_format = match (args.stats, &stats_file) {
@@ -196,6 +219,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         grants,
         root,
         libraries: if args.no_libs { Libraries::Withheld } else { Libraries::Shown },
+        net,
         cwd: args.cwd,
         store: private.as_ref().map(|store| store.path().to_owned()).or(args.store),
         vases: VasGrants::of(args.vas),
@@ -322,6 +346,18 @@ mod tests {
         let args = parse(&["--store", "/s", "--vas", "v:ro", "--vas", "w", "x"]).unwrap();
         assert_eq!(args.vas.len(), 2);
         assert!(parse(&["--vas", "a/b", "x"]).is_err());
+    }
+
+    #[test]
+    fn what_is_granted_of_the_network_is_checked_before_anything_runs() {
+        let line = ["--net", "--connect", "*:53", "--connect", "a.b:*", "--listen", "[::1]:0", "x"];
+        let args = parse(&line).unwrap();
+        assert!(args.net);
+        assert_eq!((args.connect.len(), args.listen.len()), (2, 1));
+        for line in [["--connect", "53", "x"], ["--listen", "a:1", "x"]] {
+            let error = parse(&line).unwrap_err().to_string();
+            assert!(error.contains("--listen 8080"), "{error}");
+        }
     }
 
     #[test]

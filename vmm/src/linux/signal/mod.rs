@@ -24,6 +24,7 @@ pub(super) use calls::{rt_sigaction, rt_sigpending, rt_sigprocmask, rt_sigreturn
 pub use deliver::{Again, Due, Fatal, FatalCause, Interrupted, deliver};
 pub use info::SigInfo;
 pub use send::{broken_pipe, file_too_large, send_to_process, send_to_thread};
+pub(super) use send::{from_program, queued_info, signal_or_probe};
 pub(super) use send::{kill, rt_sigqueueinfo, rt_tgsigqueueinfo, tgkill, tkill};
 pub use stack::AltStack;
 pub use thread::ThreadSignals;
@@ -59,6 +60,13 @@ impl Thread {
     }
 }
 
+/// The signals that are pending for the process or for any of its threads.
+pub(super) fn pending_for_any(process: &Process) -> u64 {
+    let threads = process.threads.all();
+    let of_threads = threads.iter().fold(0, |set, thread| set | thread.signals.pending_set());
+    of_threads | process.signals.pending_set()
+}
+
 impl ThreadCtx<'_> {
     /// As [`Thread::is_interrupted`], for the calling thread.
     #[must_use]
@@ -67,10 +75,11 @@ impl ThreadCtx<'_> {
     }
 
     /// Dequeues the next pending signal of `wanted`, the thread's own before the process's.
-    fn take(&self, wanted: u64) -> Option<SigInfo> {
+    pub(super) fn take(&self, wanted: u64) -> Option<SigInfo> {
         let own = || self.thread.signals.pending.take(wanted);
         let info = own().or_else(|| self.process.signals.pending.take(wanted))?;
         self.process.timers.note_taken(&info);
+        self.process.signal_files.taken(self.process);
         Some(info)
     }
 }

@@ -22,6 +22,7 @@ pub fn send_to_thread(process: &Process, thread: &Thread, info: SigInfo) -> Resu
         return Ok(());
     }
     thread.signals.pending.push(info, pending_limit(process))?;
+    process.signal_files.note(info.signo);
     process.threads.kick_until_acknowledged(thread);
     Ok(())
 }
@@ -37,20 +38,21 @@ pub fn send_to_process(process: &Process, info: SigInfo) -> Result<(), Errno> {
         return Ok(());
     }
     process.signals.pending.push(info, pending_limit(process))?;
+    process.signal_files.note(info.signo);
     if let Some(thread) = threads.iter().find(|thread| thread.signals.can_take(info.signo)) {
         process.threads.kick_until_acknowledged(thread);
     }
     Ok(())
 }
 
-fn from_program(ctx: &ThreadCtx<'_>, signal: i32, code: i32) -> SigInfo {
+pub(in crate::linux) fn from_program(ctx: &ThreadCtx<'_>, signal: i32, code: i32) -> SigInfo {
     let uid = u64::from(rustix::process::getuid().as_raw());
     let pid = u64::from(ctx.process.pid().cast_unsigned());
     SigInfo::new(signal, code, pid | uid << 32)
 }
 
 /// A signal's number, or `None` for 0, which only checks whether one could be sent.
-fn signal_or_probe(raw: u64) -> Result<Option<i32>, Errno> {
+pub(in crate::linux) fn signal_or_probe(raw: u64) -> Result<Option<i32>, Errno> {
     if raw as i32 == 0 { Ok(None) } else { signal_number(raw).map(Some) }
 }
 
@@ -107,7 +109,7 @@ pub(in crate::linux) fn tgkill(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallRes
 
 /// The `siginfo_t` at `at`, for a signal to `target`, a number of the same kind as `own`. Whether
 /// the signal exists is not checked yet.
-fn queued_info(
+pub(in crate::linux) fn queued_info(
     ctx: &ThreadCtx<'_>,
     at: u64,
     signal: u64,
@@ -159,6 +161,7 @@ pub fn broken_pipe(ctx: &ThreadCtx<'_>) {
     let info = from_program(ctx, libc::SIGPIPE, SI_USER);
     // It carries nothing that could be lost.
     let _ = ctx.thread.signals.pending.push(info, u64::MAX);
+    ctx.process.signal_files.note(info.signo);
 }
 
 /// The signal raised when a file would grow beyond `RLIMIT_FSIZE`; not when the file system's own
@@ -168,5 +171,6 @@ pub fn file_too_large(ctx: &ThreadCtx<'_>) {
         let info = from_program(ctx, libc::SIGXFSZ, SI_USER);
         // It carries nothing that could be lost.
         let _ = ctx.thread.signals.pending.push(info, u64::MAX);
+        ctx.process.signal_files.note(info.signo);
     }
 }

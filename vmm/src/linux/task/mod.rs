@@ -22,9 +22,11 @@ pub use table::{KickState, ThreadTable};
 pub use thread::{Thread, ThreadCtx};
 
 use super::limits::Limits;
+use super::net::Network;
 use super::prctl::Settings;
 use super::proc::Facts;
 use super::signal::SignalActions;
+use super::signalfd::SignalFiles;
 use super::strace::Tracer;
 use super::survivor::Survivor;
 use super::timer::Timers;
@@ -55,6 +57,8 @@ pub struct Process {
     pub threads: ThreadTable,
     /// Its actions for signals.
     pub signals: SignalActions,
+    /// Its `signalfd`s.
+    pub(crate) signal_files: SignalFiles,
     /// Its timers.
     pub timers: Timers,
     /// When it was started, for CPU and uptime figures.
@@ -63,6 +67,8 @@ pub struct Process {
     pub program: ProgramName,
     /// Its files.
     pub files: Files,
+    /// What of the network it may use.
+    pub network: Network,
     /// Its resource limits.
     pub limits: Limits,
     /// Its settings made by `prctl`.
