@@ -361,6 +361,8 @@ pub(in crate::linux) fn accept4(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
         _ if flags & !FLAGS != 0 => return Err(Errno::EINVAL.into()),
         file => file?,
     };
+    // A connection for which there is no number is not taken.
+    ctx.process.files.check_room()?;
     let flags_for_host = flags & libc::SOCK_NONBLOCK;
     let (fd, name) = waiting(ctx, || host::accept(file.host_fd(), flags_for_host))?;
     if a[1] != 0 {
