@@ -97,6 +97,9 @@ impl SwitchTables {
         // In this order: see `ViewRecord`. Each store is a release.
         mem.store(word(offset_of!(ViewRecord, cr3)), record.cr3)?;
         mem.store(word(offset_of!(ViewRecord, count)), record.count)?;
+        if self.leaves_all() {
+            return Ok(());
+        }
         mem.store(self.by_handle(LOCK_RANGES, vh), pages.address(1))
     }
 
@@ -134,6 +137,9 @@ impl SwitchTables {
     /// [`MemoryError`]; no such handle.
     pub fn show_writer(&self, vh: u32, pages: &ViewPages) -> Result<(), MemoryError> {
         self.clear_instance(vh)?;
+        if self.leaves_all() {
+            return Ok(());
+        }
         self.machine.mem.store(self.by_handle(LOCK_RANGES, vh), pages.address(2))
     }
 

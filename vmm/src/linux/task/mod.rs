@@ -27,6 +27,7 @@ use super::prctl::Settings;
 use super::proc::Facts;
 use super::signal::SignalActions;
 use super::signalfd::SignalFiles;
+use super::strace::Tracer;
 use super::survivor::Survivor;
 use super::timer::Timers;
 use crate::files::Files;
@@ -78,6 +79,8 @@ pub struct Process {
     pub survivor: Survivor,
     /// Counters.
     pub stats: Stats,
+    /// What writes its calls, if they are asked for.
+    pub tracer: Option<Arc<Tracer>>,
     /// What `/proc` shows of it and does not change.
     pub(crate) facts: Facts,
     /// The run loop, for the host thread of another thread.
