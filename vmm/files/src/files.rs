@@ -156,6 +156,14 @@ impl Files {
         Ok(file)
     }
 
+    /// Whether there is a number left for another descriptor.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub fn check_room(&self) -> Result<(), Errno> {
+        self.table.check_room()
+    }
+
     /// `chdir`.
     ///
     /// # Errors
