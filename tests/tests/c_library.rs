@@ -2,7 +2,7 @@
 //! data that C and Rust programs share.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -76,6 +76,25 @@ fn freeing_what_is_no_block_ends_the_program_with_a_reason() {
         let Outcome::Killed { signal: 6, .. } = ended.outcome else { panic!("{ended:?}") };
         assert!(ended.err().contains(expected), "{ended:?}");
     }
+}
+
+#[test]
+fn what_is_freed_in_a_versioned_segment_gives_its_space_on_the_disk_back() {
+    skip_without_kvm!();
+    let world = World::new();
+    let taken = || {
+        let listed = fs::read_dir(world.store().join("versions")).expect("the store's folder");
+        let folder = listed.last().expect("one segment").expect("listed").path();
+        let files = fs::read_dir(folder).expect("the segment's folder");
+        files.map(|it| it.and_then(|it| it.metadata()).expect("there").blocks() * 512).sum::<u64>()
+    };
+    let block = world.c("heap_space", &["fill", "24"]);
+    assert!(taken() > 24 << 20, "{} bytes of 24 MiB", taken());
+    world.c("heap_space", &["free", block.trim()]);
+    assert!(taken() < 8 << 20, "{} bytes are left", taken());
+    // What comes next is whole, wherever it lies.
+    world.c("heap_space", &["fill", "24"]);
+    assert!(taken() > 24 << 20 && taken() < 40 << 20, "{} bytes of 24 MiB", taken());
 }
 
 #[test]

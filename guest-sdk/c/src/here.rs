@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use abi::Errno;
-use abi::objects::{Attachment, attach};
+use abi::objects::{Attachment, Lifetime, attach};
 use sdk::heap::{HeapError, RawHeap};
 use sdk::sys::{self, Right, SegId, VasId};
 
@@ -127,6 +127,8 @@ fn find() -> Result<Heap, Errno> {
         // of 2 MiB; the C program ensures that no thread writes to it meanwhile.
         match unsafe { RawHeap::open(base, stat.size_bytes) } {
             Ok(raw) => {
+                let is_versioned = stat.lifetime == Lifetime::Versioned as u8;
+                let raw = if is_versioned { raw.giving_back(sys::remove_pages) } else { raw };
                 let heap = Heap { raw, sid, base, writable };
                 HERE.set(Here { vh, heap: Some(heap) });
                 return Ok(heap);

@@ -9,7 +9,7 @@ use seg_heap::{HeapFront, RootNote};
 use crate::heap::{FIRST_BYTES, Growth, HeapError, RawHeap};
 use crate::objects::segment::Segment;
 use crate::space_heap::SpaceHeap;
-use crate::sys::{SegGrowth, SegRoot};
+use crate::sys::{SegGrowth, SegRoot, remove_pages};
 use crate::thread_state;
 
 /// The heap at the beginning of a segment.
@@ -135,16 +135,6 @@ impl SegmentHeap {
         // SAFETY: the caller's promise.
         heap.map_or_else(String::new, |heap| unsafe { heap.text() })
     }
-}
-
-/// Makes zeros of free pages, without touching them.
-///
-/// # Safety
-/// As [`GiveBack`](crate::heap::GiveBack) says, for a segment that the thread is inside with the right to write.
-unsafe fn remove_pages(start: NonNull<u8>, bytes: usize) {
-    // A page that stays as it was takes space, and harms nobody.
-    // SAFETY: the caller's promise: nothing relies on what is there.
-    let _ = unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_REMOVE) };
 }
 
 fn note_of(root: &SegRoot) -> RootNote {

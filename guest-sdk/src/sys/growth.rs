@@ -1,5 +1,7 @@
 //! A heap's way to more of its segment, by calls alone: nothing here allocates in the process, since
-//! the heap is in the middle of a change. For spaces and for the C library.
+//! the heap is in the middle of a change; and back. For spaces and for the C library.
+
+use std::ptr::NonNull;
 
 use abi::{Errno, SegId};
 
@@ -48,4 +50,15 @@ impl Growth for SegGrowth {
             reserved => self.done(reserved),
         }
     }
+}
+
+/// Makes zeros of free pages, without touching them: those of a versioned segment give their space on the
+/// disk back.
+///
+/// # Safety
+/// As [`GiveBack`](crate::heap::GiveBack) says, for a segment that the thread is inside with the right to write.
+pub unsafe fn remove_pages(start: NonNull<u8>, bytes: usize) {
+    // A page that stays as it was takes space, and harms nobody.
+    // SAFETY: the caller's promise: nothing relies on what is there.
+    let _ = unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_REMOVE) };
 }

@@ -42,7 +42,7 @@ pub use abi::objects::{
     clone, seg_ctl as seg_command, vas_ctl as vas_command,
 };
 #[doc(hidden)]
-pub use growth::SegGrowth;
+pub use growth::{SegGrowth, remove_pages};
 pub use seg::{
     EMPTY_SEG_STAT, seg_alloc, seg_attach, seg_attach_local, seg_clone, seg_ctl, seg_delete,
     seg_detach, seg_detach_local, seg_find, seg_grow, seg_list, seg_mark_inconsistent, seg_recover,

@@ -42,21 +42,22 @@ impl HostMapping {
         let prot = libc::PROT_READ | if piece.writable { libc::PROT_WRITE } else { 0 };
         let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
         let (fd, offset) = (piece.file.as_raw_fd(), piece.offset as libc::off_t);
+        let map = |over: Option<&HostMapping>| {
+            let (at, fixed) =
+                over.map_or((std::ptr::null_mut(), 0), |it| (it.ptr, libc::MAP_FIXED));
+            // SAFETY: a new mapping at an address of the host's choice, or in the place of a reservation
+            // just made, which is ours alone and as long.
+            let at = unsafe { libc::mmap(at.cast(), len, prot, flags | fixed, fd, offset) };
+            if at == libc::MAP_FAILED { Err(std::io::Error::last_os_error()) } else { Ok(at) }
+        };
         // Many file systems align it by themselves.
-        // SAFETY: a new mapping at an address of the host's choice.
-        let at = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, fd, offset) };
-        if at == libc::MAP_FAILED {
-            return Err(std::io::Error::last_os_error());
-        }
-        let host = HostMapping { ptr: at.cast(), len };
-        if (at as usize).is_multiple_of(ALIGNMENT) {
+        let host = HostMapping { ptr: map(None)?.cast(), len };
+        if host.ptr.addr().is_multiple_of(ALIGNMENT) {
             return Ok(host);
         }
         drop(host);
-        let (host, flags) = (HostMapping::anonymous(len)?, flags | libc::MAP_FIXED);
-        // SAFETY: replaces the reservation just made, which is ours alone.
-        let at = unsafe { libc::mmap(host.ptr.cast(), len, prot, flags, fd, offset) };
-        if at == libc::MAP_FAILED { Err(std::io::Error::last_os_error()) } else { Ok(host) }
+        let host = HostMapping::anonymous(len)?;
+        map(Some(&host)).map(|_| host)
     }
 
     /// Size in bytes.
