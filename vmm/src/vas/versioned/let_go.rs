@@ -64,6 +64,7 @@ impl State {
         }
         // What is mapped of a file that has no name any more keeps its space on the disk.
         let stale = versioned.take_stale_windows(&logs, &layers);
+        let stale = self.tables.machine().shared.give_back(stale);
         if !stale.is_empty() {
             self.tables.machine().windows.unmap(stale);
             self.tables.all_is_forgotten();
