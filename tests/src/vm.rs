@@ -187,6 +187,7 @@ impl Run {
             tty: Tty::Withheld,
             umask: 0o022,
             stdio,
+            tracer: None,
             inherited: Vec::new(),
         }
     }

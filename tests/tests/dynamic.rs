@@ -281,3 +281,64 @@ fn the_whole_environment_is_passed_if_asked_for() {
     assert!(output(&["--env", "*"]).contains("TOKEN=secret\n"));
     assert!(output(&["--env", "*", "--env", "TOKEN=other"]).contains("TOKEN=other\n"));
 }
+
+/// `spacejmp doctor` with these words.
+fn doctor(words: &[&str]) -> (Option<i32>, serde_json::Value) {
+    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let output = command.args(["doctor", "--json"]).args(words).output().expect("it starts");
+    let found = serde_json::from_slice(&output.stdout);
+    (output.status.code(), found.unwrap_or_else(|_| panic!("{}", text(&output.stderr))))
+}
+
+#[test]
+fn doctor_names_what_a_program_needs_and_what_it_would_not_find() {
+    skip_without_kvm!();
+    let (_dir, dir) = folder();
+    std::fs::create_dir_all(dir.join("opt")).expect("a folder");
+    std::fs::create_dir_all(dir.join("bin")).expect("a folder");
+    let library = dir.join("opt/libgreet.so");
+    cc("greet.c", &library, &["-shared", "-fPIC", "-Wl,-soname,libgreet.so"]);
+    let link = |to: &str, more: &[&str]| {
+        let program = dir.join(to);
+        cc("dynamic.c", &program, &[&["-Wl,--no-as-needed", path(&library)], more].concat());
+        program
+    };
+    let opt = dir.join("opt");
+    let runpath = format!("-Wl,-rpath,{}", opt.display());
+    // Its RUNPATH names a directory that it may not see; granted, it is found there.
+    let program = link("bin/far", &[&runpath]);
+    let greet = |found: &serde_json::Value| {
+        let all = found["libraries"].as_array().expect("a list").clone();
+        let one = all.into_iter().find(|it| it["name"].as_str().unwrap().ends_with("libgreet.so"));
+        one.unwrap_or_else(|| panic!("{found}"))
+    };
+    let (status, found) = doctor(&[path(&program)]);
+    assert_eq!((status, &greet(&found)["visible"]), (Some(126), &false.into()), "{found}");
+    assert!(found["loader"].as_str().expect("it is dynamic").contains("ld-linux"), "{found}");
+    let grant = format!("{}:ro", opt.display());
+    let (status, found) = doctor(&["--dir", &grant, path(&program)]);
+    assert_eq!((status, &greet(&found)["visible"]), (Some(0), &true.into()), "{found}");
+    // What doctor says of it is what a run does.
+    assert_eq!(run(&[path(&program), "greet"]).status.code(), Some(127));
+    says(&run(&["--dir", &grant, path(&program), "greet"]), "greetings\n");
+    // One that is gone.
+    std::fs::remove_file(&library).expect("it is there");
+    let (status, found) = doctor(&["--dir", &grant, path(&program)]);
+    assert_eq!((status, &greet(&found)["path"]), (Some(126), &serde_json::Value::Null), "{found}");
+}
+
+#[test]
+fn doctor_finds_calls_that_are_not_served_in_dynamic_and_static_programs() {
+    let (_dir, dir) = folder();
+    let source = dir.join("calls.c");
+    write(&source, "#include <sys/shm.h>\nint main(void) { return shmget(1, 1, 0) > 0; }\n", 0o644);
+    for (name, options) in [("dynamic", &[][..]), ("static", &["-static"])] {
+        let program = dir.join(name);
+        let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
+        cc.arg("-O1").arg(&source).arg("-o").arg(&program).args(options);
+        assert!(cc.status().expect("there is a C compiler").success());
+        let (status, found) = doctor(&[path(&program)]);
+        let calls = found["calls_not_served"].as_array().expect("a list");
+        assert!(status == Some(0) && calls.contains(&"shmget".into()), "{name}: {found}");
+    }
+}

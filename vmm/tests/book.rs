@@ -66,6 +66,24 @@ fn documented() -> BTreeMap<String, Verdict> {
 }
 
 #[test]
+fn what_doctor_says_is_not_served_is_not() {
+    let calls = dispatched();
+    for name in vmm::process::needs::calls::NOT_SERVED {
+        assert_ne!(calls.get(*name), Some(&Verdict::Served), "{name}");
+        let is_call = (0..512).any(|number| vmm::stats::names::name(number) == Some(name));
+        assert!(is_call, "{name}");
+    }
+}
+
+#[test]
+fn a_trace_knows_the_arguments_of_every_call_that_is_served() {
+    for (name, verdict) in dispatched() {
+        let knows = vmm::linux::strace::knows(&name);
+        assert!(knows || verdict == Verdict::Refused, "{name} has no line in signatures.txt");
+    }
+}
+
+#[test]
 fn the_page_of_linux_calls_lists_the_dispatch_table() {
     let (code, page) = (dispatched(), documented());
     assert!(code.len() > 150, "the table was not found: {} calls", code.len());

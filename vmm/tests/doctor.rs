@@ -41,9 +41,13 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-fn documented() -> BTreeSet<String> {
+/// The keys in the section on the host, or in that on a program.
+fn documented(of_program: bool) -> BTreeSet<String> {
     let (_, tables) = DOCUMENTATION.split_once("## `--json`").expect("the section on JSON");
-    tables
+    let program = "## `spacejmp doctor PROGRAM`";
+    let (host, program) = tables.split_once(program).expect("the section on programs");
+    let section = if of_program { program } else { host };
+    section
         .lines()
         .filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned()))
         .collect()
@@ -53,7 +57,7 @@ fn documented() -> BTreeSet<String> {
 fn doctor_json_has_exactly_the_documented_keys() {
     let output = spacejmp(&["doctor", "--json"]);
     let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
-    let (mut found, documented) = (BTreeSet::new(), documented());
+    let (mut found, documented) = (BTreeSet::new(), documented(false));
     keys(&report, "", &mut found);
     let undocumented: Vec<_> = found
         .difference(&documented)
@@ -73,6 +77,27 @@ fn doctor_json_has_exactly_the_documented_keys() {
         .filter(|key| !found.iter().any(|one| key.starts_with(&format!("{one}."))))
         .collect();
     assert!(absent.is_empty(), "documented, but not printed: {absent:?}");
+}
+
+#[test]
+fn doctor_json_of_a_program_has_exactly_the_documented_keys() {
+    // Dynamic, if this test is.
+    let own = std::env::current_exe().expect("the test has a file");
+    let output = spacejmp(&["doctor", "--json", own.to_str().expect("paths of tests are UTF-8")]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    let mut found = BTreeSet::new();
+    keys(&report, "", &mut found);
+    let lists = ["libraries[].", "calls_not_served[]"];
+    let without = |keys: BTreeSet<String>| -> BTreeSet<String> {
+        // The items of a list that is empty cannot show, and bare texts have no keys.
+        let in_list = |key: &String| lists.iter().any(|list| key.starts_with(list));
+        keys.into_iter().filter(|key| !in_list(key)).map(|key| key.replace("[]", "")).collect()
+    };
+    let mut documented = without(documented(true));
+    documented.extend(["libraries".to_owned(), "calls_not_served".to_owned()]);
+    let mut shown = without(found);
+    shown.extend(["libraries".to_owned(), "calls_not_served".to_owned()]);
+    assert_eq!(shown, documented);
 }
 
 #[test]

@@ -161,10 +161,9 @@ fn whichever_call_of_it_fails_both_segments_have_gone_back_or_none() {
         if !has_failed.into_inner() {
             break;
         }
-        if is_back {
-            moved(&world);
-        }
+        // A program that writes puts right what a failed sync left uncertain.
+        moved(&world);
     }
-    assert!(refused > 3, "{refused}");
+    assert!(refused > 6, "{refused}");
     world.clean_after_gc();
 }

@@ -33,12 +33,27 @@ impl Files {
     /// As `execve`: `EACCES` for what is no regular file, may not be executed, or is in memory
     /// (`/dev/shm`), and those of path resolution.
     pub fn open_to_execute(&self, path: &[u8]) -> Result<ToExecute, Errno> {
+        self.open_whole(path, Access::EXEC_OK)
+    }
+
+    /// Opens a regular file of the host by its guest path, as [`Files::open_to_execute`] does, but one
+    /// that need not be executable.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn open_to_read(&self, path: &[u8]) -> Result<ToExecute, Errno> {
+        self.open_whole(path, Access::READ_OK)
+    }
+
+    fn open_whole(&self, path: &[u8], access: Access) -> Result<ToExecute, Errno> {
         if self.memory(libc::AT_FDCWD, path)?.is_some() {
             return Err(Errno::EACCES);
         }
         let base = self.base(libc::AT_FDCWD, path)?;
         let off_limits = &self.namespace.off_limits;
-        match self.lookup(&base, path, true, |at, follow| open_entry(at, follow, off_limits))? {
+        match self
+            .lookup(&base, path, true, |at, follow| open_entry(at, follow, off_limits, access))?
+        {
             Found::Host(fd) => {
                 let name = std::fs::read_link(by_number(fd.as_fd()));
                 let name = name.map_err(|error| super::confined(&error))?.into_os_string();
@@ -47,7 +62,7 @@ impl Files {
             }
             Found::Leaf(leaf @ (Leaf::Shown(_) | Leaf::Link(Link::Exe))) => {
                 let file = self.namespace.shown_file(leaf)?.clone();
-                rustix::fs::access(by_number(file.as_fd()), Access::EXEC_OK).map_err(host)?;
+                rustix::fs::access(by_number(file.as_fd()), access).map_err(host)?;
                 Ok(ToExecute { path: path.to_vec(), file })
             }
             Found::Node(_) | Found::Leaf(_) => Err(Errno::EACCES),
@@ -70,7 +85,12 @@ impl Files {
     }
 }
 
-fn open_entry(at: &HostAt, follow: bool, off_limits: &OffLimits) -> Result<Step<OwnedFd>, Errno> {
+fn open_entry(
+    at: &HostAt,
+    follow: bool,
+    off_limits: &OffLimits,
+    access: Access,
+) -> Result<Step<OwnedFd>, Errno> {
     if at.slash() {
         return Err(Errno::ENOTDIR);
     }
@@ -88,6 +108,6 @@ fn open_entry(at: &HostAt, follow: bool, off_limits: &OffLimits) -> Result<Step<
         return Err(Errno::EACCES);
     }
     // Also refused where the file system is mounted `noexec`.
-    rustix::fs::access(by_number(fd.as_fd()), Access::EXEC_OK).map_err(host)?;
+    rustix::fs::access(by_number(fd.as_fd()), access).map_err(host)?;
     Ok(Step::Done(fd))
 }

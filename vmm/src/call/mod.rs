@@ -17,6 +17,7 @@ use abi::Errno;
 use abi::call::{self as number, CALL_HYPER};
 use seg_lock::{LockOutcome, Patience};
 
+use crate::linux::strace::{Call, Ended};
 use crate::linux::survivor::Survivor;
 use crate::linux::task::ThreadCtx;
 use crate::vas::{Stops, VasError, at_most};
@@ -29,12 +30,27 @@ pub fn serve(ctx: &mut ThreadCtx<'_>) {
     let regs = &ctx.vcpu.regs;
     let raw = regs.rax;
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
-    let result = match u32::try_from(raw) {
-        Ok(number) => dispatch(ctx, number & !CALL_HYPER, &args),
-        Err(_) => None,
+    let number = u32::try_from(raw).ok();
+    let name = number.and_then(|number| number::name(number & !CALL_HYPER));
+    let traced =
+        ctx.process.tracer.clone().map(|tracer| (tracer, Call { name, number: raw, args }));
+    if let Some((tracer, call)) = &traced {
+        tracer.begins(ctx, call);
+    }
+    let result = match number {
+        Some(number) => dispatch(ctx, number & !CALL_HYPER, &args),
+        None => None,
     };
     if ctx.process.vases.takes_up_sharing() {
         Survivor::make(ctx.process);
+    }
+    if let Some((tracer, call)) = &traced {
+        let result = match &result {
+            Some(Ok(value)) => Ok(*value),
+            Some(Err(error)) => Err(error.errno()),
+            None => Err(Errno::ENOSYS),
+        };
+        tracer.ends(ctx, call, Ended::Returned(result));
     }
     tracing::trace!(target: "call", tid = ctx.thread.tid, number = raw, ?args, ?result);
     ctx.vcpu.regs.rax = match result {

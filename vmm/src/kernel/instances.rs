@@ -81,7 +81,9 @@ impl SwitchTables {
         self.machine.mem.store(word(offset_of!(InstanceEntry, cr3)), entry.cr3)?;
         self.machine.mem.store(self.by_handle(PLAIN_GENERATIONS, vh), entry.generation)?;
         // What enables the kernel comes last: each store is a release.
-        if entry.lock_count != 0 {
+        if self.leaves_all() {
+            Ok(())
+        } else if entry.lock_count != 0 {
             let range = range_word(entry.lock_first, entry.lock_count);
             self.machine.mem.store(self.by_handle(LOCK_RANGES, vh), range)
         } else if plain {

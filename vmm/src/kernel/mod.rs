@@ -70,6 +70,12 @@ impl Kernel {
         Ok(Kernel { machine, info, call_pages, switch, next_vcpu: AtomicU32::new(0) })
     }
 
+    /// Leaves every switch to the VMM, which then sees all of them. Call this before a program is
+    /// loaded.
+    pub fn leave_switches_to_vmm(&self) {
+        self.switch.leave_all_to_vmm();
+    }
+
     /// The VM.
     #[must_use]
     pub fn machine(&self) -> &Arc<Machine> {

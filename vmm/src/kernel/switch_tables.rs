@@ -18,7 +18,7 @@
 //! None of it is resident before it is used.
 
 use std::mem::offset_of;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use abi::layout::{
@@ -47,6 +47,7 @@ pub struct SwitchTables {
     base: GuestPhys,
     pub(super) instances: GuestPhys,
     next_generation: AtomicU64,
+    leaves_all: AtomicBool,
     lazy: Mutex<LazyTables>,
 }
 
@@ -74,7 +75,18 @@ impl SwitchTables {
             tables.map(INSTANCES, instances, PageSize::Large2M, Rights::KERNEL_WRITE)
         })?;
         let (next_generation, lazy) = (AtomicU64::new(1), Mutex::default());
-        Ok(SwitchTables { machine, base, instances, next_generation, lazy })
+        let leaves_all = AtomicBool::new(false);
+        Ok(SwitchTables { machine, base, instances, next_generation, leaves_all, lazy })
+    }
+
+    /// Has every switch made by the VMM, which then sees all of them: for a run that is traced.
+    /// Call this before [`SwitchTables::start_switching`].
+    pub fn leave_all_to_vmm(&self) {
+        self.leaves_all.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn leaves_all(&self) -> bool {
+        self.leaves_all.load(Ordering::Relaxed)
     }
 
     /// The VM whose tables these are.

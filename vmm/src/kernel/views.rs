@@ -105,6 +105,9 @@ impl SwitchTables {
             mem.store(word(offset_of!(ViewRecord, count)), *count)?;
             mem.store(word(offset_of!(ViewRecord, next)), next)?;
         }
+        if self.leaves_all() {
+            return Ok(());
+        }
         mem.store(self.by_handle(VIEW_ROOTS, vh), cr3)?;
         mem.store(self.by_handle(VIEW_STAMPS, vh), stamp)?;
         mem.store(self.by_handle(LOCK_RANGES, vh), first.address(1))
@@ -164,6 +167,9 @@ impl SwitchTables {
     /// [`MemoryError`]; no such handle.
     pub fn show_writer(&self, vh: u32, pages: &ViewPages) -> Result<(), MemoryError> {
         self.clear_instance(vh)?;
+        if self.leaves_all() {
+            return Ok(());
+        }
         self.machine.mem.store(self.by_handle(LOCK_RANGES, vh), pages.address(2))
     }
 

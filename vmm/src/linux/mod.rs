@@ -28,6 +28,7 @@ pub mod robust;
 pub mod sched;
 pub mod sigframe;
 pub mod signal;
+pub mod strace;
 pub mod survivor;
 pub mod task;
 pub mod thread;
@@ -44,8 +45,11 @@ use abi::Errno;
 
 use credentials::{gid, uid};
 use signal::{Again, Due, Interrupted};
+use strace::{Call, Ended};
 use task::{Outcome, ThreadCtx};
 use transfer::{DRAIN, FILL};
+
+use crate::stats::names;
 
 /// What a thread does next.
 #[derive(Debug)]
@@ -128,11 +132,30 @@ pub fn syscall(ctx: &mut ThreadCtx<'_>) -> Next {
     // Linux takes the number from EAX alone.
     let number = u64::from(regs.rax as u32);
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
+    let tracer = ctx.process.tracer.clone();
+    let call = Call { name: names::name(number), number, args };
+    if let Some(tracer) = &tracer {
+        tracer.begins(ctx, &call);
+    }
     let began = Instant::now();
     let result = dispatch(ctx, number, &args);
     ctx.process.stats.call(number, began.elapsed());
+    if let Some(tracer) = &tracer {
+        tracer.ends(ctx, &call, ended(ctx, result));
+    }
     tracing::trace!(target: "linux", tid = ctx.thread.tid, number, ?args, ?result);
     finish(ctx, number, result)
+}
+
+fn ended(ctx: &ThreadCtx<'_>, result: CallResult) -> Ended {
+    match result {
+        Ok(Done::Value(value)) => Ended::Returned(Ok(value)),
+        Ok(Done::Registers) => Ended::Returned(Ok(ctx.vcpu.regs.rax)),
+        Ok(Done::BadFrame | Done::ThreadExit | Done::Stop) => Ended::Never,
+        Err(Fail::Errno(errno)) => Ended::Returned(Err(errno)),
+        Err(Fail::Restart) => Ended::Again { always: false },
+        Err(Fail::RestartAlways) => Ended::Again { always: true },
+    }
 }
 
 fn finish(ctx: &mut ThreadCtx<'_>, number: u64, result: CallResult) -> Next {

@@ -2,8 +2,10 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::files::{Grant, Tty};
+use crate::linux::strace::Tracer;
 use crate::vas::VasGrants;
 
 /// Whether a dynamic program may read the directories in which its loader looks.
@@ -55,6 +57,8 @@ pub struct RunConfig {
     pub umask: u32,
     /// Standard input, output and error.
     pub stdio: [OwnedFd; 3],
+    /// What writes its calls; `None`: nobody asks.
+    pub tracer: Option<Arc<Tracer>>,
     /// Further descriptors, with their numbers in the program.
     pub inherited: Vec<(i32, OwnedFd)>,
 }

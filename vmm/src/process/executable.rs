@@ -47,6 +47,8 @@ pub(super) struct Opened {
 
 /// A file that is to be mapped.
 pub(super) struct Parsed {
+    /// As the program sees it.
+    pub(super) path: Vec<u8>,
     pub(super) file: Arc<File>,
     pub(super) image: Image,
 }
@@ -292,7 +294,7 @@ pub(super) fn choose(
             Contents::Program(image) => {
                 files.set_executable(&path, file.clone());
                 let loader = loader(libraries, &image, files).map_err(interpreter)?;
-                return Ok(Chosen { program: Parsed { file, image }, loader, args });
+                return Ok(Chosen { program: Parsed { path, file, image }, loader, args });
             }
             Contents::Script { interpreter, argument } => (interpreter, argument),
         };
@@ -333,7 +335,7 @@ fn loader(
     };
     let image = elf::parse(&ReadCache::new(&*found.file))
         .map_err(|source| InterpreterError::Elf { interpreter: shown(path), source })?;
-    Ok(Some(Parsed { file: found.file, image }))
+    Ok(Some(Parsed { path: path.clone(), file: found.file, image }))
 }
 
 #[cfg(test)]

@@ -10,12 +10,14 @@
 //! - [`host_signals`]: signals the host sends to us; [`truncation`]: the one that we cause
 //!   ourselves
 //! - `timer_events`: the program's timers, as the event loop reads them
+//! - [`needs`]: what a program needs, without running it
 //! - [`remedy`]: what to do about a program that could not be started, and the exit status
 
 pub mod config;
 pub mod executable;
 pub mod host_signals;
 mod libraries;
+pub mod needs;
 pub mod remedy;
 pub mod run;
 pub mod start;

@@ -37,7 +37,11 @@ impl Process {
         if let Some(elapsed) = self.life.since_stopped() {
             self.stats.phase(Phase::End, elapsed);
         }
-        self.life.take_outcome().unwrap_or(Outcome::Exited(0))
+        let outcome = self.life.take_outcome().unwrap_or(Outcome::Exited(0));
+        if let Some(tracer) = &self.tracer {
+            tracer.end(self.pid(), &outcome);
+        }
+        outcome
     }
 
     fn run_threads(self: &Arc<Self>, vcpu: Vcpu, options: Supervise<'_>) {
@@ -59,6 +63,9 @@ impl Process {
                     let text = format!("cannot start a host thread for the event loop: {error}");
                     self.stop(Outcome::HostFailed(text));
                 }
+            }
+            if let Some(tracer) = &self.tracer {
+                tracer.watch();
             }
             thread::run(self, &first, vcpu);
         });

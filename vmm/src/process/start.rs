@@ -122,6 +122,9 @@ impl Process {
         let mut lap = stats.laps();
         let kernel = Kernel::load()?;
         let machine = kernel.machine().clone();
+        if config.tracer.is_some() {
+            kernel.leave_switches_to_vmm();
+        }
         lap.ends(Phase::Machine);
         limits.limit_threads(u64::from(machine.max_vcpus()));
         let mut vcpu = kernel.new_vcpu()?;
@@ -147,6 +150,9 @@ impl Process {
         let loader = loader.transpose().map_err(bad)?;
 
         let exec_path = program.as_os_str().as_bytes().to_vec();
+        if let Some(tracer) = &config.tracer {
+            tracer.starts(std::process::id(), &exec_path, &chosen.args);
+        }
         let mut random = [0; 16];
         fill_random(&mut random).map_err(StartError::Random)?;
         let contents = StackContents {
@@ -182,6 +188,7 @@ impl Process {
             started,
             program,
             stats,
+            tracer: config.tracer,
             facts: Facts::new(built),
             tsc_khz,
             executable: Executable { file: executable.file, bias: loaded.bias, end: loaded.end },
@@ -208,7 +215,7 @@ fn map_vdso(private: &PrivateRegion) -> Result<(), Errno> {
 
 /// The program's name space, and where in it the program starts; `named` is a program that is not
 /// inside.
-fn namespace(
+pub(super) fn namespace(
     config: &RunConfig,
     named: Option<&Opened>,
 ) -> Result<(Namespace, PathBuf), StartError> {

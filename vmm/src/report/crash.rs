@@ -12,10 +12,10 @@ use std::fs::File;
 use abi::PAGE_SIZE;
 use abi::layout::{KERNEL_BASE, is_of_segments};
 
-use super::signals::signal_name;
 use super::{spaces, symbols};
 use crate::kernel::Kernel;
 use crate::linux::fault::Fault;
+use crate::linux::signal::name::signal_name;
 use crate::linux::signal::{Fatal, FatalCause};
 use crate::linux::task::ThreadCtx;
 use crate::private::inspect::{Area, Surroundings};

@@ -2,11 +2,10 @@
 //!
 //! - [`stats_table`] prints what [`crate::stats`] has counted, [`run`] adds how it ended
 //! - [`mod@crash`]: the report on a fault; [`symbols`] finds the name of a function
-//! - `spaces`: the address spaces involved; [`signals`]: names of signals
+//! - `spaces`: the address spaces involved
 
 pub mod crash;
 pub mod run;
-pub mod signals;
 mod spaces;
 pub mod stats_table;
 pub mod symbols;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 
-use super::host_pages::reserve_aligned;
+use super::host_pages::{ALIGNMENT, reserve_aligned};
 use super::host_range::HostRange;
 use super::windows::FilePiece;
 
@@ -39,10 +39,21 @@ impl HostMapping {
         piece: &FilePiece<'_>,
         len: usize,
     ) -> Result<HostMapping, std::io::Error> {
-        let host = HostMapping::anonymous(len)?;
         let prot = libc::PROT_READ | if piece.writable { libc::PROT_WRITE } else { 0 };
-        let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
+        let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
         let (fd, offset) = (piece.file.as_raw_fd(), piece.offset as libc::off_t);
+        // Many file systems align it by themselves.
+        // SAFETY: a new mapping at an address of the host's choice.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, fd, offset) };
+        if at == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error());
+        }
+        let host = HostMapping { ptr: at.cast(), len };
+        if (at as usize).is_multiple_of(ALIGNMENT) {
+            return Ok(host);
+        }
+        drop(host);
+        let (host, flags) = (HostMapping::anonymous(len)?, flags | libc::MAP_FIXED);
         // SAFETY: replaces the reservation just made, which is ours alone.
         let at = unsafe { libc::mmap(host.ptr.cast(), len, prot, flags, fd, offset) };
         if at == libc::MAP_FAILED { Err(std::io::Error::last_os_error()) } else { Ok(host) }

@@ -137,9 +137,12 @@ pub(super) fn unlock(range: HostRange<'_>) -> Result<(), std::io::Error> {
     }
 }
 
-/// Reserves `len` bytes aligned to 2 MiB, so that huge pages of host and guest coincide.
+/// Of what is mapped, so that huge pages of host and guest coincide.
+pub(super) const ALIGNMENT: usize = PAGE_SIZE_2M as usize;
+
+/// Reserves `len` bytes, aligned.
 pub(super) fn reserve_aligned(len: usize) -> Result<*mut libc::c_void, std::io::Error> {
-    let align = PAGE_SIZE_2M as usize;
+    let align = ALIGNMENT;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     let prot = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new mapping at an address of the host's choice.

@@ -145,6 +145,11 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     },
     LeftOut {
         kinds: ALL,
+        reason: "tells calls that last from others by the clock: on an emulator all of them last",
+        what: &["strace"],
+    },
+    LeftOut {
+        kinds: ALL,
         reason: "needs a C compiler, which no machine has",
         what: &["c_header", "dynamic", "new:a_c_project_builds_runs_and_passes_its_test"],
     },
@@ -152,6 +157,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
         kinds: ALL,
         reason: "needs cargo, which no machine has",
         what: &[
+            "shared_library",
             "new:a_rust_project_builds_runs_passes_its_test_and_becomes_what_the_tutorial_makes_of_it",
         ],
     },

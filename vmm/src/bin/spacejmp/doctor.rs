@@ -1,27 +1,56 @@
-//! `spacejmp doctor`: can this host run VMs, how, and what to do if not.
+//! `spacejmp doctor`: can this host run VMs, how, and what to do if not. With a program: what that
+//! needs (`doctor_program`).
+
+use std::ffi::OsString;
 
 use vmm::exit_code::ExitCode;
 use vmm::host::{Check, HostReport, Level, checks, probe};
 
+use crate::doctor_program;
 use crate::errors::{self, Failure};
+use crate::run_options::{EnvOption, parse_env};
 use crate::style::{Colour, Look};
 
 /// Say whether and how this machine can run VMs, with a remedy for each problem
+///
+/// With a PROGRAM: say what that needs (interpreter, libraries, options, calls that are not served),
+/// without running it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   spacejmp doctor                   a report for people
   spacejmp doctor --json            one JSON object; what is unknown is null
   spacejmp doctor > /dev/null && echo VMs can run here
+  spacejmp doctor sqlite3           what that program needs, before it is run
+  spacejmp doctor --root ./debian /usr/bin/samtools
 
-Exit status: 0 if VMs can run here, 125 if not.")]
+Exit status: 0 if VMs can run here, 125 if not. With a program: 0 if it has all it needs to start, 126
+if not, 127 if there is no such program.")]
 pub(crate) struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// A directory of the host that the program is given, as for `run`
+    #[arg(long, value_name = "HOST[:GUEST][:ro|:rw]", requires = "program")]
+    pub(crate) dir: Vec<String>,
+    /// The tree in which the program lives, as for `run`
+    #[arg(long, value_name = "DIR[:ro|:rw]", requires = "program")]
+    pub(crate) root: Option<String>,
+    /// The host's libraries are not shown, as for `run`
+    #[arg(long, conflicts_with = "root", requires = "program")]
+    pub(crate) no_libs: bool,
+    /// An environment variable, as for `run`: LD_LIBRARY_PATH decides where libraries are found
+    #[arg(long, value_name = "K[=V]", value_parser = parse_env, requires = "program")]
+    pub(crate) env: Vec<EnvOption>,
+    /// The program; a name without a slash is looked up in PATH
+    #[arg(value_name = "PROGRAM")]
+    program: Option<OsString>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
+    if let Some(program) = &args.program {
+        return doctor_program::run(args, program, args.json);
+    }
     let report = probe();
     let written = errors::output(args.json, &report, |colour| render(&report, colour))?;
     Ok(if report.can_run { written } else { ExitCode::OwnFailure })
@@ -33,7 +62,7 @@ fn render(report: &HostReport, colour: Colour) -> String {
     text
 }
 
-fn line(check: &Check, colour: Colour) -> String {
+pub(crate) fn line(check: &Check, colour: Colour) -> String {
     let (look, word) = match check.level {
         Level::Ok => (Look::Good, "ok"),
         Level::Note => (Look::Warn, "note"),

@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use vmm::exit_code::ExitCode;
+use vmm::linux::signal::name::signal_name;
 use vmm::process::Outcome;
-use vmm::report::signals::signal_name;
 
 use crate::errors::one_line;
 use crate::style::{Colour, Look};

@@ -8,6 +8,7 @@ mod bench;
 mod completions;
 mod demo;
 mod doctor;
+mod doctor_program;
 mod ending;
 mod inherited;
 mod new;

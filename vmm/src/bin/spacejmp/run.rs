@@ -5,12 +5,14 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use vmm::exit_code::{self, ExitCode};
 use vmm::files::{Grant, GrantError, Tty, take_over_umask};
 use vmm::host;
+use vmm::linux::strace::Tracer;
 use vmm::process::truncation::report_truncation;
 use vmm::process::{Command, HostSignals, Libraries, Process, RunConfig, Supervise};
 use vmm::report::run::RunReport;
@@ -111,6 +113,15 @@ pub(crate) struct Args {
     /// Write the statistics to a file instead
     #[arg(long, value_name = "FILE")]
     stats_to: Option<PathBuf>,
+    /// Print the program's calls, with their arguments, results and times, as strace does
+    ///
+    /// A line a call: thread, seconds since the start, the call, how long it took. On stderr, or in
+    /// a file. SpaceJMP's calls are among them, and every switch: the guest kernel makes none by
+    /// itself then, so they take longer. Calls that the vDSO answers do not leave the program and are
+    /// not seen.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
+          default_missing_value = STDERR)]
+    strace: Option<PathBuf>,
     /// The program and its arguments; a name without a slash is looked up in PATH
     // One list: with two, our options would still be parsed among the program's.
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM [ARGS]")]
@@ -122,6 +133,9 @@ enum StatsFormat {
     Table,
     Json,
 }
+
+/// Where `--strace` without a file writes.
+const STDERR: &str = "/dev/stderr";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -152,6 +166,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let root = args.root.as_deref().map(Grant::root).transpose();
     let root = root.map_err(|error| bad_grant(&named, error))?;
     let stats_file = args.stats_to.as_deref().map(create).transpose()?;
+    let tracer = args.strace.as_ref().map(tracer).transpose()?;
     let stats_format = match (args.stats, &stats_file) {
         (None, Some(_)) => Some(StatsFormat::Table),
         (format, _) => format,
@@ -187,6 +202,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         tty,
         umask: take_over_umask(),
         stdio: stdio()?,
+        tracer,
         inherited,
     };
     // Before any thread starts; the terminal is restored (dropped) while signals are still
@@ -222,7 +238,7 @@ fn grants(args: &Args, program: &OsStr) -> Result<Vec<Grant>, Failure> {
     args.dir.iter().map(parse).collect()
 }
 
-fn bad_grant(program: &OsStr, error: GrantError) -> Failure {
+pub(crate) fn bad_grant(program: &OsStr, error: GrantError) -> Failure {
     let help = Some(error.help().to_owned());
     Failure::new(format!("run {}", program.display()), error).help(help)
 }
@@ -234,6 +250,19 @@ fn stdio() -> Result<[OwnedFd; 3], Failure> {
         io::stdout().as_fd().try_clone_to_owned().map_err(cannot)?,
         io::stderr().as_fd().try_clone_to_owned().map_err(cannot)?,
     ])
+}
+
+/// Who writes the program's calls to `path`.
+fn tracer(path: &PathBuf) -> Result<Arc<Tracer>, Failure> {
+    if path == Path::new(STDERR) {
+        let stderr = io::stderr().as_fd().try_clone_to_owned();
+        let cannot = |error| Failure::new("duplicate standard streams", error);
+        return Ok(Tracer::new(File::from(stderr.map_err(cannot)?)));
+    }
+    create(path)?;
+    let doing = || format!("write {}", path.display());
+    let append = File::options().append(true).open(path);
+    Ok(Tracer::new(append.map_err(|error| Failure::new(doing(), error))?))
 }
 
 fn create(path: &Path) -> Result<File, Failure> {

@@ -109,6 +109,9 @@ fn deliver_pending(
         }
         let action = ctx.process.signals.get(info.signo);
         if action.handler == SIG_DFL {
+            if let Some(tracer) = &ctx.process.tracer {
+                tracer.signal(ctx.thread.tid, &info);
+            }
             return Err(Fatal { signal: info.signo, cause: FatalCause::Sent });
         }
         if let Some(call) = interrupted.take()
@@ -140,6 +143,9 @@ fn deliver_fault(ctx: &mut ThreadCtx<'_>, mut fault: Fault) -> Result<(), Fatal>
     }
     let action = ctx.process.signals.get(signal);
     if !action.is_handled() || ctx.thread.signals.blocks(signal) {
+        if let Some(tracer) = &ctx.process.tracer {
+            tracer.signal(ctx.thread.tid, &fault.info);
+        }
         return Err(Fatal { signal, cause: FatalCause::Fault(fault) });
     }
     if enter_handler(ctx, fault.info, action, fault.trap).is_err() {
@@ -170,6 +176,9 @@ fn enter_handler(
     action: Action,
     trap: TrapInfo,
 ) -> Result<(), Errno> {
+    if let Some(tracer) = &ctx.process.tracer {
+        tracer.signal(ctx.thread.tid, &info);
+    }
     if action.flags & SA_RESTORER == 0 {
         return Err(Errno::EFAULT);
     }

@@ -9,6 +9,7 @@ pub mod actions;
 mod calls;
 pub mod deliver;
 pub mod info;
+pub mod name;
 mod queue;
 mod send;
 mod stack;

@@ -25,6 +25,7 @@ use super::limits::Limits;
 use super::prctl::Settings;
 use super::proc::Facts;
 use super::signal::SignalActions;
+use super::strace::Tracer;
 use super::survivor::Survivor;
 use super::timer::Timers;
 use crate::files::Files;
@@ -72,6 +73,8 @@ pub struct Process {
     pub survivor: Survivor,
     /// Counters.
     pub stats: Stats,
+    /// What writes its calls, if they are asked for.
+    pub tracer: Option<Arc<Tracer>>,
     /// What `/proc` shows of it and does not change.
     pub(crate) facts: Facts,
     /// The run loop, for the host thread of another thread.
@@ -253,8 +256,14 @@ impl Process {
     /// Makes the event loop call `task` about once a second, from now to the end, along with the
     /// tasks registered before.
     pub fn call_every_second(&self, task: fn(&Process)) {
-        self.second_tasks().push(task);
-        self.threads.notify();
+        let mut tasks = self.second_tasks();
+        // The loop looks for the first one only: the timer serves them all.
+        let is_first = tasks.is_empty();
+        tasks.push(task);
+        drop(tasks);
+        if is_first {
+            self.threads.notify();
+        }
     }
 
     fn second_tasks(&self) -> MutexGuard<'_, Vec<fn(&Process)>> {

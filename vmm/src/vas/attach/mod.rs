@@ -6,7 +6,7 @@ use abi::objects::{attach, detach};
 use abi::switch::InstanceEntry;
 use abi::{Right, SegId, VasId};
 
-use crate::store::{Object, StoreError, VasRecord, VasSegment};
+use crate::store::{HeldForAll, Object, Store, StoreError, VasRecord, VasSegment};
 use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
 use crate::vas::opened::Opened;
@@ -62,6 +62,18 @@ fn lost(error: VasError, vas: &VasRecord, wanted: &VasSegment) -> VasError {
     }
 }
 
+/// The store's lock for all that an attachment to write does with it, which needs it alone at its end: taken
+/// once, others wait once. Where it cannot be had alone, each step takes what it needs.
+fn hold(store: &Store, wanted: Right) -> Result<Option<HeldForAll>, StoreError> {
+    if wanted == Right::Read {
+        return Ok(None);
+    }
+    match store.hold_for_all() {
+        Err(error @ StoreError::LockHeld { .. }) => Err(error),
+        held => Ok(held.ok()),
+    }
+}
+
 impl Vases {
     /// Makes an instance of a VAS for this process.
     ///
@@ -71,8 +83,10 @@ impl Vases {
     pub fn attach(&self, vid: VasId, flags: AttachFlags) -> Result<u32, VasError> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let opened = self.open(state)?;
         let wanted = if flags.has(attach::READ_ONLY) { Right::Read } else { Right::Write };
+        let store = self.open_store(state)?;
+        let held = hold(&store, wanted)?;
+        let opened = self.open(state)?;
         state.grants.check_vas(&opened.store, vid, wanted)?;
         let handles = &mut state.instances.handles;
         let vh = handles.lowest_free()?;
@@ -81,7 +95,7 @@ impl Vases {
         handles.reserve_entry(vh, &opened.lease)?;
         let intent = InstanceEntry { vid: vid.raw(), ..InstanceEntry::default() };
         self.switch.set_instance(vh, &intent, false)?;
-        match self.attach_announced(state, &opened, vh, vid, flags) {
+        match self.attach_announced(state, &opened, held, vh, vid, flags) {
             Ok(()) => Ok(vh),
             Err(error) => {
                 if let Some(instance) = state.instances.remove(vh) {
@@ -97,6 +111,7 @@ impl Vases {
         &self,
         state: &mut State,
         opened: &Opened,
+        held: Option<HeldForAll>,
         vh: u32,
         vid: VasId,
         flags: AttachFlags,
@@ -128,6 +143,7 @@ impl Vases {
             let member = Member { right, local: false, range };
             state.instances.known_mut(vh).members.insert(wanted.sid, member);
         }
+        drop(held);
         if flags.has(attach::POPULATE) {
             state.populate(vh)?;
         }

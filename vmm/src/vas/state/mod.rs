@@ -221,6 +221,14 @@ impl Vases {
         Ok(opened)
     }
 
+    /// The store, open.
+    pub(crate) fn open_store(&self, state: &mut State) -> Result<Arc<Store>, VasError> {
+        match &state.opened {
+            Some(opened) => Ok(opened.store.clone()),
+            None => state.open_store(&self.config, &self.patience),
+        }
+    }
+
     /// Maps the lease's tables and the store's counter over what the kernel reads.
     fn share_tables(&self, lease: &Lease, store: &Store) -> Result<(), VasError> {
         let (machine, switch) = (&self.machine, &self.switch);

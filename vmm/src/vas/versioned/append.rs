@@ -110,7 +110,7 @@ impl Change {
 
     /// Makes sure that the log can take it.
     fn make_ready(&self, log: &mut Log) -> Result<(), VasError> {
-        sync::take_note(log, &self.file)?;
+        sync::take_note(log, self.file.failed_log()?);
         // Since an earlier failure.
         if log.has_failed() {
             sync::renew(log, &self.file, self.base)?;

@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use abi::{Right, SegId};
 use seg_lock::{Mode, Patience};
 use spacejmp_versions::disk::host::HostFolder;
-use spacejmp_versions::segment::{Limits, Partner, Verified};
+use spacejmp_versions::segment::{Limits, Partner};
 use spacejmp_versions::{Sharing, VersionNumber, VersionsError};
 
 use super::segment::{Log, News, VersionedSegment, lock};
 use super::sync;
 use super::view::View;
 use super::visits::{TablesId, VisitTables, Visits};
-use crate::store::{OtherWriters, SegmentFile, StoreError};
+use crate::store::{OtherWriters, SegmentFile, Store, StoreError, Tidings, VersionWords};
 use crate::vas::VasError;
 use crate::vas::content::ContentHold;
 use crate::vas::error::warn_if_failed;
@@ -198,7 +198,7 @@ impl VmSegment {
         let (file, versions) = self.file_and_versions();
         let mut joined = None;
         opened.store.join_versioned(file, &opened.lease, row, right, &mut |file, others| {
-            let log = open(file, right, others, opened.store.verified())?;
+            let log = open(file, right, others, &opened.store)?;
             // What a writer finds it has published itself.
             let others = if right == Right::Write { OtherWriters::Live } else { others };
             let mut shown = file.clone();
@@ -269,13 +269,14 @@ impl VmSegment {
     /// The version that a thread sees that enters now, taken in from the files. The lock is held by
     /// a thread that is to write.
     pub(super) fn newest(&mut self, right: Right) -> Result<VersionNumber, VasError> {
+        let mut told = self.file.read_tidings()?;
         let newest = match right {
-            Right::Read => self.take_in()?,
-            Right::Write => self.take_over()?,
+            Right::Read => self.take_in_told(&told)?,
+            Right::Write => self.take_over(&mut told)?,
         };
         let (file, versions) = self.file_and_versions();
         let Some(versions) = versions else { return Ok(newest) };
-        versions.news.look_for_losses(file)?;
+        versions.news.look_for_losses(file, &told)?;
         if versions.news.is_stale {
             return Err(VasError::Lost { sid: file.sid() });
         }
@@ -285,9 +286,19 @@ impl VmSegment {
 
     /// The newest version that was published, taken in from the files.
     pub(crate) fn take_in(&self) -> Result<VersionNumber, VasError> {
+        self.take_in_told(&self.file.read_tidings()?)
+    }
+
+    /// The same by what was told a moment ago.
+    fn take_in_told(&self, told: &Tidings) -> Result<VersionNumber, VasError> {
         let versions = self.versioned();
+        let ignored = versions.news.ignored;
+        let mut told = Some(told.words.filter(|_| ignored.is_none() || told.count != ignored));
         still_there(is_gone, || {
-            let words = self.file.read_words_but(versions.news.ignored)?;
+            let words = match told.take() {
+                Some(words) => words,
+                None => self.file.read_words_but(ignored)?,
+            };
             let mut log = versions.log();
             let published = words.map_or(log.appended(), |words| VersionNumber(words.published));
             let newest = published.max(versions.news.untold);
@@ -300,21 +311,26 @@ impl VmSegment {
 
     /// The version that the holder of the lock builds on. What a dead holder left is put right, so is
     /// what one could not make known, and what a sync that failed left uncertain.
-    fn take_over(&self) -> Result<VersionNumber, VasError> {
+    /// `told` is what the page says when it returns.
+    fn take_over(&self, told: &mut Tidings) -> Result<VersionNumber, VasError> {
         if self.lock.as_ref().is_some_and(|lock| lock.is_inconsistent()) {
-            return self.take_over_from_dead();
+            let newest = self.take_over_from_dead()?;
+            *told = self.file.read_tidings()?;
+            return Ok(newest);
         }
-        let published = self.take_in()?;
+        let published = self.take_in_told(told)?;
         let mut log = self.versioned().log();
         // Whoever had the lock last publishes first, and brings logs elsewhere then: there may be
         // another log to write to, without a new version.
         log.refresh(published)?;
-        sync::take_note(&mut log, &self.file)?;
+        sync::take_note(&mut log, told.failed_log);
         if log.has_failed() {
             // What lies behind was refused.
             let renewed = sync::renew(&mut log, &self.file, published);
             drop(log);
-            return Ok(renewed.inspect_err(|_| self.tell_next_holder())?.unwrap_or(published));
+            let newest = renewed.inspect_err(|_| self.tell_next_holder())?.unwrap_or(published);
+            *told = self.file.read_tidings()?;
+            return Ok(newest);
         }
         Ok(published)
     }
@@ -324,7 +340,7 @@ impl VmSegment {
         let mut log = self.versioned().log();
         // Not taken in before: the one that died may have brought it elsewhere.
         let published = words.map_or(log.appended(), |words| VersionNumber(words.published));
-        sync::take_note(&mut log, &self.file)?;
+        sync::take_note(&mut log, self.file.failed_log()?);
         let newest = match log.take_over(published) {
             Err(VersionsError::Failed { .. }) => {
                 let whole = log.appended();
@@ -374,22 +390,29 @@ impl VmSegment {
 /// Opens the versions for a VM that is to write, when no other one can.
 fn recover(
     file: &SegmentFile,
-    folder: HostFolder,
+    failed_log: Option<u64>,
     limits: Limits,
-    verified: &Verified,
+    store: &Store,
 ) -> Result<Log, StoreError> {
     let failed = |source| StoreError::Versions { segment: file.name().clone(), source };
-    if file.failed_log()?.is_some() {
+    let looked_at = store.take_looked_at(file).filter(|_| failed_log.is_none());
+    if let Some(log) = looked_at {
+        let resumed = Log::resume(log).inspect_err(|error| note_failure(file, error));
+        if let Some(log) = resumed.map_err(failed)? {
+            return Ok(log);
+        }
+    }
+    if let Some(failed_log) = failed_log {
         // Its content may be in the page cache alone, and no sync of ours would tell.
         let folder = file.versions_files()?;
         let mut log = Log::open_shared(folder, limits, None).map_err(failed)?;
-        sync::take_note(&mut log, file)?;
+        sync::take_note(&mut log, Some(failed_log));
         let whole = log.appended();
         if log.has_failed() {
             sync::renew(&mut log, file, whole)?;
         }
     }
-    let log = Log::open_beside(folder, limits, verified);
+    let log = Log::open_beside(folder_for(file, Right::Write)?, limits, store.verified());
     log.inspect_err(|error| note_failure(file, error)).map_err(failed)
 }
 
@@ -412,17 +435,23 @@ fn open(
     file: &SegmentFile,
     right: Right,
     others: OtherWriters,
-    verified: &Verified,
+    store: &Store,
 ) -> Result<Log, StoreError> {
     let failed = |source| StoreError::Versions { segment: file.name().clone(), source };
     let limits = Limits::default();
     if right == Right::Write && others == OtherWriters::None {
-        let log = recover(file, folder_for(file, right)?, limits, verified)?;
-        sync::publish(file, log.appended())?;
+        let told = file.read_tidings()?;
+        let log = recover(file, told.failed_log, limits, store)?;
+        let newest = log.appended().0;
+        let is_told = told.words == Some(VersionWords { appended: newest, published: newest });
+        if !is_told || told.failed_log.is_some() {
+            sync::publish(file, log.appended())?;
+        }
         return Ok(log);
     }
     if others == OtherWriters::None {
         let folder = folder_for(file, right)?;
+        let verified = store.verified();
         return Log::open_shared_beside(folder, limits, None, verified).map_err(failed);
     }
     let is_gone = |error: &StoreError| {

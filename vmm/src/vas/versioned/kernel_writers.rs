@@ -56,7 +56,7 @@ impl State {
         let count = self.kernel_views.writers_count(vh)?.unwrap_or_default();
         let has_failed = {
             let mut log = segment.versioned().log();
-            sync::take_note(&mut log, &segment.file)?;
+            sync::take_note(&mut log, segment.file.failed_log()?);
             log.has_failed()
         };
         let Some(cr3) = self.visits.give_to_kernel(id).filter(|_| !has_failed) else {

@@ -19,7 +19,7 @@ use spacejmp_versions::log::header::LogId;
 use spacejmp_versions::segment::Source;
 use spacejmp_versions::{LayerId, PageIndex, Segment, VersionNumber, VersionsError};
 
-use crate::store::{OtherWriters, SegmentFile, StoreError};
+use crate::store::{OtherWriters, SegmentFile, StoreError, Tidings};
 use crate::vas::VasError;
 use crate::vm::Machine;
 use crate::vm::windows::{FilePiece, PinnedRange, Window};
@@ -48,6 +48,8 @@ pub(crate) struct News {
     pub(crate) ignored: Option<u64>,
     /// How often versions had been lost when it last looked.
     pub(crate) losses: u64,
+    /// How often the words had been written then.
+    looked_at: Option<u64>,
     /// The newest version that a thread of this VM has seen or made.
     pub(crate) seen: VersionNumber,
     /// That one is lost. The program is told until it attaches the segment anew.
@@ -60,19 +62,26 @@ pub(crate) struct News {
 impl News {
     /// What somebody knows who comes now.
     pub(crate) fn of(file: &SegmentFile, others: OtherWriters) -> Result<News, StoreError> {
+        let told = file.read_tidings()?;
         let ignored = match others {
             OtherWriters::Live => None,
-            OtherWriters::None => file.words_count()?,
+            OtherWriters::None => told.count,
         };
-        let losses = file.lost_versions()?.map_or(0, |lost| lost.count);
-        Ok(News { ignored, losses, ..News::default() })
+        let losses = told.lost.map_or(0, |lost| lost.count);
+        Ok(News { ignored, losses, looked_at: told.count, ..News::default() })
     }
 
-    /// Looks whether versions were lost that this VM has seen.
-    pub(crate) fn look_for_losses(&mut self, file: &SegmentFile) -> Result<(), StoreError> {
-        let Some(lost) = file.lost_versions()?.filter(|lost| lost.count != self.losses) else {
-            return Ok(());
-        };
+    /// Looks whether versions were lost that this VM has seen. `told` was read before what it sees now.
+    pub(crate) fn look_for_losses(
+        &mut self,
+        file: &SegmentFile,
+        told: &Tidings,
+    ) -> Result<(), StoreError> {
+        // Losses are told of before the version behind them.
+        let is_known = told.count.is_some() && told.count == self.looked_at;
+        let lost = if is_known { told.lost } else { file.lost_versions()? };
+        self.looked_at = told.count;
+        let Some(lost) = lost.filter(|lost| lost.count != self.losses) else { return Ok(()) };
         // Of several losses only the last is told of.
         let is_next = self.losses.checked_add(1) == Some(lost.count);
         let is_lost = (lost.after + 1..=lost.up_to).contains(&self.seen.0);

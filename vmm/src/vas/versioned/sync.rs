@@ -164,11 +164,10 @@ pub(crate) fn sync(log: &Mutex<Log>, file: &SegmentFile) -> Result<VersionNumber
 }
 
 /// Takes note that a sync of the current log has failed in another VM.
-pub(crate) fn take_note(log: &mut Log, file: &SegmentFile) -> Result<(), StoreError> {
-    if file.failed_log()? == Some(log.current_log().0) {
+pub(crate) fn take_note(log: &mut Log, failed_log: Option<u64>) {
+    if failed_log == Some(log.current_log().0) {
         log.distrust();
     }
-    Ok(())
 }
 
 /// Brings what is not newer than `oldest` from the logs to a layer.

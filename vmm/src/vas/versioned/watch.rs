@@ -46,7 +46,8 @@ impl Watched {
     fn of(segment: &mut VmSegment) -> Result<Option<Watched>, VasError> {
         let (file, versions) = segment.file_and_versions();
         let Some(versions) = versions else { return Ok(None) };
-        versions.news.look_for_losses(file)?;
+        let told = file.read_tidings()?;
+        versions.news.look_for_losses(file, &told)?;
         let (log, file) = (versions.shared_log(), file.clone());
         let News { ignored, is_stale, untold, .. } = versions.news;
         Ok(Some(Watched { log, file, ignored, is_stale, untold: untold.0 }))
@@ -69,7 +70,7 @@ impl Watched {
             }
             Ok(published)
         })?;
-        sync::take_note(&mut lock(&self.log), &self.file)?;
+        sync::take_note(&mut lock(&self.log), self.file.failed_log()?);
         let lost = self.file.lost_versions()?;
         sync::sync(&self.log, &self.file)?;
         // Versions that were lost meanwhile are not what was published then.

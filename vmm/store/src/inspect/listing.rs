@@ -6,7 +6,7 @@ use abi::objects::{Right, SegId};
 
 use crate::format::error::{Object, StoreError, io_error};
 use crate::format::extent::first_part;
-use crate::format::name::Name;
+use crate::format::name::{Mode, Name};
 use crate::format::record::{Access, SegmentEntry, SegmentRecord, VasEntry};
 use crate::objects::leases::LiveLease;
 use crate::objects::lock::Locked;
@@ -82,16 +82,17 @@ impl Store {
         }
         let sid = segment.sid();
         let is_written = leases.iter().any(|lease| lease.right_of(sid) == Some(Right::Write));
-        let version = self.show_newest_number(&mut segment, is_written, lock)?;
+        let newest = self.show_newest_number(&mut segment, is_written, lock)?;
+        let (version, versions_bytes) = newest.unzip();
         let failed = |e| io_error("look at", segment.path(), e);
         let header = segment.header().clone();
-        let mut stored_bytes = segment.file().metadata().map_err(failed)?.blocks() * 512;
+        let metadata = segment.file().metadata().map_err(failed)?;
+        let mut stored_bytes = metadata.blocks() * 512 + versions_bytes.unwrap_or_default();
         segment.place().each(first_part(header.lifetime), header.parts(), |dir, part| {
             if let Ok(Some(stat)) = dir.stat(part) {
                 stored_bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
             }
         });
-        stored_bytes += self.versions_bytes(&segment)?;
         let inconsistent = self.is_inconsistent(&segment)?;
         let mut attachers = Vec::new();
         for lease in leases {
@@ -101,7 +102,7 @@ impl Store {
         }
         Ok(SegmentRecord {
             name: segment.name().clone(),
-            mode: self.mode_of(&segment)?,
+            mode: Mode::from_stat(metadata.mode()),
             stored_bytes,
             access: match segment.right() {
                 Right::Read => Access::Read,

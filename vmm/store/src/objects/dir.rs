@@ -139,6 +139,14 @@ impl Dir {
         Ok((File::from(fd), stat))
     }
 
+    /// Opens once more a file that this process has just made, whose type it knows.
+    pub(crate) fn open_made(&self, name: &str, flags: OFlags) -> Result<File, StoreError> {
+        let opened = self
+            .fd()
+            .and_then(|dir| rfs::openat(dir, name, flags | SAFE | OFlags::NONBLOCK, Mode::empty()));
+        Ok(File::from(opened.map_err(|e| self.error("open", name, e))?))
+    }
+
     /// As [`Dir::open_file`], `None` if there is none.
     pub(crate) fn find_file(&self, name: &str, flags: OFlags) -> Result<Option<File>, StoreError> {
         Ok(self.find_file_stat(name, flags)?.map(|(file, _)| file))
@@ -196,6 +204,12 @@ impl Dir {
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(self.error("look at", name, error)),
         }
+    }
+
+    /// Status of a file below this folder, to be compared with that of an open one: links on the way are
+    /// followed.
+    pub(crate) fn stat_at(&self, path: &str) -> Option<Stat> {
+        self.fd().and_then(|dir| rfs::statat(dir, path, AtFlags::SYMLINK_NOFOLLOW)).ok()
     }
 
     pub(crate) fn stat_self(&self) -> Result<Stat, StoreError> {

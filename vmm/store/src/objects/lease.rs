@@ -50,7 +50,7 @@ impl Lease {
         let id = random(LeaseId::new)?;
         let (tmp_name, name) = (format!("{id}.lease"), id.to_string());
         let file = store.tmp.new_file(&tmp_name)?;
-        let to_map = store.tmp.open_file(&tmp_name, OFlags::RDWR)?;
+        let to_map = store.tmp.open_made(&tmp_name, OFlags::RDWR)?;
         let segments = Mutex::default();
         let lease = Lease { id, file, to_map, vms: Arc::clone(&store.vms), name, segments };
         let made = lease.fill(info, &store.tmp.path_of(&tmp_name)).and_then(|()| {
@@ -146,10 +146,11 @@ impl Lease {
     fn fill(&self, info: &LeaseInfo, path: &std::path::Path) -> Result<(), StoreError> {
         rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|e| io_error("lock", path, e.into()))?;
+        let mut page = encode(self.id, info, now_ns()).into_bytes();
         self.file
             .set_len(LEASE_BYTES)
-            .and_then(|()| self.file.write_all_at(encode(self.id, info, now_ns()).as_bytes(), 0))
-            .and_then(|()| liveness::begin(&self.file))
+            .and_then(|()| liveness::begin(&self.file, &mut page))
+            .and_then(|()| self.file.write_all_at(&page, 0))
             .map_err(|e| io_error("write", path, e))?;
         // Every user of the store must be able to see which VMs are alive, but no other process may have
         // a lock on it that counts: until here none could.

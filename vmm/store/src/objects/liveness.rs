@@ -36,10 +36,15 @@ fn whole_file(kind: i32) -> libc::flock {
     }
 }
 
-/// Takes the lock on a new lease and records that it counts; no other process knows the file yet.
-pub(crate) fn begin(lease: &File) -> io::Result<()> {
+/// Takes the lock on a new lease, and adds to the text that it begins with that it counts; no other process
+/// knows the file yet.
+pub(crate) fn begin(lease: &File, text: &mut Vec<u8>) -> io::Result<()> {
     match fcntl(lease, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
-        Ok(_) => lease.write_all_at(&WRITE_LOCK.to_le_bytes(), RULE_OFFSET),
+        Ok(_) => {
+            text.resize(RULE_OFFSET as usize, 0);
+            text.extend(WRITE_LOCK.to_le_bytes());
+            Ok(())
+        }
         // The file system cannot: the flock has to suffice.
         Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOLCK | nix::errno::Errno::ENOTSUP) => {
             Ok(())

@@ -7,7 +7,9 @@
 //! `patience`.
 
 use std::fs::File;
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 
 use rustix::fs::{FlockOperation, OFlags};
 
@@ -46,16 +48,41 @@ impl Drop for Held {
     }
 }
 
+/// While it lives, calls of the same thread that take a lock of this store have it already, so that several
+/// of them are one as far as others are concerned, and ask the host once.
+#[derive(Debug)]
+pub struct HeldForAll {
+    _held: Exclusive,
+    files: Arc<LockFiles>,
+    /// It is about one thread.
+    _stays: PhantomData<*const ()>,
+}
+
+impl Drop for HeldForAll {
+    fn drop(&mut self) {
+        // Before the flock goes.
+        *self.files.holder() = None;
+    }
+}
+
 /// Descriptors of the lock that nobody holds it by, so that not each acquisition opens it.
 #[derive(Debug, Default)]
-pub(crate) struct LockFiles(Mutex<Vec<File>>);
+pub(crate) struct LockFiles {
+    free: Mutex<Vec<File>>,
+    /// The thread with [`HeldForAll`].
+    holder: Mutex<Option<ThreadId>>,
+}
 
 /// More than that are used at once by many threads only.
 const FREE_MAX: usize = 4;
 
 impl LockFiles {
     fn files(&self) -> MutexGuard<'_, Vec<File>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn holder(&self) -> MutexGuard<'_, Option<ThreadId>> {
+        self.holder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -79,7 +106,20 @@ impl Store {
         Ok(Exclusive { _held: self.flock(FlockOperation::NonBlockingLockExclusive)? })
     }
 
+    /// Has all calls of this thread until it is dropped see the store as they leave it.
+    ///
+    /// # Errors
+    /// As [`Store::lock_shared`]; if the host does not permit to change the store, for instance.
+    pub fn hold_for_all(&self) -> Result<HeldForAll, StoreError> {
+        let held = self.lock_exclusive()?;
+        *self.lock_files.holder() = Some(std::thread::current().id());
+        Ok(HeldForAll { _held: held, files: Arc::clone(&self.lock_files), _stays: PhantomData })
+    }
+
     fn flock(&self, operation: FlockOperation) -> Result<Held, StoreError> {
+        if *self.lock_files.holder() == Some(std::thread::current().id()) {
+            return Ok(Held { file: None, free: Arc::clone(&self.lock_files) });
+        }
         let free = self.lock_files.files().pop();
         let file = match free {
             Some(file) => file,
@@ -87,5 +127,41 @@ impl Store {
         };
         self.patience.lock(&file, &self.root.path_of("lock"), operation)?;
         Ok(Held { file: Some(file), free: Arc::clone(&self.lock_files) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use crate::testing::{store, versioned};
+    use crate::{Patience, Store, StoreError};
+
+    #[test]
+    fn who_holds_it_for_all_its_calls_takes_it_once_and_others_wait_until_the_end() {
+        let s = store();
+        let sid = versioned(&s, "x");
+        let other = Store::open(s.path()).unwrap();
+        let other = other.with_patience(Arc::new(Patience::new(Duration::from_millis(5))));
+        let held = s.hold_for_all().unwrap();
+        // Each takes a lock, to read and to change.
+        s.open_segment(sid).unwrap();
+        s.set_segment_mode(sid, crate::Mode::PRIVATE).unwrap();
+        drop(s.lock_shared().unwrap());
+        assert!(matches!(other.lock_shared(), Err(StoreError::LockHeld { .. })));
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let quick = Store::open(s.path()).unwrap();
+                quick
+                    .with_patience(Arc::new(Patience::new(Duration::from_millis(5))))
+                    .lock_shared()
+                    .is_err()
+            });
+            assert!(thread.join().unwrap());
+        });
+        drop(held);
+        drop(other.lock_exclusive().unwrap());
+        drop(s.lock_exclusive().unwrap());
     }
 }

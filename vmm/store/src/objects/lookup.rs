@@ -4,12 +4,13 @@
 //! so that files copied in by hand are found, too. A time stamp younger than a tick of the host's
 //! clock proves nothing, so a miss reads the folder again if it is that young.
 
+use std::fs::File;
 use std::io::ErrorKind;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use abi::objects::{Right, SegId, VasId};
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, Stat};
 
 use crate::format::counters::Counted;
 use crate::format::error::{Object, StoreError, bad_field, io_error};
@@ -19,9 +20,20 @@ use crate::format::name::Name;
 use crate::objects::dir::{Dir, or_denied, read_bounded};
 use crate::objects::index::{SegmentIndex, Stamp, VasIndex};
 use crate::objects::lock::Locked;
+use crate::objects::newest::FileId;
 use crate::objects::store::Store;
 
 pub(crate) const MANIFEST: &str = "manifest";
+
+/// The manifest that was read last.
+#[derive(Debug)]
+pub(crate) struct LastManifest {
+    name: Name,
+    /// Open, so that no other file has its number.
+    _file: File,
+    id: FileId,
+    manifest: Manifest,
+}
 
 impl Store {
     /// Names in a folder that can be objects' names. Other files are not the store's.
@@ -137,7 +149,23 @@ impl Store {
         Ok(())
     }
 
+    /// What a VAS's manifest says. The last one that was read is not read again while its file is the same.
     pub(crate) fn read_manifest(&self, name: &Name) -> Result<Manifest, StoreError> {
+        let now = || self.vas.stat_at(&format!("{name}/{MANIFEST}")).map(|stat| FileId::of(&stat));
+        let mut last = self.last_manifest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = last.as_ref().filter(|known| known.name == *name)
+            && now() == Some(known.id)
+        {
+            return Ok(known.manifest.clone());
+        }
+        *last = None;
+        let (file, stat, manifest) = self.read_manifest_anew(name)?;
+        let (name, id) = (name.clone(), FileId::of(&stat));
+        *last = Some(LastManifest { name, _file: file, id, manifest: manifest.clone() });
+        Ok(manifest)
+    }
+
+    fn read_manifest_anew(&self, name: &Name) -> Result<(File, Stat, Manifest), StoreError> {
         let refusal =
             || StoreError::Denied { object: Object::VasName(name.clone()), right: Right::Read };
         let explain = |error| or_denied(error, refusal);
@@ -152,7 +180,9 @@ impl Store {
         let bytes = read_bounded(&file, MAX_BYTES).map_err(|e| io_error("read", &path, e))?;
         let (found, expected) = (format!("more than {MAX_BYTES}"), format!("{MAX_BYTES} or less"));
         let bytes = bytes.ok_or_else(|| bad_field(&path, "length", found, expected))?;
-        Manifest::decode(&bytes, &path)
+        let manifest = Manifest::decode(&bytes, &path)?;
+        let (file, stat) = file;
+        Ok((file, stat, manifest))
     }
 
     /// Names of the VASes that list a segment, as far as the caller may read them.

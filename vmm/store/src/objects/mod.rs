@@ -21,6 +21,7 @@ pub(crate) mod leases;
 pub(crate) mod liveness;
 pub(crate) mod lock;
 pub(crate) mod lock_page;
+pub(crate) mod looked_at;
 pub(crate) mod lookup;
 pub(crate) mod newest;
 pub(crate) mod open;

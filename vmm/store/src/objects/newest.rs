@@ -10,8 +10,8 @@ use std::collections::btree_map::Entry;
 use std::sync::PoisonError;
 
 use abi::addr::PAGE_SIZE;
-use abi::objects::{SegId, SegRoot};
-use rustix::fs::OFlags;
+use abi::objects::{Right, SegId, SegRoot};
+use rustix::fs::{OFlags, Stat};
 use serde::Serialize;
 use spacejmp_versions::disk::host::HostFolder;
 use spacejmp_versions::log::record::VersionFacts;
@@ -22,7 +22,7 @@ use spacejmp_versions::{PageIndex, Segment, VersionNumber, VersionsError};
 
 use crate::format::error::{StoreError, bad_field, io_error};
 use crate::format::header::Header;
-use crate::objects::dir::read_up_to;
+use crate::objects::dir::{denied, read_up_to};
 use crate::objects::lock::Locked;
 use crate::objects::segment::SegmentFile;
 use crate::objects::sparse::runs;
@@ -42,11 +42,18 @@ const ROOT_BYTES_MAX: u64 = 1 << 20;
 
 /// The root record's file: another one may have the same bytes, and logs that differ, such as one from
 /// a backup. The time tells it from one whose inode was used again.
-#[derive(PartialEq, Eq, Debug)]
-struct FileId {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FileId {
     device: u64,
     inode: u64,
     changed: (i64, i64),
+}
+
+impl FileId {
+    pub(crate) fn of(stat: &Stat) -> FileId {
+        let changed = (stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or_default());
+        FileId { device: stat.st_dev, inode: stat.st_ino, changed }
+    }
 }
 
 /// What the newest version follows from: nothing is appended without a live writer, and by one
@@ -256,7 +263,7 @@ impl Store {
             // Before its files, which have it then.
             let words = if is_written { segment.read_words()? } else { None };
             let published = words.map(|words| VersionNumber(words.published));
-            match self.open_newest(segment.versions_files()?, published) {
+            match self.open_to_look(segment, published, is_written)? {
                 Ok(newest) => return Ok(newest),
                 Err(_) if is_written && tries < TRIES => {}
                 Err(source) => return Err(segment.of_versions()(source)),
@@ -269,7 +276,7 @@ impl Store {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.open_newest(segment.versions_files()?, None) {
+            match self.open_newest(segment.versions_files()?.read_only(), None) {
                 Ok(newest) => return Ok(newest.content.asks(other.raw())),
                 Err(_) if tries < TRIES && self.is_written(segment.sid()) => {}
                 Err(source) => return Err(segment.of_versions()(source)),
@@ -292,14 +299,14 @@ impl Store {
         Ok(())
     }
 
-    /// Has size and root be those of the newest version, and returns its number, if it is versioned: as it is
-    /// known, if it was looked for before.
+    /// Has size and root be those of the newest version, and returns its number and the bytes of disk space
+    /// of its folder, if it is versioned: as it is known, if it was looked for before.
     pub(crate) fn show_newest_number(
         &self,
         segment: &mut SegmentFile,
         is_written: bool,
         _lock: &impl Locked,
-    ) -> Result<Option<u64>, StoreError> {
+    ) -> Result<Option<(u64, u64)>, StoreError> {
         if !segment.is_versioned() {
             return Ok(None);
         }
@@ -307,10 +314,24 @@ impl Store {
         let is_known = known.contains_key(&segment.sid());
         drop(known);
         if is_known {
-            return self.show_known(segment, is_written).map(Some);
+            let number = self.show_known(segment, is_written)?;
+            return Ok(Some((number, self.versions_bytes(segment)?)));
         }
         let newest = self.show_newest_beside(segment, is_written)?;
-        Ok(newest.map(|newest| newest.number()))
+        let Some(newest) = newest else { return Ok(None) };
+        let (number, folder) = (newest.number(), newest.content.folder());
+        let (mut bytes, mut root) = (0, None);
+        for name in newest.content.names() {
+            // A log may go meanwhile.
+            if let Some(stat) = folder.stat(name).map_err(|e| segment.error("look into", e))? {
+                bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
+                root = root.or((name == ROOT).then_some(FileId::of(&stat)));
+            }
+        }
+        if let (Some(root), false) = (root, is_written) {
+            self.keep_looked_at(segment, root, bytes, newest.content);
+        }
+        Ok(Some((number, bytes)))
     }
 
     /// The caller has the store's lock: no writer comes or goes.
@@ -347,12 +368,27 @@ impl Store {
         Ok(State { file, root, is_written, words })
     }
 
+    /// Beside nobody who writes, so that it can be written later, if the user may: see `looked_at`.
+    fn open_to_look(
+        &self,
+        segment: &SegmentFile,
+        published: Option<VersionNumber>,
+        is_written: bool,
+    ) -> Result<Result<Newest, VersionsError>, StoreError> {
+        if !is_written && segment.right() == Right::Write {
+            match self.open_newest(segment.versions_files()?, published) {
+                Err(VersionsError::Io { source, .. }) if denied(&source) => {}
+                done => return Ok(done),
+            }
+        }
+        Ok(self.open_newest(segment.versions_files()?.read_only(), published))
+    }
+
     fn open_newest(
         &self,
         folder: HostFolder,
         published: Option<VersionNumber>,
     ) -> Result<Newest, VersionsError> {
-        let folder = folder.read_only();
         let (limits, verified) = (Limits::default(), self.verified());
         let content = Segment::open_shared_beside(folder, limits, published, verified)?;
         let version = content.appended();
@@ -401,8 +437,7 @@ impl SegmentFile {
         let path = folder.path_of(ROOT);
         let bytes = u64::try_from(stat.st_size).unwrap_or_default().min(ROOT_BYTES_MAX);
         let read = read_up_to(&file, 0, bytes);
-        let changed = (stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or_default());
-        let file = FileId { device: stat.st_dev, inode: stat.st_ino, changed };
+        let file = FileId::of(&stat);
         Ok((file, read.map_err(|e| io_error("read", &path, e))?))
     }
 

@@ -21,6 +21,8 @@ use crate::objects::fresh::random_id;
 use crate::objects::hints::Hints;
 use crate::objects::index::{SegmentIndex, VasIndex};
 use crate::objects::lock::LockFiles;
+use crate::objects::looked_at::LookedAt;
+use crate::objects::lookup::LastManifest;
 use crate::objects::newest::KnownNewest;
 use crate::objects::patience::Patience;
 use crate::objects::segment::check_len;
@@ -58,6 +60,8 @@ pub struct Store {
     pub(crate) segment_index: Mutex<SegmentIndex>,
     pub(crate) vas_index: Mutex<VasIndex>,
     pub(crate) known_newest: Mutex<KnownNewest>,
+    pub(crate) looked_at: Mutex<Option<LookedAt>>,
+    pub(crate) last_manifest: Mutex<Option<LastManifest>>,
 }
 
 impl Store {
@@ -124,6 +128,8 @@ impl Store {
             segment_index: Mutex::default(),
             vas_index: Mutex::default(),
             known_newest: Mutex::default(),
+            looked_at: Mutex::default(),
+            last_manifest: Mutex::default(),
         })
     }
 

@@ -269,6 +269,7 @@ impl Store {
     /// Removes the content of a segment that nothing names any more. What cannot be removed is
     /// garbage for `gc`.
     pub(crate) fn remove_versions(&self, header: &Header) {
+        self.forget_looked_at();
         if header.lifetime == Lifetime::Versioned
             && let Ok(Some(versions)) = self.versions()
         {

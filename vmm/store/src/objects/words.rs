@@ -30,6 +30,8 @@ const BYTES: usize = 32;
 const VERSIONS: u64 = 0;
 const FAILED: u64 = 64;
 const LOST: u64 = 128;
+/// All of them.
+const TIDINGS_BYTES: usize = LOST as usize + BYTES;
 /// A writer needs no call between two bytes of the record, but the host may take the processor from
 /// it there. Nobody waits longer than this for it: it can die there, too.
 const TRIES: u32 = 100;
@@ -90,8 +92,25 @@ impl Record {
     }
 }
 
+/// All that the page says, of one moment unless somebody was writing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tidings {
+    /// As [`SegmentFile::read_words`].
+    pub words: Option<VersionWords>,
+    /// As [`SegmentFile::words_count`].
+    pub count: Option<u64>,
+    /// As [`SegmentFile::failed_log`].
+    pub failed_log: Option<u64>,
+    /// As [`SegmentFile::lost_versions`].
+    pub lost: Option<LostVersions>,
+}
+
 fn words([appended, published]: [u64; 2]) -> VersionWords {
     VersionWords { appended, published }
+}
+
+fn lost_by(Record { values: [after, up_to], count }: Record) -> LostVersions {
+    LostVersions { after, up_to, count }
 }
 
 fn checksum(bytes: &[u8; BYTES]) -> [u8; 8] {
@@ -107,6 +126,36 @@ impl SegmentFile {
     /// If the host fails; [`StoreError::Invalid`] for a segment that is not versioned.
     pub fn read_words(&self) -> Result<Option<VersionWords>, StoreError> {
         Ok(self.read_record(VERSIONS)?.map(|record| words(record.values)))
+    }
+
+    /// All of it, in one call of the host. Whoever loses versions says so before new ones are published: if
+    /// the words have changed since they were read last, what was lost has to be read behind them.
+    ///
+    /// # Errors
+    /// As [`SegmentFile::read_words`].
+    pub fn read_tidings(&self) -> Result<Tidings, StoreError> {
+        self.check_versioned()?;
+        let mut page = [0; TIDINGS_BYTES];
+        self.file()
+            .read_exact_at(&mut page, WORDS_OFFSET)
+            .map_err(|e| io_error("read", self.path(), e))?;
+        let [versions, failed, lost] = [VERSIONS, FAILED, LOST].map(|at| {
+            let bytes = page.get(at as usize..).and_then(|rest| rest.first_chunk::<BYTES>());
+            match bytes {
+                Some(bytes) if *bytes == [0; BYTES] => Ok(None),
+                // Somebody is writing it.
+                bytes => bytes
+                    .and_then(Record::decode)
+                    .map_or_else(|| self.read_record(at), |it| Ok(Some(it))),
+            }
+        });
+        let versions = versions?;
+        Ok(Tidings {
+            words: versions.map(|record| words(record.values)),
+            count: versions.map(|record| record.count),
+            failed_log: failed?.map(|record| record.values[0]),
+            lost: lost?.map(lost_by),
+        })
     }
 
     /// The same, but for what was written when they had been written `ignored` times. For a VM that
@@ -159,9 +208,7 @@ impl SegmentFile {
     /// # Errors
     /// As [`SegmentFile::read_words`].
     pub fn lost_versions(&self) -> Result<Option<LostVersions>, StoreError> {
-        let lost =
-            |Record { values: [after, up_to], count }: Record| LostVersions { after, up_to, count };
-        Ok(self.read_record(LOST)?.map(lost))
+        Ok(self.read_record(LOST)?.map(lost_by))
     }
 
     /// Tells all VMs that the versions behind `after`, up to `up_to`, are lost. The caller holds the
@@ -249,7 +296,8 @@ mod tests {
     use abi::objects::Durability;
 
     use super::{
-        BYTES, LostVersions, PUBLISHED, VersionWords, WORDS_COUNT, WORDS_FAILURES, WORDS_OFFSET,
+        BYTES, LostVersions, PUBLISHED, Tidings, VersionWords, WORDS_COUNT, WORDS_FAILURES,
+        WORDS_OFFSET,
     };
     use crate::StoreError;
     use crate::testing::{segment, store, versioned};
@@ -327,6 +375,9 @@ mod tests {
         let lost = LostVersions { after: 5, up_to: 6, count: 2 };
         assert_eq!(b.lost_versions().unwrap(), Some(lost));
         assert_eq!(b.read_words().unwrap(), Some(SOME));
+        let all =
+            Tidings { words: Some(SOME), count: Some(1), failed_log: Some(9), lost: Some(lost) };
+        assert_eq!(b.read_tidings().unwrap(), all);
     }
 
     #[test]

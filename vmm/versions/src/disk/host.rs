@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, Mode, OFlags, RawDir, SeekFrom};
+use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, Mode, OFlags, RawDir, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use super::{About, File, Folder, fill};
@@ -83,6 +83,18 @@ impl HostFolder {
         }
     }
 
+    /// What the host says of the file with this name, `None` if there is none.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn stat(&self, name: &str) -> io::Result<Option<Stat>> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The same folder, whose files are opened to read only: writing to them fails with EBADF, and
     /// making or removing one with EROFS.
     #[must_use]
@@ -90,8 +102,14 @@ impl HostFolder {
         HostFolder { access: OFlags::RDONLY, ..self }
     }
 
+    /// Whether its files are opened to be written.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.access == OFlags::RDWR
+    }
+
     fn may_change(&self) -> io::Result<()> {
-        if self.access == OFlags::RDWR { Ok(()) } else { Err(Errno::ROFS.into()) }
+        if self.is_writable() { Ok(()) } else { Err(Errno::ROFS.into()) }
     }
 }
 

@@ -69,7 +69,7 @@ pub struct Buffer {
 }
 
 /// Most that is read at once: what is checksummed next is in the processor's cache then.
-const AHEAD_MOST: usize = 256 << 10;
+const AHEAD_MOST: usize = 1 << 20;
 
 impl Buffer {
     /// With nothing in it, for reading so much of each record.
@@ -96,7 +96,7 @@ impl Buffer {
         };
         if self.filled == 0 || !has(self.start, end) {
             let goes_on = self.filled > 0 && at == end;
-            let ahead = if goes_on { (self.ahead * 2).min(AHEAD_MOST) } else { self.first };
+            let ahead = if goes_on { (self.ahead * 4).min(AHEAD_MOST) } else { self.first };
             let left = usize::try_from(log.bytes.saturating_sub(at)).unwrap_or(usize::MAX);
             let wanted = ahead.max(least).min(left);
             if self.held.len() < wanted {

@@ -42,7 +42,8 @@ impl<D: Folder> Segment<D> {
     /// Makes sure that a record of so many bytes can be written behind the end.
     pub(super) fn make_place(&mut self, bytes: u64) -> Result<()> {
         self.confirm_root()?;
-        if self.stack.end.offset + bytes > self.limits.log_bytes {
+        let is_full = self.stack.end.offset + bytes > self.limits.log_bytes;
+        if is_full || self.found == Some(self.current_log()) {
             self.next_log()?;
         }
         self.prepare(self.stack.end.offset + bytes)

@@ -21,7 +21,6 @@
 //! ([`VersionsError::Gone`] names it). So is the lock: who appends, renews or makes a checkpoint has it,
 //! and has refreshed since it got it.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -69,7 +68,7 @@ pub use verified::Verified;
 
 pub use crate::layer::HOME_FILE_NAME;
 
-/// From so many logs on a checkpoint is due however short they are: each opening to write begins one.
+/// From so many logs on a checkpoint is due however short they are: each program that writes begins one.
 const LOGS_WORTH_READING: usize = 16;
 /// Of the most that a log may have, so much is left when nobody has the segment: one eighth.
 const LEFT_AT_REST: u64 = 8;
@@ -161,8 +160,10 @@ pub struct Segment<D: Folder> {
     /// a checkpoint went past them. Their files are open, so they are there.
     older: Vec<Stack<D::File>>,
     has_failed: bool,
-    /// What the folder has, while it is opened: nobody makes names then.
-    listed: Option<Vec<String>>,
+    /// The log that was the last one when it was opened. Nothing is appended there: behind its end may lie a
+    /// record that is whole and follows one that is torn, and were the torn one written anew, byte for byte,
+    /// the other would count.
+    found: Option<LogId>,
     /// Whether the root record that counts would be there after a power cut: who wrote it may have
     /// been killed before its sync.
     is_root_durable: bool,
@@ -179,6 +180,18 @@ impl<D: Folder> Segment<D> {
     #[must_use]
     pub fn durable(&self) -> VersionNumber {
         self.stack.durable.version
+    }
+
+    /// The folder with its files.
+    #[must_use]
+    pub fn folder(&self) -> &D {
+        &self.folder
+    }
+
+    /// The names in it, when it was opened.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.stack.names
     }
 
     /// The oldest version that can be read. Between it and the newest there may be some that cannot:
@@ -270,10 +283,7 @@ impl<D: Folder> Segment<D> {
 
     /// A number that no log and no layer has or had, those of failed attempts included.
     fn next_id(&self) -> Result<u64> {
-        let names = match &self.listed {
-            Some(names) => Cow::Borrowed(names),
-            None => Cow::Owned(self.folder.names().map_err(|source| failed("list", ".", source))?),
-        };
+        let names = self.folder.names().map_err(|source| failed("list", ".", source))?;
         let ids = names.iter().filter_map(|name| {
             let log = LogId::of_file_name(name).map(|id| id.0);
             log.or(LayerId::of_file_name(name).map(|id| id.0))

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::layer::{Layer, LayerId};
 use crate::log::header::LogId;
 use crate::log::record::VersionFacts;
+use crate::log::scan::Content;
 use crate::page::VersionNumber;
 use crate::root::{FILE_NAME, Generation, Root};
 
@@ -43,7 +44,7 @@ impl<D: Folder> Segment<D> {
             stack: Stack::unread(root, Vec::new(), layers),
             older: Vec::new(),
             has_failed: false,
-            listed: None,
+            found: None,
             // There is none yet.
             is_root_durable: true,
         };
@@ -53,7 +54,7 @@ impl<D: Folder> Segment<D> {
 
     /// Opens a segment that nobody else has open to write, and recovers what a crash left: every
     /// version that was durable is there, and perhaps some behind it; nothing of one that was not
-    /// whole. Writing goes on in a new log.
+    /// whole. Writing goes on in a new log, which the first commit begins.
     ///
     /// # Errors
     /// The host's; [`crate::VersionsError::Damaged`] when what was durable is not there any more.
@@ -66,20 +67,43 @@ impl<D: Folder> Segment<D> {
     /// # Errors
     /// As there.
     pub fn open_beside(folder: D, limits: Limits, verified: &Verified) -> Result<Self> {
-        let mut opened = Self::open_shared_beside(folder, limits, None, verified)?;
+        Self::open_shared_beside(folder, limits, None, verified)?.recover()
+    }
+
+    /// The same with what was opened by [`Segment::open_shared_beside`], without a version to stop at, in a
+    /// folder whose files may be written. `None` if the root record or the last log is another one since, or
+    /// has more: then all is to be opened anew. That the record's file is still the same is for the caller to see.
+    ///
+    /// # Errors
+    /// As [`Segment::open`].
+    pub fn resume(mut looked_at: Self) -> Result<Option<Self>> {
+        let end = looked_at.stack.end;
+        if Root::read(&*looked_at.root_file)? != looked_at.stack.root {
+            return Ok(None);
+        }
+        looked_at.stack.read_on(None, Content::Verified)?;
+        if looked_at.stack.end != end {
+            return Ok(None);
+        }
+        looked_at.recover().map(Some)
+    }
+
+    /// Makes what was found the state that writing goes on from.
+    fn recover(mut self) -> Result<Self> {
         // The root record and its logs may be whole in the page cache and nowhere else: the program was
         // killed.
-        opened.confirm_root()?;
-        opened.sync()?;
+        self.confirm_root()?;
+        self.sync()?;
         // No name appears or goes meanwhile but by what follows.
-        let names = std::mem::take(&mut opened.stack.names);
-        opened.remove_unnamed_of(&names)?;
-        opened.listed = Some(names);
-        // Always: behind the end may lie a record that is whole and follows one that is torn. Were the
-        // torn one written anew, byte for byte, the other would count.
-        let begun = opened.begin_log(&[]);
-        opened.listed = None;
-        begun.map(|()| opened)
+        let names = std::mem::take(&mut self.stack.names);
+        self.remove_unnamed_of(&names)?;
+        // Whoever opens it next does not ask other segments again.
+        let is_decided = self.ends_together() || !self.stack.asked.is_empty();
+        // A record of the first format is replaced as soon as somebody may write.
+        if is_decided || self.stack.root.oldest.is_none() {
+            self.begin_log(&[])?;
+        }
+        Ok(self)
     }
 
     /// Removes logs and layers that the root record does not name: what a crash left unfinished, or

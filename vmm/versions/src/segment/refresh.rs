@@ -48,6 +48,7 @@ impl<D: Folder> Segment<D> {
         let nothing = Known(Vec::new());
         let read = |root: &Root| read_anew(&folder, root, up_to, &nothing, verified);
         let stack = with_root(&root_file, read)?;
+        let found = stack.open.last().map(|log| log.header.id);
         Ok(Segment {
             folder,
             limits,
@@ -55,7 +56,7 @@ impl<D: Folder> Segment<D> {
             stack,
             older: Vec::new(),
             has_failed: false,
-            listed: None,
+            found,
             is_root_durable: false,
         })
     }

@@ -7,6 +7,7 @@ use crate::page::PAGE_BYTES;
 
 mod generations;
 mod model;
+mod opening;
 mod reading;
 mod several;
 mod sharing;
