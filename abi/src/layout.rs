@@ -98,11 +98,18 @@ pub const MAX_VCPUS: u32 = 1024;
 /// What the kernel's switch reads at a fixed address: `switch::SwitchControl`.
 pub const SWITCH_CONTROL: GuestVirt = GuestVirt::literal(0xffff_ffff_d000_0000);
 /// The store's change counters (`live` file) are mapped over this page: the first word counts
-/// changes to VASes.
+/// changes to VASes, that at [`LIVE_PUBLISHED`] is another one whenever versions are published.
 pub const SWITCH_LIVE: GuestVirt = GuestVirt::literal(0xffff_ffff_d000_1000);
+/// Offset of that word: in a line of the cache of its own.
+pub const LIVE_PUBLISHED: u64 = 64;
 /// One `switch::VcpuStatus` for each vCPU, in the VM's lease file: which VAS each vCPU is inside.
 pub const VCPU_STATUSES: GuestVirt = GuestVirt::literal(0xffff_ffff_d001_0000);
-/// By handle, 8 bytes each, like the two tables below: what to load into CR3, with
+/// By handle, 8 bytes each, like the four tables below: what the word at [`LIVE_PUBLISHED`] said when
+/// the view with the root in [`VIEW_ROOTS`] was the newest; [`crate::switch::NO_STAMP`] if nothing is to be equal.
+pub const VIEW_STAMPS: GuestVirt = GuestVirt::literal(0xffff_ffff_d004_0000);
+/// The root of the view of versioned segments that the kernel may enter, without a tag; 0 if it may not.
+pub const VIEW_ROOTS: GuestVirt = GuestVirt::literal(0xffff_ffff_d008_0000);
+/// What to load into CR3, with
 /// `switch::CR3_KEEP` if tagged; 0 if a switch there needs more than that.
 pub const PLAIN_ROOTS: GuestVirt = GuestVirt::literal(0xffff_ffff_d010_0000);
 /// The generations of the instances that have a plain root.
@@ -110,7 +117,7 @@ pub const PLAIN_GENERATIONS: GuestVirt = GuestVirt::literal(0xffff_ffff_d014_000
 /// Which locks an instance needs: offset of the first one's `switch::LockRef` in [`LOCK_REFS`], not
 /// 0, in the upper half, and their number in the lower half. A `switch::LockEnd` follows them. 0
 /// where there are none, or where the kernel must leave the switch to the VMM. Of an instance whose
-/// versioned segment is only read, the address of the `switch::ViewRecord`, which is negative; of
+/// versioned segments are only read, the address of the first `switch::ViewRecord`, which is negative; of
 /// one whose segment is written, that of the `switch::WriteRecord`, likewise.
 pub const LOCK_RANGES: GuestVirt = GuestVirt::literal(0xffff_ffff_d018_0000);
 /// The table of `switch::InstanceEntry`, indexed by handle, in the VM's lease file: for inspection
@@ -127,7 +134,7 @@ pub const MAX_LOCK_PAGES: u32 = 32768;
 /// Views of versioned segments that the kernel may enter by itself, [`VIEW_BYTES`] apart: a page of
 /// the segment's file, read-only, where VMs tell each other which version is the newest, and two pages
 /// of the VM's own: one begins with the `switch::ViewRecord`, the other with the
-/// `switch::WriteRecord`. An instance uses one of them.
+/// `switch::WriteRecord`. An instance uses one of them for each of its segments.
 pub const VIEWS: GuestVirt = GuestVirt::literal(0xffff_ffff_d900_0000);
 /// Distance between two views.
 pub const VIEW_BYTES: u64 = 3 * PAGE_SIZE;
@@ -158,7 +165,9 @@ const _: () = {
     assert!(KERNEL_PHYS.raw() < SYSTEM_BYTES);
     assert!(VCPU_AREAS.raw() + (MAX_VCPUS as u64) * VCPU_AREA_BYTES > VCPU_AREAS.raw());
     assert!(VCPU_AREAS.raw() + MAX_VCPUS as u64 * VCPU_AREA_BYTES <= SWITCH_CONTROL.raw());
-    assert!(VCPU_STATUSES.raw() + MAX_VCPUS as u64 * 64 <= PLAIN_ROOTS.raw());
+    assert!(VCPU_STATUSES.raw() + MAX_VCPUS as u64 * 64 <= VIEW_STAMPS.raw());
+    assert!(VIEW_STAMPS.raw() + MAX_INSTANCES as u64 * 8 <= VIEW_ROOTS.raw());
+    assert!(VIEW_ROOTS.raw() + MAX_INSTANCES as u64 * 8 <= PLAIN_ROOTS.raw());
     assert!(PLAIN_ROOTS.raw() + MAX_INSTANCES as u64 * 8 <= PLAIN_GENERATIONS.raw());
     assert!(PLAIN_GENERATIONS.raw() + MAX_INSTANCES as u64 * 8 <= LOCK_RANGES.raw());
     assert!(LOCK_RANGES.raw() + MAX_INSTANCES as u64 * 8 <= INSTANCES.raw());

@@ -3,12 +3,14 @@
 //! ```text
 //!  SwitchControl      private to the VM      seen
 //!  root, generation, locks [vh]              what the kernel needs of an instance
-//!  change counters    the store's file       changes: incremented at each change to any VAS
+//!  stamp, root of a view   [vh]              the same of versioned segments that are read
+//!  change counters    the store's file       changes: incremented at each change to any VAS;
+//!                                            another word whenever versions are published
 //!  VcpuStatus[vCPU]     the VM's lease file    announced, inside: handles
 //!  InstanceEntry[vh]  the VM's lease file    root and tag, generation, locks, vid
 //!  LockRef[]          private to the VM      lock page, slot and mode, sorted by page
 //!  lock page          the segment's file     see `seg-lock`
-//!  ViewRecord         private to the VM      words count and root of a view of a versioned segment
+//!  ViewRecord         private to the VM      words count of a versioned segment that a view shows
 //!  WriteRecord        private to the VM      the same of a writer's tables, and the segment's lock
 //!  words              the segment's file     how often versions have been published
 //! ```
@@ -95,20 +97,26 @@ pub struct LockRef {
     pub exclusive: u32,
 }
 
-/// A view of a versioned segment that the kernel may enter: a complete version as page tables. Lies
-/// behind a page of the segment's file ([`crate::layout::VIEWS`]).
+/// A versioned segment in a view that the kernel may enter: complete versions as page tables. Lies
+/// behind a page of the segment's file ([`crate::layout::VIEWS`]). The kernel looks at the records of a view
+/// only if the store's word ([`crate::layout::LIVE_PUBLISHED`]) is not the view's stamp.
 ///
-/// The VMM writes the root first: whoever finds the new count finds the new root, too. A vCPU that
-/// finds the old count and the new root enters the newer view.
+/// The VMM takes the old root away before it writes a new count or stamp, and writes the new root
+/// afterwards: whoever finds one of them and then a root finds the new one. A vCPU that finds the
+/// old ones and the new root enters the newer view.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ViewRecord {
     /// How often versions had been published when the view was the newest one. If the word in the
     /// segment's file says otherwise, the switch is the VMM's.
     pub count: u64,
-    /// The root, without a tag.
-    pub cr3: u64,
+    /// Kernel address of the record of the view's next segment, 0 for none.
+    pub next: u64,
 }
+
+/// In [`crate::layout::VIEW_STAMPS`]: the kernel looks at the records. Whoever makes the store's word say this gets
+/// readers in whom the VMM would let in, and no others.
+pub const NO_STAMP: u64 = !0;
 
 /// A writer's tables of a versioned segment, which the kernel may enter once it has the segment's lock.
 /// Lies behind the page of the [`ViewRecord`].

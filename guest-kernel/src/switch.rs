@@ -3,7 +3,7 @@
 //! ```text
 //! RDI handle -> announce in the vCPU's status entry -> check that nothing has changed
 //!     -> acquire the locks that are needed, or release those held -> load CR3
-//!        or, to read a versioned segment: check that there is no newer version -> load CR3
+//!        or, to read versioned segments: check that there is no newer version -> load CR3
 //!        or, to write one: acquire its lock -> check that this VM was the last writer -> load CR3
 //! otherwise: both of these, a lock that is not free, ... -> `locks.rs`, then the VMM
 //! ```
@@ -29,8 +29,8 @@ use core::mem::{offset_of, size_of};
 
 use abi::call::CALL_VAS_SWITCH;
 use abi::layout::{
-    CALL_PAGE_SWITCH_UD2, LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL,
-    SWITCH_LIVE, VCPU_CALL_STACK,
+    CALL_PAGE_SWITCH_UD2, LIVE_PUBLISHED, LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS, PLAIN_ROOTS,
+    SWITCH_CONTROL, SWITCH_LIVE, VCPU_CALL_STACK, VIEW_ROOTS, VIEW_STAMPS,
 };
 use abi::objects::MAX_INSTANCES;
 use abi::shared::{TRAP_TO_PAGE, VcpuPage};
@@ -89,16 +89,15 @@ global_asm!(
     ".endm",
 
     // Announced, no lock is held, and the instance is not plain: acquires its locks. RAX and `range`
-    // are 0. Jumps to 30, with the record's address in `range`, if it is a view of a versioned
-    // segment instead.
+    // are 0. Jumps to 34 if it needs none: with the record's address in `range`, and the flags of that, if
+    // versioned segments are shown instead; with 0 if it is the VMM's.
     ".macro sj_take page, tagged, range, range32, note, back",
     "add \\range, [rdi * 8 + {lock_ranges}]",
-    "js 30f",
+    "jle 34f",
     "mov \\page\\(){held}], \\range",
     // Upper half: offset of the references; lower half: their number.
     "mov r8, \\range",
     "shr r8, 32",
-    "jz 4f",
     // RAX is 0 before and after each lock.
     "10:",
     "mov rsi, [r8 + {ref_page}]",
@@ -146,20 +145,23 @@ global_asm!(
     "jmp 5f",
     ".endm",
 
-    // `record` is the address of a view's record. Jumps to 31 if there is a newer version than it
-    // shows; the VMM looks for it then. Leaves its root in `record`, and 0 in RAX. The view is noted
-    // before the root is loaded and recorded: see `abi::switch::may_be_on`.
-    ".macro sj_view page, record",
-    "mov rax, [\\record + {view_word}]",
-    "sub rax, [\\record + {view_count}]",
+    // The store's word is not the view's stamp: versions were published, here or elsewhere. `record` is
+    // the address of the view's first record; `cursor` is a free register. Jumps to 31 if there is a newer
+    // version of one of its segments; the VMM looks for it then. Otherwise leaves 0 in RAX.
+    ".macro sj_look record, cursor",
+    "mov \\cursor, \\record",
+    "36:",
+    "mov rax, [\\cursor + {view_word}]",
+    "sub rax, [\\cursor + {view_count}]",
     "jne 31f",
-    "mov \\record, [\\record + {view_cr3}]",
-    "mov \\page\\(){view}], \\record",
+    "mov \\cursor, [\\cursor + {view_next}]",
+    "test \\cursor, \\cursor",
+    "jnz 36b",
     ".endm",
 
     // `record` is the address of a view's record that is not the newest, or of a writer's. If it is
     // a writer's, and the thread comes from home (from a view it must not go on to write a newer version),
-    // acquires the segment's lock, enters as `sj_view` does, and leaves all further switches to the VMM:
+    // acquires the segment's lock, enters as a reader does, and leaves all further switches to the VMM:
     // leaving is committing. Otherwise jumps to 32. Once the lock is held nobody changes the record.
     ".macro sj_write page, record",
     "mov rsi, [\\record + {write_lock}]",
@@ -175,7 +177,7 @@ global_asm!(
     "add rax, [\\record + {write_failures}]",
     "sub rax, [\\record + {write_count}]",
     "jne 33f",
-    "mov \\record, [\\record + {view_cr3}]",
+    "mov \\record, [\\record + {write_cr3}]",
     "test \\record, \\record",
     "jz 33f",
     // RAX is 0 again.
@@ -297,9 +299,23 @@ global_asm!(
     "sysretq",
     "6:",
     "sj_take \"gs:[\", 1, r9, r9d, \"mov qword ptr gs:[{plain_limit}], 0\", \"swapgs; sj_sysret_take: sysretq\"",
+    // The flags are the record's address's.
+    "34:",
+    "jz 4f",
+    "add rax, [{published}]",
+    "sub rax, [rdi * 8 + {view_stamps}]",
+    "jne 35f",
+    // A root is read after what says that it shows the newest versions: see `ViewRecord`. It is noted
+    // before it is loaded, and before the thread counts as inside: see `abi::switch::may_be_on`.
     "30:",
-    "sj_view \"gs:[\", r9",
+    "mov r9, [rdi * 8 + {view_roots}]",
+    "test r9, r9",
+    "jz 4f",
+    "mov gs:[{view}], r9",
     "jmp 2b",
+    "35:",
+    "sj_look r9, rsi",
+    "jmp 30b",
     "31:",
     "sj_write \"gs:[\", r9",
     "jmp 2b",
@@ -345,15 +361,31 @@ global_asm!(
     "mov cr3, rcx",
     "mov [rdx + {inside}], rdi",
     "iretq",
+    // A view's stamp is compared first, with where the thread comes from added: from home that is 0, so one
+    // compare says that nothing was published and that the thread is not there already. Stamps of
+    // other instances are never equal, or there is no root.
     "6:",
-    "cmp rdi, r8",
-    "je 3f",
+    "add r8, [{published}]",
+    "cmp r8, [rdi * 8 + {view_stamps}]",
+    "je 30f",
     "sj_take \"[rsp + {trap_to_page} + \", 0, rcx, ecx, \"mov qword ptr [rsp + {trap_to_page} + {plain_limit}], 0\", iretq",
+    // As for SYSCALL.
     "30:",
-    "sj_view \"[rsp + {trap_to_page} + \", rcx",
+    "mov rcx, [rdi * 8 + {view_roots}]",
+    "jrcxz 37f",
+    "mov [rsp + {trap_to_page} + {view}], rcx",
     "mov cr3, rcx",
     "mov [rdx + {inside}], rdi",
     "iretq",
+    "37:",
+    "jmp 4f",
+    "34:",
+    "jz 4f",
+    "mov r8, [rdx + {inside}]",
+    "cmp rdi, r8",
+    "je 3f",
+    "sj_look rcx, r9",
+    "jmp 30b",
     "31:",
     "sj_write \"[rsp + {trap_to_page} + \", rcx",
     "mov cr3, rcx",
@@ -401,6 +433,9 @@ global_asm!(
     plain_roots = const near(PLAIN_ROOTS, 0),
     plain_generations = const near(PLAIN_GENERATIONS, 0),
     lock_ranges = const near(LOCK_RANGES, 0),
+    published = const near(SWITCH_LIVE, LIVE_PUBLISHED as usize),
+    view_stamps = const near(VIEW_STAMPS, 0),
+    view_roots = const near(VIEW_ROOTS, 0),
     ref_page = const near(LOCK_REFS, offset_of!(LockRef, page)),
     ref_slot = const near(LOCK_REFS, offset_of!(LockRef, slot)),
     ref_exclusive = const near(LOCK_REFS, offset_of!(LockRef, exclusive)),
@@ -409,9 +444,10 @@ global_asm!(
     end_generation = const near(LOCK_REFS, offset_of!(LockEnd, generation)),
     view_word = const WORDS_COUNT as i32 - PAGE_SIZE as i32,
     view_count = const offset_of!(ViewRecord, count),
-    view_cr3 = const offset_of!(ViewRecord, cr3),
+    view_next = const offset_of!(ViewRecord, next),
     view_writes = const VIEW_WRITES,
     write_lock = const offset_of!(WriteRecord, lock),
+    write_cr3 = const offset_of!(WriteRecord, cr3),
     write_owner = const offset_of!(WriteRecord, owner),
     write_count = const offset_of!(WriteRecord, count),
     write_word = const WORDS_COUNT as i32 - 2 * PAGE_SIZE as i32,
@@ -431,6 +467,7 @@ const _: () = {
     assert!(CALL_VAS_SWITCH != 0);
     // A writer's record is found as a view's is, and a view's record has no lock.
     assert!(offset_of!(WriteRecord, no_view) == offset_of!(ViewRecord, count));
-    assert!(offset_of!(WriteRecord, cr3) == offset_of!(ViewRecord, cr3));
     assert!(offset_of!(WriteRecord, lock) >= size_of::<ViewRecord>());
+    // What a writer's record is compared with lies behind a view's, where the VM's own page has 0.
+    assert!(WORDS_COUNT as usize >= size_of::<ViewRecord>());
 };

@@ -2,7 +2,8 @@
 //! a newer view and frees the tables of the old one.
 //!
 //! It is about `abi::switch::may_be_on` and has nothing to do with locks; it is here because `loom` is. The
-//! steps are those of `guest-kernel/src/switch.rs` (`sj_view`) and of `vmm/src/kernel/views.rs`.
+//! steps are those of `guest-kernel/src/switch.rs` (30 there), of `vmm/src/kernel/views.rs`, and of whoever
+//! publishes a version, `store/src/objects/words.rs`.
 
 use abi::switch::may_be_on;
 use loom::sync::Arc;
@@ -11,8 +12,8 @@ use loom::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst, fence};
 
 const HOME: u64 = 0;
 const VH: u64 = 1;
-/// Address of the record, which the entry of the instance has while the kernel may enter.
-const SHOWN: u64 = 9;
+/// A stamp that the store's word never has.
+const NO_STAMP: u64 = 9;
 const ROOTS: [u64; 2] = [100, 101];
 
 /// Ways to get it wrong, to check that the model notices.
@@ -27,15 +28,19 @@ enum Fault {
     LateNote,
     /// The VMM frees what a vCPU on its way does not yet say it is on.
     OnlyInside,
-    /// The VMM writes the count before the root.
-    CountFirst,
+    /// The VMM writes the new stamp while the old root is there.
+    RootStays,
+    /// The VMM asks for the store's word after it has looked which version is the newest.
+    StampLate,
 }
 
 struct World {
+    /// The newest version, as the segment's file says.
+    word: AtomicU64,
+    /// The store's word.
     published: AtomicU64,
-    entry: AtomicU64,
-    count: AtomicU64,
-    cr3: AtomicU64,
+    stamp: AtomicU64,
+    root: AtomicU64,
     announced: AtomicU64,
     inside: AtomicU64,
     view: AtomicU64,
@@ -48,10 +53,10 @@ impl World {
     fn new() -> World {
         let word = AtomicU64::new;
         World {
+            word: word(0),
             published: word(0),
-            entry: word(SHOWN),
-            count: word(0),
-            cr3: word(ROOTS[0]),
+            stamp: word(0),
+            root: word(ROOTS[0]),
             announced: word(HOME),
             inside: word(HOME),
             view: word(0),
@@ -75,13 +80,12 @@ impl World {
         if fault != Fault::LateAnnouncement {
             self.announce(VH);
         }
-        let is_shown = self.entry.load(Acquire) == SHOWN;
-        let is_newest = || self.published.load(Acquire) == self.count.load(Acquire);
-        if !is_shown || !is_newest() {
+        let is_newest = self.published.load(Acquire) == self.stamp.load(Acquire);
+        let root = if is_newest { self.root.load(Acquire) } else { 0 };
+        if root == 0 {
             self.announced.store(self.inside.load(Relaxed), Release);
             return None;
         }
-        let root = self.cr3.load(Acquire);
         if fault == Fault::LateAnnouncement {
             self.announce(VH);
         }
@@ -104,19 +108,36 @@ impl World {
         Some(root)
     }
 
-    /// A version is published, and the view of it is shown to the kernel. Returns whether the old
-    /// tables could be freed.
-    fn news(&self, fault: Fault) -> bool {
+    /// A version is published.
+    fn publish(&self) {
+        self.word.store(1, Release);
         self.published.store(1, Release);
-        self.entry.store(0, Release);
-        if fault == Fault::CountFirst {
-            self.count.store(1, Release);
-            self.cr3.store(ROOTS[1], Release);
+    }
+
+    /// The view of the newest version is shown to the kernel. Returns whether the old tables could be freed.
+    fn show(&self, fault: Fault) -> bool {
+        let (stamp, newest) = if fault == Fault::StampLate {
+            let newest = self.word.load(Acquire);
+            (self.published.load(Acquire), newest)
         } else {
-            self.cr3.store(ROOTS[1], Release);
-            self.count.store(1, Release);
+            let stamp = self.published.load(Acquire);
+            (stamp, self.word.load(Acquire))
+        };
+        if fault != Fault::RootStays {
+            self.root.store(0, Release);
+            self.stamp.store(NO_STAMP, Release);
         }
-        self.entry.store(SHOWN, Release);
+        let root = ROOTS[newest as usize];
+        if fault == Fault::RootStays {
+            self.stamp.store(stamp, Release);
+            self.root.store(root, Release);
+        } else {
+            self.root.store(root, Release);
+            self.stamp.store(stamp, Release);
+        }
+        if newest == 0 {
+            return false;
+        }
         if fault != Fault::NoFence {
             fence(SeqCst);
         }
@@ -138,17 +159,20 @@ fn explore(fault: Fault) -> [u64; 3] {
     let counts: std::sync::Arc<[std::sync::atomic::AtomicU64; 3]> = std::sync::Arc::default();
     let seen = counts.clone();
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
+    builder.preemption_bound = Some(2);
     builder.max_branches = 20_000;
     builder.check(move || {
         let world = Arc::new(World::new());
         let vmm = world.clone();
-        let vmm = loom::thread::spawn(move || vmm.news(fault));
+        let vmm = loom::thread::spawn(move || vmm.show(fault));
+        let writer = world.clone();
+        let writer = loom::thread::spawn(move || writer.publish());
         let mut newest = 0;
         for _ in 0..2 {
             let known = world.published.load(Acquire);
             newest = world.visit(known, fault).map_or(newest, |root| newest.max(root));
         }
+        writer.join().unwrap();
         let happened = [true, newest == ROOTS[1], vmm.join().unwrap()];
         for (count, happened) in seen.iter().zip(happened) {
             count.fetch_add(happened.into(), Relaxed);
@@ -169,8 +193,8 @@ fn no_vcpu_runs_on_tables_that_are_freed_and_none_sees_less_than_it_knew() {
 
 #[test]
 fn the_model_notices_each_way_to_get_it_wrong() {
-    use Fault::{CountFirst, LateAnnouncement, LateNote, NoFence, OnlyInside};
-    for fault in [NoFence, LateAnnouncement, LateNote, OnlyInside, CountFirst] {
+    use Fault::{LateAnnouncement, LateNote, NoFence, OnlyInside, RootStays, StampLate};
+    for fault in [NoFence, LateAnnouncement, LateNote, OnlyInside, RootStays, StampLate] {
         let found = std::panic::catch_unwind(|| explore(fault));
         assert!(found.is_err(), "{fault:?}");
     }

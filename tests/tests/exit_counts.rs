@@ -154,6 +154,24 @@ fn a_visit_to_read_takes_an_exit_only_if_there_is_a_newer_version() {
     assert_eq!(more, 2 * 50, "one exit of each writer, one of a reader, none of the next");
 }
 
+/// A version of another segment moves the word that the kernel compares first: then it looks at each segment.
+#[test]
+fn a_visit_to_read_several_versioned_segments_takes_no_exits_whatever_is_published_elsewhere() {
+    skip_without_kvm!();
+    let program = guests::rust("vas_several");
+    let store = tempfile::tempdir().expect("a temporary directory");
+    let exits =
+        |args: &[&str]| exits_of(Run::new(&program).args(args).store(store.path().join("s"))).0;
+    exits(&["bank", "make"]);
+    // The first makes the other VAS.
+    exits(&["bank", "elsewhere", "2"]);
+    let more = difference(|many| exits(&["bank", "visits", ["10", "2010"][usize::from(many)]]), 0);
+    assert_eq!(more, 0, "2000 more visits, with nothing new");
+    let counts = ["10", "60"];
+    let more = difference(|many| exits(&["bank", "elsewhere", counts[usize::from(many)]]), 50);
+    assert_eq!(more, 50, "one exit of each writer elsewhere, none of a reader");
+}
+
 #[test]
 fn threads_and_starts_take_as_many_exits_as_recorded() {
     skip_without_kvm!();

@@ -20,6 +20,7 @@
 //! Single calls, and the files of the store, are tested next to their code.
 
 mod changes;
+mod copies;
 mod damage;
 mod death;
 mod durable;

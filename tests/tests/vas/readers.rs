@@ -4,6 +4,7 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 
+use abi::layout::LIVE_PUBLISHED;
 use tests::{pace, skip_without_kvm};
 
 use crate::world::World;
@@ -48,6 +49,8 @@ fn whatever_lies_where_versions_are_published_readers_see_a_whole_version() {
     let world = bank();
     let path = world.path().join("segments/bank");
     let file = OpenOptions::new().read(true).write(true).open(path).expect("the segment's file");
+    let live = world.path().join("live");
+    let live = OpenOptions::new().write(true).open(live).expect("the counters");
     let mut before = [0; 192];
     file.read_exact_at(&mut before, WORDS_OFFSET).expect("the words");
     assert_ne!(before[..32], [0; 32], "a version was published");
@@ -59,6 +62,7 @@ fn whatever_lies_where_versions_are_published_readers_see_a_whole_version() {
         // Odd numbers, and what was there.
         let word = if round % 4 == 3 { [0; 8] } else { random.to_le_bytes() };
         file.write_all_at(&word, WORDS_OFFSET + at).expect("it can be written");
+        live.write_all_at(&random.to_le_bytes(), LIVE_PUBLISHED).expect("it can be written");
         std::thread::sleep(std::time::Duration::from_millis(10));
         if round % 2 == 1 {
             file.write_all_at(&before, WORDS_OFFSET).expect("it can be written");

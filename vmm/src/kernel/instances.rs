@@ -6,9 +6,9 @@
 use std::mem::offset_of;
 use std::sync::atomic::{Ordering, fence};
 
-use abi::layout::{LOCK_RANGES, PLAIN_GENERATIONS, PLAIN_ROOTS};
+use abi::layout::{LOCK_RANGES, PLAIN_GENERATIONS, PLAIN_ROOTS, VIEW_ROOTS, VIEW_STAMPS};
 use abi::objects::MAX_INSTANCES;
-use abi::switch::{CR3_KEEP, InstanceEntry};
+use abi::switch::{CR3_KEEP, InstanceEntry, NO_STAMP};
 use abi::{GuestPhys, GuestVirt};
 
 use super::lock_lists::range_word;
@@ -103,6 +103,8 @@ impl SwitchTables {
         let at = self.entry(vh)?;
         self.machine.mem.store(self.by_handle(PLAIN_ROOTS, vh), 0)?;
         self.machine.mem.store(self.by_handle(LOCK_RANGES, vh), 0)?;
+        self.machine.mem.store(self.by_handle(VIEW_ROOTS, vh), 0)?;
+        self.machine.mem.store(self.by_handle(VIEW_STAMPS, vh), NO_STAMP)?;
         self.machine.mem.store(at.offset(offset_of!(InstanceEntry, cr3) as u64), 0)?;
         // Orders these stores before the loads of the status entries; pairs with the kernel's XCHG
         // (abi::switch).

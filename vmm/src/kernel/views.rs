@@ -7,7 +7,9 @@ use std::mem::offset_of;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{Ordering, fence};
 
-use abi::layout::{LOCK_RANGES, MAX_VIEWS, VIEW_BYTES, VIEWS};
+use abi::layout::{
+    LIVE_PUBLISHED, LOCK_RANGES, MAX_VIEWS, VIEW_BYTES, VIEW_ROOTS, VIEW_STAMPS, VIEWS,
+};
 use abi::shared::VcpuPage;
 use abi::switch::{VIEW_WRITES, ViewRecord, WORDS_COUNT, WORDS_FAILURES, WriteRecord, may_be_on};
 use abi::walk::{PageTable, TableMem};
@@ -79,28 +81,56 @@ impl SwitchTables {
         self.machine.mem.unmap_file(pages.words, PAGE_SIZE)
     }
 
-    /// From now on the kernel enters `vh` by the view that the record describes, as long as nothing
-    /// newer is published; until [`SwitchTables::clear_instance`]. A view that it replaces may still be
-    /// entered by a vCPU for which [`SwitchTables::is_view_used`] is true.
+    /// From now on the kernel enters `vh` by the view with this root, as long as nothing newer is published of
+    /// its segments; until [`SwitchTables::clear_instance`]. Each segment has pages, and a count of how often
+    /// versions of it had been published when the view was the newest; `stamp` is what the store's word said
+    /// then, or [`abi::switch::NO_STAMP`]. A view that it replaces may still be entered by a vCPU for which
+    /// [`SwitchTables::is_view_used`] is true.
     ///
     /// # Errors
     /// [`MemoryError`]; no such handle.
     pub fn show_view(
         &self,
         vh: u32,
-        pages: &ViewPages,
-        record: &ViewRecord,
+        segments: &[(ViewPages, u64)],
+        (cr3, stamp): (u64, u64),
     ) -> Result<(), MemoryError> {
+        // The old root goes first: see `ViewRecord`. Each store is a release.
         self.clear_instance(vh)?;
+        let Some((first, _)) = segments.first() else { return Ok(()) };
         let mem = &self.machine.mem;
-        let word = |field: usize| pages.record.offset(field as u64);
-        // In this order: see `ViewRecord`. Each store is a release.
-        mem.store(word(offset_of!(ViewRecord, cr3)), record.cr3)?;
-        mem.store(word(offset_of!(ViewRecord, count)), record.count)?;
+        let next = segments.iter().skip(1).map(|(pages, _)| pages.address(1)).chain([0]);
+        for ((pages, count), next) in segments.iter().zip(next) {
+            let word = |field: usize| pages.record.offset(field as u64);
+            mem.store(word(offset_of!(ViewRecord, count)), *count)?;
+            mem.store(word(offset_of!(ViewRecord, next)), next)?;
+        }
         if self.leaves_all() {
             return Ok(());
         }
-        mem.store(self.by_handle(LOCK_RANGES, vh), pages.address(1))
+        mem.store(self.by_handle(VIEW_ROOTS, vh), cr3)?;
+        mem.store(self.by_handle(VIEW_STAMPS, vh), stamp)?;
+        mem.store(self.by_handle(LOCK_RANGES, vh), first.address(1))
+    }
+
+    /// The view that the kernel is shown of `vh` is the newest by this stamp, too.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn renew_view(&self, vh: u32, stamp: u64) -> Result<(), MemoryError> {
+        self.machine.mem.store(self.by_handle(VIEW_STAMPS, vh), stamp)
+    }
+
+    /// The store's word, which is another one whenever versions are published. To be asked before the
+    /// newest versions are looked for: what comes meanwhile is news then.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn published(&self) -> Result<u64, MemoryError> {
+        let word = self.machine.mem.load(self.changes_page().offset(LIVE_PUBLISHED))?;
+        // What is read afterwards is at least as new.
+        fence(Ordering::SeqCst);
+        Ok(word)
     }
 
     /// [`WriteRecord::count`] for tables that show what is committed last by now.

@@ -1,5 +1,6 @@
 //! What is attached, for crash reports and statistics.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -112,12 +113,15 @@ impl Vases {
         self.lock().instances.iter().map(|(_, instance)| instance.holds()).sum()
     }
 
-    /// Instances, segments in use, bytes of segments mapped, frames of their page tables.
+    /// Instances, segments in use, bytes of segments mapped (what several have counts once), frames of their
+    /// page tables.
     #[must_use]
     pub fn counts(&self) -> (usize, usize, u64, u64) {
         let state = self.lock();
-        let segments = state.residency.iter().map(|(_, segment)| segment.mapped_bytes());
-        let (count, mapped) = segments.fold((0, 0), |(n, sum), bytes| (n + 1, sum + bytes));
-        (state.instances.len(), count, mapped, state.tables.used())
+        let windows = state.residency.iter().flat_map(|(_, segment)| segment.windows());
+        let windows: BTreeMap<u64, u64> =
+            windows.map(|window| (window.gpa().raw(), window.bytes())).collect();
+        let (segments, mapped) = (state.residency.iter().count(), windows.values().sum());
+        (state.instances.len(), segments, mapped, state.tables.used())
     }
 }

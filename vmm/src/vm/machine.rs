@@ -14,6 +14,7 @@ use super::kvm_stats::{KvmStats, KvmStatsError};
 use super::memory::{GuestMem, MemoryError, address_end};
 use super::pcid_policy::PcidPolicy;
 use super::registers::XCR0_KEEP;
+use super::shared_windows::SharedWindows;
 use super::tables::{FramePool, Tables};
 use super::windows::Windows;
 
@@ -82,6 +83,8 @@ pub struct Machine {
     /// Pieces of segments in guest-physical space. Declared before `mem`, so that the VM is dropped
     /// last.
     pub windows: Windows,
+    /// Those that many have.
+    pub shared: SharedWindows,
     /// Guest memory.
     pub mem: GuestMem,
 }
@@ -147,6 +150,7 @@ impl Machine {
             max_vcpus: (kvm.get_max_vcpus() as u32).min(MAX_VCPUS),
             pool: Mutex::new(pool),
             windows,
+            shared: SharedWindows::default(),
             mem,
             fd,
         };

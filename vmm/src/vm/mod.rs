@@ -9,8 +9,8 @@
 //! - [`machine`]: one VM and what its vCPUs have in common
 //! - `registers`: a vCPU's first ones
 //! - [`vcpu`]: the run loop's two verbs, enter and leave; [`exit`]: why a vCPU left
-//! - [`windows`]: pieces of files in guest-physical space, which come and go;
-//!   `host_mapping`: the memory behind one, and when it is unmapped
+//! - [`windows`]: pieces of files in guest-physical space, which come and go; [`shared_windows`]: those
+//!   that many have; `host_mapping`: the memory behind one, and when it is unmapped
 //! - [`pcid_policy`]: TLB tags as the host offers them, or fewer; [`kvm_stats`]: what KVM counts
 //! - [`cr3_timing`]: a VM of a few bytes of code of ours, which times loads of CR3
 //! - [`kick`]: how another thread gets a vCPU out
@@ -33,6 +33,7 @@ mod page_moves;
 pub mod pcid_policy;
 pub(crate) mod registers;
 pub mod resident;
+pub mod shared_windows;
 pub mod tables;
 pub mod vcpu;
 pub mod windows;

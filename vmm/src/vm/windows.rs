@@ -17,6 +17,7 @@
 //! (docs/src/internals/vas.md).
 
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_1G, PAGE_SIZE_2M};
@@ -35,7 +36,7 @@ pub struct Window {
     bytes: u64,
     slot: Memslot,
     /// Whether the host was told to prefer huge pages.
-    dense: bool,
+    dense: AtomicBool,
 }
 
 impl Window {
@@ -81,10 +82,9 @@ impl Window {
     }
 
     /// Makes the host prefer huge pages for what is accessed from now on.
-    pub fn prefer_huge(&mut self) {
-        if !self.dense {
+    pub fn prefer_huge(&self) {
+        if !self.dense.swap(true, Ordering::Relaxed) {
             self.slot.host().advise(true);
-            self.dense = true;
         }
     }
 }
@@ -257,7 +257,7 @@ impl Windows {
         let place = self.take(bytes)?;
         let host = make().inspect(|host| host.advise(dense));
         let (place, slot) = self.fill(place, bytes, flags, host)?;
-        Ok(Window { place, bytes, slot, dense })
+        Ok(Window { place, bytes, slot, dense: AtomicBool::new(dense) })
     }
 
     /// Gives a mapping to KVM. On failure the place that was taken for it is free again.

@@ -6,14 +6,14 @@
 use abi::PAGE_SIZE;
 use abi::call::{CALL_NULL, CALL_VAS_SWITCH, port};
 use abi::layout::{
-    CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2, LOCK_PAGES, LOCK_RANGES, LOCK_REFS, PLAIN_GENERATIONS,
-    PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLES, VCPU_AREAS, VCPU_CALL_STACK,
-    VCPU_IST_STACKS, VCPU_STATUSES, VIEW_BYTES, VIEWS,
+    CALL_PAGE_SWITCH_UD2, CALL_PAGE_UD2, LIVE_PUBLISHED, LOCK_PAGES, LOCK_RANGES, LOCK_REFS,
+    PLAIN_GENERATIONS, PLAIN_ROOTS, SWITCH_CONTROL, SWITCH_LIVE, TAG_TABLES, VCPU_AREAS,
+    VCPU_CALL_STACK, VCPU_IST_STACKS, VCPU_STATUSES, VIEW_BYTES, VIEW_ROOTS, VIEW_STAMPS, VIEWS,
 };
 use abi::objects::MAX_INSTANCES;
 use abi::shared::VcpuPage;
 use abi::switch::{
-    CR3_KEEP, LockRef, VIEW_WRITES, ViewRecord, WORDS_COUNT, WORDS_FAILURES, WriteRecord,
+    CR3_KEEP, LockRef, NO_STAMP, VIEW_WRITES, ViewRecord, WORDS_COUNT, WORDS_FAILURES, WriteRecord,
 };
 use iced_x86::Register;
 use seg_lock::{LockOutcome, LockWords, SCANS_PER_CLEAR, state, switch_locks_fast, word};
@@ -32,6 +32,8 @@ const MOST_A_LOCK: usize = 12;
 const MOST_NULL_CALL: usize = 30;
 
 const SLOT: u64 = 5;
+/// What the store's word says, and a view's stamp, before anything was published.
+pub(crate) const STAMP: u64 = 0xabcd_0000_0000;
 pub(crate) const TAG: u64 = 7;
 pub(crate) const HOME_ROOT: u64 = 0x20_1000;
 pub(crate) const ROOT: u64 = 0x20_2000;
@@ -61,6 +63,7 @@ impl Kernel {
         // These numbers must be equal, and not 0.
         p.store(SWITCH_LIVE.raw(), 99);
         p.store(SWITCH_CONTROL.raw(), 99);
+        p.store(SWITCH_LIVE.raw() + LIVE_PUBLISHED, STAMP);
         p.gs = (0x7fff_0000, page);
         Kernel { processor: p, way }
     }
@@ -70,6 +73,7 @@ impl Kernel {
         let p = &mut self.processor;
         let generation = 1000 + vh;
         p.store(PLAIN_GENERATIONS.raw() + vh * 8, generation);
+        p.store(VIEW_STAMPS.raw() + vh * 8, NO_STAMP);
         if locks.is_empty() {
             return p.store(PLAIN_ROOTS.raw() + vh * 8, cr3);
         }
@@ -92,8 +96,29 @@ impl Kernel {
         let p = &mut self.processor;
         let record = VIEWS.raw() + 3 * VIEW_BYTES + PAGE_SIZE;
         p.store(record + offset_of!(ViewRecord, count) as u64, count);
-        p.store(record + offset_of!(ViewRecord, cr3) as u64, cr3);
+        p.store(record + offset_of!(ViewRecord, next) as u64, 0);
+        p.store(VIEW_ROOTS.raw() + vh * 8, cr3);
+        p.store(VIEW_STAMPS.raw() + vh * 8, STAMP + count);
         p.store(LOCK_RANGES.raw() + vh * 8, record);
+    }
+
+    /// Adds another segment to [`Kernel::view`]'s, likewise.
+    pub(crate) fn second(&mut self, count: u64) {
+        let p = &mut self.processor;
+        let record = VIEWS.raw() + 3 * VIEW_BYTES + PAGE_SIZE;
+        p.store(record + offset_of!(ViewRecord, next) as u64, record + VIEW_BYTES);
+        p.store(record + VIEW_BYTES + offset_of!(ViewRecord, count) as u64, count);
+    }
+
+    /// Publishes a version in that segment.
+    pub(crate) fn publish_second(&mut self, count: u64) {
+        self.processor.store(VIEWS.raw() + 4 * VIEW_BYTES + WORDS_COUNT, count);
+        self.publish_elsewhere(STAMP - 1);
+    }
+
+    /// What the store's word says after a version of some segment was published.
+    pub(crate) fn publish_elsewhere(&mut self, stamp: u64) {
+        self.processor.store(SWITCH_LIVE.raw() + LIVE_PUBLISHED, stamp);
     }
 
     /// Shows instance `vh` as tables of a writer's, who was the last one when versions had been published
@@ -112,6 +137,7 @@ impl Kernel {
             p.store(record + field as u64, value);
         }
         p.store(lock, 0);
+        p.store(VIEW_STAMPS.raw() + vh * 8, NO_STAMP);
         p.store(LOCK_RANGES.raw() + vh * 8, record);
         lock
     }
@@ -119,6 +145,7 @@ impl Kernel {
     /// Publishes a version in the segment of [`Kernel::view`], or [`Kernel::writer`].
     pub(crate) fn publish(&mut self, count: u64) {
         self.processor.store(VIEWS.raw() + 3 * VIEW_BYTES + WORDS_COUNT, count);
+        self.publish_elsewhere(STAMP.wrapping_add(count));
     }
 
     /// Makes a call; returns the number of instructions and how it ended.
@@ -333,6 +360,67 @@ fn a_view_does_not_move_under_a_thread_and_what_is_not_the_newest_is_the_vmms() 
         let (_, end) = kernel.call(CALL_VAS_SWITCH, 1);
         assert_eq!(end, End::Out(leave.into()));
         assert_eq!(kernel.processor.cr3, HOME_ROOT);
+    }
+}
+
+#[test]
+fn what_is_published_elsewhere_keeps_nobody_out_and_of_several_segments_each_is_looked_at() {
+    for way in WAYS {
+        let mut kernel = Kernel::new(way);
+        kernel.instance(0, HOME_ROOT, 0, &[]);
+        kernel.instance(2, ROOT + 0x1000, 0, &[]);
+        kernel.view(1, ROOT, 7);
+        kernel.second(5);
+        kernel.publish_second(5);
+        kernel.publish(7);
+        let quick = kernel.switch(1);
+        kernel.switch(0);
+        // From another instance, too.
+        kernel.switch(2);
+        kernel.switch(1);
+        assert_eq!(kernel.processor.cr3, ROOT);
+        kernel.switch(0);
+        kernel.publish_elsewhere(1);
+        assert!(kernel.switch(1) > quick);
+        assert_eq!(kernel.processor.cr3, ROOT);
+        kernel.switch(1);
+        kernel.switch(0);
+        for (first, second) in [(8, 5), (7, 6), (7, 4), (0, 5)] {
+            kernel.publish(first);
+            kernel.publish_second(second);
+            let (_, end) = kernel.call(CALL_VAS_SWITCH, 1);
+            assert!(matches!(end, End::Out(_)), "{first} {second}: {end:?}");
+            assert_eq!(kernel.processor.cr3, HOME_ROOT);
+        }
+    }
+}
+
+#[test]
+fn whatever_the_stores_word_says_only_a_root_that_is_shown_is_loaded() {
+    for way in WAYS {
+        let mut kernel = Kernel::new(way);
+        kernel.instance(0, HOME_ROOT, 0, &[]);
+        kernel.instance(2, ROOT + 0x1000, 20, &[true]);
+        kernel.view(1, ROOT, 7);
+        // The VMM has taken the view back, between two of a vCPU's looks or for good.
+        for (range, stamp) in [(false, STAMP), (true, STAMP), (false, NO_STAMP), (true, NO_STAMP)] {
+            kernel.processor.store(VIEW_ROOTS.raw() + 8, 0);
+            kernel.processor.store(VIEW_STAMPS.raw() + 8, stamp);
+            if range {
+                kernel.processor.store(LOCK_RANGES.raw() + 8, 0);
+            }
+            for word in [stamp, NO_STAMP, 0] {
+                kernel.publish(7);
+                kernel.publish_elsewhere(word);
+                let (_, end) = kernel.call(CALL_VAS_SWITCH, 1);
+                assert!(matches!(end, End::Out(_)), "{range} {stamp:x} {word:x}: {end:?}");
+                assert_eq!(kernel.processor.cr3, 0);
+            }
+        }
+        // Locks are taken as ever.
+        kernel.publish_elsewhere(NO_STAMP);
+        kernel.switch(2);
+        assert_eq!(kernel.processor.load(LOCK_PAGES.raw() + 20 * 4096), SLOT + 1);
     }
 }
 

@@ -111,6 +111,18 @@ fn every_short_way_takes_as_many_instructions_as_recorded() {
         println!("{way:?}: read_enter_over_plain {}", there - plain);
         table.add("switch, 1 versioned, to read", there);
         assert_eq!(kernel.switch(0) as u64, plain, "leaving is a plain switch");
+        let most = if way == Way::Syscall { 12 } else { 6 };
+        assert!(there - plain <= most, "{there} of {plain}");
+        kernel.publish_elsewhere(1);
+        table.add("switch, 1 versioned, to read, after news elsewhere", kernel.switch(1) as u64);
+        kernel.switch(0);
+        kernel.second(0);
+        table.add("switch, 2 versioned, to read, after news elsewhere", kernel.switch(1) as u64);
+        kernel.switch(0);
+        kernel.publish(7);
+        table.add("switch, 2 versioned, to read", kernel.switch(1) as u64);
+        assert_eq!(kernel.processor.locked, 1, "the announcement");
+        kernel.switch(0);
 
         let mut kernel = Kernel::new(way);
         kernel.instance(0, HOME_ROOT, 0, &[]);

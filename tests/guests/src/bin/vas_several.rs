@@ -7,7 +7,8 @@
 //! then it aborts in the middle, and now and then it commits and goes on. `alone WHICH COUNT`: the
 //! same between accounts of one segment, in the VAS with that one. `sums COUNT`: COUNT visits to
 //! read, each with two looks at all accounts, which must agree and have the right sum; prints how
-//! many different states it saw. `watch STATES`: the same until it has seen so many. `many WHICH
+//! many different states it saw. `visits COUNT`: COUNT visits without a call inside; `elsewhere COUNT`: each after
+//! a commit in another VAS. `watch STATES`: `sums` until it has seen so many. `many WHICH
 //! COUNT`: commits in the VAS with one segment, enough to fill logs. `go COUNT`: says `ready`,
 //! reads a byte, and commits COUNT times. `stay COUNT [WHICH]`: the same, of both segments or of one; says
 //! what the last account is then, reads a byte, says what the first two are, and commits once more. `loses`: says `ready`, reads a byte,
@@ -24,7 +25,7 @@ use guests::findings::{must, require_vm};
 use guests::place::{Place, abort, commit, enter, go_home};
 use guests::random::Random;
 use guests::store::{base_of, find_or_make, sized};
-use spacejmp::sys::{self, Lifetime, Right, SegId, VasHandle, VasId, attach};
+use spacejmp::sys::{self, Lifetime, Right, SegId, SegParams, VasHandle, VasId, attach};
 
 const ACCOUNTS: u64 = 16;
 const FIRST: u64 = 1000;
@@ -117,6 +118,8 @@ fn main() -> ExitCode {
         ["alone", which, count] => alone(bank, number(which) as usize, number(count)),
         ["many", which, count] => many(bank, number(which) as usize, number(count)),
         ["sums", count] => println!("states {}", sums(bank, |visits, _| visits < number(count))),
+        ["visits", count] => visits(bank, number(count), false),
+        ["elsewhere", count] => visits(bank, number(count), true),
         ["watch", states] => println!("states {}", sums(bank, |_, seen| seen < number(states))),
         ["go", count] => {
             let vh = write();
@@ -257,6 +260,25 @@ fn sums(bank: &Bank, goes_on: impl Fn(u64, u64) -> bool) -> u64 {
         seen.insert(first);
     }
     seen.len() as u64
+}
+
+/// So many visits to read; before each, if it is said, a version of a segment that is not looked at.
+fn visits(bank: &Bank, count: u64, elsewhere: bool) {
+    let vh = must("vas_attach", sys::vas_attach(bank.vid, attach::READ_ONLY));
+    let params = SegParams { lifetime: Lifetime::Versioned as u8, lockable: 1, ..sized(1 << 20) };
+    let (vid, sid) = find_or_make("elsewhere", &params);
+    let other = must("vas_attach", sys::vas_attach(vid, 0));
+    let place = Place::at(base_of(sid));
+    for _ in 0..count {
+        if elsewhere {
+            must("enter", enter(other));
+            place.write(place.read() + 1);
+            go_home();
+        }
+        must("enter", enter(vh));
+        bank.check("a reader");
+        go_home();
+    }
 }
 
 /// A part that fits into no log: the commit fails as a whole, and the thread goes on.

@@ -298,11 +298,12 @@ impl VmSegment {
         Ok(self.extents.remove(&gib).map(|extent| extent.window))
     }
 
-    /// Releases all tables and hands out all windows; no instance may have the segment.
+    /// Releases all tables and hands out all windows that no other segment has; no instance may have this one.
     pub(crate) fn dissolve(self, frames: &mut TableFrames) -> Vec<Window> {
         self.read.dissolve(frames);
         self.write.dissolve(frames);
         let versions = self.versioned.into_iter().flat_map(VersionedSegment::into_windows);
+        let versions = frames.machine().shared.give_back(versions);
         self.extents.into_values().map(|extent| extent.window).chain(versions).collect()
     }
 
@@ -314,9 +315,14 @@ impl VmSegment {
         Some(extent.window.pin(gva.checked_sub(extent.origin)?, bytes))
     }
 
+    /// Windows onto its files.
+    pub(crate) fn windows(&self) -> impl Iterator<Item = &Window> {
+        let versions = self.versioned.iter().flat_map(VersionedSegment::windows);
+        self.extents.values().map(|extent| &extent.window).chain(versions)
+    }
+
     /// Bytes of it that are mapped into the VM.
     pub(crate) fn mapped_bytes(&self) -> u64 {
-        let versions = self.versioned.as_ref().map_or(0, VersionedSegment::mapped_bytes);
-        self.extents.values().map(|extent| extent.window.bytes()).sum::<u64>() + versions
+        self.windows().map(Window::bytes).sum()
     }
 }

@@ -45,7 +45,7 @@ impl State {
         let members = self.instances.known(vh).members.iter();
         let members: Vec<(SegId, Right)> =
             members.map(|(sid, member)| (sid, member.right)).collect();
-        let count = self.count_for_kernel(vh);
+        let published = self.published_for_kernel(vh);
         let versions = still_there(is_gone, || self.newest_together(&members))?;
         let writes =
             members.iter().any(|(sid, right)| versions.contains_key(sid) && *right == Right::Write);
@@ -56,8 +56,8 @@ impl State {
             Some(id) => id,
             None => self.build_visit(vh, &members, &versions)?,
         };
-        if let Some(count) = count {
-            self.show_to_kernel(vcpu, vh, id, count);
+        if let Some(published) = published {
+            self.show_to_kernel(vcpu, vh, id, published);
         }
         self.visits.begin(vcpu, id, locks);
         Ok(())

@@ -1,9 +1,10 @@
-//! Views that the guest kernel enters by itself: of an instance whose only segment is versioned. Those that
-//! are only read it leaves by itself, too; how it enters to write is in `kernel_writers`.
+//! Views that the guest kernel enters by itself: of an instance whose segments are all versioned and only read.
+//! It leaves them by itself, too; how it enters to write, where there is one segment, is in `kernel_writers`.
 //!
-//! The kernel is shown a root, and how often versions had been published when that was the newest
-//! view. It compares this with the word in the segment's file, and hands the switch to the VMM if they
-//! differ. So the VMM does not know which threads are inside, and asks when it matters: before tables
+//! The kernel is shown a root, what the store's word of published versions said when that was the newest
+//! view, and how often versions of each segment had been published then. If the store's word is the same,
+//! nothing has been published of any segment; otherwise the kernel compares the counts with those in the
+//! segments' files, and hands the switch to the VMM if one differs. So the VMM does not know which threads are inside, and asks when it matters: before tables
 //! go. Tables that the kernel may load are marked (`VisitTables::is_kernels`) and stay. To free them the
 //! VMM shows the kernel something else, or nothing, and then looks at all vCPUs' words
 //! (`abi::switch::may_be_on`); what one may be on stays until a later look.
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use abi::layout::MAX_VIEWS;
-use abi::switch::{LockRef, ViewRecord, WriteRecord};
+use abi::switch::{LockRef, NO_STAMP, WriteRecord};
 use abi::{Right, SegId};
 use spacejmp_versions::VersionNumber;
 
@@ -29,10 +30,18 @@ use crate::vas::error::warn_if_failed;
 use crate::vas::range_allocator::RangeAllocator;
 use crate::vas::state::State;
 
+/// An instance with more segments is the VMM's: each has a page in the guest's memory.
+const SEGMENTS_MAX: usize = 16;
+
 /// What the kernel may enter of an instance.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Shown {
-    Read(ViewRecord),
+    /// The newest versions, as far as had been published by then.
+    Read {
+        /// The root.
+        cr3: u64,
+        by: Published,
+    },
     /// Its record is in the guest's memory already: it is written by whoever has the segment's lock.
     Write {
         /// The root.
@@ -40,21 +49,36 @@ pub(super) enum Shown {
     },
 }
 
+impl KernelView {
+    fn has(&self, sid: SegId) -> bool {
+        self.segments.iter().any(|(its, _)| *its == sid)
+    }
+}
+
 impl Shown {
-    fn cr3(self) -> u64 {
+    fn cr3(&self) -> u64 {
         match self {
-            Shown::Read(record) => record.cr3,
-            Shown::Write { cr3 } => cr3,
+            Shown::Read { cr3, .. } | Shown::Write { cr3 } => *cr3,
         }
     }
+}
+
+/// What had been published at a moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Published {
+    /// What the store's word said.
+    stamp: u64,
+    /// How often, of each segment of an instance, in the order of their ids.
+    counts: Vec<u64>,
 }
 
 /// What the kernel has of an instance.
 #[derive(Debug)]
 struct KernelView {
+    /// The number of the first segment's pages; the others' follow.
     number: u32,
-    pages: ViewPages,
-    sid: SegId,
+    /// Of each segment.
+    segments: Vec<(SegId, ViewPages)>,
     /// What it may enter; nothing between a withdrawal and the next visit that the VMM begins, or ends.
     shown: Option<Shown>,
 }
@@ -84,28 +108,35 @@ impl KernelViews {
     }
 
     /// Makes an instance one that the kernel may be shown views of.
-    pub(super) fn prepare(&mut self, vh: u32, file: &SegmentFile) -> Result<(), VasError> {
+    pub(super) fn prepare(&mut self, vh: u32, files: &[&SegmentFile]) -> Result<(), VasError> {
         if self.by_handle.contains_key(&vh) {
             return Ok(());
         }
-        let full = VasError::Full { what: "views of versioned segments" };
-        let number = self.numbers.allocate(1, MAX_VIEWS).ok_or(full)?;
-        let mapped = self.pages_of(number).and_then(|pages| {
+        let full = || VasError::Full { what: "views of versioned segments" };
+        let count = files.len() as u32;
+        let number = self.numbers.allocate(count, MAX_VIEWS).ok_or_else(full)?;
+        let mut view = KernelView { number, segments: Vec::new(), shown: None };
+        let mapped = (number..).zip(files).try_for_each(|(number, file)| {
+            let pages = self.pages_of(number)?;
             self.switch.map_words(&pages, file.words_page())?;
-            Ok(pages)
+            view.segments.push((file.sid(), pages));
+            Ok(())
         });
         match mapped {
-            Ok(pages) => {
-                let view = KernelView { number, pages, sid: file.sid(), shown: None };
+            Ok(()) => {
                 self.by_handle.insert(vh, view);
                 self.is_any.store(true, Ordering::SeqCst);
-                Ok(())
             }
-            Err(error) => {
-                self.numbers.free(number);
-                Err(error)
-            }
+            Err(_) => self.free(&view),
         }
+        mapped
+    }
+
+    fn free(&mut self, view: &KernelView) {
+        for (_, pages) in &view.segments {
+            warn_if_failed("unmap a segment's words", self.switch.unmap_words(pages));
+        }
+        self.numbers.free(view.number);
     }
 
     fn pages_of(&mut self, number: u32) -> Result<ViewPages, VasError> {
@@ -117,9 +148,17 @@ impl KernelViews {
         Ok(pages)
     }
 
+    /// What has been published by now.
+    fn published(&self, files: &[&SegmentFile]) -> Result<Published, VasError> {
+        let stamp = self.switch.published()?;
+        // Never written, or not whole: then the kernel compares with what nobody writes.
+        let counts = files.iter().map(|file| Ok(file.words_count()?.unwrap_or(0)));
+        Ok(Published { stamp, counts: counts.collect::<Result<_, VasError>>()? })
+    }
+
     /// The root that the kernel is shown of an instance, if any.
     fn root(&self, vh: u32) -> Option<u64> {
-        Some(self.by_handle.get(&vh)?.shown?.cr3())
+        Some(self.by_handle.get(&vh)?.shown.as_ref()?.cr3())
     }
 
     /// Describes to the kernel tables that it may enter to write, with this root and lock, of an instance that
@@ -135,15 +174,16 @@ impl KernelViews {
         let owner = u64::from(lock.slot) + 1;
         let no_view = WriteRecord::NO_VIEW;
         let record = WriteRecord { no_view, cr3, count, lock: lock.page, owner };
-        self.switch.set_writer(&view.pages, &record)?;
+        let Some((_, pages)) = view.segments.first() else { return Ok(()) };
+        self.switch.set_writer(pages, &record)?;
         view.shown = Some(Shown::Write { cr3 });
         Ok(())
     }
 
     /// [`WriteRecord::count`] for tables of an instance that was prepared.
     pub(super) fn writers_count(&self, vh: u32) -> Result<Option<u64>, VasError> {
-        let view = self.by_handle.get(&vh);
-        Ok(view.map(|view| self.switch.writers_count(&view.pages)).transpose()?)
+        let view = self.by_handle.get(&vh).and_then(|view| view.segments.first());
+        Ok(view.map(|(_, pages)| self.switch.writers_count(pages)).transpose()?)
     }
 
     /// The kernel is shown nothing of an instance any more.
@@ -151,32 +191,47 @@ impl KernelViews {
         let Some(view) = self.by_handle.get_mut(&vh) else { return };
         let hidden = match view.shown.take() {
             None => return,
-            Some(Shown::Read(_)) => self.switch.clear_instance(vh),
-            Some(Shown::Write { .. }) => self.switch.hide_writer(vh, &view.pages),
+            Some(Shown::Write { .. }) if let Some((_, pages)) = view.segments.first() => {
+                self.switch.hide_writer(vh, pages)
+            }
+            Some(_) => self.switch.clear_instance(vh),
         };
         warn_if_failed("withdraw a view", hidden);
     }
 }
 
 impl State {
-    /// The segment of an instance that the kernel may enter by itself, with this right. Others keep the VMM
-    /// busy: a raw segment's extents come and go, and of several versioned ones a thread must see versions
-    /// that belong together.
-    pub(super) fn kernels_segment(&self, vh: u32, right: Right) -> Option<SegId> {
+    /// The segment of an instance that the kernel may let a writer into by itself: it has no other. Leaving
+    /// several is a commit of all, and a raw segment's extents come and go.
+    pub(super) fn kernels_segment(&self, vh: u32) -> Option<SegId> {
         let mut members = self.instances.get(vh)?.members.iter();
         let (sid, member) = members.next()?;
-        let is_alone = members.next().is_none() && member.right == right;
+        let is_alone = members.next().is_none() && member.right == Right::Write;
         (is_alone && self.residency.of_member(sid).is_versioned()).then_some(sid)
     }
 
-    /// How often versions have been published, if the kernel may be shown a view of instance `vh`. To be
-    /// asked before the newest version is looked for: what comes meanwhile is news then.
-    pub(super) fn count_for_kernel(&mut self, vh: u32) -> Option<u64> {
-        let file = &self.residency.of_member(self.kernels_segment(vh, Right::Read)?).file;
-        let count = file.words_count().map_err(VasError::from);
-        match self.kernel_views.prepare(vh, file).and(count) {
-            // Never written, or not whole: then the kernel compares with what nobody writes.
-            Ok(count) => Some(count.unwrap_or(0)),
+    /// The files of an instance's segments that the kernel may enter by itself to read. Others keep the VMM
+    /// busy: a raw segment's extents come and go.
+    fn read_by_kernel(&self, vh: u32) -> Option<Vec<&SegmentFile>> {
+        let members = self.instances.get(vh)?.members.iter();
+        let files = members.map(|(sid, member)| {
+            let segment = self.residency.of_member(sid);
+            let is_read = segment.is_versioned() && member.right == Right::Read;
+            is_read.then_some(&segment.file)
+        });
+        let files = files.collect::<Option<Vec<_>>>();
+        files.filter(|files| (1..=SEGMENTS_MAX).contains(&files.len()))
+    }
+
+    /// What has been published by now, if the kernel may be shown a view of instance `vh`. To be
+    /// asked before the newest versions are looked for: what comes meanwhile is news then.
+    pub(super) fn published_for_kernel(&mut self, vh: u32) -> Option<Published> {
+        let files = self.read_by_kernel(vh)?;
+        let files: Vec<SegmentFile> = files.into_iter().cloned().collect();
+        let files: Vec<&SegmentFile> = files.iter().collect();
+        let views = &mut self.kernel_views;
+        match views.prepare(vh, &files).and_then(|()| views.published(&files)) {
+            Ok(published) => Some(published),
             Err(error) => {
                 let why = crate::error::chain(&error);
                 tracing::debug!("the kernel does not enter instance {vh}: {why}");
@@ -185,13 +240,42 @@ impl State {
         }
     }
 
+    /// Versions were published in the store, and none of the segments of some views: their stamps are the
+    /// store's word again, so that the kernel need not look at each segment.
+    pub(super) fn renew_views(&mut self) {
+        let handles: Vec<u32> = self.kernel_views.by_handle.keys().copied().collect();
+        for vh in handles {
+            let Some(files) = self.read_by_kernel(vh) else { continue };
+            let Ok(now) = self.kernel_views.published(&files) else { continue };
+            let Some(view) = self.kernel_views.by_handle.get_mut(&vh) else { continue };
+            if let Some(Shown::Read { by, .. }) = &mut view.shown
+                && by.counts == now.counts
+                && by.stamp != now.stamp
+            {
+                let renewed = self.kernel_views.switch.renew_view(vh, now.stamp);
+                warn_if_failed("renew a view", renewed);
+                by.stamp = now.stamp;
+            }
+        }
+    }
+
+    /// The kernel looks at the words of each segment when it enters a view that shows this one.
+    pub(super) fn distrust_stamps(&mut self, sid: SegId) {
+        let KernelViews { by_handle, switch, .. } = &mut self.kernel_views;
+        for (&vh, view) in by_handle.iter_mut().filter(|(_, view)| view.has(sid)) {
+            if let Some(Shown::Read { by, .. }) = &mut view.shown {
+                by.stamp = NO_STAMP;
+                warn_if_failed("change a view's stamp", switch.renew_view(vh, NO_STAMP));
+            }
+        }
+    }
+
     /// Shows the kernel the tables that the thread on `vcpu` is about to get, which were the newest
-    /// when versions had been published `count` times. Those that it was shown before go as soon as
-    /// no thread is inside.
-    pub(super) fn show_to_kernel(&mut self, vcpu: u32, vh: u32, id: TablesId, count: u64) {
+    /// by what had been published. Those that it was shown before go as soon as no thread is inside.
+    pub(super) fn show_to_kernel(&mut self, vcpu: u32, vh: u32, id: TablesId, by: Published) {
         let Some(cr3) = self.visits.give_to_kernel(id) else { return };
         if let Some(view) = self.kernel_views.by_handle.get_mut(&vh) {
-            view.shown = Some(Shown::Read(ViewRecord { count, cr3 }));
+            view.shown = Some(Shown::Read { cr3, by });
         }
         warn_if_failed("show the kernel a view", self.publish_view(vh));
         self.take_from_kernel(vh, Some(vcpu));
@@ -204,13 +288,19 @@ impl State {
         instance.shown.open = instance.freshness.is_as_new_as(self.seen);
         let views = &self.kernel_views;
         let view = views.by_handle.get(&vh).filter(|_| instance.shown.open);
-        match view.and_then(|view| Some((view.pages, view.shown?))) {
-            Some((pages, Shown::Read(record))) => {
-                Ok(views.switch.show_view(vh, &pages, &record)?)
+        let pages = view.into_iter().flat_map(|view| view.segments.iter().map(|(_, pages)| *pages));
+        match view.and_then(|view| view.shown.as_ref()) {
+            Some(Shown::Read { cr3, by }) => {
+                let segments: Vec<(ViewPages, u64)> =
+                    pages.zip(by.counts.iter().copied()).collect();
+                views.switch.show_view(vh, &segments, (*cr3, by.stamp))?;
             }
-            Some((pages, Shown::Write { .. })) => Ok(views.switch.show_writer(vh, &pages)?),
-            None => Ok(views.switch.clear_instance(vh)?),
+            Some(Shown::Write { .. }) => {
+                pages.take(1).try_for_each(|pages| views.switch.show_writer(vh, &pages))?;
+            }
+            None => views.switch.clear_instance(vh)?,
         }
+        Ok(())
     }
 
     /// Takes tables of an instance back that the kernel is no longer shown, unless a thread may be on them;
@@ -226,7 +316,7 @@ impl State {
     /// excepted that a thread may be on.
     pub(super) fn withdraw_views(&mut self, sid: SegId, which: impl Fn(VersionNumber) -> bool) {
         let views = &mut self.kernel_views;
-        let of_segment = views.by_handle.iter().filter(|(_, view)| view.sid == sid);
+        let of_segment = views.by_handle.iter().filter(|(_, view)| view.has(sid));
         let handles: Vec<u32> = of_segment.map(|(&vh, _)| vh).collect();
         for &vh in &handles {
             let Some(root) = views.root(vh) else { continue };
@@ -246,10 +336,8 @@ impl State {
         let views = &mut self.kernel_views;
         views.hide(vh);
         if let Some(view) = views.by_handle.remove(&vh) {
-            let dropped = views.switch.clear_instance(vh);
-            let dropped = dropped.and_then(|()| views.switch.unmap_words(&view.pages));
-            warn_if_failed("withdraw a view", dropped);
-            views.numbers.free(view.number);
+            warn_if_failed("withdraw a view", views.switch.clear_instance(vh));
+            views.free(&view);
         }
         self.visits.take_from_kernel(vh, |_| false, &mut self.tables);
     }

@@ -31,7 +31,7 @@ impl State {
     /// that it was let in with by the kernel, if it has committed nothing: nobody has checked them.
     pub(crate) fn writers_tables(&self, vcpu: u32) -> Option<(u32, TablesId)> {
         let visit = self.visits.of(vcpu).filter(|visit| visit.is_checked)?;
-        self.kernels_segment(visit.vh, Right::Write)?;
+        self.kernels_segment(visit.vh)?;
         Some((visit.vh, visit.tables))
     }
 
@@ -45,12 +45,12 @@ impl State {
     }
 
     fn offer(&mut self, vh: u32, id: TablesId) -> Result<(), VasError> {
-        let Some(sid) = self.kernels_segment(vh, Right::Write) else { return Ok(()) };
+        let Some(sid) = self.kernels_segment(vh) else { return Ok(()) };
         let segment = self.residency.of_member(sid);
         let Some(lock) = segment.lock.as_ref().map(|lock| lock.reference(true)) else {
             return Ok(());
         };
-        self.kernel_views.prepare(vh, &segment.file)?;
+        self.kernel_views.prepare(vh, &[&segment.file])?;
         // Nobody publishes while we have the lock. A sync may fail at any time: what fails behind this look
         // the kernel sees.
         let count = self.kernel_views.writers_count(vh)?.unwrap_or_default();
@@ -107,7 +107,7 @@ impl State {
         let Some(visit) = self.visits.of(vcpu).filter(|visit| !visit.is_checked) else {
             return Ok(());
         };
-        let Some(sid) = self.kernels_segment(visit.vh, Right::Write) else { return Ok(()) };
+        let Some(sid) = self.kernels_segment(visit.vh) else { return Ok(()) };
         let tables = self.visits.tables_of(vcpu).and_then(|tables| tables.views.get(&sid));
         let base = tables.map(|view| view.version);
         let newest =

@@ -25,8 +25,15 @@ impl Vases {
         let versioned = state.residency.iter().filter(|(_, segment)| segment.has_versions());
         let versioned: Vec<SegId> = versioned.map(|(sid, _)| sid).collect();
         for sid in versioned {
-            warn_if_failed("let go of old versions", state.let_go_of(sid));
+            let done = state.let_go_of(sid);
+            if done.is_err() {
+                // Something is wrong with the files: the kernel is to look at the segment's words itself. If they
+                // are gone, the program ends, with the file's name.
+                state.distrust_stamps(sid);
+            }
+            warn_if_failed("let go of old versions", done);
         }
+        state.renew_views();
     }
 }
 
@@ -64,6 +71,7 @@ impl State {
         }
         // What is mapped of a file that has no name any more keeps its space on the disk.
         let stale = versioned.take_stale_windows(&logs, &layers);
+        let stale = self.tables.machine().shared.give_back(stale);
         if !stale.is_empty() {
             self.tables.machine().windows.unmap(stale);
             self.tables.all_is_forgotten();

@@ -1,7 +1,8 @@
 //! A versioned segment as this VM has it: its files, and the windows through which guests and system
 //! calls see the pages of its layers and its logs.
 //!
-//! All windows are read-only and shared by all versions: nothing that a version shows is overwritten.
+//! All windows are read-only and shared by all versions, and by all segments that have the same file, as copies
+//! do: nothing that a version shows is overwritten.
 //! A page that no log and no layer has is seen in a page of zeros.
 #![forbid(unsafe_code)]
 
@@ -34,9 +35,9 @@ const LAYER_PIECE_BYTES: u64 = 64 << 20;
 pub(crate) struct VersionedSegment {
     log: Arc<Mutex<Log>>,
     /// Of layers, the home file among them, by number of the piece and length: the files grow.
-    layers: BTreeMap<(Option<LayerId>, u64, u64), Window>,
-    logs: BTreeMap<LogId, Window>,
-    zeros: Option<Window>,
+    layers: BTreeMap<(Option<LayerId>, u64, u64), Arc<Window>>,
+    logs: BTreeMap<LogId, Arc<Window>>,
+    zeros: Option<Arc<Window>>,
     pub(crate) news: News,
 }
 
@@ -175,7 +176,7 @@ impl VersionedSegment {
         let file_bytes = file_of(&self.log(), layer)?.bytes().unwrap_or(u64::MAX);
         if let WindowId::Layer(layer, piece, bytes) = place.0
             && machine.windows.is_dense(file_bytes)
-            && let Some(window) = self.layers.get_mut(&(layer, piece, bytes))
+            && let Some(window) = self.layers.get(&(layer, piece, bytes))
         {
             window.prefer_huge();
         }
@@ -216,7 +217,7 @@ impl VersionedSegment {
     ) -> Option<(u64, &Window)> {
         let most = piece_bytes(layer);
         let mut mapped = self.layers.range((layer, piece, offset + 1)..=(layer, piece, most));
-        mapped.next().map(|(&(_, _, bytes), window)| (bytes, window))
+        mapped.next().map(|(&(_, _, bytes), window)| (bytes, &**window))
     }
 
     fn map(&mut self, id: WindowId, machine: &Machine) -> Result<(), VasError> {
@@ -227,10 +228,11 @@ impl VersionedSegment {
         let log = lock(&shared);
         let map = |file: &HostFile, offset, bytes| {
             let file = file.as_fd();
-            machine.windows.map(FilePiece { file, offset, bytes, writable: false, dense: false })
+            let piece = FilePiece { file, offset, bytes, writable: false, dense: false };
+            machine.shared.of_file(&machine.windows, piece)
         };
         match id {
-            WindowId::Zeros => self.zeros = Some(machine.windows.map_anonymous(PAGE_SIZE)?),
+            WindowId::Zeros => self.zeros = Some(machine.shared.zeros(&machine.windows)?),
             WindowId::Layer(layer, piece, bytes) => {
                 let window = map(file_of(&log, layer)?, piece * piece_bytes(layer), bytes)?;
                 self.layers.insert((layer, piece, bytes), window);
@@ -250,9 +252,11 @@ impl VersionedSegment {
 
     fn window(&self, id: WindowId) -> Option<&Window> {
         match id {
-            WindowId::Layer(layer, piece, bytes) => self.layers.get(&(layer, piece, bytes)),
-            WindowId::Log(id) => self.logs.get(&id),
-            WindowId::Zeros => self.zeros.as_ref(),
+            WindowId::Layer(layer, piece, bytes) => {
+                self.layers.get(&(layer, piece, bytes)).map(Arc::as_ref)
+            }
+            WindowId::Log(id) => self.logs.get(&id).map(Arc::as_ref),
+            WindowId::Zeros => self.zeros.as_deref(),
         }
     }
 
@@ -277,8 +281,8 @@ impl VersionedSegment {
             Some((self.mapped_piece(layer, piece, offset)?.1, offset))
         };
         let (window, offset) = match source {
-            Source::Zero => (self.zeros.as_ref()?, 0),
-            Source::Log(id, offset) => (self.logs.get(&id)?, offset),
+            Source::Zero => (self.zeros.as_deref()?, 0),
+            Source::Log(id, offset) => (self.logs.get(&id)?.as_ref(), offset),
             Source::Home(_) => in_layer(None)?,
             Source::Layer(id, _) => in_layer(Some(id))?,
         };
@@ -291,13 +295,14 @@ impl VersionedSegment {
         Ok(self.mapped(id).drop_pages(offset, pages * PAGE_SIZE)?)
     }
 
-    /// Takes out the windows of logs and layers that are gone, except those that tables show. A system
-    /// call may still be using a page there: its pin keeps the mapping.
+    /// Takes out the windows of logs and layers that are gone, except those that tables show. Another segment
+    /// may have them still ([`crate::vm::shared_windows`]). A system call may be using a page there: its pin keeps
+    /// the mapping.
     pub(crate) fn take_stale_windows(
         &mut self,
         logs: &BTreeSet<LogId>,
         layers: &BTreeSet<LayerId>,
-    ) -> Vec<Window> {
+    ) -> Vec<Arc<Window>> {
         let shared = self.log.clone();
         let log = lock(&shared);
         let is_stale = |id: &LogId| log.log_file(*id).is_none() && !logs.contains(id);
@@ -309,13 +314,13 @@ impl VersionedSegment {
     }
 
     /// All windows, when the VM no longer has the segment.
-    pub(crate) fn into_windows(self) -> impl Iterator<Item = Window> {
+    pub(crate) fn into_windows(self) -> impl Iterator<Item = Arc<Window>> {
         self.layers.into_values().chain(self.logs.into_values()).chain(self.zeros)
     }
 
-    /// Bytes of files that are mapped.
-    pub(crate) fn mapped_bytes(&self) -> u64 {
-        self.layers.values().chain(self.logs.values()).map(Window::bytes).sum()
+    /// Windows onto its files.
+    pub(crate) fn windows(&self) -> impl Iterator<Item = &Window> {
+        self.layers.values().chain(self.logs.values()).map(Arc::as_ref)
     }
 }
 

@@ -70,6 +70,8 @@ pub struct SegmentFile {
     place: PartFiles,
     /// The store's folder.
     root: Arc<Dir>,
+    /// The store's change counters.
+    pub(crate) counters: Arc<File>,
     /// The folder of versioned segments' folders.
     versions: Arc<Dir>,
     /// The user whose file it is.
@@ -359,6 +361,7 @@ impl Store {
             right,
             place,
             root: Arc::clone(&self.root),
+            counters: Arc::clone(&self.counters),
             versions: Arc::clone(&self.versions_by_sid),
             owner,
             identity: (stat.st_dev, stat.st_ino),

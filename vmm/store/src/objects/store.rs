@@ -44,7 +44,7 @@ const FILES: [&str; 3] = ["format", "lock", "live"];
 pub struct Store {
     id: u64,
     pub(crate) root: Arc<Dir>,
-    pub(crate) counters: File,
+    pub(crate) counters: Arc<File>,
     pub(crate) tmp: Dir,
     pub(crate) vas: Dir,
     pub(crate) segments: Dir,
@@ -111,7 +111,7 @@ impl Store {
         let when_used = |name| Dir::when_used(&root, name);
         Ok(Store {
             id,
-            counters,
+            counters: Arc::new(counters),
             tmp: when_used("tmp"),
             vas,
             segments,

@@ -18,6 +18,7 @@ use abi::objects::Durability;
 use abi::switch::{WORDS_COUNT, WORDS_FAILURES};
 use spacejmp_versions::checksum::Checksum;
 
+use crate::format::counters::PUBLISHED;
 use crate::format::error::{StoreError, bad_field, io_error};
 use crate::format::extent::WORDS_OFFSET;
 use crate::format::header::read_durability;
@@ -236,7 +237,26 @@ impl SegmentFile {
     /// [`StoreError::Denied`] for a file that is open for reading; if the host fails;
     /// [`StoreError::Invalid`] for a segment that is not versioned.
     pub fn write_words(&self, words: &VersionWords) -> Result<(), StoreError> {
-        self.write_record(VERSIONS, [words.appended, words.published])
+        // Before, so that whoever has seen the words as they were finds another one even if this process dies
+        // between the two; and afterwards, so that whoever looks meanwhile does.
+        self.stamp()?;
+        self.write_record(VERSIONS, [words.appended, words.published])?;
+        self.stamp()
+    }
+
+    /// Changes the store's word of published versions to one that it never was. Others may do that at the same
+    /// time: then it is one of theirs.
+    fn stamp(&self) -> Result<(), StoreError> {
+        let failed = |doing| move |e| io_error(doing, &self.root().path_of("live"), e);
+        let mut bytes = [0; 24];
+        let (before, rest) = bytes.split_at_mut(8);
+        self.counters.read_exact_at(before, PUBLISHED).map_err(failed("read"))?;
+        let count = self.read_record(VERSIONS)?.map_or(0, |record| record.count);
+        let (id, of_count) = rest.split_at_mut(8);
+        id.copy_from_slice(&self.sid().raw().to_le_bytes());
+        of_count.copy_from_slice(&count.to_le_bytes());
+        let stamp = Checksum::of(&bytes).0.to_le_bytes();
+        self.counters.write_all_at(&stamp, PUBLISHED).map_err(failed("write"))
     }
 
     fn write_record(&self, at: u64, values: [u64; 2]) -> Result<(), StoreError> {
@@ -276,7 +296,8 @@ mod tests {
     use abi::objects::Durability;
 
     use super::{
-        BYTES, LostVersions, Tidings, VersionWords, WORDS_COUNT, WORDS_FAILURES, WORDS_OFFSET,
+        BYTES, LostVersions, PUBLISHED, Tidings, VersionWords, WORDS_COUNT, WORDS_FAILURES,
+        WORDS_OFFSET,
     };
     use crate::StoreError;
     use crate::testing::{segment, store, versioned};
@@ -318,6 +339,26 @@ mod tests {
             file.note_lost_versions(4, 6).unwrap();
             assert_eq!((looks(), file.words_count().unwrap()), ((count, count), Some(count)));
         }
+    }
+
+    #[test]
+    fn the_stores_word_is_never_again_what_it_was_when_versions_are_published() {
+        let s = store();
+        let files = ["x", "y"].map(|name| s.open_segment(versioned(&s, name)).unwrap());
+        let word = || {
+            let mut word = [0; 8];
+            s.counters.read_exact_at(&mut word, PUBLISHED).unwrap();
+            u64::from_le_bytes(word)
+        };
+        let mut seen = std::collections::BTreeSet::from([word()]);
+        for round in 0..20 {
+            // The same versions again are news, too.
+            files[round % 2].write_words(&SOME).unwrap();
+            assert!(seen.insert(word()), "{round}");
+        }
+        // What is not published is none.
+        files[0].note_failed_log(9).unwrap();
+        assert!(!seen.insert(word()));
     }
 
     #[test]
