@@ -54,9 +54,10 @@ pub(crate) unsafe fn go(
                 Way::Switch => unsafe { switch(to.vh, wait) }.map_err(Refused::Switch),
                 // SAFETY: the caller's promise.
                 Way::Nest => unsafe { nest(to.vh, wait) },
-                // SAFETY: the caller's promise.
                 Way::Return => {
-                    unsafe { vas_return() }.map(|_| EntryOutcome::Clean).map_err(Refused::Switch)
+                    // SAFETY: the caller's promise.
+                    let back = unsafe { vas_return() };
+                    back.map(|_| EntryOutcome::Clean).map_err(Refused::Switch)
                 }
             };
             let moved = moved.inspect_err(|_| to.unlock());
