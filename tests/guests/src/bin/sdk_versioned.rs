@@ -294,7 +294,10 @@ fn nested(space: &Space<Words<'_>>) {
         let own: Result<(), Error> = v.write(space, |_| Ok(()));
         assert!(matches!(own, Err(Error::WouldDeadlock { .. })), "{own:?}");
         assert_eq!(v.read(space, |w| w.root().len()), Ok(before), "what is committed");
-        v.write(&outer, |w| Ok::<_, Error>(*w.root_mut().0 += 1))?;
+        v.write(&outer, |w| {
+            *w.root_mut().0 += 1;
+            Ok::<_, Error>(())
+        })?;
         let inner = v.read(&outer, |w| {
             assert!(matches!(
                 w.write(space, |_| Ok::<_, Error>(())),
@@ -326,7 +329,11 @@ fn nested(space: &Space<Words<'_>>) {
     let newer = read.expect("a visit");
     assert!(matches!(newer, Err(Error::Newer { .. })), "{newer:?}");
     let before = before + 1;
-    outer.write(|v| Ok::<_, Error>(*v.root_mut().0 = 1)).expect("a visit");
+    let reset = outer.write(|v| {
+        *v.root_mut().0 = 1;
+        Ok::<_, Error>(())
+    });
+    reset.expect("a visit");
     let visited = outer.write(|v| {
         *v.root_mut().0 += 1;
         v.write(space, |w| insert(w, 6000, &text(6000)))?;
