@@ -62,6 +62,11 @@ calls! {
     CALL_VAS_VERSION = 0x09, "vas_version";
     /// `(vh, after, nanoseconds)`: waits until `vas_version` is more than `after`, and returns it.
     CALL_VAS_WAIT = 0x0a, "vas_wait";
+    /// `(vh, nanoseconds)`: the calling thread enters instance `vh` in a nested visit: the one it is in is
+    /// suspended, with its locks, its view and its changes. Waits that long for locks; 0: not at all.
+    CALL_VAS_NEST = 0x0b, "vas_nest";
+    /// `()`: leaves the nested visit, and goes on with the one that was suspended; returns its `vh`.
+    CALL_VAS_RETURN = 0x0c, "vas_return";
 
     /// `(name, name_len, mode)`: creates an empty VAS; returns its `vid`.
     CALL_VAS_CREATE = 0x10, "vas_create";

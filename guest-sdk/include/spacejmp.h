@@ -69,6 +69,8 @@ extern "C" {
 #define SJ_CALL_VAS_SYNC 0x534a0008u
 #define SJ_CALL_VAS_VERSION 0x534a0009u
 #define SJ_CALL_VAS_WAIT 0x534a000au
+#define SJ_CALL_VAS_NEST 0x534a000bu
+#define SJ_CALL_VAS_RETURN 0x534a000cu
 #define SJ_CALL_VAS_CREATE 0x534a0010u
 #define SJ_CALL_VAS_FIND 0x534a0011u
 #define SJ_CALL_VAS_CLONE 0x534a0012u
@@ -104,6 +106,7 @@ typedef uint64_t segid_t;  /* a segment of the store; 0 is none */
 typedef int64_t vhandle_t; /* an instance in this process; -1 is none */
 
 #define VAS_HOME ((vhandle_t)0) /* the process's own address space */
+#define VAS_NO_LIMIT UINT64_MAX     /* for vas_nest */
 #define SJ_NAME_MAX 255
 
 /* Rights of a segment in a VAS. */
@@ -259,6 +262,23 @@ SJ_API int vas_try_switch(vhandle_t vh);
 /* vas_switch_timeout: as vas_switch; waits no longer than so many nanoseconds for all locks
  * together. Fails with ETIMEDOUT. */
 SJ_API int vas_switch_timeout(vhandle_t vh, uint64_t nanoseconds);
+
+/* vas_nest: enters `vh`, or VAS_HOME, in a nested visit: where the thread is now is suspended, and stays
+ * as it is, with its locks, the version that it sees, and what it has changed and not committed, until
+ * vas_return brings it back. vas_switch, vas_commit and vas_abort concern the nested visit only. A
+ * thread that ends loses what it has not committed in any of them. Waits no longer than so many
+ * nanoseconds for locks; 0: not at all, VAS_NO_LIMIT: as long as it takes, but 10 seconds at most for
+ * a thread that holds locks, here or in suspended visits. Returns 0.
+ * Fails as vas_switch_timeout; with EAGAIN, a lock is not free and there was no time; EDEADLK, the
+ * thread has a lock in the way itself, or waited for 10 seconds with others in hand; EBUSY, also if a
+ * suspended visit reads versioned segments that it would write, and there is a newer version; ELOOP,
+ * 16 visits are suspended. */
+SJ_API int vas_nest(vhandle_t vh, uint64_t nanoseconds);
+
+/* vas_return: leaves the visit that began with the last vas_nest, commits what was changed in it, and
+ * goes on with the one that was suspended. Returns where the thread is then.
+ * Fails with EPERM, there is none; else as vas_commit, and the thread stays where it is. */
+SJ_API vhandle_t vas_return(void);
 
 /* vas_current: returns the instance the calling thread is in, VAS_HOME at home. */
 SJ_API vhandle_t vas_current(void);
@@ -667,6 +687,16 @@ static inline int vas_switch_timeout(vhandle_t vh, uint64_t nanoseconds)
 {
     return (int)sj_result(
         sj_call(SJ_CALL_VAS_SWITCH_TIMEOUT, (uint64_t)vh, nanoseconds, 0, 0, 0, 0));
+}
+
+static inline int vas_nest(vhandle_t vh, uint64_t nanoseconds)
+{
+    return (int)sj_result(sj_call(SJ_CALL_VAS_NEST, (uint64_t)vh, nanoseconds, 0, 0, 0, 0));
+}
+
+static inline vhandle_t vas_return(void)
+{
+    return sj_result(sj_call(SJ_CALL_VAS_RETURN, 0, 0, 0, 0, 0, 0));
 }
 
 static inline vhandle_t vas_current(void)

@@ -60,17 +60,27 @@ pub enum Error {
         inside: &'static str,
     },
 
-    /// The thread is inside a versioned space. Leaving it for another one, if only for a while, would divide
-    /// its change, or move its view.
+    /// The thread would wait for itself: a visit that it is in the middle of has the lock. Or others may be waiting
+    /// for it: it has locks, and this one was not free in ten seconds.
     #[error(
-        "cannot enter `{space}` from inside `{inside}`, which is versioned: what is changed there is one \
-         change; visit them one after the other"
+        "cannot enter `{space}` from inside `{inside}`: the thread has its lock, or has others and did not get \
+         it in 10 seconds; visit them one after the other"
     )]
-    InsideVersioned {
+    WouldDeadlock {
         /// The space that was to be entered.
         space: String,
         /// The brand of where the thread is.
         inside: &'static str,
+    },
+
+    /// The thread is inside the space to read, would write it from there, and there is a newer version than it
+    /// sees: what it has read would not hold.
+    #[error(
+        "there is a newer version of `{space}` than the thread reads; leave, and enter to write"
+    )]
+    Newer {
+        /// The space.
+        space: String,
     },
 
     /// The brand stands for another VAS in this process.
@@ -265,7 +275,8 @@ impl Error {
             Error::NotCommitted { errno, .. } => Some(*errno),
             Error::Changed { .. } => Some(Errno::ESTALE),
             Error::NotVersioned { .. } => Some(Errno::EINVAL),
-            Error::SameAddresses { .. } | Error::InsideVersioned { .. } => Some(Errno::EDEADLK),
+            Error::SameAddresses { .. } | Error::WouldDeadlock { .. } => Some(Errno::EDEADLK),
+            Error::Newer { .. } => Some(Errno::EBUSY),
             Error::SegmentLost { .. } => Some(Errno::ENODATA),
             Error::Alloc(_) => Some(Errno::ENOMEM),
             _ => None,

@@ -28,8 +28,9 @@ pub(crate) struct ThreadState {
     pub(crate) heap: Option<NonNull<dyn SpaceHeap>>,
     /// Whether the global allocator serves from `heap`.
     pub(crate) scope: Scope,
-    /// Whether it is versioned: leaving it, if only for a while, ends the view or the change.
-    pub(crate) versioned: bool,
+    /// Whether visits that begin from here are nested: this one is versioned, or one that it is nested in, and
+    /// leaving it, if only for a while, would end the view or the change.
+    pub(crate) nests: bool,
     /// Its location, for the way back.
     pub(crate) location: Location,
 }
@@ -54,7 +55,7 @@ impl ThreadState {
         writable: false,
         heap: None,
         scope: Scope::Outside,
-        versioned: false,
+        nests: false,
         location: Location::HOME,
     };
 }

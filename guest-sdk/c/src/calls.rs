@@ -9,9 +9,9 @@ use abi::call::{
     CALL_SEG_FIND, CALL_SEG_GROW, CALL_SEG_LIST, CALL_SEG_RESERVE, CALL_SEG_ROOT_GET,
     CALL_SEG_ROOT_SET, CALL_SEG_STAT, CALL_SEG_SYNC, CALL_VAS_ABORT, CALL_VAS_ATTACH,
     CALL_VAS_CLONE, CALL_VAS_COMMIT, CALL_VAS_CREATE, CALL_VAS_CTL, CALL_VAS_CURRENT,
-    CALL_VAS_DELETE, CALL_VAS_DETACH, CALL_VAS_FIND, CALL_VAS_LIST, CALL_VAS_SEGMENTS,
-    CALL_VAS_STAT, CALL_VAS_SWITCH, CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_SYNC, CALL_VAS_TAG,
-    CALL_VAS_TRY_SWITCH, CALL_VAS_VERSION, CALL_VAS_WAIT,
+    CALL_VAS_DELETE, CALL_VAS_DETACH, CALL_VAS_FIND, CALL_VAS_LIST, CALL_VAS_NEST, CALL_VAS_RETURN,
+    CALL_VAS_SEGMENTS, CALL_VAS_STAT, CALL_VAS_SWITCH, CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_SYNC,
+    CALL_VAS_TAG, CALL_VAS_TRY_SWITCH, CALL_VAS_VERSION, CALL_VAS_WAIT,
 };
 use abi::objects::{Attachment, SegParams, SegRoot, SegStat, VasStat};
 use sdk::CallPage;
@@ -104,6 +104,10 @@ calls! {
     status vas_switch_timeout(vh: i64, nanoseconds: u64) -> c_int
         = CALL_VAS_SWITCH_TIMEOUT [] [vh as u64, nanoseconds]
         if Ok(_) | Err(Errno::EOWNERDEAD) => here::enter(vh);
+    status vas_nest(vh: i64, nanoseconds: u64) -> c_int
+        = CALL_VAS_NEST [] [vh as u64, nanoseconds]
+        if Ok(_) | Err(Errno::EOWNERDEAD) => here::enter(vh);
+    number vas_return() -> i64 = CALL_VAS_RETURN [] [] if Ok(vh) => here::enter(vh as i64);
     status vas_delete(vid: u64) -> c_int = CALL_VAS_DELETE [] [vid];
     number vas_list(buffer: *mut VasStat, count: usize, cursor: u64) -> i64
         = CALL_VAS_LIST [] [buffer as u64, bytes::<VasStat>(count), cursor];

@@ -318,10 +318,6 @@ impl<V: Brand> Space<V> {
     ) -> Result<T> {
         // What is allocated on the way, and the error, belong to the process.
         let _paused = thread_state::with_scope(Scope::Outside);
-        let here = thread_state::current();
-        if here.versioned {
-            return Err(Error::InsideVersioned { space: self.name.clone(), inside: here.name });
-        }
         let target = self.backend.target(access::<M>())?;
         let inside = |at: At<During<'static, V>, M>| {
             // SAFETY: the thread is inside.
@@ -355,18 +351,24 @@ fn by_result<R, E>(result: Result<R, E>) -> (Result<R, E>, Ending) {
 }
 
 /// From inside one space into another one. The token is borrowed until the thread is back, so no
-/// reference into the first space can be used meanwhile. Locks that both need stay held; the others
-/// are released meanwhile, so that what is read again afterwards may have changed. So from inside a
-/// versioned space, whose changes are one and whose view does not move, there is no way on.
+/// reference into the first space can be used meanwhile.
 ///
-/// If the thread cannot go back, because a program died holding the first space's lock meanwhile,
-/// the process ends with a message: otherwise there would be a token for memory that must not be
-/// used.
+/// - **From inside a versioned space**, or a space that is visited from inside one, the visit is *nested*: the
+///   first one is suspended, with its lock, the version that it sees, and its changes, none of which is
+///   committed before it ends itself. The nested visit is a change of its own: it is committed when it ends
+///   with `Ok`, whatever becomes of the first. A lock that the thread has already is refused
+///   ([`Error::WouldDeadlock`]), and so is one that is not free within ten seconds while it has others.
+///   From reading a space to writing the same one there is a way only while what is read is the newest
+///   version ([`Error::Newer`]).
+/// - **From other spaces**, locks that both need stay held, and the others are released meanwhile, so that what
+///   is read again afterwards may have changed. If the thread cannot go back, because a program died holding
+///   the first space's lock meanwhile, the process ends with a message: otherwise there would be a token
+///   for memory that must not be used.
 impl<V: Brand, M: Mode> In<V, M> {
     /// Goes to `space` to read.
     ///
     /// # Errors
-    /// As [`Space::read`]; the thread is inside the first space again. [`Error::InsideVersioned`].
+    /// As [`Space::read`]; the thread is inside the first space again. [`Error::WouldDeadlock`].
     pub fn read<W: Brand, R>(
         &mut self,
         space: &Space<W>,
@@ -380,7 +382,8 @@ impl<V: Brand, M: Mode> In<V, M> {
     /// Goes to `space` to write.
     ///
     /// # Errors
-    /// As [`Space::write`]; the thread is inside the first space again. [`Error::InsideVersioned`].
+    /// As [`Space::write`]; the thread is inside the first space again. [`Error::WouldDeadlock`],
+    /// [`Error::Newer`].
     pub fn write<W: Brand, R, E: From<Error>>(
         &mut self,
         space: &Space<W>,
@@ -468,6 +471,10 @@ fn claim<V: Brand>(vid: u64, sid: u64, name: &str) -> Result<Claim> {
 fn refusal(name: &str, limit: Option<Duration>, refused: Refused) -> Error {
     let space = name.to_owned();
     match (refused, limit) {
+        (Refused::OwnLock, _) => {
+            Error::WouldDeadlock { space, inside: thread_state::current().name }
+        }
+        (Refused::Switch(Errno::EBUSY), _) => Error::Newer { space },
         (Refused::OwnerDead, _) => Error::Inconsistent { space },
         (Refused::NotCommitted(errno), _) => Error::NotCommitted { space, errno },
         (Refused::Switch(Errno::ESTALE), _) => Error::Changed { space },

@@ -129,11 +129,11 @@ impl<V: Brand> Space<V> {
         }
         // Two VASes have one brand then, which is sound because
         // - no handle goes from a visit of one to a visit of the other: each visit is called for
-        //   every lifetime, in which the brand is invariant, and no visit goes on from inside a
-        //   versioned space;
-        // - `type_id::of` erases lifetimes, so that a destructor takes a visit of either for the other. All
-        //   that it meets there is of that visit, and the old one is read-only, whatever the store
-        //   allows (`false` above, for good): a thread that reads has no heap, and dropping leaks.
+        //   every lifetime, in which the brand is invariant, also if it is nested in the other;
+        // - `type_id::of` erases lifetimes, so that a destructor takes a visit of either for the other. It
+        //   touches memory only in one that writes. The old one is read-only, whatever the store allows
+        //   (`false` above, for good), a thread that reads owns nothing, and of visits that write the
+        //   newest one it has one at most: it would have to have the lock twice.
         options::open_unclaimed(old)
     }
 

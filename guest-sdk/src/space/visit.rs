@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use abi::Errno;
 
-use super::switch::go;
+use super::switch::{Way, go};
 use crate::brand::Brand;
 use crate::location::Location;
 use crate::location::wait::{EntryOutcome, LockMode, Wait};
@@ -60,6 +60,8 @@ pub(crate) enum OnOwnerDeath {
 pub(crate) enum Refused {
     /// The switch failed.
     Switch(Errno),
+    /// A visit that goes on has the lock, or had others while this one was waited for.
+    OwnLock,
     /// A holder of the lock died.
     OwnerDead,
     /// It was made, but what it changed cannot be committed, and is thrown away.
@@ -95,6 +97,7 @@ enum Content {
 struct Guard {
     before: ThreadState,
     target: Target,
+    way: Way,
     content: Content,
 }
 
@@ -104,7 +107,7 @@ impl Guard {
         let guard = std::mem::ManuallyDrop::new(self);
         match guard.go_back() {
             // The thread is where it was: a versioned segment's changes cannot be stored.
-            Err(errno) if guard.target.is_versioned => {
+            Err(Refused::Switch(errno)) if guard.target.is_versioned => {
                 guard.target.mark_inconsistent();
                 guard.go_back_or_end();
                 Err(Refused::NotCommitted(errno))
@@ -114,10 +117,10 @@ impl Guard {
         }
     }
 
-    fn go_back(&self) -> Result<EntryOutcome, Errno> {
+    fn go_back(&self) -> Result<EntryOutcome, Refused> {
         thread_state::set(self.before);
         // SAFETY: the token of the visit is gone, and with it every borrow of what is left.
-        unsafe { go(self.target.location, self.before.location, Wait::Return) }
+        unsafe { go(self.target.location, self.before.location, self.way.back(), Wait::Return) }
     }
 
     fn go_back_or_end(&self) {
@@ -141,9 +144,10 @@ impl Drop for Guard {
 /// The thread cannot go back to where a token claims it is, or the content there is broken.
 /// Unwinding would not help: code on the way could catch it and use the token.
 #[cold]
-fn lost(before: ThreadState, back: Result<EntryOutcome, Errno>) -> ! {
+fn lost(before: ThreadState, back: Result<EntryOutcome, Refused>) -> ! {
     let reason = match back {
-        Err(errno) => errno.to_string(),
+        Err(Refused::Switch(errno)) => errno.to_string(),
+        Err(refused) => format!("{refused:?}"),
         Ok(_) => "another holder of its lock died meanwhile".to_owned(),
     };
     eprintln!("spacejmp: cannot go back to {}: {reason}; the process ends", before.name);
@@ -165,9 +169,10 @@ pub(crate) unsafe fn visit<V: Brand, M: Mode, R>(
     f: impl FnOnce(At<V, M>) -> (R, Ending),
 ) -> Result<R, Refused> {
     let before = thread_state::current();
+    let way = if before.nests { Way::Nest } else { Way::Switch };
     // SAFETY: no reference into where the thread is can be used while the token is borrowed.
-    let outcome = unsafe { go(before.location, target.location, wait) }.map_err(Refused::Switch)?;
-    let mut guard = Guard { before, target, content: Content::Whole };
+    let outcome = unsafe { go(before.location, target.location, way, wait) }?;
+    let mut guard = Guard { before, target, way, content: Content::Whole };
     if outcome == EntryOutcome::OwnerDied && on_death == OnOwnerDeath::Refuse {
         return Err(Refused::OwnerDead);
     }
@@ -177,7 +182,7 @@ pub(crate) unsafe fn visit<V: Brand, M: Mode, R>(
         writable: M::WRITABLE,
         heap: M::WRITABLE.then_some(target.heap),
         scope: Scope::Outside,
-        versioned: target.is_versioned,
+        nests: target.is_versioned || before.nests,
         location: target.location,
     });
     // Until `f` returns normally: code that unwinds through here has not finished what it began.

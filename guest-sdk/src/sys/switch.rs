@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use abi::Errno;
 use abi::call::{
-    CALL_HYPER_NULL, CALL_NULL, CALL_VAS_ABORT, CALL_VAS_COMMIT, CALL_VAS_CURRENT, CALL_VAS_SWITCH,
-    CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_SYNC, CALL_VAS_TRY_SWITCH, CALL_VAS_VERSION, CALL_VAS_WAIT,
+    CALL_HYPER_NULL, CALL_NULL, CALL_VAS_ABORT, CALL_VAS_COMMIT, CALL_VAS_CURRENT, CALL_VAS_NEST,
+    CALL_VAS_RETURN, CALL_VAS_SWITCH, CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_SYNC, CALL_VAS_TRY_SWITCH,
+    CALL_VAS_VERSION, CALL_VAS_WAIT,
 };
 
 use super::call;
@@ -92,6 +93,45 @@ pub unsafe fn vas_switch_timeout(vh: VasHandle, limit: Duration) -> Result<(), E
     let nanoseconds = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
     // SAFETY: as for `vas_switch`.
     unsafe { call(CALL_VAS_SWITCH_TIMEOUT, [vh.raw(), nanoseconds]) }.map(|_| ())
+}
+
+/// Enters the instance `vh`, or home, in a *nested* visit: where the thread is now is suspended, and stays as
+/// it is, with its locks, the version that it sees, and what it has changed and not committed, until
+/// [`vas_return`] brings the thread back. [`vas_switch`], [`vas_commit`] and [`vas_abort`] concern the nested visit
+/// only. A thread that ends, wherever it is, loses what it has not committed in any of them.
+///
+/// Waits no longer than `limit` for locks; `None`: as long as it takes, but for a thread that holds locks, in
+/// this visit or in suspended ones, 10 seconds: whoever has the others may be waiting for one of those.
+///
+/// # Errors
+/// As [`vas_switch_timeout`]; without time `EAGAIN` instead of `ETIMEDOUT`.
+///
+/// - `EDEADLK`: the thread itself has a lock in the way, or without a limit waited for 10 seconds with others in hand.
+/// - `EBUSY`: a visit from which it comes, however many are between, reads versioned segments that it would write
+///   in `vh`, and there is a newer version than it sees.
+/// - `ELOOP`: it has suspended 16 visits.
+///
+/// # Safety
+/// As [`vas_switch`].
+#[inline]
+pub unsafe fn vas_nest(vh: VasHandle, limit: Option<Duration>) -> Result<(), Errno> {
+    let limit = limit.and_then(|limit| u64::try_from(limit.as_nanos()).ok());
+    // SAFETY: as for `vas_switch`.
+    unsafe { call(CALL_VAS_NEST, [vh.raw(), limit.unwrap_or(u64::MAX)]) }.map(|_| ())
+}
+
+/// Leaves the visit that began with the last [`vas_nest`], commits what was changed in it, and goes on with the
+/// one that was suspended. No lock is waited for. Returns where the thread is then.
+///
+/// # Errors
+/// `EPERM`: the thread has suspended none. Those of [`vas_commit`] but `EPERM`: then it stays where it is.
+///
+/// # Safety
+/// As [`vas_switch`].
+#[inline]
+pub unsafe fn vas_return() -> Result<VasHandle, Errno> {
+    // SAFETY: the call takes no arguments; the rest is the caller's promise.
+    unsafe { call(CALL_VAS_RETURN, []) }.map(VasHandle::from_raw)
 }
 
 /// What the calling thread has changed in versioned segments since it entered, or since its last

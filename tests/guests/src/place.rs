@@ -136,6 +136,24 @@ pub fn abort() {
     assert_eq!(unsafe { sys::vas_abort() }, Ok(()), "an abort");
 }
 
+/// [`sys::vas_nest`], likewise.
+///
+/// # Errors
+/// As that.
+pub fn nest(vh: VasHandle, limit: Option<Duration>) -> Result<(), Errno> {
+    // SAFETY: no references into segments exist (module documentation).
+    unsafe { sys::vas_nest(vh, limit) }
+}
+
+/// [`sys::vas_return`], likewise.
+///
+/// # Errors
+/// As that.
+pub fn go_back() -> Result<VasHandle, Errno> {
+    // SAFETY: no references into segments exist (module documentation).
+    unsafe { sys::vas_return() }
+}
+
 /// Goes back to the process's own address space.
 ///
 /// # Panics

@@ -12,6 +12,7 @@
 //! - [`damage`]: damaged files; [`users`]: other users' files
 //! - [`sdk`]: the safe API of the crate `spacejmp`, in one VM and in several; [`sound`]: attacks on it
 //! - [`versions`]: versioned segments: whole changes or none
+//! - [`nested`]: visits inside of visits
 //! - [`space`]: what versioned segments take on the disk
 //! - [`several`]: several segments that are changed as one, and segments in several VASes
 //! - [`tags`]: versions that are kept, gone back to and copied; [`rollback`]: of a VAS as a whole
@@ -28,6 +29,7 @@ mod ends;
 mod every_program;
 mod full;
 mod model;
+mod nested;
 mod persistence;
 mod power_cut;
 mod readers;

@@ -80,6 +80,8 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u32, a: &[u64; 6]) -> Option<CallRe
         number::CALL_VAS_SYNC => ctx.process.vases.sync_versions(first),
         number::CALL_VAS_VERSION => ctx.process.vases.version(first),
         number::CALL_VAS_WAIT => vas::wait(ctx, a),
+        number::CALL_VAS_NEST => nest(ctx, first, second),
+        number::CALL_VAS_RETURN => go_back(ctx),
         number::CALL_VAS_CREATE => vas::create(ctx, a),
         number::CALL_VAS_FIND => vas::find(ctx, a),
         number::CALL_VAS_CLONE => vas::clone(ctx, a),
@@ -123,7 +125,43 @@ fn switch(ctx: &mut ThreadCtx<'_>, vh: u64, patience: Patience) -> CallResult {
         stopping: &|| process.is_stopping(),
         interrupted: &|| thread.is_interrupted(process),
     };
-    match process.vases.switch(ctx.vcpu, vh, patience, stops)? {
+    entered(process.vases.switch(ctx.vcpu, vh, patience, stops)?)
+}
+
+/// `vas_nest`: the calling thread enters an instance from inside a visit, which is suspended.
+///
+/// # Errors
+/// As `vas_switch_timeout`; `EAGAIN` without time; `EDEADLK` for locks that the thread has itself, or that
+/// were not free in time while it has others; `ELOOP`.
+fn nest(ctx: &mut ThreadCtx<'_>, vh: u64, nanoseconds: u64) -> CallResult {
+    let (process, thread) = (ctx.process, ctx.thread);
+    let stops = Stops {
+        stopping: &|| process.is_stopping(),
+        interrupted: &|| thread.is_interrupted(process),
+    };
+    let patience = match nanoseconds {
+        0 => Patience::Try,
+        u64::MAX => Patience::Forever,
+        nanoseconds => at_most(Duration::from_nanos(nanoseconds)),
+    };
+    entered(process.vases.nest(ctx.vcpu, vh, patience, stops)?)
+}
+
+/// `vas_return`: the calling thread goes on with the visit that it has suspended.
+///
+/// # Errors
+/// `EPERM` if there is none; those of `vas_commit`.
+fn go_back(ctx: &mut ThreadCtx<'_>) -> CallResult {
+    let (process, thread) = (ctx.process, ctx.thread);
+    let stops = Stops {
+        stopping: &|| process.is_stopping(),
+        interrupted: &|| thread.is_interrupted(process),
+    };
+    process.vases.end_nested(ctx.vcpu, stops).map(u64::from)
+}
+
+fn entered(outcome: LockOutcome) -> CallResult {
+    match outcome {
         LockOutcome::Acquired => Ok(0),
         outcome => Err(VasError::Lock(outcome)),
     }

@@ -100,6 +100,24 @@ pub enum VasError {
     /// The thread would wait for what it keeps others from doing.
     #[error("a thread that writes versioned segments would wait for itself")]
     Deadlock,
+    /// A lock that the thread holds in a suspended visit, or that it waited for too long with others in hand.
+    #[error(
+        "a lock is held by a visit that the thread has suspended, or was not free in {} seconds, \
+         which is as long as a thread waits that holds others", limit.as_secs()
+    )]
+    Suspended {
+        /// How long such a thread waits.
+        limit: std::time::Duration,
+    },
+    /// As many visits as can be are suspended.
+    #[error("the thread has suspended {limit} visits")]
+    TooDeep {
+        /// How many there may be.
+        limit: usize,
+    },
+    /// There is nothing to return to.
+    #[error("the thread has suspended no visit")]
+    NoneSuspended,
     /// Nothing new came in time.
     #[error("there is no newer version")]
     NothingNew,
@@ -195,6 +213,7 @@ impl Remedy for VasError {
                 Some("detach it and attach it anew: it then shows the newest version kept".into())
             }
             VasError::Newer { .. } => Some("leave, and enter to write".into()),
+            VasError::Suspended { .. } => Some("return to it first, and leave it".into()),
             VasError::Full { .. } => Some("try again when fewer programs use it".into()),
             _ => None,
         }
@@ -225,14 +244,18 @@ impl VasError {
             VasError::Changed { .. } => Errno::ESTALE,
             VasError::Lost { .. } => Errno::ESTALE,
             VasError::NoVersions { .. } => Errno::EINVAL,
-            VasError::Deadlock => Errno::EDEADLK,
+            VasError::Deadlock | VasError::Suspended { .. } => Errno::EDEADLK,
+            VasError::TooDeep { .. } => Errno::ELOOP,
             VasError::NothingNew => Errno::ETIMEDOUT,
             VasError::Interrupted => Errno::EINTR,
             VasError::TooManyInstances { .. } => Errno::EMFILE,
             VasError::Overlap { .. } => Errno::EEXIST,
             VasError::ReadOnly { .. } | VasError::NotGranted { .. } => Errno::EACCES,
             VasError::Full { .. } => Errno::ENOSPC,
-            VasError::NotLocked { .. } | VasError::NotWriting | VasError::Spoilt => Errno::EPERM,
+            VasError::NotLocked { .. }
+            | VasError::NotWriting
+            | VasError::NoneSuspended
+            | VasError::Spoilt => Errno::EPERM,
             VasError::Versions(error) => versions_errno(error),
             VasError::BeyondReserve { .. } => Errno::EFBIG,
             // A lock that was acquired without more to say is no error.

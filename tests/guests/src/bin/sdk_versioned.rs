@@ -239,7 +239,9 @@ fn old(space: &Space<Words<'_>>) {
         matches!(kept_out, Ok((3, Err(Error::Locked { .. } | Error::SameAddresses { .. })))),
         "{kept_out:?}"
     );
-    assert_eq!(space.read(|v| v.read(&monday, |_| ()).is_err()), Ok(true), "nor from inside");
+    // The same thread sees one from inside the other: the first is suspended.
+    let both = space.read(|v| (v.read(&monday, |w| w.root().len()), v.root().len()));
+    assert_eq!(both, Ok((Ok(3), 5)));
     println!("{} {}", count(&monday), count(space));
 }
 
@@ -282,31 +284,56 @@ fn raw() {
     assert_eq!(raw.read(|v| *v.root()), Ok(3));
 }
 
-/// Visits from inside: there is no way on from a versioned space, which would divide its change or move its
-/// view, and one into it from another.
+/// Visits from inside a versioned space, which suspend it, and one into it from another.
 fn nested(space: &Space<Words<'_>>) {
     let outer = Space::<Raw<'_>>::options().lifetime(Lifetime::Persistent);
     let outer = outer.open_or_create("outer", |_| Ok(1)).expect("the space");
     let before = count(space);
-    let refused = |result: Result<(), Error>| {
-        assert!(matches!(result, Err(Error::InsideVersioned { .. })), "{result:?}");
-    };
     let visited = space.write(|v| {
         insert(v, 5000, &text(5000))?;
-        refused(v.write(space, |_| Ok(())));
-        refused(v.read(space, |_| ()));
-        refused(v.write(&outer, |_| Ok(())));
-        refused(v.read(&outer, |_| ()));
+        let own: Result<(), Error> = v.write(space, |_| Ok(()));
+        assert!(matches!(own, Err(Error::WouldDeadlock { .. })), "{own:?}");
+        assert_eq!(v.read(space, |w| w.root().len()), Ok(before), "what is committed");
+        v.write(&outer, |w| {
+            *w.root_mut().0 += 1;
+            Ok::<_, Error>(())
+        })?;
+        let inner = v.read(&outer, |w| {
+            assert!(matches!(
+                w.write(space, |_| Ok::<_, Error>(())),
+                Err(Error::WouldDeadlock { .. })
+            ));
+            (*w.root(), w.read(space, |x| x.root().len()))
+        });
+        assert_eq!(inner, Ok((2, Ok(before))));
         insert(v, 5001, &text(5001))?;
+        assert_eq!(v.root().len(), before + 2);
         Err::<(), _>(Why::OnPurpose(3))
     });
     on_purpose(visited, 3);
     assert_eq!(count(space), before, "nothing was committed on the way");
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        space.write(|v| {
+            insert(v, 5002, &text(5002))?;
+            v.read(&outer, |_| panic!("on purpose")).map_err(Why::from)
+        })
+    }));
+    assert!(caught.is_err());
+    assert_eq!(count(space), before, "nor by a panic two visits deep");
     let read = space.read(|v| {
-        refused(v.write(space, |_| Ok(())));
-        refused(v.read(&outer, |_| ()));
+        v.write(space, |w| insert(w, 5003, &text(5003)))?;
+        assert_eq!(v.root().len(), before, "the view stays");
+        assert_eq!(v.read(space, |w| w.root().len()), Ok(before + 1));
+        v.write(space, |w| insert(w, 5004, &text(5004)))
     });
-    read.expect("a visit");
+    let newer = read.expect("a visit");
+    assert!(matches!(newer, Err(Error::Newer { .. })), "{newer:?}");
+    let before = before + 1;
+    let reset = outer.write(|v| {
+        *v.root_mut().0 = 1;
+        Ok::<_, Error>(())
+    });
+    reset.expect("a visit");
     let visited = outer.write(|v| {
         *v.root_mut().0 += 1;
         v.write(space, |w| insert(w, 6000, &text(6000)))?;

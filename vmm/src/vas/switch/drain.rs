@@ -78,9 +78,9 @@ impl Vases {
         Ok(self.switch.lock_refs(first, count)?.iter().any(|lock| lock.exclusive != 0))
     }
 
-    /// Whether a thread that holds `old` may not go to where it needs `new`.
-    pub(crate) fn is_kept_out(&self, old: &LockSet, new: &LockSet) -> bool {
-        self.is_draining() && !old.writes() && new.writes()
+    /// Whether a thread that `writes`, or not, may not go to where it needs `new`.
+    pub(crate) fn is_kept_out(&self, writes: bool, new: &LockSet) -> bool {
+        self.is_draining() && !writes && new.writes()
     }
 
     /// Keeps the calling thread until the process has ended.

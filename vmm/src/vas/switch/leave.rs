@@ -2,6 +2,7 @@
 
 use seg_lock::Mode;
 
+use super::locks::LockSet;
 use crate::store::Store;
 use crate::vas::error::warn_if_failed;
 use crate::vas::state::{State, Vases};
@@ -32,16 +33,19 @@ impl Vases {
         vcpu.set_instance(HOME);
     }
 
-    fn give_back(&self, state: &State, vcpu: &Vcpu, store: &Store) -> Result<(), VasError> {
+    fn give_back(&self, state: &mut State, vcpu: &Vcpu, store: &Store) -> Result<(), VasError> {
         let stopping = || false;
+        let suspended = state.visits.abandon(vcpu.index(), &mut state.tables);
         self.wake_waiters(state, vcpu, store, &stopping)?;
         // In the middle of a switch the vCPU's page may name locks that are not yet or no longer
         // held, and releasing one of those would take it from another thread. What it does hold is
         // wiped with the VM's slot (`close`), as after a kill.
-        if vcpu.is_in_kernel() {
-            return Ok(());
-        }
-        for (sid, mode, lock) in self.held(state, vcpu)?.into_locks() {
+        let held = match vcpu.is_in_kernel() {
+            true => LockSet::default(),
+            false => self.held(state, vcpu)?,
+        };
+        let all = std::iter::once(held).chain(suspended);
+        for (sid, mode, lock) in all.flat_map(LockSet::into_locks) {
             // What was not committed is gone.
             let is_raw = !state.residency.get(sid).is_some_and(|segment| segment.is_versioned());
             if mode == Mode::Exclusive && is_raw {

@@ -30,6 +30,14 @@ impl LockSet {
         self.0.values().any(|(mode, _)| *mode == Mode::Exclusive)
     }
 
+    /// Whether a thread that has these keeps itself from getting the others.
+    pub(crate) fn excludes(&self, others: &LockSet) -> bool {
+        self.0.iter().any(|(sid, (mode, _))| {
+            let other = others.0.get(sid).map(|(other, _)| *other);
+            other.is_some_and(|other| *mode == Mode::Exclusive || other == Mode::Exclusive)
+        })
+    }
+
     pub(crate) fn into_locks(self) -> impl Iterator<Item = (SegId, Mode, LockPage)> {
         self.0.into_iter().map(|(sid, (mode, lock))| (sid, mode, lock))
     }
@@ -114,7 +122,8 @@ impl Vases {
         Ok(held)
     }
 
-    /// The VM's lease, and the segments whose locks the thread that runs `vcpu` holds.
+    /// The VM's lease, and the segments whose locks the thread that runs `vcpu` holds, in
+    /// suspended visits, too.
     pub(crate) fn lease_and_locks(
         &self,
         vcpu: &Vcpu,
@@ -122,7 +131,12 @@ impl Vases {
         let state = self.lock();
         let Some(opened) = state.opened() else { return Ok((None, Vec::new())) };
         let held = self.held(&state, vcpu)?;
-        Ok((Some(opened.lease.id()), held.0.into_keys().collect()))
+        let suspended = state.visits.suspended(vcpu.index()).iter();
+        let suspended = suspended.flat_map(|visit| visit.locks.0.keys().copied());
+        let mut held: Vec<SegId> = held.0.into_keys().chain(suspended).collect();
+        held.sort_unstable();
+        held.dedup();
+        Ok((Some(opened.lease.id()), held))
     }
 
     /// Declares a segment's content consistent again.

@@ -9,10 +9,12 @@ mod drain;
 mod inside;
 mod leave;
 pub(crate) mod locks;
+mod nest;
 
 use seg_lock::{Held, LockOutcome, Patience};
 
 use self::locks::{LockSet, exchange, locks_of};
+use self::nest::Limited;
 use crate::store::Store;
 use crate::vas::state::instances::{Freshness, Hold, Instance};
 use crate::vas::state::{State, Vases};
@@ -52,7 +54,7 @@ impl Vases {
             return if vh == 0 { Ok(LockOutcome::Acquired) } else { Err(nowhere) };
         }
         self.settle_before(vcpu, vh)?;
-        let (target, old, new, store, held) = {
+        let (target, old, new, writes, store, held) = {
             let mut guard = self.lock();
             let state = &mut *guard;
             let store = state.attached().store.clone();
@@ -64,11 +66,16 @@ impl Vases {
             self.switch.announce_instance(vcpu.index(), target)?;
             let old = self.held(state, vcpu)?;
             let new = locks_of(state, target);
+            if let Err(error) = state.check_suspended(vcpu.index(), &new) {
+                self.switch.set_current_instance(vcpu.index(), here)?;
+                return Err(error);
+            }
             if old.is_empty() && new.is_empty() {
                 self.arrive_or_go_home(state, vcpu, target, &new, &store)?;
                 return Ok(LockOutcome::Acquired);
             }
-            if self.is_kept_out(&old, &new) {
+            let writes = old.writes() || state.suspended_write(vcpu.index());
+            if self.is_kept_out(writes, &new) {
                 self.switch.set_current_instance(vcpu.index(), here)?;
                 drop(guard);
                 return Ok(self.park(stopping));
@@ -88,21 +95,27 @@ impl Vases {
             }
             let both = [here, target].into_iter().filter_map(|vh| state.instances.get(vh));
             let held: Vec<Hold> = both.map(Instance::hold).collect();
-            (target, old, new, store, held)
+            (target, old, new, writes, store, held)
         };
+        let is_nested = !self.lock().visits.suspended(vcpu.index()).is_empty();
+        let limited = match is_nested {
+            true => self.patience(vcpu, &old, patience),
+            false => Limited::not(patience),
+        };
+        let patience = limited.patience;
         // A thread that waits without limit releases locks on the way, and could not reacquire them
         // without waiting: on a signal it keeps waiting.
         let stops = match patience {
             Patience::Forever if !old.is_empty() => stopping,
             _ => interrupted,
         };
-        let stops = || stops() || self.is_kept_out(&old, &new);
+        let stops = || stops() || self.is_kept_out(writes, &new);
         let switched = exchange(&old, &new, patience, &store, &stops);
         let mut guard = self.lock();
         let state = &mut *guard;
         drop(held);
         match switched.held {
-            Held::New if stopping() && !old.writes() => {
+            Held::New if stopping() && !writes => {
                 // The locks came free because the process is ending: a thread that waited for them
                 // no longer begins, and has changed nothing. (One that came from writing has.)
                 // Nothing is acquired, so nothing is waited for.
@@ -123,12 +136,10 @@ impl Vases {
             }
         }
         drop(guard);
-        if switched.outcome == LockOutcome::Interrupted && self.is_kept_out(&old, &new) {
+        if switched.outcome == LockOutcome::Interrupted && self.is_kept_out(writes, &new) {
             return Ok(self.park(stopping));
         }
-        // A versioned segment was put right on the way.
-        let is_right = switched.outcome == LockOutcome::OwnerDied && !new.is_inconsistent();
-        Ok(if is_right { LockOutcome::Acquired } else { switched.outcome })
+        limited.outcome(told(switched.outcome, &new))
     }
 
     /// The thread has the locks `new` and stays where it is, with those it had, `old`; if one of these is
@@ -196,6 +207,13 @@ impl Vases {
             let locks = locks_of(state, vh);
             state.begin_visit(index, vh, locks)?;
         }
+        self.settle_in(state, vcpu, vh)
+    }
+
+    /// Puts the vCPU on the tables of `vh`, where its thread is from now on: in a visit that has begun, or
+    /// was suspended.
+    fn settle_in(&self, state: &mut State, vcpu: &mut Vcpu, vh: u32) -> Result<(), VasError> {
+        let index = vcpu.index();
         let locks = state.instances.get(vh).map_or(0..0, |instance| instance.shown.locks.clone());
         let root = self.root_of(state, index, vh);
         // In the middle of the kernel it is a thread of a process that ends, and that enters
@@ -229,4 +247,11 @@ impl Vases {
             Freshness::Current { .. } | Freshness::Incomplete => Ok(vh),
         }
     }
+}
+
+/// What a thread is told that has the locks `new`, if a holder of one died: a versioned segment was put right
+/// on the way.
+fn told(outcome: LockOutcome, new: &LockSet) -> LockOutcome {
+    let is_right = outcome == LockOutcome::OwnerDied && !new.is_inconsistent();
+    if is_right { LockOutcome::Acquired } else { outcome }
 }

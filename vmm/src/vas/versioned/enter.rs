@@ -21,7 +21,7 @@ use crate::vas::opened::Opened;
 use crate::vas::residency::segment::VmSegment;
 use crate::vas::state::State;
 use crate::vas::switch::locks::LockSet;
-use crate::vas::tables::{InstanceTables, Member};
+use crate::vas::tables::InstanceTables;
 
 impl State {
     /// Whether an instance has versioned segments.
@@ -157,21 +157,21 @@ impl State {
         Ok(self.visits.insert(VisitTables::new(vh, tables, views)))
     }
 
-    /// Checks that a thread which goes from reading to writing the same segments would see there what
-    /// it sees now. The locks that `vh` needs are held.
+    /// Checks that a thread which goes from reading to writing the same segments, in the visit that it
+    /// leaves or in one that is suspended, would see there what it sees now. The locks that `vh` needs
+    /// are held.
     ///
     /// # Errors
     /// [`VasError::Newer`]; the host's.
     pub(crate) fn check_upgrade(&mut self, vcpu: u32, vh: u32) -> Result<(), VasError> {
-        let Some(visit) = self.visits.tables_of(vcpu) else { return Ok(()) };
         // Home has none.
         let Some(instance) = self.instances.get(vh) else { return Ok(()) };
-        let written = |(sid, member): (SegId, &Member)| {
-            let view = visit.views.get(&sid).filter(|view| view.right == Right::Read)?;
-            (member.right == Right::Write).then_some((sid, view.version))
-        };
-        let written = instance.members.iter().filter_map(written);
-        for (sid, version) in written.collect::<Vec<_>>() {
+        let written = instance.members.iter().filter(|(_, member)| member.right == Right::Write);
+        let read = written.filter_map(|(sid, _)| {
+            let views = self.visits.views_of(vcpu, sid).filter(|it| it.right == Right::Read);
+            Some((sid, views.map(|view| view.version).min()?))
+        });
+        for (sid, version) in read.collect::<Vec<_>>() {
             if self.residency.of_member_mut(sid).newest(Right::Write)? > version {
                 return Err(VasError::Newer { sid });
             }

@@ -5,7 +5,7 @@
 //!   them; `fresh`: pages where nothing exists yet
 //! - [`copies`]: the memory of those copies
 //! - [`visits`]: which tables each vCPU runs on; tables are shared by visits that see the same
-//!   versions, and kept for the next one
+//!   versions, and kept for the next one; [`suspended`]: visits with others inside of them
 //! - [`sync`]: commits that are durable later, and syncs that failed; [`watch`]: versions as a
 //!   program asks for them, waits for them and makes them durable
 //! - [`kernel_views`]: views that the guest kernel enters and leaves by itself; [`kernel_writers`]: writers
@@ -32,6 +32,7 @@ mod kernel_writers;
 mod leaf;
 mod let_go;
 pub(crate) mod segment;
+pub(crate) mod suspended;
 pub(crate) mod sync;
 pub(crate) mod view;
 pub(crate) mod visits;

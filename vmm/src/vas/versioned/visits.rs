@@ -14,6 +14,7 @@ use spacejmp_versions::log::header::LogId;
 use spacejmp_versions::{LayerId, VersionNumber};
 
 use super::copies::Copies;
+use super::suspended::Suspended;
 use super::view::View;
 use crate::vas::switch::locks::LockSet;
 use crate::vas::tables::{InstanceTables, TableFrames};
@@ -43,8 +44,8 @@ pub(crate) struct VisitTables {
     pub(crate) vh: u32,
     pub(crate) tables: InstanceTables,
     pub(crate) views: BTreeMap<SegId, View>,
-    /// Threads inside that the kernel does not let out.
-    users: u32,
+    /// Threads inside that the kernel does not let out, and suspended visits.
+    pub(super) users: u32,
     /// The kernel may let threads in and out.
     is_kernels: bool,
     /// What the visit has changed must not be committed; it ends without.
@@ -76,12 +77,13 @@ impl VisitTables {
 
 /// See the module.
 pub(crate) struct Visits {
-    by_vcpu: BTreeMap<u32, Visit>,
-    tables: BTreeMap<TablesId, VisitTables>,
+    pub(super) by_vcpu: BTreeMap<u32, Visit>,
+    pub(super) suspended: BTreeMap<u32, Vec<Suspended>>,
+    pub(super) tables: BTreeMap<TablesId, VisitTables>,
     next: u64,
     pub(crate) copies: Copies,
-    /// Threads that may write; read without the state locked.
-    writing: Arc<AtomicU32>,
+    /// Visits that may write; read without the state locked.
+    pub(super) writing: Arc<AtomicU32>,
 }
 
 impl std::fmt::Debug for Visits {
@@ -94,8 +96,8 @@ impl std::fmt::Debug for Visits {
 impl Visits {
     /// No thread inside.
     pub(crate) fn new(ledger: Arc<MemoryLedger>) -> Visits {
-        let (by_vcpu, tables, writing) = Default::default();
-        Visits { by_vcpu, tables, next: 0, copies: Copies::new(ledger), writing }
+        let (by_vcpu, suspended, tables, writing) = Default::default();
+        Visits { by_vcpu, suspended, tables, next: 0, copies: Copies::new(ledger), writing }
     }
 
     /// The visit of a vCPU's thread, if it is in an instance with versioned segments.
@@ -274,10 +276,15 @@ impl Visits {
     /// The thread is no longer inside, and its vCPU has another root. What it changed and did not
     /// commit is gone.
     pub(crate) fn end(&mut self, vcpu: u32, is_settled: bool, frames: &mut TableFrames) {
-        let Some(visit) = self.by_vcpu.remove(&vcpu) else { return };
-        if visit.is_kernels {
-            return;
+        if let Some(visit) = self.by_vcpu.remove(&vcpu)
+            && !visit.is_kernels
+        {
+            self.end_of(&visit, is_settled, frames);
         }
+    }
+
+    /// A visit that the kernel has not ended is over.
+    pub(super) fn end_of(&mut self, visit: &Visit, is_settled: bool, frames: &mut TableFrames) {
         let Some(tables) = self.tables.get_mut(&visit.tables) else { return };
         tables.users -= 1;
         if tables.writes() {
@@ -335,6 +342,10 @@ impl Visits {
             .collect();
         for vcpu in inside {
             self.end(vcpu, false, frames);
+        }
+        let suspended = self.suspended.iter().filter(|(_, all)| all.iter().any(|it| it.vh == vh));
+        for vcpu in suspended.map(|(&vcpu, _)| vcpu).collect::<Vec<_>>() {
+            self.abandon(vcpu, frames);
         }
         self.drop_idle(frames, |tables| tables.vh == vh);
     }

@@ -141,9 +141,8 @@ impl Vases {
         limit: Duration,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<u64, VasError> {
-        let writes = |vcpu: u32| self.lock().visits.tables_of(vcpu).is_some_and(|it| it.writes());
         let (watched, _hold) = self.watched(vh)?;
-        if writes(vcpu.index()) {
+        if self.lock().visits.writes_anywhere(vcpu.index()) {
             return Err(VasError::Deadlock);
         }
         let began = Instant::now();
