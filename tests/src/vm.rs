@@ -188,6 +188,7 @@ impl Run {
             umask: 0o022,
             stdio,
             inherited: Vec::new(),
+            tree: None,
         }
     }
 

@@ -8,7 +8,7 @@ use crate::files::FileKind;
 use crate::linux::task::ThreadCtx;
 
 fn refusal(ctx: &ThreadCtx<'_>, fd: u64) -> Fail {
-    let file = ctx.process.files.get(fd as i32);
+    let file = ctx.files().get(fd as i32);
     let checked = file.and_then(|file| file.check_not_path().map(|()| file.kind()));
     Fail::Errno(match checked {
         Err(errno) => errno,

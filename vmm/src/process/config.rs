@@ -2,7 +2,9 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::tree::ProcessTree;
 use crate::files::{Grant, Tty};
 use crate::vas::VasGrants;
 
@@ -57,4 +59,7 @@ pub struct RunConfig {
     pub stdio: [OwnedFd; 3],
     /// Further descriptors, with their numbers in the program.
     pub inherited: Vec<(i32, OwnedFd)>,
+    /// How it may start other processes; `None` if it may not. Then [`super::Process::start`] must be
+    /// called while the caller has one thread.
+    pub tree: Option<Arc<ProcessTree>>,
 }

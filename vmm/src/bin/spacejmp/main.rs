@@ -13,6 +13,7 @@ mod inherited;
 mod new;
 mod run;
 mod run_options;
+mod run_tree;
 mod search;
 mod seg;
 mod size;

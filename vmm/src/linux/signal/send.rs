@@ -4,8 +4,9 @@ use abi::Errno;
 
 use super::calls::signal_number;
 use super::info::{SI_TKILL, SI_USER, SIGINFO_BYTES, SigInfo};
+use crate::linux::children::signals::members;
 use crate::linux::task::{Process, Thread, ThreadCtx};
-use crate::linux::{CallResult, value};
+use crate::linux::{CallResult, children, value};
 
 /// Maximum number of pending signals, for a thread or for the process.
 fn pending_limit(process: &Process) -> u64 {
@@ -54,16 +55,33 @@ fn signal_or_probe(raw: u64) -> Result<Option<i32>, Errno> {
     if raw as i32 == 0 { Ok(None) } else { signal_number(raw).map(Some) }
 }
 
-/// `kill(2)`: the program is the only target. `-1` means all other processes, and a process group
-/// has no other member known to it.
+/// `kill(2)`: to this process and the others of its run. `-1` means all of them but this one.
 pub(in crate::linux) fn kill(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let pid = a[0] as i32;
     let group = crate::host::process_group();
-    if pid != ctx.process.pid() && pid != 0 && pid != -group {
+    let (to_this, others) = match pid {
+        pid if pid == ctx.process.pid() => (true, Vec::new()),
+        1.. => (false, vec![pid]),
+        0 => (true, members(ctx.process, Some(group))),
+        -1 => (false, members(ctx.process, None)),
+        i32::MIN => return Err(Errno::ESRCH.into()),
+        pid => (-pid == group, members(ctx.process, Some(-pid))),
+    };
+    let is_known = |pid: &i32| ctx.process.children.is_of_run(*pid);
+    if !to_this && !others.iter().any(is_known) {
         return Err(Errno::ESRCH.into());
     }
-    if let Some(signal) = signal_or_probe(a[1])? {
-        send_to_process(ctx.process, from_program(ctx, signal, SI_USER))?;
+    let info = signal_or_probe(a[1])?.map(|signal| from_program(ctx, signal, SI_USER));
+    let alone = others.len() == 1 && !to_this;
+    for other in others {
+        match children::signals::send(ctx.process, other, info.as_ref()) {
+            // Of several, some may be about to end.
+            Err(errno) if alone => return Err(errno.into()),
+            _ => {}
+        }
+    }
+    if let Some(info) = info.filter(|_| to_this) {
+        send_to_process(ctx.process, info)?;
     }
     value(0)
 }
@@ -132,7 +150,9 @@ pub(in crate::linux) fn rt_sigqueueinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -
     let info = queued_info(ctx, a[2], a[1], [target, own])?;
     // A thread's number means its process.
     if target != own && ctx.process.threads.get(target).is_none() {
-        return Err(Errno::ESRCH.into());
+        let info = signal_or_probe(a[1])?.map(|_| info);
+        children::signals::send(ctx.process, target, info.as_ref())?;
+        return value(0);
     }
     if signal_or_probe(a[1])?.is_some() {
         send_to_process(ctx.process, info)?;
