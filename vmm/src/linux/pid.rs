@@ -73,17 +73,17 @@ pub(super) fn getsid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     }
 }
 
-/// `setpgid(2)`: the caller or a child of its own, into a group of its own or one of the run. Linux
-/// refuses it for a child that has called `execve`; here it is allowed until that ends.
+/// `setpgid(2)`: the caller or a child of its own, into a group of its own or one of the run.
 pub(super) fn setpgid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let group = a[1] as i32;
     if group < 0 {
         return Err(Errno::EINVAL.into());
     }
     let children = &ctx.process.children;
-    let child = Some(a[0] as i32).filter(|pid| children.has(*pid));
-    let pid = match child {
-        Some(pid) => pid,
+    let pid = match children.has_started(a[0] as i32) {
+        // It may have begun to rely on its group.
+        Some(true) => return Err(Errno::EACCES.into()),
+        Some(false) => a[0] as i32,
         None => own(ctx, a[0]).map(|()| ctx.process.pid())?,
     };
     let now = process_group();

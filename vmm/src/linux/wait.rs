@@ -79,6 +79,11 @@ fn next(ctx: &ThreadCtx<'_>, which: Which, options: u32) -> Result<Option<Change
             children.bury_orphan(seen.pid);
             continue;
         }
+        // SIGCHLD is ignored: there is nothing to wait for but the last one's end.
+        if seen.has_ended() && ctx.process.signals.for_children().0 {
+            let _ = take(ctx, seen, libc::WEXITED);
+            continue;
+        }
         if options & libc::WNOWAIT != 0 {
             return Ok(Some(seen));
         }

@@ -237,28 +237,31 @@ impl<'a> Supervisor<'a> {
 }
 
 impl Supervisor<'_> {
-    /// Something happened to a child: the program is told, if it is one of its own.
+    /// Something happened to a child: the program is told, if it is one of its own. The host tells of
+    /// one child when things happened to several, so the others are looked at, too.
     fn on_child(&self, signal: &HostSignal) {
         let process = self.process;
+        let children = &process.children;
         let (nobody_waits, tell_of_stops) = process.signals.for_children();
+        children.bury_orphans();
         let has_ended =
             matches!(signal.info.code, libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED);
-        let reap = |pid: i32| wait(libc::P_PID, pid, libc::WEXITED | libc::WNOHANG);
-        if !process.children.has(signal.sender) {
-            // Waited for already, or left behind by a process that has ended.
-            if has_ended {
-                process.children.bury_orphan(signal.sender);
-            }
-            return;
-        }
-        if has_ended && nobody_waits {
-            process.children.each_ended(|pid| {
-                let _ = reap(pid);
-            });
-            process.children.wake_waiting(process);
-        }
-        if has_ended || tell_of_stops {
+        if !has_ended && tell_of_stops && children.has(signal.sender) {
             let _ = signal::send_to_process(process, signal.info);
+        }
+        for ended in children.newly_ended() {
+            let (pid, uid) = (u64::from(ended.pid.cast_unsigned()), u64::from(ended.uid));
+            let info = SigInfo::new(libc::SIGCHLD, ended.code, pid | uid << 32).with_rest([
+                u64::from(ended.status.cast_unsigned()),
+                0,
+                0,
+            ]);
+            if nobody_waits && children.forget(ended.pid) {
+                let _ = wait(libc::P_PID, ended.pid, libc::WEXITED | libc::WNOHANG);
+                children.wake_waiting(process);
+            }
+            // An ordinary signal carries nothing that could be lost.
+            let _ = signal::send_to_process(process, info);
         }
     }
 }

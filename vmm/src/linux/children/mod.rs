@@ -15,7 +15,7 @@ pub(crate) mod signals;
 pub mod strings;
 pub mod vfork;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -34,7 +34,7 @@ pub struct Children {
     /// None: this program cannot start any.
     starts: Option<Starts>,
     /// The children that have not been waited for.
-    pids: Mutex<BTreeSet<i32>>,
+    pids: Mutex<BTreeMap<i32, Child>>,
     /// Threads that wait for one in the host.
     waiting: AtomicUsize,
 }
@@ -48,6 +48,15 @@ struct Starts {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is known of a child.
+#[derive(Debug, Default)]
+struct Child {
+    /// It runs a program of its own.
+    has_started: bool,
+    /// The program has been told of its end.
+    has_ended: bool,
 }
 
 /// A process that the starter has just made.
@@ -79,7 +88,7 @@ impl Children {
     /// Whether it is a child that has not been waited for.
     #[must_use]
     pub fn has(&self, pid: i32) -> bool {
-        locked(&self.pids).contains(&pid)
+        locked(&self.pids).contains_key(&pid)
     }
 
     /// Waits for a process that is none of the program's, but that this VMM is the parent of, since
@@ -97,18 +106,34 @@ impl Children {
         let _ = wait::wait(libc::P_PID, pid, look);
     }
 
-    /// Forgets the children that have ended, and calls `reap` with each.
-    pub(crate) fn each_ended(&self, mut reap: impl FnMut(i32)) {
+    /// Waits for those that have ended, as far as the host shows them.
+    pub(crate) fn bury_orphans(&self) {
         let look = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-        for pid in self.all() {
-            if matches!(wait::wait(libc::P_PID, pid, look), Ok(Some(_))) && self.forget(pid) {
-                reap(pid);
+        while let Ok(Some(ended)) = wait::wait(libc::P_ALL, 0, look) {
+            if self.has(ended.pid) {
+                // The host shows the next one when the program has waited for this.
+                break;
             }
+            self.bury_orphan(ended.pid);
         }
     }
 
+    /// The children that have ended since this was last asked.
+    pub(crate) fn newly_ended(&self) -> Vec<wait::Changed> {
+        let look = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        let mut children = locked(&self.pids);
+        let mut ended = Vec::new();
+        for (pid, child) in children.iter_mut().filter(|(_, child)| !child.has_ended) {
+            if let Ok(Some(changed)) = wait::wait(libc::P_PID, *pid, look) {
+                child.has_ended = true;
+                ended.push(changed);
+            }
+        }
+        ended
+    }
+
     pub(super) fn all(&self) -> Vec<i32> {
-        locked(&self.pids).iter().copied().collect()
+        locked(&self.pids).keys().copied().collect()
     }
 
     /// Makes a process, a child of this one, that waits to be told what it does.
@@ -124,7 +149,7 @@ impl Children {
         match made {
             Ok(made) => {
                 member.set_pid(made.pid);
-                locked(&self.pids).insert(made.pid);
+                locked(&self.pids).insert(made.pid, Child::default());
                 Ok(made)
             }
             Err(error) => {
@@ -135,11 +160,23 @@ impl Children {
         }
     }
 
+    /// Records that a child runs a program of its own.
+    fn note_started(&self, pid: i32) {
+        if let Some(child) = locked(&self.pids).get_mut(&pid) {
+            child.has_started = true;
+        }
+    }
+
+    /// Whether a child runs a program of its own; `None` if it is none of this process's.
+    pub(super) fn has_started(&self, pid: i32) -> Option<bool> {
+        locked(&self.pids).get(&pid).map(|child| child.has_started)
+    }
+
     /// A child has ended and is about to be waited for: its number may be used again after that.
     /// Returns whether it was still known: one thread waits for it.
     pub(crate) fn forget(&self, pid: i32) -> bool {
         let mut pids = locked(&self.pids);
-        if !pids.remove(&pid) {
+        if pids.remove(&pid).is_none() {
             return false;
         }
         if let Some(starts) = &self.starts {

@@ -151,6 +151,7 @@ pub(super) fn start_program(ctx: &mut ThreadCtx<'_>, new: &NewProgram) -> CallRe
     let Some(child) = &ctx.child else { return Err(Errno::ENOSYS.into()) };
     let (bytes, fds) = new.encode()?;
     let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    ctx.process.children.note_started(child.pid);
     let sent = child.channel.send(&[order::PROGRAM], &[]);
     if let Err(error) = sent.and_then(|()| child.channel.send(&bytes, &fds)) {
         // It was killed: its status says so.

@@ -2,15 +2,31 @@
 
 use abi::Errno;
 
+use super::actions::Action;
 use super::calls::signal_number;
 use super::info::{SI_TKILL, SI_USER, SIGINFO_BYTES, SigInfo};
 use crate::linux::children::signals::members;
 use crate::linux::task::{Process, Thread, ThreadCtx};
 use crate::linux::{CallResult, children, value};
+use crate::process_tree::fork;
 
 /// Maximum number of pending signals, for a thread or for the process.
 fn pending_limit(process: &Process) -> u64 {
     process.limits.soft(libc::RLIMIT_SIGPENDING)
+}
+
+/// Stops the process if that is what the signal does: the host process, as its parent will see it.
+/// Only in a run of several; a program alone has no parent that waits for it to stop.
+fn stops(process: &Process, info: &SigInfo, is_blocked: bool) -> bool {
+    let signal = info.signo;
+    let asks = matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
+    let by_default = asks && !is_blocked && process.signals.get(signal) == Action::default();
+    let stops = (signal == libc::SIGSTOP || by_default) && process.children.member().is_some();
+    if stops {
+        // All its threads stop; this one goes on here when the process is continued.
+        let _ = fork::signal(process.pid(), signal, None, || true);
+    }
+    stops
 }
 
 /// Sends `info` to one thread.
@@ -18,6 +34,9 @@ fn pending_limit(process: &Process) -> u64 {
 /// # Errors
 /// `EAGAIN` when too many signals are pending.
 pub fn send_to_thread(process: &Process, thread: &Thread, info: SigInfo) -> Result<(), Errno> {
+    if stops(process, &info, thread.signals.blocks(info.signo)) {
+        return Ok(());
+    }
     // A blocked signal stays pending although it is ignored: it may no longer be ignored later.
     if process.signals.is_ignored(info.signo) && !thread.signals.blocks(info.signo) {
         return Ok(());
@@ -34,6 +53,9 @@ pub fn send_to_thread(process: &Process, thread: &Thread, info: SigInfo) -> Resu
 pub fn send_to_process(process: &Process, info: SigInfo) -> Result<(), Errno> {
     let threads = process.threads.all();
     let is_blocked = threads.iter().any(|thread| thread.signals.blocks(info.signo));
+    if stops(process, &info, is_blocked) {
+        return Ok(());
+    }
     if process.signals.is_ignored(info.signo) && !is_blocked {
         return Ok(());
     }
