@@ -92,6 +92,11 @@ pub(super) fn setpgid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         return Err(Errno::EPERM.into());
     }
     let group = if group == 0 { pid } else { group };
+    // The caller is 0: its number need not be that of the host process.
+    let (pid, group) = match pid == ctx.process.pid() {
+        true => (0, if group == pid { 0 } else { group }),
+        false => (pid, group),
+    };
     fork::set_group(pid, group).map_err(errno)?;
     value(0)
 }
