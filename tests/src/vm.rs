@@ -214,6 +214,7 @@ impl Run {
             stdio,
             tracer: None,
             inherited: Vec::new(),
+            tree: None,
         }
     }
 

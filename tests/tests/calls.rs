@@ -175,7 +175,7 @@ const DIFFERENT: &[(&str, Differs, &str)] = &[
     ("mkdirat 3=0xffffffffffffffff$", Always, "the same"),
     ("memfd_create 2=0x4$", ByHost, "MFD_HUGETLB: the host's pool is not the run's"),
     ("memfd_create 2=0xffffffffffffffff$", Always, "the same"),
-    ("execve$", Always, "one process in a VM"),
+    ("execve$", Always, "a program alone starts no others"),
 ];
 
 /// Calls of the dispatch table that no row makes, and why.
@@ -185,8 +185,8 @@ const NOT_IN_THE_TABLE: &[(&str, &str)] = &[
     ("clone", "starts a thread"),
     ("clone3", "starts a thread"),
     ("fork", "refused"),
-    ("vfork", "refused"),
-    ("execveat", "refused"),
+    ("vfork", "`processes` compares it with the host's own"),
+    ("execveat", "`processes` compares `execve`"),
     ("futex", "waits"),
     ("futex_waitv", "waits"),
     ("set_tid_address", "belongs to the library"),
@@ -199,7 +199,7 @@ const NOT_IN_THE_TABLE: &[(&str, &str)] = &[
     ("sync", "slow, and cannot fail"),
     ("getppid", "cannot fail"),
     ("getpgrp", "cannot fail"),
-    ("setpgid", "one process, which leads its group"),
+    ("setpgid", "`processes` compares it with the host's own"),
     ("setsid", "refused"),
     ("capset", "sets"),
     ("epoll_ctl", "`waiting` compares it with the host's own"),

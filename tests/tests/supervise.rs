@@ -13,7 +13,11 @@ fn slack() -> Duration {
 }
 
 fn supervise(seconds: f64) -> Supervise<'static> {
-    Supervise { timeout: Some(Duration::from_secs_f64(seconds)), signals: None }
+    Supervise {
+        timeout: Some(Duration::from_secs_f64(seconds)),
+        signals: None,
+        ..Supervise::default()
+    }
 }
 
 #[test]

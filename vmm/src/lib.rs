@@ -17,7 +17,7 @@
 //! - [`user_memory`]: a program's memory as its faults and system calls access it; [`access`]: the
 //!   types of access
 //! - [`vas`]: a VM's address spaces and segments; [`store`]: their storage
-//! - [`process`]: a program in its VM: start, threads, end
+//! - [`process`]: a program in its VM: start, threads, end; [`process_tree`]: the processes of a run
 //! - [`linux`]: Linux system calls; [`call`]: SpaceJMP's own
 //! - [`stats`]: counters of a run; [`report`]: summaries and crash reports
 //! - [`cli`]: what the commands have in common; [`error`], [`exit_code`]
@@ -31,6 +31,7 @@ pub mod kernel;
 pub mod linux;
 pub mod private;
 pub mod process;
+pub mod process_tree;
 pub mod report;
 pub mod stats;
 pub mod user_memory;

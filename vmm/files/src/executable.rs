@@ -33,7 +33,15 @@ impl Files {
     /// As `execve`: `EACCES` for what is no regular file, may not be executed, or is in memory
     /// (`/dev/shm`), and those of path resolution.
     pub fn open_to_execute(&self, path: &[u8]) -> Result<ToExecute, Errno> {
-        self.open_whole(path, Access::EXEC_OK)
+        self.open_whole(libc::AT_FDCWD, path, Access::EXEC_OK)
+    }
+
+    /// The same with a path that, if it is relative, begins at a descriptor's directory.
+    ///
+    /// # Errors
+    /// As [`Files::open_to_execute`]; `EBADF`, `ENOTDIR`.
+    pub fn open_to_execute_at(&self, dirfd: i32, path: &[u8]) -> Result<ToExecute, Errno> {
+        self.open_whole(dirfd, path, Access::EXEC_OK)
     }
 
     /// Opens a regular file of the host by its guest path, as [`Files::open_to_execute`] does, but one
@@ -42,14 +50,14 @@ impl Files {
     /// # Errors
     /// Likewise.
     pub fn open_to_read(&self, path: &[u8]) -> Result<ToExecute, Errno> {
-        self.open_whole(path, Access::READ_OK)
+        self.open_whole(libc::AT_FDCWD, path, Access::READ_OK)
     }
 
-    fn open_whole(&self, path: &[u8], access: Access) -> Result<ToExecute, Errno> {
-        if self.memory(libc::AT_FDCWD, path)?.is_some() {
+    fn open_whole(&self, dirfd: i32, path: &[u8], access: Access) -> Result<ToExecute, Errno> {
+        if self.memory(dirfd, path)?.is_some() {
             return Err(Errno::EACCES);
         }
-        let base = self.base(libc::AT_FDCWD, path)?;
+        let base = self.base(dirfd, path)?;
         let off_limits = &self.namespace.off_limits;
         match self
             .lookup(&base, path, true, |at, follow| open_entry(at, follow, off_limits, access))?
@@ -70,18 +78,28 @@ impl Files {
         }
     }
 
-    /// See [`Namespace::set_executable`].
+    /// The file that the program runs.
+    #[must_use]
+    pub fn executable(&self) -> Option<Arc<File>> {
+        self.namespace.exe.as_ref().map(|exe| exe.file.clone())
+    }
+
+    /// See [`Namespace::set_executable`]; before the files are those of a running program.
     ///
     /// [`Namespace::set_executable`]: super::Namespace::set_executable
     pub fn set_executable(&mut self, path: &[u8], file: Arc<File>) {
-        self.namespace.set_executable(path, file);
+        if let Some(namespace) = Arc::get_mut(&mut self.namespace) {
+            namespace.set_executable(path, file);
+        }
     }
 
-    /// See [`Namespace::show`].
+    /// See [`Namespace::show`]; likewise.
     ///
     /// [`Namespace::show`]: super::Namespace::show
     pub fn show(&mut self, path: &[u8], file: Arc<File>) {
-        self.namespace.show(path, file);
+        if let Some(namespace) = Arc::get_mut(&mut self.namespace) {
+            namespace.show(path, file);
+        }
     }
 }
 

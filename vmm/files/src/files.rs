@@ -70,12 +70,14 @@ pub enum FilesError {
 /// handler interrupts it, and then return `EINTR`.
 #[derive(Debug)]
 pub struct Files {
-    pub(super) namespace: Namespace,
+    pub(super) namespace: Arc<Namespace>,
+    /// The name space without what belongs to this program alone, for the next one.
+    pub(super) base: Option<Arc<Namespace>>,
     pub(super) table: Table,
-    cwd: RwLock<Base>,
-    umask: AtomicU32,
+    pub(super) cwd: RwLock<Base>,
+    pub(super) umask: AtomicU32,
     pub(super) max_size: AtomicU64,
-    account: OnceLock<Arc<dyn MemoryAccount>>,
+    pub(super) account: OnceLock<Arc<dyn MemoryAccount>>,
     pub(super) socket_names: SocketNames,
     pub(super) passed: PassedFiles,
 }
@@ -108,7 +110,8 @@ impl Files {
             files.push(file);
         }
         let files = Files {
-            namespace,
+            namespace: Arc::new(namespace),
+            base: None,
             table: Table::new(files),
             cwd: RwLock::new(Base::Node(NodeId::ROOT)),
             max_size: AtomicU64::new(u64::MAX),

@@ -31,11 +31,19 @@ pub struct Namespace {
     /// What `/proc/self/exe` leads to.
     pub(super) exe: Option<Executable>,
     /// Files that are shown by themselves; a leaf has the number.
-    shown: Vec<Arc<File>>,
+    pub(super) shown: Vec<Shown>,
     texts: Vec<TextFile>,
     view: OnceLock<Weak<dyn View>>,
-    pub(super) off_limits: OffLimits,
+    pub(super) off_limits: Arc<OffLimits>,
     pub(super) tty: Tty,
+}
+
+/// A file that is shown by itself.
+#[derive(Clone, Debug)]
+pub(super) struct Shown {
+    /// Its guest path.
+    pub(super) path: Vec<u8>,
+    pub(super) file: Arc<File>,
 }
 
 /// The file that the program runs.
@@ -43,7 +51,7 @@ pub struct Namespace {
 pub(super) struct Executable {
     /// Its guest path.
     pub(super) path: Vec<u8>,
-    file: Arc<File>,
+    pub(super) file: Arc<File>,
 }
 
 /// Part of the name space, as a program would find it in `/proc/mounts`.
@@ -146,7 +154,23 @@ impl Namespace {
             }
         }
         let (exe, shown, view) = (None, Vec::new(), OnceLock::new());
+        let off_limits = Arc::new(off_limits);
         Ok(Namespace { tree, exe, shown, texts, view, off_limits, tty: Tty::default() })
+    }
+
+    /// The same for another program: what is mounted, and the files shown so far, but not which
+    /// file it runs and what its synthetic files describe. Directories in memory are shared.
+    #[must_use]
+    pub(super) fn copy(&self) -> Namespace {
+        Namespace {
+            tree: self.tree.clone(),
+            exe: None,
+            shown: self.shown.clone(),
+            texts: self.texts.clone(),
+            view: OnceLock::new(),
+            off_limits: self.off_limits.clone(),
+            tty: self.tty,
+        }
     }
 
     /// The same with another choice for `/dev/tty`.
@@ -169,7 +193,7 @@ impl Namespace {
         // A handful: the program, a script, the loader's list of libraries.
         if let Ok(number) = u16::try_from(self.shown.len()) {
             self.tree.add_shown(path, number);
-            self.shown.push(file);
+            self.shown.push(Shown { path: path.to_vec(), file });
         }
     }
 
@@ -179,7 +203,7 @@ impl Namespace {
     /// `ENOENT`.
     pub(super) fn shown_file(&self, leaf: Leaf) -> Result<&Arc<File>, Errno> {
         let file = match leaf {
-            Leaf::Shown(number) => self.shown.get(usize::from(number)),
+            Leaf::Shown(number) => self.shown.get(usize::from(number)).map(|shown| &shown.file),
             _ => self.exe.as_ref().map(|exe| &exe.file),
         };
         file.ok_or(Errno::ENOENT)

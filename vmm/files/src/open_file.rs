@@ -440,6 +440,11 @@ impl OpenFile {
         Ok(flags)
     }
 
+    /// What [`OpenFile::note_flags`] has recorded.
+    pub(super) fn given(&self) -> OFlags {
+        self.given
+    }
+
     /// Records the flags that the program opened it with.
     pub(super) fn note_flags(&mut self, given: OFlags) {
         self.given = given & OURS;

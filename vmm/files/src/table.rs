@@ -43,6 +43,29 @@ impl Table {
         Table(RwLock::new(Slots { lowest: slots.len(), slots, limit: DEFAULT_NOFILE as usize }))
     }
 
+    /// A table with the same open files; without those that are closed by `execve` if `for_exec`.
+    pub(super) fn copy(&self, for_exec: bool) -> Table {
+        let table = self.read();
+        let kept = |slot: &Option<Slot>| slot.clone().filter(|slot| !(for_exec && slot.cloexec));
+        let slots: Vec<Option<Slot>> = table.slots.iter().map(kept).collect();
+        Table(RwLock::new(Slots { slots, lowest: 0, limit: table.limit }))
+    }
+
+    /// An empty table.
+    pub(super) fn empty(limit: u32) -> Table {
+        Table(RwLock::new(Slots {
+            slots: Vec::new(),
+            lowest: 0,
+            limit: limit.min(NOFILE_MAX) as usize,
+        }))
+    }
+
+    /// Puts a file at a number, whatever the limit is now.
+    pub(super) fn place(&self, fd: u32, file: Arc<OpenFile>) {
+        // Closed after the lock is released.
+        let _old = self.write().put(fd as usize, Slot { file, cloexec: false });
+    }
+
     // A panic elsewhere while the lock was held left no half-done change: every method
     // changes one slot at a time.
     fn read(&self) -> RwLockReadGuard<'_, Slots> {

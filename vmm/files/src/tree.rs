@@ -73,6 +73,11 @@ impl NodeId {
         NodeId { tid, ..NodeId::TASK }
     }
 
+    /// It as numbers, for [`Tree::known`].
+    pub(super) fn numbers(self) -> (u32, i32) {
+        (self.index, self.tid)
+    }
+
     /// Whether it is the directory of a thread, and not one below it.
     pub(super) fn is_task(self) -> bool {
         self.index == NodeId::TASK.index
@@ -185,7 +190,7 @@ pub(super) enum Child {
     Leaf(Leaf),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Node {
     parent: u32,
     /// Its name in its parent; empty for templates.
@@ -194,7 +199,7 @@ pub(super) struct Node {
     pub(super) mount: Mount,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Tree {
     root: Node,
     /// Node n+1.
@@ -352,6 +357,11 @@ impl Tree {
             .checked_sub(1)
             .and_then(|index| self.others.get(index as usize))
             .unwrap_or(&self.root)
+    }
+
+    /// The node with these [`NodeId::numbers`], if this tree has it.
+    pub(super) fn known(&self, index: u32, tid: i32) -> Option<NodeId> {
+        (index as usize <= self.others.len()).then_some(NodeId { index, tid })
     }
 
     fn node_mut(&mut self, id: NodeId) -> &mut Node {

@@ -55,7 +55,7 @@ pub fn mode(raw: u64) -> Result<Mode, VasError> {
 /// As [`mode`].
 pub fn new_mode(ctx: &ThreadCtx<'_>, raw: u64) -> Result<Mode, VasError> {
     mode(raw)?;
-    mode(ctx.process.files.masked(raw as u32).into())
+    mode(ctx.files().masked(raw as u32).into())
 }
 
 /// A flag.

@@ -32,7 +32,7 @@ pub(super) fn create(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     if a[0] as i32 <= 0 {
         return Err(Errno::EINVAL.into());
     }
-    descriptor(ctx.process.files.epoll_create1(0))
+    descriptor(ctx.files().epoll_create1(0))
 }
 
 /// `epoll_ctl(2)`.
@@ -52,12 +52,12 @@ pub(super) fn ctl(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
         _ => {
             // An unknown operation reads the event, too, and the descriptors are checked first.
             event()?;
-            ctx.process.files.for_io(a[0] as i32)?;
-            ctx.process.files.for_io(a[2] as i32)?;
+            ctx.files().for_io(a[0] as i32)?;
+            ctx.files().for_io(a[2] as i32)?;
             return Err(Errno::EINVAL.into());
         }
     };
-    done(ctx.process.files.epoll_ctl(a[0] as i32, a[2] as i32, change))
+    done(ctx.files().epoll_ctl(a[0] as i32, a[2] as i32, change))
 }
 
 /// `epoll_wait(2)`.
@@ -98,7 +98,7 @@ fn wait_until(ctx: &ThreadCtx<'_>, a: Args<'_>, deadline: Option<Instant>) -> Ca
     if at.checked_add(bytes).is_none_or(|end| end > LOWER_HALF_END) {
         return Err(Errno::EFAULT.into());
     }
-    let epoll = ctx.process.files.epoll(a[0] as i32)?;
+    let epoll = ctx.files().epoll(a[0] as i32)?;
     // Nothing is taken that cannot be stored: an event would be lost.
     let fits = |events: &usize| {
         let bytes = (*events * EVENT_BYTES) as u64;

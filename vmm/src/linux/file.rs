@@ -21,7 +21,7 @@ type Ctx<'a, 'b> = &'a mut ThreadCtx<'b>;
 type Args<'a> = &'a [u64; 6];
 
 fn files<'a>(ctx: &'a ThreadCtx<'_>) -> &'a Files {
-    &ctx.process.files
+    ctx.files()
 }
 
 /// Calls that wait in the host for another thread or process: a signal restarts them.

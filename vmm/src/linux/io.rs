@@ -26,7 +26,7 @@ fn wait_any(
     deadline: Option<Instant>,
 ) -> Result<Vec<i16>, Fail> {
     // The open files are kept, so that a descriptor closed meanwhile does not become another file.
-    let file = |watch: &Watch| (watch.fd >= 0).then(|| ctx.process.files.get(watch.fd));
+    let file = |watch: &Watch| (watch.fd >= 0).then(|| ctx.files().get(watch.fd));
     let files: Vec<_> = watches.iter().map(file).collect();
     let poll = |(watch, file): (&Watch, &Option<Result<Arc<OpenFile>, _>>)| {
         let fd = match file {
@@ -70,7 +70,7 @@ fn wait_any(
 fn poll_until(ctx: &ThreadCtx<'_>, at: u64, count: u64, deadline: Option<Instant>) -> CallResult {
     // The argument is an int on Linux.
     let count = u64::from(count as u32);
-    if count > u64::from(ctx.process.files.nofile()) {
+    if count > u64::from(ctx.files().nofile()) {
         return Err(Errno::EINVAL.into());
     }
     let mut bytes = vec![0; count as usize * 8];
@@ -172,7 +172,7 @@ fn select_until(ctx: &ThreadCtx<'_>, a: &[u64; 6], deadline: Option<Instant>) ->
         ctx.user().copy_in(at, &mut set)?;
         for fd in 0..count as usize {
             if has_bit(&set, fd) {
-                ctx.process.files.get(fd as i32)?;
+                ctx.files().get(fd as i32)?;
                 watches.push(Watch { fd: fd as i32, events });
             }
         }
@@ -212,11 +212,11 @@ const FICLONERANGE: libc::Ioctl = 0x4020_940d;
 /// open with the access that the host requires.
 fn clone_file(ctx: &ThreadCtx<'_>, to: &OpenFile, request: u64, arg: u64) -> CallResult {
     if request as libc::Ioctl == FICLONE {
-        let from = ctx.process.files.for_io(arg as i32)?;
+        let from = ctx.files().for_io(arg as i32)?;
         return done(rustix::fs::ioctl_ficlone(to.host_fd(), from.host_fd()).map_err(host));
     }
     let mut range: [u64; 4] = ctx.user().read_words(arg)?;
-    let from = ctx.process.files.for_io(range[0] as i32)?;
+    let from = ctx.files().for_io(range[0] as i32)?;
     range[0] = from.host_fd().as_raw_fd() as u64;
     // SAFETY: reads the four words at the pointer.
     let cloned = unsafe { libc::ioctl(to.host_fd().as_raw_fd(), FICLONERANGE, range.as_ptr()) };
@@ -226,7 +226,7 @@ fn clone_file(ctx: &ThreadCtx<'_>, to: &OpenFile, request: u64, arg: u64) -> Cal
 /// `ioctl(2)`: terminals, and the few requests that every descriptor supports.
 pub(super) fn ioctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [fd, request, arg, ..] = *a;
-    let files = &ctx.process.files;
+    let files = ctx.files();
     let file = files.for_io(fd as i32)?;
     let terminal = file.kind() == FileKind::Terminal;
     match request as libc::Ioctl {

@@ -19,10 +19,10 @@ pub(super) fn getdents(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let capacity = u64::from(a[2] as u32).min(CAPACITY_MAX);
     let write = crate::access::MemoryAccess::Write;
     if capacity > 0 && !ctx.user().is_accessible(a[1], capacity, write) {
-        ctx.process.files.get(a[0] as i32)?;
+        ctx.files().get(a[0] as i32)?;
         return Err(Errno::EFAULT.into());
     }
-    let mut bytes = ctx.process.files.getdents64(a[0] as i32, capacity as usize)?;
+    let mut bytes = ctx.files().getdents64(a[0] as i32, capacity as usize)?;
     let mut rest = bytes.as_mut_slice();
     while let Some(&[low, high]) = rest.get(16..18) {
         let len = usize::from(u16::from_le_bytes([low, high]));
@@ -38,7 +38,7 @@ pub(super) fn getdents(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
 
 /// `sync(2)`: syncs what the program could have changed, not the whole host.
 pub(super) fn sync(ctx: Ctx<'_, '_>, _: Args<'_>) -> CallResult {
-    ctx.process.files.sync();
+    ctx.files().sync();
     value(0)
 }
 
@@ -47,7 +47,7 @@ pub(super) fn utime(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let seconds = if a[1] == 0 { None } else { Some(ctx.user().read_words(a[1])?) };
     let times = seconds.map(|[access, modification]| times_of([access, 0, modification, 0]));
     let path = ctx.user().read_path(a[0])?;
-    done(ctx.process.files.utimensat(CWD, Some(&path), times, 0))
+    done(ctx.files().utimensat(CWD, Some(&path), times, 0))
 }
 
 /// The file systems `sysfs(2)` numbers, in the order of `/proc/filesystems`.
@@ -73,7 +73,7 @@ pub(super) fn sysfs(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
 
 /// `ustat(2)`: the free space of the file system with a device number.
 pub(super) fn ustat(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
-    let (blocks, files) = ctx.process.files.space_on(a[0] as u32).ok_or(Errno::EINVAL)?;
+    let (blocks, files) = ctx.files().space_on(a[0] as u32).ok_or(Errno::EINVAL)?;
     // Free blocks, padding, free inodes; the names are never filled in.
     done(ctx.user().write_words(a[1], [u64::from(blocks as u32), files, 0, 0]))
 }

@@ -69,7 +69,7 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     let anonymous = flags & MAP_ANONYMOUS != 0;
-    let file = if anonymous { None } else { Some(ctx.process.files.for_io(fd as i32)?) };
+    let file = if anonymous { None } else { Some(ctx.files().for_io(fd as i32)?) };
     if len == 0 || (flags & MAP_HUGETLB != 0 && !is_good_huge(flags, len, offset)) {
         return Err(Errno::EINVAL.into());
     }

@@ -7,6 +7,7 @@
 //!
 //! Every argument comes from the guest: nothing here may panic on any value.
 
+pub mod children;
 pub mod credentials;
 mod epoll;
 pub mod fault;
@@ -188,6 +189,11 @@ fn finish(ctx: &mut ThreadCtx<'_>, number: u64, result: CallResult) -> Next {
 
 /// The table: number to function.
 fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
+    if ctx.child.is_some()
+        && let Some(result) = children::vfork::call(ctx, number, a)
+    {
+        return result;
+    }
     match i64::try_from(number).unwrap_or(-1) {
         libc::SYS_brk => memory::brk(ctx, a),
         libc::SYS_mmap => memory::mmap(ctx, a),
@@ -222,11 +228,12 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_sched_setaffinity => sched::setaffinity(ctx, a),
         libc::SYS_rseq => Err(Errno::ENOSYS.into()),
         libc::SYS_arch_prctl => thread::arch_prctl(ctx, a),
-        libc::SYS_fork | libc::SYS_vfork | libc::SYS_execve | libc::SYS_execveat => {
-            thread::no_processes(ctx, number)
-        }
-        libc::SYS_wait4 => Err(wait::wait4(a).into()),
-        libc::SYS_waitid => Err(wait::waitid(ctx, a).into()),
+        libc::SYS_fork => thread::no_processes(ctx, number),
+        libc::SYS_vfork => children::vfork::vfork(ctx, children::vfork::VforkArgs::default()),
+        libc::SYS_execve => children::exec::execve(ctx, a),
+        libc::SYS_execveat => children::exec::execveat(ctx, a),
+        libc::SYS_wait4 => wait::wait4(ctx, a),
+        libc::SYS_waitid => wait::waitid(ctx, a),
 
         libc::SYS_rt_sigaction => signal::rt_sigaction(ctx, a),
         libc::SYS_rt_sigprocmask => signal::rt_sigprocmask(ctx, a),
@@ -319,8 +326,7 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
 /// The calls on files and descriptors. Older calls are the newer ones with a default, as in Linux
 /// itself.
 fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
-    let process = ctx.process;
-    let (files, fd) = (&process.files, a[0] as i32);
+    let (files, fd) = (ctx.files(), a[0] as i32);
     let path = |at| ctx.user().read_path(at);
     let put = |at, bytes: &[u8]| done(ctx.user().copy_out(at, bytes));
     match i64::try_from(number).unwrap_or(-1) {

@@ -27,13 +27,13 @@ pub(super) fn open(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let own = Pid::from_raw(std::process::id().cast_signed()).ok_or(Errno::ESRCH)?;
     let flags = PidfdFlags::from_bits_retain(flags);
     let fd = rustix::process::pidfd_open(own, flags).map_err(host)?;
-    let (fd, _) = ctx.process.files.own_of_kind(fd, FileKind::PidFd, true)?;
+    let (fd, _) = ctx.files().own_of_kind(fd, FileKind::PidFd, true)?;
     value(fd as u64)
 }
 
 /// Whether a descriptor is one of a process.
 pub(super) fn is_one(ctx: &ThreadCtx<'_>, fd: i32) -> bool {
-    ctx.process.files.for_io(fd).is_ok_and(|file| file.kind() == FileKind::PidFd)
+    ctx.files().for_io(fd).is_ok_and(|file| file.kind() == FileKind::PidFd)
 }
 
 /// `pidfd_send_signal(2)`: as `kill`, or as `rt_sigqueueinfo` with a `siginfo_t`.
@@ -72,5 +72,5 @@ pub(super) fn getfd(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if !is_one(ctx, a[0] as i32) {
         return Err(Errno::EBADF.into());
     }
-    value(ctx.process.files.fcntl(a[1] as i32, libc::F_DUPFD_CLOEXEC, 0)?)
+    value(ctx.files().fcntl(a[1] as i32, libc::F_DUPFD_CLOEXEC, 0)?)
 }

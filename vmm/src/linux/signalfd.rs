@@ -91,7 +91,7 @@ pub(super) fn signalfd(ctx: &mut ThreadCtx<'_>, a: &[u64; 6], flags: i32) -> Cal
         return Err(Errno::EINVAL.into());
     }
     if fd as i32 != -1 {
-        let file = ctx.process.files.for_io(fd as i32)?;
+        let file = ctx.files().for_io(fd as i32)?;
         if file.kind() != FileKind::SignalFd {
             return Err(Errno::EINVAL.into());
         }
@@ -101,7 +101,7 @@ pub(super) fn signalfd(ctx: &mut ThreadCtx<'_>, a: &[u64; 6], flags: i32) -> Cal
     }
     let made = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
     let cloexec = flags & libc::SFD_CLOEXEC != 0;
-    let files = &ctx.process.files;
+    let files = ctx.files();
     let (fd, file) = files.own_of_kind(made.map_err(host)?, FileKind::SignalFd, cloexec)?;
     if flags & libc::SFD_NONBLOCK == 0 {
         file.pretend_blocking();

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use abi::addr::LOWER_HALF_END;
 use abi::{Errno, GuestVirt, PAGE_SIZE};
 
-use super::{CallResult, Done, futex, value};
+use super::children::vfork::VforkArgs;
+use super::{CallResult, Done, children, futex, value};
 use crate::linux::task::{Prepared, Process, Thread, ThreadCtx};
 use crate::vas;
 
@@ -53,6 +54,13 @@ struct CloneArgs {
 /// `clone(2)`.
 pub(super) fn clone(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [flags, stack_top, parent_tid, child_tid, tls, _] = *a;
+    let exit_signal = flags & 0xff;
+    if is_vfork(flags, exit_signal) {
+        return vfork(
+            ctx,
+            &CloneArgs { flags: flags & !0xff, child_tid, parent_tid, stack_top, tls },
+        );
+    }
     start(ctx, &CloneArgs { flags: flags & !0xff, child_tid, parent_tid, stack_top, tls })
 }
 
@@ -76,10 +84,14 @@ pub(super) fn clone3(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let words = given.as_chunks().0.first_chunk::<WORDS>().ok_or(Errno::EINVAL)?;
     let [flags, _, child_tid, parent_tid, exit_signal, stack, stack_bytes, tls, set_tid, tids, _] =
         words.map(u64::from_le_bytes);
+    let half_a_stack = (stack == 0) != (stack_bytes == 0);
+    if is_vfork(flags, exit_signal) && !half_a_stack && set_tid == 0 && tids == 0 {
+        let stack_top = stack.wrapping_add(stack_bytes);
+        return vfork(ctx, &CloneArgs { flags, child_tid, parent_tid, stack_top, tls });
+    }
     if flags & THREAD_FLAGS != THREAD_FLAGS {
         return no_processes(ctx, libc::SYS_clone3 as u64);
     }
-    let half_a_stack = (stack == 0) != (stack_bytes == 0);
     if flags & CLONE_DETACHED != 0
         || exit_signal != 0
         || half_a_stack
@@ -96,13 +108,46 @@ pub(super) fn clone3(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     start(ctx, &args)
 }
 
+const CLONE_VFORK: u64 = (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
+/// Only `clone3` has it.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+/// What a child that runs in its parent's memory can have besides: nothing that it would share with
+/// the parent beyond that, and no other parent.
+const VFORK_FLAGS: u64 = CLONE_VFORK
+    | CLONE_CLEAR_SIGHAND
+    | CLONE_IO
+    | CLONE_SETTLS
+    | CLONE_PARENT_SETTID
+    | CLONE_CHILD_SETTID
+    | (libc::CLONE_UNTRACED | libc::CLONE_PTRACE | libc::CLONE_SYSVSEM) as u64;
+
+/// Whether a call makes a process as `vfork` does.
+fn is_vfork(flags: u64, exit_signal: u64) -> bool {
+    let flags = flags & !0xff;
+    flags & CLONE_VFORK == CLONE_VFORK
+        && flags & !VFORK_FLAGS == 0
+        && exit_signal == libc::SIGCHLD as u64
+}
+
+fn vfork(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
+    let with = |flag: u64, value: u64| (args.flags & flag != 0).then_some(value);
+    let args = VforkArgs {
+        stack_top: args.stack_top,
+        tls: with(CLONE_SETTLS, args.tls),
+        parent_tid: with(CLONE_PARENT_SETTID, args.parent_tid),
+        child_tid: with(CLONE_CHILD_SETTID, args.child_tid),
+        clear_handlers: args.flags & CLONE_CLEAR_SIGHAND != 0,
+    };
+    children::vfork::vfork(ctx, args)
+}
+
 /// Refuses a new process; the log says what to do instead.
 pub(super) fn no_processes(ctx: &ThreadCtx<'_>, number: u64) -> CallResult {
     if ctx.process.stats.unserved(number) {
         tracing::warn!(
             number,
-            "the program asked for another process (fork or exec): there is one process in a \
-             VM; start another `spacejmp run`"
+            "the program asked for a process that shares neither memory nor threads (fork): only \
+             vfork, posix_spawn and execve are served"
         );
     }
     Err(Errno::ENOSYS.into())

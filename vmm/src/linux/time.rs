@@ -276,11 +276,16 @@ fn usage(who: i32) -> Result<[u64; USAGE_WORDS], Errno> {
 /// `times(2)`: the VMM's CPU time counts as the program's.
 pub(super) fn times(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     const TICKS: u64 = 100;
-    let [user, user_us, system, system_us, ..] = usage(libc::RUSAGE_SELF)?;
     let ticks = |sec, part, parts| sec * TICKS + part * TICKS / parts;
-    let [user, system] =
-        [(user, user_us), (system, system_us)].map(|(s, us)| ticks(s, us, 1_000_000));
-    ctx.user().put_words(a[0], [user, system, 0, 0])?;
+    let used = |who| {
+        let [user, user_us, system, system_us, ..] = usage(who)?;
+        Ok::<_, Errno>(
+            [(user, user_us), (system, system_us)].map(|(s, us)| ticks(s, us, 1_000_000)),
+        )
+    };
+    let [[user, system], [by_children, in_children]] =
+        [used(libc::RUSAGE_SELF)?, used(libc::RUSAGE_CHILDREN)?];
+    ctx.user().put_words(a[0], [user, system, by_children, in_children])?;
     let [up, up_ns] = words(now(libc::CLOCK_MONOTONIC)?, 1);
     value(ticks(up, up_ns, 1_000_000_000))
 }
@@ -288,8 +293,7 @@ pub(super) fn times(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `getrusage(2)`.
 pub(super) fn getrusage(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let usage = match a[0] as i32 {
-        who @ (libc::RUSAGE_SELF | libc::RUSAGE_THREAD) => usage(who)?,
-        libc::RUSAGE_CHILDREN => [0; USAGE_WORDS],
+        who @ (libc::RUSAGE_SELF | libc::RUSAGE_THREAD | libc::RUSAGE_CHILDREN) => usage(who)?,
         _ => return Err(Errno::EINVAL.into()),
     };
     done(ctx.user().write_words(a[1], usage))

@@ -30,7 +30,7 @@ pub(super) fn create(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     }
     let given = TimerfdFlags::from_bits_retain(flags);
     let fd = timerfd_create(clock, given | TimerfdFlags::CLOEXEC).map_err(host)?;
-    descriptor(ctx.process.files.own(fd, given.contains(TimerfdFlags::CLOEXEC)))
+    descriptor(ctx.files().own(fd, given.contains(TimerfdFlags::CLOEXEC)))
 }
 
 /// `timerfd_settime(2)`.
@@ -41,7 +41,7 @@ pub(super) fn settime(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         it_interval: Timespec { tv_sec: interval_s, tv_nsec: interval_ns },
         it_value: Timespec { tv_sec: value_s, tv_nsec: value_ns },
     };
-    let file = ctx.process.files.for_io(a[0] as i32)?;
+    let file = ctx.files().for_io(a[0] as i32)?;
     let flags = TimerfdTimerFlags::from_bits_retain(a[1] as u32);
     let old = timerfd_settime(file.host_fd(), flags, &new).map_err(host)?;
     if a[3] == 0 {
@@ -52,7 +52,7 @@ pub(super) fn settime(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 
 /// `timerfd_gettime(2)`.
 pub(super) fn gettime(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
-    let file = ctx.process.files.for_io(a[0] as i32)?;
+    let file = ctx.files().for_io(a[0] as i32)?;
     let now = timerfd_gettime(file.host_fd()).map_err(host)?;
     put(ctx, a[1], &now)
 }

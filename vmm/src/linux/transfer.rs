@@ -80,7 +80,7 @@ fn open_file(
     if matches!(at, Some(offset) if offset < 0) {
         return Err(Errno::EINVAL);
     }
-    let file = ctx.process.files.for_io(fd as i32)?;
+    let file = ctx.files().for_io(fd as i32)?;
     // Linux checks the offset before the access mode.
     let stream = matches!(
         file.kind(),
@@ -239,7 +239,7 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
         && transfer.access == MemoryAccess::Write
         && transfer.at == Some(0)
     {
-        ctx.process.files.tell_anew(file)?;
+        ctx.files().tell_anew(file)?;
     }
     if transfer.access == MemoryAccess::Read {
         limit_size(ctx, file, &mut transfer)?;
@@ -254,7 +254,7 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
             Ok(moved) => {
                 if file.kind() == FileKind::Pseudo && transfer.access == MemoryAccess::Read {
                     let offset = transfer.at;
-                    ctx.process.files.take_written(file, offset, moved as usize)?;
+                    ctx.files().take_written(file, offset, moved as usize)?;
                 }
                 return value(moved);
             }
@@ -294,7 +294,7 @@ fn limit_size(
     };
     let iov = &mut transfer.buffers.iov;
     let wanted = iov.iter().map(|part| part.iov_len as u64).sum();
-    let mut left = ctx.process.files.writable_bytes(file, at, wanted)?;
+    let mut left = ctx.files().writable_bytes(file, at, wanted)?;
     if left < wanted {
         for part in iov.iter_mut() {
             part.iov_len = part.iov_len.min(left as usize);
@@ -458,7 +458,7 @@ pub(super) fn vmsplice(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if flags & !SPLICE_FLAGS != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let file = ctx.process.files.for_io(a[0] as i32)?;
+    let file = ctx.files().for_io(a[0] as i32)?;
     let (access, events) = match file.can_write() {
         Ok(()) => (MemoryAccess::Read, libc::POLLOUT),
         Err(_) => (MemoryAccess::Write, libc::POLLIN),

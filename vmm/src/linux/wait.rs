@@ -1,60 +1,178 @@
-//! `wait4` and `waitid`: there are no children, which is reported once the arguments are valid.
+//! `wait4` and `waitid`: the host's, on the host processes that are the program's children. Others,
+//! such as the one that starts them, are none of the program's.
 #![forbid(unsafe_code)]
 
 use abi::Errno;
 use abi::addr::LOWER_HALF_END;
 
+use super::{CallResult, Fail, value};
+use crate::linux::children::Children;
 use crate::linux::task::ThreadCtx;
+use crate::process_tree::fork;
+use crate::process_tree::wait::{Changed, wait};
 
-/// The options that both calls accept: which kinds of child are meant.
+/// The options that both calls accept: which kinds of child are meant. All of ours are of one kind,
+/// except that `__WCLONE` means those without SIGCHLD, of which there are none.
 const KINDS: u32 = (libc::__WNOTHREAD | libc::__WALL | libc::__WCLONE).cast_unsigned();
 const WAIT4: u32 = (libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED) as u32 | KINDS;
 /// The events that `waitid` can wait for: at least one of them is needed.
 const EVENTS: u32 = (libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED) as u32;
 const WAITID: u32 = EVENTS | (libc::WNOHANG | libc::WNOWAIT) as u32 | KINDS;
 
-/// `wait4(2)`.
-pub(super) fn wait4(a: &[u64; 6]) -> Errno {
-    match a[0] as i32 {
-        _ if a[2] as u32 & !WAIT4 != 0 => Errno::EINVAL,
-        i32::MIN => Errno::ESRCH,
-        _ => Errno::ECHILD,
+/// Which children are meant.
+#[derive(Clone, Copy)]
+enum Which {
+    All,
+    One(i32),
+    Group(i32),
+}
+
+impl Which {
+    fn is_there(self, children: &Children) -> bool {
+        let in_group = |group: i32| move |pid: &i32| fork::group_of(*pid).is_ok_and(|g| g == group);
+        match self {
+            Which::All => !children.all().is_empty(),
+            Which::One(pid) => children.has(pid),
+            Which::Group(group) => children.all().iter().any(in_group(group)),
+        }
     }
+
+    fn for_host(self) -> (u32, i32) {
+        match self {
+            Which::All => (libc::P_ALL, 0),
+            Which::One(pid) => (libc::P_PID, pid),
+            Which::Group(group) => (libc::P_PGID, group),
+        }
+    }
+}
+
+/// Waits; `None` with `WNOHANG` if nothing has happened.
+fn next(ctx: &ThreadCtx<'_>, which: Which, options: u32) -> Result<Option<Changed>, Fail> {
+    const NONE: Fail = Fail::Errno(Errno::ECHILD);
+    let children = &ctx.process.children;
+    if options & libc::__WCLONE.cast_unsigned() != 0 && options & libc::__WALL as u32 == 0 {
+        return Err(NONE);
+    }
+    let (kind, id) = which.for_host();
+    let options = (options & !KINDS).cast_signed();
+    loop {
+        if ctx.is_interrupted() {
+            return Err(Fail::Restart);
+        }
+        if !which.is_there(children) {
+            return Err(NONE);
+        }
+        // Looked at first, and taken when it is known to be a child of the program's.
+        let look = || wait(kind, id, options | libc::WNOWAIT);
+        let seen = match children.waiting(look) {
+            Ok(None) => return Ok(None),
+            Ok(Some(seen)) => seen,
+            Err(error) => match error.raw_os_error() {
+                // The next round knows why: a signal, or another thread took the last one.
+                Some(libc::EINTR) => continue,
+                Some(errno) => return Err(Errno::from_raw(errno).into()),
+                None => return Err(NONE),
+            },
+        };
+        if !children.has(seen.pid) {
+            // Left behind by a process that has ended, or our own helper.
+            children.bury_orphan(seen.pid);
+            continue;
+        }
+        // SIGCHLD is ignored: there is nothing to wait for but the last one's end.
+        if seen.has_ended() && ctx.process.signals.for_children().0 {
+            let _ = take(ctx, seen, libc::WEXITED);
+            continue;
+        }
+        if options & libc::WNOWAIT != 0 {
+            return Ok(Some(seen));
+        }
+        if let Some(taken) = take(ctx, seen, options) {
+            return Ok(Some(taken));
+        }
+    }
+}
+
+/// Takes what was seen, unless another thread was faster.
+fn take(ctx: &ThreadCtx<'_>, seen: Changed, options: i32) -> Option<Changed> {
+    let children = &ctx.process.children;
+    if seen.has_ended() && !children.forget(seen.pid) {
+        return None;
+    }
+    let taken = wait(libc::P_PID, seen.pid, options | libc::WNOHANG).ok().flatten();
+    if seen.has_ended() {
+        // It may have been the last one that others wait for.
+        children.wake_waiting(ctx.process);
+    }
+    taken
+}
+
+/// `wait4(2)`.
+pub(super) fn wait4(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [pid, status, options, usage, ..] = *a;
+    let options = options as u32;
+    let which = match pid as i32 {
+        _ if options & !WAIT4 != 0 => return Err(Errno::EINVAL.into()),
+        i32::MIN => return Err(Errno::ESRCH.into()),
+        -1 => Which::All,
+        0 => Which::Group(crate::host::process_group()),
+        pid @ 1.. => Which::One(pid),
+        group => Which::Group(-group),
+    };
+    let Some(changed) = next(ctx, which, options | libc::WEXITED as u32)? else {
+        return value(0);
+    };
+    if status != 0 {
+        ctx.user().copy_out(status, &changed.status_word().to_le_bytes())?;
+    }
+    ctx.user().put_words(usage, changed.usage)?;
+    value(u64::from(changed.pid.cast_unsigned()))
 }
 
 /// `waitid(2)`.
-pub(super) fn waitid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> Errno {
-    let [kind, id, info, options, ..] = *a;
+pub(super) fn waitid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let [kind, id, info, options, usage, _] = *a;
     let (id, options) = (id as i32, options as u32);
-    let errno = match kind as u32 {
-        _ if options & !WAITID != 0 || options & EVENTS == 0 => Errno::EINVAL,
-        libc::P_ALL => Errno::ECHILD,
-        libc::P_PID if id > 0 => Errno::ECHILD,
-        libc::P_PGID if id >= 0 => Errno::ECHILD,
+    let which = match kind as u32 {
+        _ if options & !WAITID != 0 || options & EVENTS == 0 => Err(Errno::EINVAL),
+        libc::P_ALL => Ok(Which::All),
+        libc::P_PID if id > 0 => Ok(Which::One(id)),
+        libc::P_PGID if id == 0 => Ok(Which::Group(crate::host::process_group())),
+        libc::P_PGID if id > 0 => Ok(Which::Group(id)),
         // The only process descriptors are the program's own, and it is not its own child.
         libc::P_PIDFD if id >= 0 => match super::pidfd::is_one(ctx, id) {
-            true => Errno::ECHILD,
-            false => Errno::EBADF,
+            true => Err(Errno::ECHILD),
+            false => Err(Errno::EBADF),
         },
-        _ => Errno::EINVAL,
+        _ => Err(Errno::EINVAL),
     };
-    match info {
-        0 => errno,
-        _ => put_nothing(ctx, info).err().unwrap_or(errno),
+    let found = which.map_err(Fail::from).and_then(|which| next(ctx, which, options));
+    if let Err(fail @ (Fail::Restart | Fail::RestartAlways)) = found {
+        return Err(fail);
     }
+    let changed = found.as_ref().ok().copied().flatten();
+    if info != 0 {
+        // Linux fills in the structure, whatever the call returns.
+        put(ctx, info, changed)?;
+    }
+    if let Some(changed) = found? {
+        ctx.user().put_words(usage, changed.usage)?;
+    }
+    value(0)
 }
 
-/// Linux fills in the structure, whatever the call returns: with zeroes when it found no child.
-fn put_nothing(ctx: &ThreadCtx<'_>, at: u64) -> Result<(), Errno> {
-    /// Bytes of a `siginfo_t`, and the fields of it for a child: signal, error, code; then pid,
-    /// user and status.
+/// Fills in the fields of a `siginfo_t` that are for a child: with zeroes if there is none.
+fn put(ctx: &ThreadCtx<'_>, at: u64, changed: Option<Changed>) -> Result<(), Errno> {
     const INFO_BYTES: u64 = 128;
-    const PARTS: [(u64, usize); 2] = [(0, 12), (16, 12)];
     if at.checked_add(INFO_BYTES).is_none_or(|end| end > LOWER_HALF_END) {
         return Err(Errno::EFAULT);
     }
-    for (offset, bytes) in PARTS {
-        ctx.user().copy_out(at.wrapping_add(offset), &vec![0; bytes])?;
+    let [signal, code, pid, uid, status] = changed.map_or([0; 5], |changed| {
+        [libc::SIGCHLD, changed.code, changed.pid, changed.uid.cast_signed(), changed.status]
+    });
+    for (offset, fields) in [(0, [signal, 0, code]), (16, [pid, uid, status])] {
+        let bytes = fields.map(i32::to_le_bytes);
+        ctx.user().copy_out(at.wrapping_add(offset), bytes.as_flattened())?;
     }
     Ok(())
 }

@@ -57,7 +57,7 @@ fn answer(ctx: &ThreadCtx<'_>, at: u64, capacity: u64, bytes: &[u8]) -> CallResu
 pub(super) fn get(ctx: Ctx<'_, '_>, a: Args<'_>, form: Form) -> CallResult {
     let [file, name_at, at, capacity, ..] = *a;
     let name = name(ctx, name_at)?;
-    let files = &ctx.process.files;
+    let files = ctx.files();
     if capacity == 0 {
         return value(with(ctx, form, file, |of| files.xattr_len(of, &name))? as u64);
     }
@@ -77,19 +77,19 @@ pub(super) fn set(ctx: Ctx<'_, '_>, a: Args<'_>, form: Form) -> CallResult {
     }
     let mut bytes = vec![0; len as usize];
     ctx.user().copy_in(at, &mut bytes)?;
-    let files = &ctx.process.files;
+    let files = ctx.files();
     with(ctx, form, file, |of| files.setxattr(of, &name, &bytes, flags as u32))?;
     value(0)
 }
 
 pub(super) fn list(ctx: Ctx<'_, '_>, a: Args<'_>, form: Form) -> CallResult {
     let [file, at, capacity, ..] = *a;
-    let found = with(ctx, form, file, |of| ctx.process.files.listxattr(of))?;
+    let found = with(ctx, form, file, |of| ctx.files().listxattr(of))?;
     answer(ctx, at, capacity, &found)
 }
 
 pub(super) fn remove(ctx: Ctx<'_, '_>, a: Args<'_>, form: Form) -> CallResult {
     let name = name(ctx, a[1])?;
-    with(ctx, form, a[0], |of| ctx.process.files.removexattr(of, &name))?;
+    with(ctx, form, a[0], |of| ctx.files().removexattr(of, &name))?;
     value(0)
 }

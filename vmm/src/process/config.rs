@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::tree::ProcessTree;
 use crate::files::{Grant, Tty};
 use crate::linux::net::NetGrants;
 use crate::linux::strace::Tracer;
@@ -64,4 +65,7 @@ pub struct RunConfig {
     pub tracer: Option<Arc<Tracer>>,
     /// Further descriptors, with their numbers in the program.
     pub inherited: Vec<(i32, OwnedFd)>,
+    /// How it may start other processes; `None` if it may not. Then [`super::Process::start`] must be
+    /// called while the caller has one thread.
+    pub tree: Option<Arc<ProcessTree>>,
 }

@@ -4,11 +4,11 @@
 //! among what the program may see, so that a file's first bytes open nothing that was not granted.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use abi::Errno;
@@ -18,6 +18,7 @@ use super::StartError;
 use super::config::{Command, Libraries};
 use crate::files::{Files, ToExecute};
 use crate::guest::elf::{self, ElfError, Image};
+use crate::linux::children::exec::{ChosenProgram, Wanted};
 
 /// What Linux reads of a file to decide (BINPRM_BUF_SIZE): the longest first line of a script.
 const HEAD_BYTES: usize = 256;
@@ -312,6 +313,67 @@ pub(super) fn choose(
         name = by;
     }
     Err(interpreter(InterpreterError::TooManyScripts))
+}
+
+/// What takes the place of a running program: looked up among what `caller`'s program may see, its own
+/// file included, for a program with `files`.
+///
+/// # Errors
+/// Those of `execve`.
+pub(super) fn choose_next(
+    wanted: Wanted,
+    caller: &Files,
+    files: &mut Files,
+) -> Result<ChosenProgram, Errno> {
+    let Wanted { dirfd, path, args } = wanted;
+    let ToExecute { path: found, file } = caller.open_to_execute_at(dirfd, &path)?;
+    let contents = Contents::of(&file).map_err(|unfit| errno_of(&unfit.named("")))?;
+    let mut args = args.into_iter();
+    let command = Command {
+        program: PathBuf::from(OsString::from_vec(path)),
+        argv0: args.next(),
+        args: args.collect(),
+    };
+    let named = Opened { path: found, file, contents };
+    let chosen = choose(&command, Libraries::Shown, named, files);
+    let Chosen { loader, args, .. } = chosen.map_err(|error| errno_of(&error))?;
+    Ok(ChosenProgram { args, loader: loader.map(|loader| loader.file) })
+}
+
+/// The files of a program that has been chosen, read again: by the VMM that runs it.
+///
+/// # Errors
+/// They have changed since.
+pub(super) fn parse_chosen(
+    files: &Files,
+    loader: Option<Arc<File>>,
+    name: &str,
+) -> Result<(Parsed, Option<Parsed>), StartError> {
+    let parse = |file: Arc<File>| {
+        let image = elf::parse(&ReadCache::new(&*file));
+        let bad = |source| StartError::Elf { program: name.to_owned(), source };
+        let path = name.as_bytes().to_vec();
+        Ok::<_, StartError>(Parsed { path, image: image.map_err(bad)?, file })
+    };
+    let file = files.executable().ok_or_else(|| StartError::Open {
+        program: name.to_owned(),
+        source: std::io::Error::from_raw_os_error(libc::ENOENT),
+    })?;
+    Ok((parse(file)?, loader.map(parse).transpose()?))
+}
+
+fn errno_of(error: &StartError) -> Errno {
+    const ENOEXEC: Errno = Errno::from_raw(libc::ENOEXEC);
+    match error {
+        StartError::Interpreter { source, .. } => match source {
+            InterpreterError::Open { source, .. } => *source,
+            InterpreterError::Withheld { .. } => Errno::ENOENT,
+            InterpreterError::Elf { .. } => Errno::from_raw(libc::ELIBBAD),
+            InterpreterError::NoName => ENOEXEC,
+            InterpreterError::TooManyScripts => Errno::ELOOP,
+        },
+        _ => ENOEXEC,
+    }
 }
 
 fn open(files: &Files, path: &[u8]) -> Result<ToExecute, InterpreterError> {

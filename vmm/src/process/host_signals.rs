@@ -10,8 +10,12 @@ use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 
+use crate::linux::children::signals;
+use crate::linux::signal::SigInfo;
+use crate::process_tree::fork;
+
 /// What the event loop listens to.
-const SIGNALS: [libc::c_int; 5] =
+pub(super) const FROM_USER: [libc::c_int; 5] =
     [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGWINCH];
 
 /// SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGWINCH, blocked for the calling thread and those it
@@ -20,6 +24,18 @@ const SIGNALS: [libc::c_int; 5] =
 pub struct HostSignals {
     file: File,
     before: libc::sigset_t,
+    blocked: Vec<libc::c_int>,
+}
+
+/// A signal that the host has sent to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HostSignal {
+    /// Its number.
+    pub(super) number: i32,
+    /// Who sent it, 0 for the kernel.
+    pub(super) sender: i32,
+    /// The same as the program gets it.
+    pub(super) info: SigInfo,
 }
 
 impl HostSignals {
@@ -30,7 +46,27 @@ impl HostSignals {
     /// # Errors
     /// The host has no free descriptor.
     pub fn block() -> io::Result<HostSignals> {
-        let wanted: Vec<_> = SIGNALS.into_iter().filter(|&signal| !is_ignored(signal)).collect();
+        HostSignals::of(FROM_USER.to_vec())
+    }
+
+    /// The same with all that one process of a run can send to another and that have no meaning for
+    /// the VMM itself, and with SIGCHLD.
+    ///
+    /// # Errors
+    /// As [`HostSignals::block`].
+    pub fn block_all() -> io::Result<HostSignals> {
+        let real_time = (32..=libc::SIGRTMAX()).filter(|signal| signals::passes_on(*signal));
+        HostSignals::of(FROM_USER.into_iter().chain(BETWEEN_PROCESSES).chain(real_time).collect())
+    }
+
+    /// Blocks no others for the calling thread, except those that the command blocks for good.
+    pub(super) fn block_only_these(&self) {
+        let own = [libc::SIGXFSZ, libc::SIGXCPU];
+        fork::block_only(&[self.blocked.as_slice(), &own].concat());
+    }
+
+    fn of(mut wanted: Vec<libc::c_int>) -> io::Result<HostSignals> {
+        wanted.retain(|&signal| !is_ignored(signal));
         let set = vmm_sys_util::signal::create_sigset(&wanted)
             .map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
         let file = open(&set)?;
@@ -42,18 +78,43 @@ impl HostSignals {
         }
         // SAFETY: zeroed, then written by the call.
         let before = unsafe { before.assume_init() };
-        Ok(HostSignals { file, before })
+        Ok(HostSignals { file, before, blocked: wanted })
     }
 
     /// The next pending signal, if any.
-    pub(super) fn next(&self) -> Option<i32> {
-        // `ssi_signo` is the first field of the 128 bytes (signalfd(2)).
+    pub(super) fn next(&self) -> Option<HostSignal> {
         let mut info = [0; size_of::<libc::signalfd_siginfo>()];
         let got = (&self.file).read(&mut info).ok()?;
-        let (number, _) = info.split_first_chunk::<4>()?;
-        (got == info.len()).then_some(u32::from_ne_bytes(*number) as i32)
+        // signalfd(2).
+        let word = |at: usize| {
+            let bytes = info.get(at..).and_then(|rest| rest.first_chunk());
+            u32::from_ne_bytes(bytes.copied().unwrap_or_default())
+        };
+        let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+        let (number, code, sender) = (word(0) as i32, word(8) as i32, word(12) as i32);
+        let from = u64::from(word(12)) | u64::from(word(16)) << 32;
+        let rest = match number {
+            libc::SIGCHLD => [u64::from(word(40)), long(56), long(64)],
+            _ => [long(48), 0, 0],
+        };
+        let info = SigInfo::new(number, code, from).with_rest(rest);
+        (got == size_of::<libc::signalfd_siginfo>()).then_some(HostSignal { number, sender, info })
     }
 }
+
+/// What processes of a run send each other besides: not those that a fault raises (their default
+/// action is right), nor those that stop a process, which the host's kernel does.
+const BETWEEN_PROCESSES: [libc::c_int; 9] = [
+    libc::SIGCHLD,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGURG,
+    libc::SIGPWR,
+];
 
 impl AsRawFd for HostSignals {
     fn as_raw_fd(&self) -> RawFd {
@@ -102,7 +163,7 @@ mod tests {
         let this = unsafe { libc::pthread_self() };
         // SAFETY: sends this thread a signal that it has blocked.
         unsafe { libc::pthread_kill(this, libc::SIGWINCH) };
-        assert_eq!(signals.next(), Some(libc::SIGWINCH));
+        assert_eq!(signals.next().map(|signal| signal.number), Some(libc::SIGWINCH));
         assert_eq!(signals.next(), None);
         drop(signals);
         assert_eq!(blocked(), before);

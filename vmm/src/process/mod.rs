@@ -9,6 +9,7 @@
 //! - [`supervise`]: the event loop; what ends a process from outside
 //! - [`host_signals`]: signals the host sends to us; [`truncation`]: the one that we cause
 //!   ourselves
+//! - [`tree`]: how the processes that it starts come to VMs of their own
 //! - `timer_events`: the program's timers, as the event loop reads them
 //! - [`needs`]: what a program needs, without running it
 //! - [`remedy`]: what to do about a program that could not be started, and the exit status
@@ -25,10 +26,13 @@ pub mod start;
 pub mod supervise;
 pub mod thread;
 mod timer_events;
+pub mod tree;
 pub mod truncation;
 
 pub use crate::linux::task::{Outcome, Process, Thread, ThreadCtx, ThreadTable};
 pub use config::{Command, Libraries, RunConfig};
 pub use host_signals::HostSignals;
+pub use run::Ended;
 pub use start::StartError;
 pub use supervise::Supervise;
+pub use tree::ProcessTree;

@@ -42,7 +42,9 @@ impl Remedy for StartError {
             StartError::Interpreter { source, .. } => return source.remedy(),
             StartError::Vm(source) => return source.remedy(),
             StartError::Memory(source) => return source.remedy(),
-            StartError::Events(source) | StartError::Random(source) => return by_errno(source),
+            StartError::Events(source)
+            | StartError::Random(source)
+            | StartError::Starter(source) => return by_errno(source),
             StartError::Stack(abi::Errno::E2BIG) => {
                 "give fewer or shorter arguments and environment variables"
             }

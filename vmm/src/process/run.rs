@@ -1,7 +1,7 @@
 //! A process from its first thread's start to its last thread's end.
 
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::supervise::{self, Supervise};
 use super::thread;
@@ -10,9 +10,59 @@ use crate::linux::task::host_thread::gettid;
 use crate::linux::task::{KickState, Outcome, Process, Thread};
 use crate::stats::Phase;
 use crate::vas::Release;
-use crate::vm::{Vcpu, kick};
+use crate::vm::{MemoryKind, Vcpu, kick};
+
+/// How the programs of one process ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The last one, unless it could not be started.
+    pub process: Option<Arc<Process>>,
+    /// Its name.
+    pub name: String,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+impl Ended {
+    pub(super) fn failed(name: &str, what: &str) -> Ended {
+        Ended {
+            process: None,
+            name: name.to_owned(),
+            outcome: Outcome::HostFailed(what.to_owned()),
+        }
+    }
+}
 
 impl Process {
+    /// Runs the program, and each one that takes the place of the one before (`execve`), to the end:
+    /// [`Process::run_to_end`]. The time that they may take is for all of them.
+    #[must_use]
+    pub fn run_programs(mut process: Arc<Self>, options: Supervise<'_>) -> Ended {
+        let limit = options.timeout.map(|time| Instant::now() + time);
+        loop {
+            let left = limit.map(|limit| limit.saturating_duration_since(Instant::now()));
+            let outcome = process.run_to_end(Supervise { timeout: left, ..options });
+            let Some(next) = process.life.take_next() else {
+                let name = process.program.short.clone();
+                return Ended { process: Some(process), name, outcome };
+            };
+            let (vm, children) = (process.vm.clone(), process.children.clone());
+            let ledger = process.machine.mem.ledger().clone();
+            // Its VM ends, and with it the only copy of its memory.
+            drop(process);
+            if let Some(member) = children.member() {
+                member.release_all();
+                // Files in memory that stay open are still charged there.
+                member.note(ledger.held(MemoryKind::Files));
+            }
+            let name = String::from_utf8_lossy(&next.path).into_owned();
+            process = match Process::start_next(*next, &vm, children) {
+                Ok(process) => process,
+                Err(error) => return Ended::failed(&name, &crate::error::chain(&error)),
+            };
+        }
+    }
+
     /// Runs the program's first thread on the calling thread, and the event loop alongside,
     /// until every thread of the program has left; returns how it ended. Call this, or
     /// [`Process::wait`], once.
@@ -38,7 +88,9 @@ impl Process {
             self.stats.phase(Phase::End, elapsed);
         }
         let outcome = self.life.take_outcome().unwrap_or(Outcome::Exited(0));
-        if let Some(tracer) = &self.tracer {
+        if let Some(tracer) = &self.tracer
+            && !self.life.is_replaced()
+        {
             tracer.end(self.pid(), &outcome);
         }
         outcome
@@ -47,7 +99,7 @@ impl Process {
     fn run_threads(self: &Arc<Self>, vcpu: Vcpu, options: Supervise<'_>) {
         // The caller need not be the thread that created the machine.
         kick::install();
-        let first = Thread::new(gettid(), ThreadSignals::default());
+        let first = Thread::new(gettid(), ThreadSignals::blocking(self.life.first_mask()));
         let name = self.program.short.as_bytes();
         first.set_name(name.get(..15).unwrap_or(name));
         self.life.begin(first.tid);

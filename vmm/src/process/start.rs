@@ -10,7 +10,7 @@ use abi::layout::{CALL_PAGE, VDSO_BASE};
 use abi::{Errno, PAGE_SIZE};
 
 use super::config::{Libraries, RunConfig};
-use super::executable::{self, InterpreterError, Opened};
+use super::executable::{self, InterpreterError, Opened, Parsed};
 use super::{libraries, resolver, thread};
 use crate::files::{Files, FilesError, Grant, Namespace, NamespaceError, OffLimits, default_cwd};
 use crate::guest::clock::GuestClock;
@@ -19,6 +19,7 @@ use crate::guest::load::{self, Loaded};
 use crate::guest::stack::{self, StackContents};
 use crate::guest::vdso;
 use crate::kernel::Kernel;
+use crate::linux::children::{Children, NewProgram};
 use crate::linux::limits::Limits;
 use crate::linux::net::Network;
 use crate::linux::prctl::Settings;
@@ -26,7 +27,7 @@ use crate::linux::proc::{Facts, text_files};
 use crate::linux::signal::SignalActions;
 use crate::linux::signalfd::SignalFiles;
 use crate::linux::survivor::Survivor;
-use crate::linux::task::{Executable, Life, Process, ProgramName, ThreadTable};
+use crate::linux::task::{Executable, Life, Process, ProgramName, ThreadTable, VmSettings};
 use crate::linux::timer::Timers;
 use crate::private::{Backing, PrivateRegion, Prot};
 use crate::stats::{Phase, Stats};
@@ -86,6 +87,9 @@ pub enum StartError {
     /// The host returned no random bytes for `AT_RANDOM`.
     #[error("cannot get random bytes from the host")]
     Random(#[source] std::io::Error),
+    /// The process that starts others cannot be made.
+    #[error("cannot fork the process that starts others")]
+    Starter(#[source] std::io::Error),
     /// The host has no free file descriptor for the event loop.
     #[error("cannot create an event descriptor")]
     Events(#[source] std::io::Error),
@@ -98,16 +102,28 @@ impl Process {
     /// [`StartError`].
     pub fn start(config: RunConfig) -> Result<Arc<Process>, StartError> {
         let started = Instant::now();
-        let stats = Stats::default();
         let program = &config.command.program;
-        let name = program.display().to_string();
-        let bad = |source| StartError::Elf { program: name.clone(), source };
         let named = match config.root {
             None => Some(executable::open_on_host(program)?),
             Some(_) => None,
         };
         let (namespace, cwd) = namespace(&config, named.as_ref())?;
         let mut files = Files::new(namespace, config.stdio, &cwd, config.umask)?;
+        let vm = VmSettings {
+            memory_bytes: config.memory_bytes,
+            store: config.store.clone(),
+            vases: config.vases.clone(),
+            umask: config.umask,
+            net: config.net.clone(),
+            tracer: config.tracer.clone(),
+        };
+        let children = match &config.tree {
+            None => Children::default(),
+            Some(tree) => {
+                files.keep_base();
+                tree.begin(&files, &vm).map_err(StartError::Starter)?
+            }
+        };
         let named = match named {
             Some(named) => named,
             None => executable::open_inside(program, &config.env, &files)?,
@@ -120,91 +136,149 @@ impl Process {
         for (fd, owned) in config.inherited {
             files.give(fd, owned)?;
         }
-
-        let mut lap = stats.laps();
-        let kernel = Kernel::load()?;
-        let machine = kernel.machine().clone();
-        if config.tracer.is_some() {
-            kernel.leave_switches_to_vmm();
-        }
-        lap.ends(Phase::Machine);
-        limits.limit_threads(u64::from(machine.max_vcpus()));
-        let mut vcpu = kernel.new_vcpu()?;
-        lap.ends(Phase::Vcpu);
-        let tsc_khz = vcpu.tsc_khz();
-        let private = PrivateRegion::new(machine.clone(), config.memory_bytes);
-        files.charge_to(machine.mem.ledger().clone());
-        let vas_config = VasConfig {
-            store: config.store.clone(),
-            grants: config.vases.clone(),
-            umask: config.umask,
-            program: name.clone(),
-        };
-        let vases = Arc::new(Vases::new(&kernel, vas_config));
-        let executable = chosen.program;
-        let loaded = load::load(&private, &executable.file, &executable.image).map_err(bad)?;
-        // A guard page between program and heap, so that an overrun of one does not hit the other.
-        private.set_heap(loaded.end + PAGE_SIZE);
-
-        map_vdso(&private).map_err(StartError::Vdso)?;
-        let loader = chosen.loader.as_ref();
-        let loader = loader.map(|loader| load::load_loader(&private, &loader.file, &loader.image));
-        let loader = loader.transpose().map_err(bad)?;
-
-        let exec_path = program.as_os_str().as_bytes().to_vec();
-        if let Some(tracer) = &config.tracer {
-            tracer.starts(std::process::id(), &exec_path, &chosen.args);
-        }
-        let mut random = [0; 16];
-        fill_random(&mut random).map_err(StartError::Random)?;
-        let contents = StackContents {
-            args: &chosen.args,
-            env: &config.env,
-            exec_path: &exec_path,
-            aux: auxiliary_vector(&machine, &loaded, loader.as_ref()),
-            random,
-        };
-        let stack_limit = limits.soft(libc::RLIMIT_STACK);
-        let built = stack::build(&private, &contents, loaded.exec_stack, stack_limit);
-        let built = built.map_err(StartError::Stack)?;
-        let rip = loader.as_ref().map_or(loaded.entry, |loader| loader.entry);
-        vcpu.regs = UserRegs { rip, rsp: built.rsp, ..UserRegs::default() };
-        vcpu.restore_all();
-        lap.ends(Phase::Load);
-
-        let short = program.file_name().unwrap_or(program.as_os_str());
-        let program = ProgramName { path: exec_path, short: short.to_string_lossy().into_owned() };
-        let process = Arc::new(Process {
-            machine,
-            kernel,
-            private,
-            vases,
-            threads: ThreadTable::new().map_err(StartError::Events)?,
+        let program = Program {
+            path: program.as_os_str().as_bytes().to_vec(),
+            args: chosen.args,
+            env: config.env,
             files,
-            network: Network::new(config.net),
+            executable: chosen.program,
+            loader: chosen.loader,
+            mask: 0,
+            ignored: 0,
             limits,
-            settings: Settings::default(),
-            clock: Mutex::new(GuestClock::new(tsc_khz)),
-            signals: SignalActions::default(),
-            timers: Timers::default(),
-            signal_files: SignalFiles::default(),
-            survivor: Survivor::default(),
-            started,
-            program,
-            stats,
-            tracer: config.tracer,
-            facts: Facts::new(built),
-            tsc_khz,
-            executable: Executable { file: executable.file, bias: loaded.bias, end: loaded.end },
-            run_thread: thread::run,
-            life: Life::new(vcpu),
-            second_tasks: Mutex::default(),
-        });
-        let view: Weak<Process> = Arc::downgrade(&process);
-        process.files.set_view(view);
-        process.stats.kvm_setup(process.machine.mem.kvm_time());
-        Ok(process)
+        };
+        load(program, &vm, Arc::new(children), started)
     }
+
+    /// The same for a program that another one has started.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub(super) fn start_next(
+        new: NewProgram,
+        vm: &VmSettings,
+        children: Arc<Children>,
+    ) -> Result<Arc<Process>, StartError> {
+        let started = Instant::now();
+        let NewProgram { path, args, env, files, loader, mask, ignored, limits } = new;
+        let name = String::from_utf8_lossy(&path).into_owned();
+        let (executable, loader) = executable::parse_chosen(&files, loader, &name)?;
+        let program = Program { path, args, env, files, executable, loader, mask, ignored, limits };
+        load(program, vm, children, started)
+    }
+}
+
+/// A program that is known and opened.
+struct Program {
+    path: Vec<u8>,
+    args: Vec<Vec<u8>>,
+    env: Vec<Vec<u8>>,
+    files: Files,
+    executable: Parsed,
+    loader: Option<Parsed>,
+    mask: u64,
+    ignored: u64,
+    limits: Limits,
+}
+
+/// Creates a VM for a program.
+fn load(
+    program: Program,
+    vm: &VmSettings,
+    children: Arc<Children>,
+    started: Instant,
+) -> Result<Arc<Process>, StartError> {
+    let Program { path, args, env, files, executable, loader, mask, ignored, limits } = program;
+    let stats = Stats::default();
+    let name = String::from_utf8_lossy(&path).into_owned();
+    let bad = |source| StartError::Elf { program: name.clone(), source };
+    let mut lap = stats.laps();
+    let kernel = Kernel::load()?;
+    let machine = kernel.machine().clone();
+    if vm.tracer.is_some() {
+        kernel.leave_switches_to_vmm();
+    }
+    lap.ends(Phase::Machine);
+    limits.limit_threads(u64::from(machine.max_vcpus()));
+    let mut vcpu = kernel.new_vcpu()?;
+    lap.ends(Phase::Vcpu);
+    let tsc_khz = vcpu.tsc_khz();
+    let private = PrivateRegion::new(machine.clone(), vm.memory_bytes);
+    if let Some(member) = children.member() {
+        machine.mem.ledger().share(member.clone());
+    }
+    files.charge_to(machine.mem.ledger().clone());
+    let vas_config = VasConfig {
+        store: vm.store.clone(),
+        grants: vm.vases.clone(),
+        umask: vm.umask,
+        program: name.clone(),
+    };
+    let vases = Arc::new(Vases::new(&kernel, vas_config));
+    let loaded = load::load(&private, &executable.file, &executable.image).map_err(bad)?;
+    // A guard page between program and heap, so that an overrun of one does not hit the other.
+    private.set_heap(loaded.end + PAGE_SIZE);
+
+    map_vdso(&private).map_err(StartError::Vdso)?;
+    let loader = loader.as_ref();
+    let loader = loader.map(|loader| load::load_loader(&private, &loader.file, &loader.image));
+    let loader = loader.transpose().map_err(bad)?;
+
+    if let Some(tracer) = &vm.tracer {
+        tracer.starts(std::process::id(), &path, &args);
+    }
+    let mut random = [0; 16];
+    fill_random(&mut random).map_err(StartError::Random)?;
+    let contents = StackContents {
+        args: &args,
+        env: &env,
+        exec_path: &path,
+        aux: auxiliary_vector(&machine, &loaded, loader.as_ref()),
+        random,
+    };
+    let stack_limit = limits.soft(libc::RLIMIT_STACK);
+    let built = stack::build(&private, &contents, loaded.exec_stack, stack_limit);
+    let built = built.map_err(StartError::Stack)?;
+    let rip = loader.as_ref().map_or(loaded.entry, |loader| loader.entry);
+    vcpu.regs = UserRegs { rip, rsp: built.rsp, ..UserRegs::default() };
+    vcpu.restore_all();
+    lap.ends(Phase::Load);
+
+    let short = path.rsplit(|byte| *byte == b'/').next().unwrap_or(&path);
+    let short = String::from_utf8_lossy(short).into_owned();
+    let process = Arc::new(Process {
+        machine,
+        kernel,
+        private,
+        vases,
+        threads: ThreadTable::new().map_err(StartError::Events)?,
+        files,
+        network: Network::new(vm.net.clone()),
+        limits,
+        settings: Settings::default(),
+        clock: Mutex::new(GuestClock::new(tsc_khz)),
+        signals: SignalActions::ignoring(ignored),
+        timers: Timers::default(),
+        signal_files: SignalFiles::default(),
+        survivor: Survivor::default(),
+        started,
+        program: ProgramName { path, short },
+        stats,
+        tracer: vm.tracer.clone(),
+        facts: Facts::new(built),
+        tsc_khz,
+        executable: Executable { file: executable.file, bias: loaded.bias, end: loaded.end },
+        run_thread: thread::run,
+        choose_program: super::executable::choose_next,
+        children,
+        vm: vm.clone(),
+        life: Life::new(vcpu, mask),
+        second_tasks: Mutex::default(),
+    });
+    let view: Weak<Process> = Arc::downgrade(&process);
+    process.files.set_view(view);
+    process.stats.kvm_setup(process.machine.mem.kvm_time());
+    Ok(process)
 }
 
 /// Maps the vDSO's image; the page it reads is already mapped.

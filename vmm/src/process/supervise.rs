@@ -14,18 +14,20 @@
 //! ask for, including the next lines of a shell script or of the user's shell, and would make
 //! `poll` and terminal modes report wrong states.
 
+use std::os::fd::BorrowedFd;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use vmm_sys_util::timerfd::TimerFd;
 
-use super::host_signals::HostSignals;
+use super::host_signals::{FROM_USER, HostSignal, HostSignals};
 use super::timer_events::TimerEvents;
 use crate::linux::signal;
 use crate::linux::signal::info::{SI_KERNEL, SigInfo};
 use crate::linux::task::host_thread::gettid;
 use crate::linux::task::{KickState, Outcome, Process};
+use crate::process_tree::wait::wait;
 
 /// A second signal of the same kind within this time ends the program, whatever its handler
 /// does with the first: a user who presses Ctrl-C twice means it.
@@ -37,12 +39,22 @@ const GRACE: Duration = Duration::from_secs(2);
 const GRACE_LOOK: Duration = Duration::from_millis(5);
 
 /// What ends a process from outside.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Supervise<'a> {
     /// Time the program may take from now on.
     pub timeout: Option<Duration>,
     /// Signals of the host that end the program or are forwarded to it.
     pub signals: Option<&'a HostSignals>,
+    /// A pipe whose other end is closed when the run ends, and this process with it.
+    pub end: Option<BorrowedFd<'a>>,
+    /// Whether the user has started this process: a signal that is repeated is meant to end it.
+    pub is_first: bool,
+}
+
+impl Default for Supervise<'_> {
+    fn default() -> Self {
+        Supervise { timeout: None, signals: None, end: None, is_first: true }
+    }
 }
 
 /// The event loop could not be set up or run.
@@ -103,6 +115,7 @@ const SIGNALS: u32 = 2;
 const SECOND: u32 = 3;
 const TIMERS: u32 = 4;
 const LOOK: u32 = 5;
+const END: u32 = 6;
 
 /// A process that was told to end, and whose threads are still writing.
 struct Ending {
@@ -117,6 +130,8 @@ struct Supervisor<'a> {
     process: &'a Process,
     timeout: Option<TimerFd>,
     signals: Option<&'a HostSignals>,
+    end: Option<BorrowedFd<'a>>,
+    is_first: bool,
     timers: TimerEvents,
     second: Option<TimerFd>,
     /// When each kind of signal was last forwarded to the program.
@@ -133,6 +148,8 @@ impl<'a> Supervisor<'a> {
             process,
             timeout: timeout.transpose()?,
             signals: options.signals,
+            end: options.end,
+            is_first: options.is_first,
             timers: TimerEvents::block().map_err(LoopError::TimerEvents)?,
             second: None,
             handed: Vec::new(),
@@ -186,7 +203,21 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn on_signal(&mut self, number: i32, ops: &mut EventOps<'_>) {
+    fn on_signal(&mut self, signal: HostSignal, ops: &mut EventOps<'_>) {
+        let HostSignal { number, sender, info } = signal;
+        let children = &self.process.children;
+        if number == libc::SIGCHLD {
+            return self.on_child(&signal);
+        }
+        // From another program, or between the terminal and one that the user has not started.
+        let is_for_program = children.is_of_run(sender)
+            || !FROM_USER.contains(&number)
+            || (!self.is_first && sender == 0);
+        if is_for_program {
+            // An ordinary signal carries nothing that could be lost.
+            let _ = signal::send_to_process(self.process, info);
+            return;
+        }
         let handled = number != libc::SIGQUIT && self.process.signals.is_handled(number);
         let now = Instant::now();
         let last = self.handed.iter().find(|(signal, _)| *signal == number).map(|(_, at)| *at);
@@ -201,6 +232,36 @@ impl<'a> Supervisor<'a> {
                 // An ordinary signal carries nothing that could be lost.
                 let _ = signal::send_to_process(self.process, info);
             }
+        }
+    }
+}
+
+impl Supervisor<'_> {
+    /// Something happened to a child: the program is told, if it is one of its own. The host tells of
+    /// one child when things happened to several, so the others are looked at, too.
+    fn on_child(&self, signal: &HostSignal) {
+        let process = self.process;
+        let children = &process.children;
+        let (nobody_waits, tell_of_stops) = process.signals.for_children();
+        children.bury_orphans();
+        let has_ended =
+            matches!(signal.info.code, libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED);
+        if !has_ended && tell_of_stops && children.has(signal.sender) {
+            let _ = signal::send_to_process(process, signal.info);
+        }
+        for ended in children.newly_ended() {
+            let (pid, uid) = (u64::from(ended.pid.cast_unsigned()), u64::from(ended.uid));
+            let info = SigInfo::new(libc::SIGCHLD, ended.code, pid | uid << 32).with_rest([
+                u64::from(ended.status.cast_unsigned()),
+                0,
+                0,
+            ]);
+            if nobody_waits && children.forget(ended.pid) {
+                let _ = wait(libc::P_PID, ended.pid, libc::WEXITED | libc::WNOHANG);
+                children.wake_waiting(process);
+            }
+            // An ordinary signal carries nothing that could be lost.
+            let _ = signal::send_to_process(process, info);
         }
     }
 }
@@ -253,6 +314,9 @@ impl MutEventSubscriber for Supervisor<'_> {
         if let Some(timer) = &self.timeout {
             watch(Events::with_data(timer, TIMEOUT, EventSet::IN));
         }
+        if let Some(end) = &self.end {
+            watch(Events::with_data(end, END, EventSet::IN));
+        }
         if let Some(signals) = self.signals {
             watch(Events::with_data(signals, SIGNALS, EventSet::IN));
         }
@@ -276,12 +340,19 @@ impl MutEventSubscriber for Supervisor<'_> {
                 }
             }
             LOOK => self.look(),
+            END => {
+                // It stays readable.
+                if let Some(end) = self.end.take() {
+                    let _ = ops.remove(Events::empty(&end));
+                }
+                self.end(Outcome::Interrupted { signal: libc::SIGKILL as u8 }, ops);
+            }
             TIMERS => self.timers.read(|word, overruns| {
                 crate::linux::timer::expired(self.process, word, overruns);
             }),
             SIGNALS => {
-                while let Some(number) = self.signals.and_then(HostSignals::next) {
-                    self.on_signal(number, ops);
+                while let Some(signal) = self.signals.and_then(HostSignals::next) {
+                    self.on_signal(signal, ops);
                 }
             }
             _ => {

@@ -6,12 +6,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use abi::Errno;
+
 use crate::access::{FaultCause, FaultOutcome};
 use crate::linux::fault::Fault;
 use crate::linux::signal::{self, Due, Fatal};
 use crate::linux::survivor::Survivor;
 use crate::linux::task::{Outcome, Process, Thread, ThreadCtx};
-use crate::linux::{self, Next};
+use crate::linux::{self, Next, children};
 use crate::report;
 use crate::stats::{ExitReason, FaultKind};
 use crate::vm::exit::Exit;
@@ -23,7 +25,7 @@ pub(super) fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) 
     process.vases.note_thread(vcpu.index(), Some(thread.tid));
     process.stats.thread_started();
     let armed = vcpu.arm();
-    let mut ctx = ThreadCtx { process, thread, vcpu: &mut vcpu };
+    let mut ctx = ThreadCtx { process, thread, vcpu: &mut vcpu, child: None };
     // A panic is a bug in the VMM. It ends the program with a report; without this the process
     // would wait for this thread indefinitely.
     let next = catch_unwind(AssertUnwindSafe(|| loop_until_end(&mut ctx))).unwrap_or_else(|_| {
@@ -81,7 +83,10 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
         match next {
             Next::Run(due) => match signal::deliver(ctx, due) {
                 Ok(()) => {}
-                Err(fatal) => return end_by_signal(ctx, &fatal),
+                Err(fatal) => match end_by_signal(ctx, &fatal) {
+                    Next::Stop => return Next::Stop,
+                    _ => continue,
+                },
             },
             Next::Resume => {}
             Next::ThreadEnds | Next::Stop => return next,
@@ -89,7 +94,11 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
     }
 }
 
-fn end_by_signal(ctx: &ThreadCtx<'_>, fatal: &Fatal) -> Next {
+fn end_by_signal(ctx: &mut ThreadCtx<'_>, fatal: &Fatal) -> Next {
+    if ctx.child.is_some() {
+        children::vfork::die(ctx, fatal.signal);
+        return Next::Resume;
+    }
     let report = report::death(ctx, fatal);
     ctx.process.stop(Outcome::Killed { signal: fatal.signal as u8, report });
     Next::Stop
@@ -115,6 +124,11 @@ fn handle(ctx: &mut ThreadCtx<'_>, exit: Exit) -> Next {
     ctx.process.stats.exit(reason_of(&exit));
     match exit {
         Exit::Syscall(_) => linux::syscall(ctx),
+        Exit::Call(_) if ctx.child.is_some() => {
+            // It has no address spaces: its parent's are not its own.
+            ctx.vcpu.regs.rax = Errno::ENOSYS.as_result();
+            Next::Run(Due::Nothing)
+        }
         Exit::Call(_) => {
             crate::call::serve(ctx);
             Next::Run(Due::Nothing)

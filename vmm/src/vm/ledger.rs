@@ -8,7 +8,10 @@
 //! All decisions are based on counters kept here, never on page tables, which lie in guest memory.
 #![forbid(unsafe_code)]
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::process_tree::Member;
 
 /// What memory is held for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +91,8 @@ pub struct MemoryLedger {
     limit: AtomicU64,
     total: Account,
     kinds: [Account; MemoryKind::ALL.len()],
+    /// This process's place in a run of several, whose limit they share.
+    member: OnceLock<Member>,
 }
 
 impl Default for MemoryLedger {
@@ -96,6 +101,7 @@ impl Default for MemoryLedger {
             limit: AtomicU64::new(u64::MAX),
             total: Account::default(),
             kinds: Default::default(),
+            member: OnceLock::new(),
         }
     }
 }
@@ -111,6 +117,12 @@ impl MemoryLedger {
         self.limit.store(limit_bytes, Relaxed);
     }
 
+    /// From now on what is held counts together with what the other processes of the run hold. To be
+    /// called right after [`MemoryLedger::begin`].
+    pub fn share(&self, member: Member) {
+        let _ = self.member.set(member);
+    }
+
     /// Charges `bytes` to `kind`.
     ///
     /// # Errors
@@ -121,6 +133,10 @@ impl MemoryLedger {
         let Ok(before) = self.total.now.fetch_update(Relaxed, Relaxed, fits) else {
             return Err(OverLimit { kind, bytes, limit_bytes });
         };
+        if self.member.get().is_some_and(|member| !member.charge(bytes, limit_bytes)) {
+            self.total.subtract(bytes);
+            return Err(OverLimit { kind, bytes, limit_bytes });
+        }
         self.total.peak.fetch_max(before + bytes, Relaxed);
         self.kinds[kind as usize].add(bytes);
         Ok(())
@@ -131,7 +147,8 @@ impl MemoryLedger {
     /// # Errors
     /// [`OverLimit`].
     pub fn check(&self, kind: MemoryKind, bytes: u64) -> Result<(), OverLimit> {
-        let (now, limit_bytes) = (self.total.now.load(Relaxed), self.limit.load(Relaxed));
+        let (own, limit_bytes) = (self.total.now.load(Relaxed), self.limit.load(Relaxed));
+        let now = self.member.get().map_or(own, |member| member.registry().total_bytes());
         match now.checked_add(bytes) {
             Some(sum) if sum <= limit_bytes => Ok(()),
             _ => Err(OverLimit { kind, bytes, limit_bytes }),
@@ -141,12 +158,18 @@ impl MemoryLedger {
     /// Records `bytes` that are already allocated, even over the limit: small allocations that
     /// accompany a charged one, and what the host turned out to hold.
     pub fn note(&self, kind: MemoryKind, bytes: u64) {
+        if let Some(member) = self.member.get() {
+            member.note(bytes);
+        }
         self.total.add(bytes);
         self.kinds[kind as usize].add(bytes);
     }
 
     /// Releases `bytes` of `kind`, which the host has back.
     pub fn release(&self, kind: MemoryKind, bytes: u64) {
+        if let Some(member) = self.member.get() {
+            member.release(bytes);
+        }
         self.total.subtract(bytes);
         self.kinds[kind as usize].subtract(bytes);
     }

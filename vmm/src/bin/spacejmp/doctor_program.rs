@@ -46,6 +46,7 @@ pub(crate) fn run(args: &Args, named: &OsString, json: bool) -> Result<ExitCode,
         umask: 0o022,
         stdio: [nothing()?, nothing()?, nothing()?],
         tracer: None,
+        tree: None,
         inherited: Vec::new(),
     };
     let needs = Needs::of(config).map_err(|error| start_failure(&program, error))?;

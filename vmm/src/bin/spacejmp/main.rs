@@ -15,6 +15,7 @@ mod network;
 mod new;
 mod run;
 mod run_options;
+mod run_tree;
 mod search;
 mod seg;
 mod size;

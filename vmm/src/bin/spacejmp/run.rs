@@ -15,7 +15,7 @@ use vmm::host;
 use vmm::linux::net::{ConnectGrant, ListenGrant};
 use vmm::linux::strace::Tracer;
 use vmm::process::truncation::report_truncation;
-use vmm::process::{Command, HostSignals, Libraries, Process, RunConfig, Supervise};
+use vmm::process::{Command, Ended, HostSignals, Libraries, Process, RunConfig, Supervise};
 use vmm::report::run::RunReport;
 use vmm::store::PrivateStore;
 use vmm::vas::{VasGrant, VasGrants};
@@ -28,6 +28,7 @@ use crate::network;
 use crate::run_options::{
     EnvOption, default_memory, environment, parse_env, parse_memory, parse_timeout,
 };
+use crate::run_tree::{PROCESSES, Tree, parse_processes};
 use crate::search;
 use crate::start_error::start_failure;
 use crate::terminal;
@@ -126,6 +127,15 @@ pub(crate) struct Args {
     /// End the program after this time; fractions are allowed
     #[arg(long, value_name = "SECONDS", value_parser = parse_timeout)]
     timeout: Option<Duration>,
+    /// Processes the run may have at one time, the program itself included
+    ///
+    /// Each is a virtual machine of its own with the same grants, and --memory and --timeout hold
+    /// for all of them together. 1 is the program alone.
+    #[arg(long, value_name = "N", value_parser = parse_processes, default_value_t = PROCESSES)]
+    processes: u32,
+    /// Let processes that the program leaves behind go on when it has ended
+    #[arg(long)]
+    detach_children: bool,
     /// Say on stderr what the run did and took: a table, or one JSON object
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
           default_missing_value = "table")]
@@ -208,6 +218,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         // The tree is looked into when it is open.
         Some(_) => PathBuf::from(&named),
     };
+    let tree = (args.processes > 1).then(|| Tree::new(args.processes, args.detach_children));
+    let tree = tree.transpose().map_err(|error| Failure::new("prepare for processes", error))?;
     let config = RunConfig {
         command: Command {
             program: program.clone(),
@@ -228,20 +240,24 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         stdio: stdio()?,
         tracer,
         inherited,
+        tree: tree.as_ref().map(|tree| tree.shared.clone()),
     };
     // Before any thread starts; the terminal is restored (dropped) while signals are still
     // blocked.
-    let signals = HostSignals::block().map_err(|error| Failure::new("listen to signals", error))?;
+    let signals = if tree.is_some() { HostSignals::block_all() } else { HostSignals::block() };
+    let signals = signals.map_err(|error| Failure::new("listen to signals", error))?;
     report_truncation().map_err(|error| Failure::new("listen to signals", error))?;
     let saved = terminal::Saved::now(tty);
     let process = Process::start(config).map_err(|error| start_failure(&program, error))?;
-    let options = Supervise { timeout: args.timeout, signals: Some(&signals) };
-    let outcome = process.run_to_end(options);
+    let options =
+        Supervise { timeout: args.timeout, signals: Some(&signals), ..Supervise::default() };
+    let Ended { process, name, outcome } = Process::run_programs(process, options);
+    tree.into_iter().for_each(Tree::end);
     drop(saved);
     drop(signals);
-    ending::tell(&process.program.short, &outcome, args.timeout);
+    ending::tell(&name, &outcome, args.timeout);
     let code = ending::exit_code(&outcome);
-    if let Some(format) = stats_format {
+    if let (Some(format), Some(process)) = (stats_format, &process) {
         // The times first: examining the memory is not part of the run.
         let mut report = RunReport::new(&outcome, code, process.stats.snapshot());
         report.stats.memory_touched_bytes = process.machine.mem.resident_bytes();

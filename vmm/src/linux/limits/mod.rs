@@ -51,6 +51,21 @@ impl Limits {
         }
     }
 
+    /// All of them, by resource.
+    pub(in crate::linux) fn all(&self) -> [Pair; RESOURCES] {
+        *self.lock()
+    }
+
+    /// The same limits for another process.
+    pub(in crate::linux) fn copy(&self) -> Limits {
+        Limits(Mutex::new(self.all()))
+    }
+
+    /// Limits that are these, by resource; `None` if there are too few.
+    pub(in crate::linux) fn of(all: &[Pair]) -> Option<Limits> {
+        all.first_chunk().map(|all| Limits(Mutex::new(*all)))
+    }
+
     /// Allows no more processes and threads than there can be vCPUs.
     pub fn limit_threads(&self, most: u64) {
         if let Some(pair) = self.lock().get_mut(libc::RLIMIT_NPROC as usize) {
@@ -116,11 +131,11 @@ fn is_of_host(resource: u32) -> bool {
 }
 
 /// The limit of a resource as the program sees it.
-pub(super) fn limit(process: &Process, resource: u32) -> Result<Pair, Errno> {
+pub(super) fn limit(limits: &Limits, resource: u32) -> Result<Pair, Errno> {
     if is_of_host(resource) {
         return host_limit(resource, None);
     }
-    process.limits.get(resource).ok_or(Errno::EINVAL)
+    limits.get(resource).ok_or(Errno::EINVAL)
 }
 
 /// Reads, or sets, a limit of the VMM itself.

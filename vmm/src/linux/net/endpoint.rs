@@ -78,10 +78,10 @@ pub(in crate::linux) fn socket(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let fd = host::socket(domain, kind, protocol)?;
     let cloexec = flags & libc::SOCK_CLOEXEC != 0;
     if domain == libc::AF_NETLINK {
-        let (fd, _) = ctx.process.files.own_of_kind(fd, FileKind::Netlink, cloexec)?;
+        let (fd, _) = ctx.files().own_of_kind(fd, FileKind::Netlink, cloexec)?;
         return value(fd as u64);
     }
-    descriptor(ctx.process.files.own(fd, cloexec))
+    descriptor(ctx.files().own(fd, cloexec))
 }
 
 fn check_unix(kind: i32, protocol: i32) -> Result<(), Errno> {
@@ -121,7 +121,7 @@ pub(in crate::linux) fn socketpair(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult 
         _ => return Err(UNSUPPORTED_FAMILY.into()),
     }
     let cloexec = flags & libc::SOCK_CLOEXEC != 0;
-    let files = &ctx.process.files;
+    let files = ctx.files();
     let [one, other] = host::socketpair(domain, kind, protocol)?;
     let one = files.own(one, cloexec)?;
     let both = files.own(other, cloexec).and_then(|other| {
@@ -179,7 +179,7 @@ pub(super) fn check_destination(
             Ok(named(&Address::Internet(to)))
         }
         Address::Path(path) => {
-            let place = ctx.process.files.socket_to_connect(&path).inspect_err(|errno| {
+            let place = ctx.files().socket_to_connect(&path).inspect_err(|errno| {
                 if *errno == Errno::EACCES {
                     let path = String::from_utf8_lossy(&path);
                     network.refused(format_args!(
@@ -295,7 +295,7 @@ fn is_only_v6(file: &OpenFile) -> bool {
 }
 
 fn bind_path(ctx: &ThreadCtx<'_>, file: &OpenFile, path: &[u8]) -> Result<(), Errno> {
-    let files = &ctx.process.files;
+    let files = ctx.files();
     if domain(file)? != libc::AF_UNIX {
         return Err(Errno::EINVAL);
     }
@@ -362,20 +362,20 @@ pub(in crate::linux) fn accept4(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
         file => file?,
     };
     // A connection for which there is no number is not taken.
-    ctx.process.files.check_room()?;
+    ctx.files().check_room()?;
     let flags_for_host = flags & libc::SOCK_NONBLOCK;
     let (fd, name) = waiting(ctx, || host::accept(file.host_fd(), flags_for_host))?;
     if a[1] != 0 {
         // A connection that the program cannot be told of is closed, as on Linux.
         put_name(ctx, a[1], a[2], &inside(ctx, &name))?;
     }
-    descriptor(ctx.process.files.own(fd, flags & libc::SOCK_CLOEXEC != 0))
+    descriptor(ctx.files().own(fd, flags & libc::SOCK_CLOEXEC != 0))
 }
 
 /// The name of a socket as the program knows it.
 pub(super) fn inside(ctx: &ThreadCtx<'_>, name: &[u8]) -> Vec<u8> {
     match address::decode(name, libc::AF_UNSPEC) {
-        Ok(Address::Path(path)) => match ctx.process.files.socket_name_inside(&path) {
+        Ok(Address::Path(path)) => match ctx.files().socket_name_inside(&path) {
             path if path.is_empty() => address::encode(&Address::Unnamed),
             path => address::encode(&Address::Path(path)),
         },

@@ -234,7 +234,7 @@ fn outgoing_control(
         }
         let message = match message {
             Control::Rights(fds) => {
-                let files = fds.iter().map(|fd| ctx.process.files.to_pass(*fd));
+                let files = fds.iter().map(|fd| ctx.files().to_pass(*fd));
                 let files = files.collect::<Result<Vec<_>, _>>()?;
                 let numbers = files.iter().map(|file| {
                     use std::os::fd::AsRawFd;
@@ -384,7 +384,7 @@ fn incoming_control(
                 let all: Vec<_> = numbers.into_iter().map(host::arrived).collect();
                 let mut given = Vec::new();
                 for fd in all {
-                    match fd.and_then(|fd| ctx.process.files.receive(fd, cloexec)) {
+                    match fd.and_then(|fd| ctx.files().receive(fd, cloexec)) {
                         Ok(fd) => given.push(fd),
                         Err(_) => got.flags |= libc::MSG_CTRUNC,
                     }

@@ -48,7 +48,7 @@ const NO_SOCKET: Errno = Errno::from_raw(libc::ENOTSOCK);
 /// `EBADF`, `ENOTSOCK`; `EOPNOTSUPP` for one that the program was started with, where `read` and `write`
 /// work: nothing is known of where it leads.
 fn socket(ctx: &ThreadCtx<'_>, fd: u64) -> Result<Arc<OpenFile>, Errno> {
-    let file = ctx.process.files.for_io(fd as i32)?;
+    let file = ctx.files().for_io(fd as i32)?;
     match file.kind() {
         FileKind::Socket | FileKind::Netlink if file.is_own() => Ok(file),
         FileKind::Socket => Err(Errno::EOPNOTSUPP),

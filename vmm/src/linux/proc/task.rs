@@ -210,7 +210,8 @@ fn put_memory(text: &mut String, usage: &Usage) {
 }
 
 fn put_signals(text: &mut String, of: &Subject<'_>) {
-    let [limit, _] = limits::limit(of.process, libc::RLIMIT_SIGPENDING).unwrap_or([u64::MAX; 2]);
+    let [limit, _] =
+        limits::limit(&of.process.limits, libc::RLIMIT_SIGPENDING).unwrap_or([u64::MAX; 2]);
     let [pending, shared, blocked, ignored, caught] = signals(of);
     let queued = (pending.count_ones() + shared.count_ones()).to_string();
     let limit = limit.to_string();
@@ -280,7 +281,7 @@ pub(super) fn limits(of: &Subject<'_>) -> Content {
         limit => limit.to_string(),
     };
     for (name, number, unit) in LIMITS {
-        let [soft, hard] = limits::limit(of.process, number).unwrap_or([u64::MAX; 2]);
+        let [soft, hard] = limits::limit(&of.process.limits, number).unwrap_or([u64::MAX; 2]);
         let (soft, hard) = (shown(soft), shown(hard));
         let _ = writeln!(text, "{name:<25} {soft:<20} {hard:<20} {unit:<10}");
     }

@@ -71,6 +71,34 @@ impl Default for SignalActions {
 }
 
 impl SignalActions {
+    /// The same actions for another process, without the handlers if `clear_handlers`.
+    #[must_use]
+    pub(in crate::linux) fn copy(&self, clear_handlers: bool) -> SignalActions {
+        let mut actions = *locked(&self.actions);
+        for action in actions.iter_mut().filter(|action| clear_handlers && action.is_handled()) {
+            *action = Action::default();
+        }
+        SignalActions { actions: Mutex::new(actions), pending: Queue::default() }
+    }
+
+    /// What a program starts with: the default, except for what it is to ignore.
+    #[must_use]
+    pub fn ignoring(ignored: u64) -> SignalActions {
+        let all = SignalActions::default();
+        for signal in (1..=SIGNALS as i32).filter(|signal| ignored & bit(*signal) != 0) {
+            all.set(signal, Action { handler: SIG_IGN, ..Action::default() });
+        }
+        all
+    }
+
+    /// Whether nobody is to wait for children, and whether to tell of those that stop.
+    #[must_use]
+    pub(crate) fn for_children(&self) -> (bool, bool) {
+        let action = self.get(libc::SIGCHLD);
+        let nobody = action.handler == SIG_IGN || action.flags & libc::SA_NOCLDWAIT as u64 != 0;
+        (nobody, action.flags & libc::SA_NOCLDSTOP as u64 == 0)
+    }
+
     /// The action on `signal`; for a number that is not a signal, the default.
     pub(super) fn get(&self, signal: i32) -> Action {
         locked(&self.actions).get((signal - 1) as usize).copied().unwrap_or_default()

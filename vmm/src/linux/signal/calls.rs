@@ -27,14 +27,14 @@ pub(in crate::linux) fn rt_sigaction(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> C
     if set_bytes != 8 || (new != 0 && bit(signal) & UNBLOCKABLE != 0) {
         return Err(Errno::EINVAL.into());
     }
-    let before = ctx.process.signals.get(signal);
+    let before = ctx.actions().get(signal);
     if new != 0 {
         let [handler, flags, restorer, mask] = ctx.user().read_words(new)?;
         let (flags, mask) = (flags & SA_KNOWN, mask & !UNBLOCKABLE);
         let action = Action { handler, flags, restorer, mask };
-        ctx.process.signals.set(signal, action);
+        ctx.actions().set(signal, action);
         // An ignored signal does not stay pending, blocked or not.
-        if ctx.process.signals.is_ignored(signal) {
+        if ctx.child.is_none() && ctx.process.signals.is_ignored(signal) {
             ctx.process.signals.pending.remove(bit(signal));
             for thread in ctx.process.threads.all() {
                 thread.signals.pending.remove(bit(signal));
@@ -51,7 +51,7 @@ pub(in crate::linux) fn rt_sigprocmask(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) ->
     if set_bytes != 8 {
         return Err(Errno::EINVAL.into());
     }
-    let before = ctx.thread.signals.mask();
+    let before = ctx.mask();
     if new != 0 {
         let set = ctx.user().read_u64(new)?;
         let mask = match how as i32 {
@@ -60,7 +60,10 @@ pub(in crate::linux) fn rt_sigprocmask(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) ->
             libc::SIG_SETMASK => set,
             _ => return Err(Errno::EINVAL.into()),
         };
-        ctx.thread.signals.set_mask(mask);
+        match &mut ctx.child {
+            Some(child) => child.mask = mask & !UNBLOCKABLE,
+            None => _ = ctx.thread.signals.set_mask(mask),
+        }
     }
     done(ctx.user().put_words(old, [before]))
 }

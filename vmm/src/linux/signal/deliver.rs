@@ -80,6 +80,9 @@ pub fn deliver(ctx: &mut ThreadCtx<'_>, due: Due) -> Result<(), Fatal> {
     if ctx.process.is_stopping() {
         return Ok(());
     }
+    if ctx.child.is_some() {
+        return deliver_to_child(ctx, due);
+    }
     let mut interrupted = None;
     match due {
         Due::Nothing => {}
@@ -95,6 +98,23 @@ pub fn deliver(ctx: &mut ThreadCtx<'_>, due: Due) -> Result<(), Fatal> {
     }
     if let Some(call) = interrupted {
         repeat(ctx, call);
+    }
+    Ok(())
+}
+
+/// A child that runs in its parent's memory gets no signals: its handlers are the parent's. What it
+/// raises itself ends it.
+fn deliver_to_child(ctx: &mut ThreadCtx<'_>, due: Due) -> Result<(), Fatal> {
+    match due {
+        Due::Nothing => {}
+        Due::Call(call) => repeat(ctx, call),
+        Due::Fault(fault) => {
+            return Err(Fatal { signal: fault.info.signo, cause: FatalCause::Fault(fault) });
+        }
+        Due::BadFrame => {
+            let cause = FatalCause::Frame(libc::SIGSEGV);
+            return Err(Fatal { signal: libc::SIGSEGV, cause });
+        }
     }
     Ok(())
 }

@@ -45,6 +45,12 @@ impl SigInfo {
         SigInfo { rest: [sigval, self.rest[1], self.rest[2]], ..self }
     }
 
+    /// As [`SigInfo::new`], with the union's other words.
+    #[must_use]
+    pub const fn with_rest(self, rest: [u64; 3]) -> SigInfo {
+        SigInfo { rest, ..self }
+    }
+
     /// What a program passed to `rt_sigqueueinfo`, for `signo`, whatever number it contains.
     #[must_use]
     pub fn from_bytes(signo: i32, bytes: &[u8; SIGINFO_BYTES]) -> SigInfo {

@@ -2,14 +2,31 @@
 
 use abi::Errno;
 
+use super::actions::Action;
 use super::calls::signal_number;
 use super::info::{SI_TKILL, SI_USER, SIGINFO_BYTES, SigInfo};
+use crate::linux::children::signals::members;
 use crate::linux::task::{Process, Thread, ThreadCtx};
-use crate::linux::{CallResult, value};
+use crate::linux::{CallResult, children, value};
+use crate::process_tree::fork;
 
 /// Maximum number of pending signals, for a thread or for the process.
 fn pending_limit(process: &Process) -> u64 {
     process.limits.soft(libc::RLIMIT_SIGPENDING)
+}
+
+/// Stops the process if that is what the signal does: the host process, as its parent will see it.
+/// Only in a run of several; a program alone has no parent that waits for it to stop.
+fn stops(process: &Process, info: &SigInfo, is_blocked: bool) -> bool {
+    let signal = info.signo;
+    let asks = matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
+    let by_default = asks && !is_blocked && process.signals.get(signal) == Action::default();
+    let stops = (signal == libc::SIGSTOP || by_default) && process.children.member().is_some();
+    if stops {
+        // All its threads stop; this one goes on here when the process is continued.
+        let _ = fork::signal(process.pid(), signal, None, || true);
+    }
+    stops
 }
 
 /// Sends `info` to one thread.
@@ -17,6 +34,9 @@ fn pending_limit(process: &Process) -> u64 {
 /// # Errors
 /// `EAGAIN` when too many signals are pending.
 pub fn send_to_thread(process: &Process, thread: &Thread, info: SigInfo) -> Result<(), Errno> {
+    if stops(process, &info, thread.signals.blocks(info.signo)) {
+        return Ok(());
+    }
     // A blocked signal stays pending although it is ignored: it may no longer be ignored later.
     if process.signals.is_ignored(info.signo) && !thread.signals.blocks(info.signo) {
         return Ok(());
@@ -34,6 +54,9 @@ pub fn send_to_thread(process: &Process, thread: &Thread, info: SigInfo) -> Resu
 pub fn send_to_process(process: &Process, info: SigInfo) -> Result<(), Errno> {
     let threads = process.threads.all();
     let is_blocked = threads.iter().any(|thread| thread.signals.blocks(info.signo));
+    if stops(process, &info, is_blocked) {
+        return Ok(());
+    }
     if process.signals.is_ignored(info.signo) && !is_blocked {
         return Ok(());
     }
@@ -56,16 +79,33 @@ pub(in crate::linux) fn signal_or_probe(raw: u64) -> Result<Option<i32>, Errno> 
     if raw as i32 == 0 { Ok(None) } else { signal_number(raw).map(Some) }
 }
 
-/// `kill(2)`: the program is the only target. `-1` means all other processes, and a process group
-/// has no other member known to it.
+/// `kill(2)`: to this process and the others of its run. `-1` means all of them but this one.
 pub(in crate::linux) fn kill(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let pid = a[0] as i32;
     let group = crate::host::process_group();
-    if pid != ctx.process.pid() && pid != 0 && pid != -group {
+    let (to_this, others) = match pid {
+        pid if pid == ctx.process.pid() => (true, Vec::new()),
+        1.. => (false, vec![pid]),
+        0 => (true, members(ctx.process, Some(group))),
+        -1 => (false, members(ctx.process, None)),
+        i32::MIN => return Err(Errno::ESRCH.into()),
+        pid => (-pid == group, members(ctx.process, Some(-pid))),
+    };
+    let is_known = |pid: &i32| ctx.process.children.is_of_run(*pid);
+    if !to_this && !others.iter().any(is_known) {
         return Err(Errno::ESRCH.into());
     }
-    if let Some(signal) = signal_or_probe(a[1])? {
-        send_to_process(ctx.process, from_program(ctx, signal, SI_USER))?;
+    let info = signal_or_probe(a[1])?.map(|signal| from_program(ctx, signal, SI_USER));
+    let alone = others.len() == 1 && !to_this;
+    for other in others {
+        match children::signals::send(ctx.process, other, info.as_ref()) {
+            // Of several, some may be about to end.
+            Err(errno) if alone => return Err(errno.into()),
+            _ => {}
+        }
+    }
+    if let Some(info) = info.filter(|_| to_this) {
+        send_to_process(ctx.process, info)?;
     }
     value(0)
 }
@@ -134,7 +174,9 @@ pub(in crate::linux) fn rt_sigqueueinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -
     let info = queued_info(ctx, a[2], a[1], [target, own])?;
     // A thread's number means its process.
     if target != own && ctx.process.threads.get(target).is_none() {
-        return Err(Errno::ESRCH.into());
+        let info = signal_or_probe(a[1])?.map(|_| info);
+        children::signals::send(ctx.process, target, info.as_ref())?;
+        return value(0);
     }
     if signal_or_probe(a[1])?.is_some() {
         send_to_process(ctx.process, info)?;

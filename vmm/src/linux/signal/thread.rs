@@ -32,6 +32,22 @@ impl ThreadSignals {
         ThreadSignals { mask: AtomicU64::new(self.mask()), ..ThreadSignals::default() }
     }
 
+    /// What a program's first thread starts with.
+    #[must_use]
+    pub fn blocking(mask: u64) -> ThreadSignals {
+        ThreadSignals { mask: AtomicU64::new(mask & !UNBLOCKABLE), ..ThreadSignals::default() }
+    }
+
+    /// Blocks everything that can be blocked.
+    pub(in crate::linux) fn block_all(&self) {
+        self.set_mask(u64::MAX);
+    }
+
+    /// Blocks these and no others.
+    pub(in crate::linux) fn block_only(&self, mask: u64) {
+        self.set_mask(mask);
+    }
+
     /// Whether a kick is still unacknowledged.
     #[must_use]
     pub fn is_kicked(&self) -> bool {

@@ -18,6 +18,7 @@ mod values;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
@@ -48,6 +49,8 @@ pub struct Tracer {
     /// Calls that have not ended, by thread.
     pending: Mutex<BTreeMap<i32, Pending>>,
     failed: AtomicBool,
+    /// The thread that tells of calls that last has been started in this process.
+    watched: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -97,12 +100,26 @@ impl Tracer {
     #[must_use]
     pub fn new(to: File) -> Arc<Tracer> {
         let pending = Mutex::default();
-        let tracer = Tracer { to, began: Instant::now(), pending, failed: AtomicBool::new(false) };
+        let tracer = Tracer {
+            to,
+            began: Instant::now(),
+            pending,
+            failed: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
+        };
         Arc::new(tracer)
+    }
+
+    /// What it writes to.
+    pub(crate) fn to(&self) -> BorrowedFd<'_> {
+        self.to.as_fd()
     }
 
     /// Starts the thread that tells of calls that last.
     pub(crate) fn watch(self: &Arc<Self>) {
+        if self.watched.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let watched = Arc::downgrade(self);
         let watch = std::thread::Builder::new().name("strace".to_owned());
         // Without it, a call that hangs is told at the end of the run.

@@ -12,6 +12,7 @@ pub mod table;
 pub mod thread;
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
@@ -21,8 +22,9 @@ pub use outcome::Outcome;
 pub use table::{KickState, ThreadTable};
 pub use thread::{Thread, ThreadCtx};
 
+use super::children::{Children, ChooseProgram, NewProgram};
 use super::limits::Limits;
-use super::net::Network;
+use super::net::{NetGrants, Network};
 use super::prctl::Settings;
 use super::proc::Facts;
 use super::signal::SignalActions;
@@ -36,7 +38,7 @@ use crate::kernel::Kernel;
 use crate::private::PrivateRegion;
 use crate::stats::{Phase, Stats};
 use crate::user_memory::UserMemory;
-use crate::vas::Vases;
+use crate::vas::{VasGrants, Vases};
 use crate::vm::{Machine, Vcpu};
 
 /// How long a thread that waits for the store's lock may continue when the process is told to end.
@@ -85,12 +87,35 @@ pub struct Process {
     pub(crate) facts: Facts,
     /// The run loop, for the host thread of another thread.
     pub(crate) run_thread: RunThread,
+    /// How a program that takes this one's place is looked up.
+    pub(crate) choose_program: ChooseProgram,
+    /// The processes that it has started.
+    pub children: Arc<Children>,
+    /// What each program of this VMM has: the store, the memory.
+    pub(crate) vm: VmSettings,
     pub(crate) tsc_khz: Option<u32>,
     /// Its file, for reports.
     pub(crate) executable: Executable,
     pub(crate) life: Life,
     /// What the event loop calls once a second.
     pub(crate) second_tasks: Mutex<Vec<fn(&Process)>>,
+}
+
+/// What a VM has, whichever program runs in it.
+#[derive(Debug, Clone)]
+pub(crate) struct VmSettings {
+    /// Memory that the run may hold.
+    pub(crate) memory_bytes: u64,
+    /// The store.
+    pub(crate) store: Option<PathBuf>,
+    /// Which part of it the program may use.
+    pub(crate) vases: VasGrants,
+    /// Of files in the store.
+    pub(crate) umask: u32,
+    /// What of the network it may reach.
+    pub(crate) net: NetGrants,
+    /// What writes its calls, if they are asked for.
+    pub(crate) tracer: Option<Arc<Tracer>>,
 }
 
 /// A process from its start to its end.
@@ -105,11 +130,15 @@ pub(crate) struct Life {
     outcome: Mutex<Option<Outcome>>,
     running_since: Instant,
     stopped: OnceLock<Instant>,
+    /// The signals that its first thread blocks from the beginning.
+    first_mask: u64,
+    /// The program that takes its place.
+    next: Mutex<Option<Box<NewProgram>>>,
 }
 
 impl Life {
-    /// For a process whose first thread will run on `first`.
-    pub(crate) fn new(first: Vcpu) -> Life {
+    /// For a process whose first thread will run on `first`, with these signals blocked.
+    pub(crate) fn new(first: Vcpu, first_mask: u64) -> Life {
         Life {
             pid: OnceLock::new(),
             first: Mutex::new(Some(first)),
@@ -118,7 +147,24 @@ impl Life {
             outcome: Mutex::new(None),
             running_since: Instant::now(),
             stopped: OnceLock::new(),
+            first_mask,
+            next: Mutex::new(None),
         }
+    }
+
+    /// The signals that the first thread blocks from the beginning.
+    pub(crate) fn first_mask(&self) -> u64 {
+        self.first_mask
+    }
+
+    /// Whether another program takes its place.
+    pub(crate) fn is_replaced(&self) -> bool {
+        locked(&self.next).is_some()
+    }
+
+    /// The program that takes this one's place, once, if it has ended for that.
+    pub(crate) fn take_next(&self) -> Option<Box<NewProgram>> {
+        locked(&self.next).take()
     }
 
     /// The first thread's vCPU, once.
@@ -220,6 +266,17 @@ impl Process {
         self.vases.stop_waiting(LOCK_PATIENCE_AT_END);
         self.threads.kick_all();
         self.threads.notify();
+    }
+
+    /// Ends the program, unless it has ended already, so that another one can take its place.
+    pub fn stop_for(&self, next: NewProgram) {
+        {
+            let ended = locked(&self.life.outcome);
+            if ended.is_none() {
+                *locked(&self.life.next) = Some(Box::new(next));
+            }
+        }
+        self.stop(Outcome::Exited(0));
     }
 
     /// Determines that the process ends with `outcome`, unless it has ended already, but lets

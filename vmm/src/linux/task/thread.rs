@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::Process;
-use crate::linux::signal::ThreadSignals;
+use crate::files::Files;
+use crate::linux::children::VforkChild;
+use crate::linux::limits::Limits;
+use crate::linux::signal::{SignalActions, ThreadSignals};
 use crate::user_memory::UserMemory;
 use crate::vm::Vcpu;
 
@@ -72,6 +75,8 @@ pub struct ThreadCtx<'a> {
     pub thread: &'a Arc<Thread>,
     /// Its processor; `vcpu.regs` are the program's registers.
     pub vcpu: &'a mut Vcpu,
+    /// The child that it runs, while it is itself between `vfork` and its return.
+    pub child: Option<Box<VforkChild>>,
 }
 
 impl<'a> ThreadCtx<'a> {
@@ -79,5 +84,29 @@ impl<'a> ThreadCtx<'a> {
     #[must_use]
     pub fn user(&self) -> UserMemory<'a> {
         self.process.user_in(self.vcpu.instance()).on(self.vcpu.index())
+    }
+
+    /// The files that its calls are about.
+    #[must_use]
+    pub fn files(&self) -> &Files {
+        self.child.as_ref().map_or(&self.process.files, |child| &child.files)
+    }
+
+    /// The actions for signals, likewise.
+    #[must_use]
+    pub(in crate::linux) fn actions(&self) -> &SignalActions {
+        self.child.as_ref().map_or(&self.process.signals, |child| &child.actions)
+    }
+
+    /// The limits, likewise.
+    #[must_use]
+    pub(in crate::linux) fn limits(&self) -> &Limits {
+        self.child.as_ref().map_or(&self.process.limits, |child| &child.limits)
+    }
+
+    /// The signals it blocks, likewise.
+    #[must_use]
+    pub(in crate::linux) fn mask(&self) -> u64 {
+        self.child.as_ref().map_or(self.thread.signals.mask(), |child| child.mask)
     }
 }

@@ -1,0 +1,356 @@
+//! A program's files in another VMM: for a process that starts with those of another one.
+//!
+//! The other VMM has the same name space, by a fork before the program ran. What is handed over is
+//! what the program has made of it since: open files, the current directory, the umask. Open file
+//! descriptions are the host's, so offsets, locks and flags stay shared, with one exception:
+//! `O_NONBLOCK` is kept by each VMM for itself.
+//!
+//! What is known of a file beyond its descriptor decides what may be done with it. The receiver
+//! takes it from the sender, which is a VMM too, but indexes nothing by it without a check.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, RwLock};
+
+use abi::Errno;
+use rustix::fs::{Mode, OFlags};
+use thiserror::Error;
+
+use super::attr::by_number;
+use super::charge::{FileCharge, MemoryAccount};
+use super::files::Files;
+use super::host;
+use super::memory_dir::MemoryFile;
+use super::namespace::Namespace;
+use super::open_file::{FileKind, OpenFile, Origin};
+use super::passed::PassedFiles;
+use super::resolve::Base;
+use super::socket::SocketNames;
+use super::table::Table;
+use super::tree::{GrantRoot, NodeId};
+
+/// A program's files on the way to another VMM.
+#[derive(Debug, Default)]
+pub struct HandedOver {
+    /// What is known of them.
+    pub bytes: Vec<u8>,
+    /// Their descriptors.
+    pub fds: Vec<OwnedFd>,
+}
+
+/// Why a program's files cannot be handed over.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum HandoverError {
+    /// One that only this VMM can serve.
+    #[error("descriptor {fd} is {what}, which another process cannot have: set FD_CLOEXEC on it")]
+    Kind {
+        /// Its number.
+        fd: u32,
+        /// What it is.
+        what: &'static str,
+    },
+    /// The host refused.
+    #[error("a descriptor cannot be copied")]
+    Host(Errno),
+}
+
+impl HandoverError {
+    /// What the program gets.
+    #[must_use]
+    pub fn errno(&self) -> Errno {
+        match self {
+            HandoverError::Kind { .. } => Errno::EOPNOTSUPP,
+            HandoverError::Host(errno) => *errno,
+        }
+    }
+}
+
+const SHARED: u64 = 0;
+const OWN: u64 = 1;
+const IN_MEMORY: u64 = 2;
+const IN_GRANT: u64 = 3;
+const OF_TREE: u64 = 4;
+/// Of the current directory: in a grant, or of the tree.
+const NONE: u64 = u64::MAX;
+
+#[derive(Default)]
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn words(&mut self, words: &[u64]) {
+        self.0.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.words(&[bytes.len() as u64]);
+        self.0.extend(bytes);
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn words<const N: usize>(&mut self) -> Option<[u64; N]> {
+        let (words, rest) = self.0.split_at_checked(N * 8)?;
+        self.0 = rest;
+        Some(words.as_chunks().0.first_chunk::<N>()?.map(u64::from_le_bytes))
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let [len] = self.words()?;
+        let (bytes, rest) = self.0.split_at_checked(usize::try_from(len).ok()?)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+}
+
+impl Files {
+    /// Keeps the name space as it is now for programs that this one will start. To be called before
+    /// what belongs to this program alone is shown.
+    pub fn keep_base(&mut self) {
+        self.base = Some(Arc::new(self.namespace.copy()));
+    }
+
+    /// The host descriptors that the name space needs.
+    #[must_use]
+    pub fn base_descriptors(&self) -> Vec<i32> {
+        use std::os::fd::AsRawFd;
+        let namespace = self.base.as_ref().unwrap_or(&self.namespace);
+        let grants = namespace.tree.grants().map(|grant| grant.dir.as_raw_fd());
+        grants.chain(namespace.shown.iter().map(|shown| shown.file.as_raw_fd())).collect()
+    }
+
+    fn with_table(&self, namespace: Arc<Namespace>, table: Table) -> Files {
+        Files {
+            namespace,
+            base: self.base.clone(),
+            table,
+            cwd: RwLock::new(self.cwd()),
+            umask: AtomicU32::new(self.umask.load(Ordering::Relaxed)),
+            max_size: AtomicU64::new(self.max_size.load(Ordering::Relaxed)),
+            account: OnceLock::new(),
+            socket_names: SocketNames::default(),
+            passed: PassedFiles::default(),
+        }
+    }
+
+    /// The same files for a process that runs in this one's memory until it starts a program
+    /// (`vfork`): what it opens, closes and changes is its own. Memory counts as this one's.
+    #[must_use]
+    pub fn for_child(&self) -> Files {
+        let child = self.with_table(self.namespace.clone(), self.table.copy(false));
+        child.charge_to(self.account().clone());
+        child
+    }
+
+    /// The same files for the program that takes this one's place: those that are kept over
+    /// `execve`. It has to be charged, and given what it runs.
+    ///
+    /// # Errors
+    /// `ENOSYS` if no name space was kept for it.
+    pub fn for_exec(&self) -> Result<Files, Errno> {
+        let base = self.base.as_ref().ok_or(Errno::ENOSYS)?;
+        Ok(self.with_table(Arc::new(base.copy()), self.table.copy(true)))
+    }
+
+    /// Everything that another VMM needs to have these files.
+    ///
+    /// # Errors
+    /// [`HandoverError`], naming the descriptor.
+    pub fn hand_over(&self) -> Result<HandedOver, HandoverError> {
+        let mut out = Writer::default();
+        let mut fds = Vec::new();
+        let copy = |fd: std::os::fd::BorrowedFd<'_>| {
+            fd.try_clone_to_owned().map_err(|error| HandoverError::Host(errno_of(&error)))
+        };
+        let cwd = match self.cwd() {
+            Base::Node(id) => [NONE, u64::from(id.numbers().0), id.numbers().1 as u64],
+            Base::Host(grant, dir) => {
+                fds.push(copy(dir.as_fd())?);
+                [self.number_of(&grant)?, 0, 0]
+            }
+        };
+        let umask = self.umask.load(Ordering::Relaxed);
+        let max_size = self.max_size.load(Ordering::Relaxed);
+        out.words(&cwd);
+        out.words(&[u64::from(umask), max_size, u64::from(self.nofile())]);
+
+        let numbers = self.table.open();
+        out.words(&[numbers.len() as u64]);
+        // Where the same open file came before.
+        let mut before = HashMap::new();
+        for (index, fd) in (0_u64..).zip(numbers) {
+            let file = self.get(fd.cast_signed()).map_err(HandoverError::Host)?;
+            if let Some(same) = before.get(&Arc::as_ptr(&file)) {
+                out.words(&[u64::from(fd), *same, 0, 0, 0, 0, 0, 0]);
+                continue;
+            }
+            before.insert(Arc::as_ptr(&file), index);
+            let (origin, a, b) = self.record(fd, &file)?;
+            let given = u64::from(file.given().bits());
+            let position = file.position.load(Ordering::Relaxed);
+            let nonblocking = u64::from(file.nonblocking());
+            let path_only = u64::from(file.path_only());
+            out.words(&[u64::from(fd), NONE, origin, a, b, nonblocking | path_only << 1, given]);
+            out.words(&[position]);
+            if origin != OF_TREE {
+                fds.push(match file.text() {
+                    // Whoever has it may read it, and no more.
+                    Some(_) => again_read_only(&file).map_err(HandoverError::Host)?,
+                    None => copy(file.host_fd())?,
+                });
+            }
+        }
+
+        let known = self.base.as_ref().map_or(0, |base| base.shown.len());
+        let exe = self.namespace.exe.as_ref();
+        let is_exe = |file: &Arc<File>| exe.is_some_and(|exe| Arc::ptr_eq(&exe.file, file));
+        let shown = self.namespace.shown.iter().skip(known);
+        let shown: Vec<_> = shown.filter(|shown| !is_exe(&shown.file)).collect();
+        out.words(&[shown.len() as u64, u64::from(exe.is_some())]);
+        for (path, file) in shown
+            .iter()
+            .map(|shown| (&shown.path, &shown.file))
+            .chain(exe.map(|exe| (&exe.path, &exe.file)))
+        {
+            out.bytes(path);
+            fds.push(copy(file.as_fd())?);
+        }
+        Ok(HandedOver { bytes: out.0, fds })
+    }
+
+    fn record(&self, fd: u32, file: &OpenFile) -> Result<(u64, u64, u64), HandoverError> {
+        if let Some(id) = file.node() {
+            let (index, tid) = id.numbers();
+            return Ok((OF_TREE, u64::from(index), tid as u64));
+        }
+        let what = match file.kind() {
+            FileKind::Epoll => Some("an epoll"),
+            FileKind::SignalFd => Some("a signalfd"),
+            FileKind::PidFd => Some("a process descriptor"),
+            // As any other socket it would do more than answer questions.
+            FileKind::Netlink => Some("a netlink socket"),
+            _ => None,
+        };
+        if let Some(what) = what {
+            return Err(HandoverError::Kind { fd, what });
+        }
+        Ok(match &file.origin {
+            _ if file.memory().is_some() => (IN_MEMORY, 0, 0),
+            Origin::Grant(grant) => (IN_GRANT, self.number_of(grant)?, 0),
+            Origin::Own => (OWN, 0, 0),
+            Origin::Shared => (SHARED, 0, 0),
+        })
+    }
+
+    fn number_of(&self, grant: &Arc<GrantRoot>) -> Result<u64, HandoverError> {
+        let mut grants = self.namespace.tree.grants();
+        let number = grants.position(|other| Arc::ptr_eq(other, grant));
+        // All open files come from this name space.
+        number.map(|number| number as u64).ok_or(HandoverError::Host(Errno::EXDEV))
+    }
+
+    /// The files of a program that another VMM has handed over, in this one's name space. Those in
+    /// memory are charged to `account`; what is made later is not.
+    ///
+    /// # Errors
+    /// `EPROTO` for what no VMM sends, and the host's.
+    pub fn taken_over(
+        &self,
+        from: HandedOver,
+        account: Arc<dyn MemoryAccount>,
+    ) -> Result<Files, Errno> {
+        const BAD: Errno = Errno::from_raw(libc::EPROTO);
+        let mut input = Reader(&from.bytes);
+        let mut fds = from.fds.into_iter();
+        let base = self.base.as_ref().ok_or(Errno::ENOSYS)?;
+        let mut namespace = base.copy();
+        let grants: Vec<Arc<GrantRoot>> = namespace.tree.grants().cloned().collect();
+        let grant = |number: u64| grants.get(number as usize).cloned().ok_or(BAD);
+        let node = |tree: &super::tree::Tree, index: u64, tid: u64| {
+            let index = u32::try_from(index).ok();
+            index.and_then(|index| tree.known(index, tid as i32)).ok_or(BAD)
+        };
+        let [of, index, tid] = input.words().ok_or(BAD)?;
+        let cwd = match of {
+            NONE => Base::Node(node(&namespace.tree, index, tid)?),
+            of => {
+                let dir = cap_std::fs::Dir::from_std_file(File::from(fds.next().ok_or(BAD)?));
+                Base::Host(grant(of)?, Arc::new(dir))
+            }
+        };
+        let [umask, max_size, nofile] = input.words().ok_or(BAD)?;
+        let table = Table::empty(nofile as u32);
+        let [count] = input.words().ok_or(BAD)?;
+        let mut all: Vec<Arc<OpenFile>> = Vec::new();
+        for _ in 0..count {
+            let [fd, same, origin, a, b, flags, given, position] = input.words().ok_or(BAD)?;
+            let fd = u32::try_from(fd).ok().filter(|fd| *fd < super::NOFILE_MAX).ok_or(BAD)?;
+            let file = match same {
+                NONE if origin == OF_TREE => {
+                    let id: NodeId = node(&namespace.tree, a, b)?;
+                    Arc::new(OpenFile::synthetic(id, flags & 2 != 0)?)
+                }
+                NONE => {
+                    let owned = fds.next().ok_or(BAD)?;
+                    let mut file = match origin {
+                        IN_GRANT => OpenFile::new(owned, Origin::Grant(grant(a)?))?,
+                        OWN => OpenFile::new(owned, Origin::Own)?,
+                        SHARED => OpenFile::new(owned, Origin::Shared)?,
+                        IN_MEMORY => {
+                            let file = OpenFile::new(owned, Origin::Own)?;
+                            let charge = FileCharge::new(account.clone(), file.host_fd());
+                            file.in_memory(Arc::new(MemoryFile::nameless(charge)))
+                        }
+                        _ => return Err(BAD),
+                    };
+                    file.note_flags(OFlags::from_bits_retain(given as u32));
+                    Arc::new(file)
+                }
+                same => all.get(same as usize).cloned().ok_or(BAD)?,
+            };
+            if same == NONE {
+                file.position.store(position, Ordering::Relaxed);
+                file.mark_nonblocking(flags & 1 != 0);
+            }
+            table.place(fd, file.clone());
+            all.push(file);
+        }
+        let [shown, exe] = input.words().ok_or(BAD)?;
+        for number in 0..shown.saturating_add(exe) {
+            let path = input.bytes().ok_or(BAD)?;
+            let file = Arc::new(File::from(fds.next().ok_or(BAD)?));
+            match number < shown {
+                true => namespace.show(path, file),
+                false => namespace.set_executable(path, file),
+            }
+        }
+        Ok(Files {
+            namespace: Arc::new(namespace),
+            base: self.base.clone(),
+            table,
+            cwd: RwLock::new(cwd),
+            umask: AtomicU32::new(umask as u32 & 0o777),
+            max_size: AtomicU64::new(max_size),
+            account: OnceLock::new(),
+            socket_names: SocketNames::default(),
+            passed: PassedFiles::default(),
+        })
+    }
+}
+
+/// The content of a generated file, without the right to write it that we have.
+fn again_read_only(file: &OpenFile) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(by_number(file.host_fd()), flags, Mode::empty()).map_err(host)?;
+    // A descriptor of its own begins at the start.
+    let at = rustix::fs::tell(file.host_fd()).map_err(host)?;
+    rustix::fs::seek(&fd, rustix::fs::SeekFrom::Start(at)).map_err(host)?;
+    Ok(fd)
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EMFILE))
+}

@@ -1,0 +1,222 @@
+//! Other processes: how a program starts them, and what it knows of them.
+//!
+//! A new process is a VM of its own in a host process of its own, a child of this VMM's: number,
+//! parent, group, session, status and what `wait` returns are the host kernel's. It is made by the
+//! *starter*, a host process that was forked from this one before there was guest memory; this VMM,
+//! which has threads and a program's memory, only sends it messages.
+//!
+//! - [`vfork`]: a process that runs in its parent's memory until it starts a program
+//! - [`exec`]: starting a program, in such a process or in place of this one
+//! - `strings`: its arguments and environment, as the program has them in memory
+//! - `signals`: signals between the processes of a run
+
+pub mod exec;
+pub(crate) mod signals;
+pub mod strings;
+pub mod vfork;
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use abi::Errno;
+
+pub use exec::{ChooseProgram, NewProgram};
+pub use vfork::VforkChild;
+
+use super::task::Process;
+use crate::process_tree::{Channel, Member, wait};
+
+/// The other processes that a program has to do with.
+#[derive(Debug, Default)]
+pub struct Children {
+    /// None: this program cannot start any.
+    starts: Option<Starts>,
+    /// The children that have not been waited for.
+    pids: Mutex<BTreeMap<i32, Child>>,
+    /// Threads that wait for one in the host.
+    waiting: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Starts {
+    starter: Mutex<Channel>,
+    /// This process's own place in the run.
+    member: Member,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is known of a child.
+#[derive(Debug, Default)]
+struct Child {
+    /// It runs a program of its own.
+    has_started: bool,
+    /// The program has been told of its end.
+    has_ended: bool,
+}
+
+/// A process that the starter has just made.
+struct Made {
+    pid: i32,
+    channel: Channel,
+}
+
+impl Children {
+    /// Those of a process that can start others, by the starter at the other end.
+    #[must_use]
+    pub fn by(starter: Channel, member: Member) -> Children {
+        let starts = Starts { starter: Mutex::new(starter), member };
+        Children { starts: Some(starts), ..Children::default() }
+    }
+
+    /// This process's place in the run, if it is one in which processes start others.
+    #[must_use]
+    pub fn member(&self) -> Option<&Member> {
+        self.starts.as_ref().map(|starts| &starts.member)
+    }
+
+    /// Whether a host process belongs to the same run.
+    #[must_use]
+    pub fn is_of_run(&self, pid: i32) -> bool {
+        self.member().is_some_and(|member| member.registry().contains(pid))
+    }
+
+    /// Whether it is a child that has not been waited for.
+    #[must_use]
+    pub fn has(&self, pid: i32) -> bool {
+        locked(&self.pids).contains_key(&pid)
+    }
+
+    /// Waits for a process that is none of the program's, but that this VMM is the parent of, since
+    /// its own has ended. Nothing happens if it is not there.
+    pub(crate) fn bury_orphan(&self, pid: i32) {
+        let look = libc::WEXITED | libc::WNOHANG;
+        if self.has(pid)
+            || !matches!(wait::wait(libc::P_PID, pid, look | libc::WNOWAIT), Ok(Some(_)))
+        {
+            return;
+        }
+        if let Some(member) = self.member() {
+            member.registry().free(pid);
+        }
+        let _ = wait::wait(libc::P_PID, pid, look);
+    }
+
+    /// Waits for those that have ended, as far as the host shows them.
+    pub(crate) fn bury_orphans(&self) {
+        let look = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        while let Ok(Some(ended)) = wait::wait(libc::P_ALL, 0, look) {
+            if self.has(ended.pid) {
+                // The host shows the next one when the program has waited for this.
+                break;
+            }
+            self.bury_orphan(ended.pid);
+        }
+    }
+
+    /// The children that have ended since this was last asked.
+    pub(crate) fn newly_ended(&self) -> Vec<wait::Changed> {
+        let look = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        let mut children = locked(&self.pids);
+        let mut ended = Vec::new();
+        for (pid, child) in children.iter_mut().filter(|(_, child)| !child.has_ended) {
+            if let Ok(Some(changed)) = wait::wait(libc::P_PID, *pid, look) {
+                child.has_ended = true;
+                ended.push(changed);
+            }
+        }
+        ended
+    }
+
+    pub(super) fn all(&self) -> Vec<i32> {
+        locked(&self.pids).keys().copied().collect()
+    }
+
+    /// Makes a process, a child of this one, that waits to be told what it does.
+    fn make(&self) -> Result<Made, Errno> {
+        let starts = self.starts.as_ref().ok_or(Errno::ENOSYS)?;
+        let Some(member) = starts.member.registry().take() else {
+            tracing::warn!(
+                "no new process for the program: the run has as many as --processes allows"
+            );
+            return Err(Errno::EAGAIN);
+        };
+        let made = starts.make(&member);
+        match made {
+            Ok(made) => {
+                member.set_pid(made.pid);
+                locked(&self.pids).insert(made.pid, Child::default());
+                Ok(made)
+            }
+            Err(error) => {
+                member.give_back();
+                tracing::warn!(%error, "no new process for the program");
+                Err(Errno::EAGAIN)
+            }
+        }
+    }
+
+    /// Records that a child runs a program of its own.
+    fn note_started(&self, pid: i32) {
+        if let Some(child) = locked(&self.pids).get_mut(&pid) {
+            child.has_started = true;
+        }
+    }
+
+    /// Whether a child runs a program of its own; `None` if it is none of this process's.
+    pub(super) fn has_started(&self, pid: i32) -> Option<bool> {
+        locked(&self.pids).get(&pid).map(|child| child.has_started)
+    }
+
+    /// A child has ended and is about to be waited for: its number may be used again after that.
+    /// Returns whether it was still known: one thread waits for it.
+    pub(crate) fn forget(&self, pid: i32) -> bool {
+        let mut pids = locked(&self.pids);
+        if pids.remove(&pid).is_none() {
+            return false;
+        }
+        if let Some(starts) = &self.starts {
+            starts.member.registry().free(pid);
+        }
+        true
+    }
+
+    /// Runs `wait`, which waits in the host.
+    pub(super) fn waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let result = wait();
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+        result
+    }
+
+    /// Makes the threads that wait in the host look again for what: in the host's eyes there is
+    /// always a child, the one that starts others.
+    pub(crate) fn wake_waiting(&self, process: &Process) {
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            for thread in process.threads.all() {
+                process.threads.kick_until_acknowledged(&thread);
+            }
+        }
+    }
+}
+
+impl Starts {
+    fn make(&self, member: &Member) -> std::io::Result<Made> {
+        let (here, there) = Channel::pair()?;
+        let words = [member.place().cast_signed(), crate::host::process_group()];
+        let request = words.map(i32::to_le_bytes);
+        let starter = locked(&self.starter);
+        starter.send(request.as_flattened(), &[there.as_fd()])?;
+        let gone = || std::io::Error::other("the process that starts others has ended");
+        let answer = starter.receive()?.ok_or_else(gone)?;
+        match answer.bytes.first_chunk().map(|word| i32::from_le_bytes(*word)) {
+            Some(pid) if pid > 0 => Ok(Made { pid, channel: here }),
+            Some(error) => Err(std::io::Error::from_raw_os_error(error.saturating_neg())),
+            None => Err(gone()),
+        }
+    }
+}

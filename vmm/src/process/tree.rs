@@ -1,0 +1,212 @@
+//! The processes of a run: how each of them comes to a VM of its own.
+//!
+//! Before a VMM has guest memory, threads or a program's descriptors, it forks its *starter*, which
+//! keeps what every program of the run has: the granted directories, the store's path, the limits. To
+//! start another process, the VMM asks its starter for a sibling ([`fork_sibling`]): a child of the
+//! VMM that is a copy of the starter, and so holds nothing of a program's. It waits for the program
+//! (`linux::children::vfork::order`), forks a starter of its own, and runs it.
+//!
+//! A starter ends when its VMM is gone, whatever ended that: the other end of its socket is closed.
+//! So does a process that has not been told what to run. A process that runs a program goes on, as on
+//! Linux, until the run ends: then the other end of a pipe that only the first VMM has is closed.
+
+use std::fs::File;
+use std::io::{self, PipeReader};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::sync::Arc;
+
+use super::host_signals::HostSignals;
+use super::run::Ended;
+use super::supervise::Supervise;
+use super::{Outcome, Process};
+use crate::files::Files;
+use crate::linux::children::vfork::order;
+use crate::linux::children::{Children, NewProgram};
+use crate::linux::task::VmSettings;
+use crate::process_tree::channel::Message;
+use crate::process_tree::fork::{self, Forked, fork_sibling};
+use crate::process_tree::{Channel, Member, Registry};
+use crate::vm::MemoryLedger;
+
+/// What the processes of a run have in common, beside what their programs may see.
+#[derive(Debug)]
+pub struct ProcessTree {
+    registry: Arc<Registry>,
+    /// Closed at the other end when the run has ended.
+    end: Option<PipeReader>,
+    tell: fn(&str, &Outcome),
+}
+
+impl ProcessTree {
+    /// For a run of so many processes. Those that are left when the other end of `end` is closed end
+    /// then. `tell` reports to the user how a program was ended.
+    ///
+    /// # Errors
+    /// The host has no memory.
+    pub fn new(
+        processes: u32,
+        end: Option<PipeReader>,
+        tell: fn(&str, &Outcome),
+    ) -> io::Result<ProcessTree> {
+        Ok(ProcessTree { registry: Arc::new(Registry::new(processes)?), end, tell })
+    }
+
+    /// All processes of the run.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Enters this process, the first one, and forks its starter. The caller has one thread and no
+    /// guest memory.
+    ///
+    /// # Errors
+    /// The host's.
+    pub(super) fn begin(&self, files: &Files, vm: &VmSettings) -> io::Result<Children> {
+        let full = || io::Error::other("the run has no place for a process");
+        let member = self.registry.take().ok_or_else(full)?;
+        member.set_pid(std::process::id().cast_signed());
+        self.children(files, vm, member)
+    }
+
+    fn children(&self, files: &Files, vm: &VmSettings, member: Member) -> io::Result<Children> {
+        let (here, there) = Channel::pair()?;
+        match fork::fork()? {
+            Forked::Parent(_) => Ok(Children::by(here, member)),
+            Forked::Child => {
+                drop(here);
+                Starter { tree: self, files, vm }.serve(&there)
+            }
+        }
+    }
+}
+
+/// In a starter, and in what it has made: what was there before the program.
+#[derive(Clone, Copy)]
+struct Starter<'a> {
+    tree: &'a ProcessTree,
+    files: &'a Files,
+    vm: &'a VmSettings,
+}
+
+impl Starter<'_> {
+    /// Makes processes until the VMM is gone. Nothing here may return: what comes after is the VMM's.
+    fn serve(self, vmm: &Channel) -> ! {
+        fork::block_all_signals();
+        let _ = rustix::thread::set_name(c"starter");
+        let end = self.tree.end.as_ref().map(AsRawFd::as_raw_fd);
+        let trace = self.vm.tracer.as_ref().map(|tracer| tracer.to().as_raw_fd());
+        let keep = [vmm.as_raw_fd()].into_iter().chain(end).chain(trace);
+        fork::close_all_but(&keep.chain(self.files.base_descriptors()).collect::<Vec<_>>());
+        occupy_standard_streams();
+        while let Ok(Some(request)) = vmm.receive() {
+            let answer = match fork_sibling() {
+                Ok(Forked::Parent(pid)) => pid,
+                Ok(Forked::Child) => self.become_process(vmm, request),
+                Err(error) => error.raw_os_error().unwrap_or(libc::EAGAIN).saturating_neg(),
+            };
+            if vmm.send(&answer.to_le_bytes(), &[]).is_err() {
+                break;
+            }
+        }
+        fork::exit_now(0)
+    }
+
+    /// Waits in the new process to be told what it does, and does it.
+    fn become_process(self, starters: &Channel, request: Message) -> ! {
+        let pid = std::process::id().cast_signed();
+        let words = request.bytes.as_chunks().0.first_chunk::<2>();
+        let [place, group] = words.map(|words| words.map(i32::from_le_bytes)).unwrap_or_default();
+        let member = Member::at(&self.tree.registry, place.cast_unsigned());
+        member.set_pid(pid);
+        let Some(fd) = request.fds.into_iter().next() else { fork::die_by(libc::SIGKILL) };
+        // The starter's end of its own connection is not for this process.
+        fork::close(starters.as_raw_fd());
+        let parent = Channel::from_fd(fd);
+        // A VMM may have changed its group since its starter was made.
+        if group > 0 && group != crate::host::process_group() {
+            let _ = fork::set_group(0, group);
+        }
+        loop {
+            let Ok(Some(order)) = parent.receive() else { fork::die_by(libc::SIGKILL) };
+            let Some((order, rest)) = order.bytes.split_first() else { continue };
+            let number = rest.first_chunk().map_or(0, |word| i32::from_le_bytes(*word));
+            let answer = match *order {
+                order::SETSID => fork::new_session(),
+                order::SETPGID => fork::set_group(0, number).map(|()| 0),
+                order::EXIT => fork::exit_now(number),
+                order::PROGRAM => self.run(parent, member),
+                _ => fork::die_by(number),
+            };
+            let refusal = |error: io::Error| error.raw_os_error().unwrap_or(libc::EPERM);
+            let answer = answer.unwrap_or_else(|error| refusal(error).saturating_neg());
+            let _ = parent.send(&answer.to_le_bytes(), &[]);
+        }
+    }
+
+    /// Runs the program that the parent sends now.
+    fn run(self, parent: Channel, member: Member) -> ! {
+        // Before the program's arguments are in memory.
+        let children = match self.tree.children(self.files, self.vm, member) {
+            Ok(children) => Arc::new(children),
+            Err(error) => self.fail(&format!("cannot start another program: {error}")),
+        };
+        fork::keep_children();
+        let signals = match HostSignals::block_all() {
+            Ok(signals) => signals,
+            Err(error) => self.fail(&format!("cannot listen to signals: {error}")),
+        };
+        // What the starter blocked beyond that.
+        signals.block_only_these();
+        let Ok(Some(message)) = parent.receive() else { fork::die_by(libc::SIGKILL) };
+        drop(parent);
+        // What the program inherits in memory, it may also let grow.
+        let ledger = Arc::new(MemoryLedger::default());
+        ledger.begin(self.vm.memory_bytes);
+        children.member().cloned().into_iter().for_each(|member| ledger.share(member));
+        let new = NewProgram::decode(&message.bytes, message.fds, self.files, ledger);
+        let new = match new {
+            Ok(new) => new,
+            Err(errno) => self.fail(&format!("cannot take over a program's files: {errno}")),
+        };
+        let options = Supervise {
+            timeout: None,
+            signals: Some(&signals),
+            end: self.tree.end.as_ref().map(AsFd::as_fd),
+            is_first: false,
+        };
+        let process = Process::start_next(new, self.vm, children);
+        let ended = match process {
+            Ok(process) => Process::run_programs(process, options),
+            Err(error) => self.fail(&crate::error::chain(&error)),
+        };
+        self.end(&ended)
+    }
+
+    /// Ends this process as its program ended.
+    fn end(self, ended: &Ended) -> ! {
+        if !matches!(ended.outcome, Outcome::Killed { ref report, .. } if report.is_empty()) {
+            (self.tree.tell)(&ended.name, &ended.outcome);
+        }
+        match ended.outcome {
+            Outcome::Exited(status) => fork::exit_now(i32::from(status)),
+            Outcome::Killed { signal, .. } | Outcome::Interrupted { signal } => {
+                fork::die_by(i32::from(signal))
+            }
+            Outcome::OutOfMemory { .. } | Outcome::TimedOut => fork::die_by(libc::SIGKILL),
+            Outcome::HostFailed(_) => fork::exit_now(125),
+        }
+    }
+
+    fn fail(self, what: &str) -> ! {
+        self.end(&Ended::failed("a program", what))
+    }
+}
+
+/// The numbers 0 and 1 belong to nothing: a file opened later must not be taken for them.
+fn occupy_standard_streams() {
+    for _ in 0..2 {
+        let null = File::options().read(true).write(true).open("/dev/null");
+        let _ = null.map(|file| OwnedFd::from(file).into_raw_fd());
+    }
+}

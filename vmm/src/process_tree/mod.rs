@@ -1,0 +1,17 @@
+//! The processes of a run: what their VMMs have in common, and how one reaches another.
+//!
+//! Each process that a program starts is a VM of its own, in a host process of its own, with the
+//! host's number, parent, group and session. This module has what that needs of the host and
+//! nothing of the programs:
+//!
+//! - [`fork`]: making host processes, before there is guest memory; [`wait`]: waiting for them
+//! - [`channel`]: messages with descriptors between them
+//! - [`registry`]: memory that all VMMs of a run share: who belongs to it, and what it holds
+
+pub mod channel;
+pub mod fork;
+pub mod registry;
+pub mod wait;
+
+pub use channel::Channel;
+pub use registry::{Member, Registry};

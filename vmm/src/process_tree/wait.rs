@@ -1,0 +1,62 @@
+//! `waitid` of the host, with everything it returns.
+
+use std::io;
+
+/// What happened to a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Changed {
+    /// Which.
+    pub pid: i32,
+    /// Its user.
+    pub uid: u32,
+    /// `CLD_EXITED` and its like.
+    pub code: i32,
+    /// The exit status, or the signal.
+    pub status: i32,
+    /// What it and its own children used: `struct rusage`, word by word.
+    pub usage: [u64; 18],
+}
+
+impl Changed {
+    /// Whether it has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(self.code, libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED)
+    }
+
+    /// The status word of `wait4`.
+    #[must_use]
+    pub fn status_word(&self) -> u32 {
+        let status = self.status as u32;
+        match self.code {
+            libc::CLD_EXITED => (status & 0xff) << 8,
+            libc::CLD_DUMPED => (status & 0x7f) | 0x80,
+            libc::CLD_STOPPED | libc::CLD_TRAPPED => (status & 0xff) << 8 | 0x7f,
+            libc::CLD_CONTINUED => 0xffff,
+            _ => status & 0x7f,
+        }
+    }
+}
+
+/// Waits for one of the children that `kind` and `id` select (`P_ALL`, `P_PID`, `P_PGID`); `None`
+/// with `WNOHANG` if nothing happened to any.
+///
+/// # Errors
+/// `ECHILD` without such a child; `EINTR` when a signal arrived; `EINVAL`.
+pub fn wait(kind: u32, id: i32, options: i32) -> io::Result<Option<Changed>> {
+    // `siginfo_t`: signal, error, code; then, in the union, process, user, status.
+    let mut info = [0_i32; 32];
+    let mut usage = [0_u64; 18];
+    const _: () = assert!(size_of::<[u64; 18]>() == size_of::<libc::rusage>());
+    const _: () = assert!(size_of::<[i32; 32]>() == size_of::<libc::siginfo_t>());
+    // SAFETY: writes one structure to each of the two places, which are as large.
+    let done = unsafe {
+        libc::syscall(libc::SYS_waitid, kind, id, info.as_mut_ptr(), options, usage.as_mut_ptr())
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let [_, _, code, _, pid, uid, status, ..] = info;
+    let uid = uid.cast_unsigned();
+    Ok((pid != 0).then_some(Changed { pid, uid, code, status, usage }))
+}
