@@ -157,8 +157,9 @@ fn clippy_guest_kernel(workspace: &Workspace) -> Result<()> {
     succeed(&mut cargo)
 }
 
-/// The size of the file that users copy to other machines and start often.
-const BINARY_MAX_BYTES: u64 = 8 << 20;
+/// The size of the file that users copy to other machines and start often. A start maps it, and reads
+/// what it uses.
+const BINARY_MAX_BYTES: u64 = 9 << 20;
 
 /// What users run: tests use the other profile, and would miss what goes wrong only when
 /// optimised and linked as a whole.
@@ -168,7 +169,7 @@ fn release(workspace: &Workspace) -> Result<()> {
     let bytes = fs::metadata(&binary)?.len();
     ensure!(
         bytes <= BINARY_MAX_BYTES,
-        "{} has {bytes} bytes: the limit is 8 MiB",
+        "{} has {bytes} bytes: the limit is 9 MiB",
         binary.display()
     );
     workspace.build_bench()?;

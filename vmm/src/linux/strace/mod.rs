@@ -1,10 +1,10 @@
 //! `run --strace`: the calls of a program, a line each, as strace prints them.
 //!
 //! - here: who writes which line when
-//! - [`signatures`]: which arguments a call has; `values`: how they look; `names`: constants
+//! - `signatures`: which arguments a call has; `values`: how they look; `names`: constants
 //!
 //! A line is one `write` to a file that appends, so that several processes of a run can share it.
-//! It comes when the call ends. A call that has not ended after [`PATIENCE`] is told as far as it
+//! It comes when the call ends. A call that has not ended after a tenth of a second is told as far as it
 //! is known, by a thread of its own, and finished by another line: `<unfinished ...>`, `resumed`.
 //!
 //! Switches that the guest kernel makes by itself would be missing: in a traced run it makes none

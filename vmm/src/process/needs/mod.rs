@@ -1,7 +1,7 @@
 //! What a program needs before it can run, without running it: `spacejmp doctor PROGRAM`.
 //!
 //! - here: the answer, and how it is put together
-//! - [`linked`]: what an ELF file says of its libraries and of the functions that it imports
+//! - `linked`: what an ELF file says of its libraries and of the functions that it imports
 //! - `search`: where a dynamic loader would find a library
 //! - [`calls`]: which calls a program contains that are not served
 //!
