@@ -118,3 +118,30 @@ fn a_trace_that_cannot_be_written_is_refused_before_anything_runs() {
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(said.contains("/no/such/folder/trace"), "{said}");
 }
+
+#[test]
+fn a_trace_has_the_calls_of_the_processes_that_a_program_starts() {
+    skip_without_kvm!();
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = std::fs::canonicalize(dir.path()).expect("it is there");
+    let (parent, child) = (folder.join("parent"), folder.join("child"));
+    std::fs::copy(guests::c("starts"), &parent).expect("the guest");
+    std::fs::copy(guests::c("hello"), &child).expect("the guest");
+    let file = folder.join("trace");
+    let (trace, dir) = (format!("--strace={}", file.display()), folder.display().to_string());
+    let ended = run(&[&trace, "--dir", &dir], &parent);
+    let trace = std::fs::read_to_string(&file).expect("the trace is a text");
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}\n{trace}");
+    let lines = lines(&trace);
+    let first = lines.first().expect("there are lines").0;
+    let starts = format!("execve(\"{}\", ", child.display());
+    let started = |(tid, line): &&(&str, String)| *tid != first && line.starts_with(&starts);
+    let (child, _) = lines.iter().find(started).unwrap_or_else(|| panic!("{trace}"));
+    let has = |tid: &str, start: &str| {
+        assert!(lines.iter().any(|(of, line)| *of == tid && line.starts_with(start)), "{trace}");
+    };
+    has(child, "write(1, \"");
+    has(child, "+++ exited with 0 +++");
+    has(first, &format!("wait4({child}, [0], 0, NULL) = {child} <"));
+    assert!(lines.last().expect("there are lines").1 == "+++ exited with 0 +++");
+}

@@ -182,6 +182,9 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
         what: &[
             "calls",
             "waiting",
+            "network",
+            "network_programs",
+            "processes",
             "procfs",
             "process",
             "memory_limit",
