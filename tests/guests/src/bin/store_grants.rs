@@ -107,6 +107,8 @@ fn foreign(found: &mut Findings, vid: VasId, sid: SegId) {
         call::CALL_VAS_SYNC,
         call::CALL_VAS_VERSION,
         call::CALL_VAS_WAIT,
+        call::CALL_VAS_NEST,
+        call::CALL_VAS_RETURN,
         call::CALL_VAS_DETACH,
         call::CALL_VAS_LIST,
         call::CALL_SEG_LIST,
