@@ -104,7 +104,7 @@ pub unsafe fn vas_switch_timeout(vh: VasHandle, limit: Duration) -> Result<(), E
 /// this visit or in suspended ones, 10 seconds: whoever has the others may be waiting for one of those.
 ///
 /// # Errors
-/// As [`vas_switch_timeout`]; without time `EAGAIN` instead of `ETIMEDOUT`.
+/// As [`vas_switch_timeout`], with its store errors; without time `EAGAIN` instead of `ETIMEDOUT`.
 ///
 /// - `EDEADLK`: the thread itself has a lock in the way, or without a limit waited for 10 seconds with others in hand.
 /// - `EBUSY`: a visit from which it comes, however many are between, reads versioned segments that it would write
