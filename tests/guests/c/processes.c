@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
@@ -14,6 +15,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -149,7 +151,13 @@ static int exec_in_place(void) {
     char text[32];
     snprintf(text, sizeof text, "%d", child);
     fflush(stdout);
-    execl(self, self, "exec-after", number, text, NULL);
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR2);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    char told_by[32];
+    snprintf(told_by, sizeof told_by, "%d", signalfd(-1, &set, 0));
+    execl(self, self, "exec-after", number, text, told_by, NULL);
     perror("execl");
     return 1;
 }
@@ -159,6 +167,13 @@ static int exec_after(char **argv) {
     pid_t child = atoi(argv[3]);
     kill(child, SIGKILL);
     show("child from before", wait_for(child));
+    struct pollfd told_by = {.fd = atoi(argv[4]), .events = POLLIN};
+    struct signalfd_siginfo info = {0};
+    say("nothing yet", poll(&told_by, 1, 0));
+    raise(SIGUSR2);
+    say("told", poll(&told_by, 1, 1000));
+    say("bytes", read(told_by.fd, &info, sizeof info));
+    say("which", info.ssi_signo);
     return inherited();
 }
 

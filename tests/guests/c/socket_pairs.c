@@ -21,15 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static void say(const char *what, long result)
-{
-    if (result == -1)
-        printf("%s: %s\n", what, strerrorname_np(errno));
-    else
-        printf("%s: %ld\n", what, result);
-    fflush(stdout);
-}
-#define SAY(call) (errno = 0, say(#call, (long)(call)))
+#include "../include/say.h"
 
 static void refusals(void)
 {

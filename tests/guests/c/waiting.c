@@ -17,14 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static void say(const char *what, long result)
-{
-    if (result == -1)
-        printf("%s: %s\n", what, strerrorname_np(errno));
-    else
-        printf("%s: %ld\n", what, result);
-}
-#define SAY(call) (errno = 0, say(#call, (long)(call)))
+#include "../include/say.h"
 
 /* Waits once, and prints what arrived in the order of the data. */
 static int by_data(const void *a, const void *b)

@@ -445,6 +445,14 @@ impl Files {
         Ok((self.table.insert(file.clone(), cloexec, 0)?, file))
     }
 
+    /// The open files of a kind.
+    #[must_use]
+    pub fn of_kind(&self, kind: FileKind) -> Vec<Arc<OpenFile>> {
+        let open = self.table.open().into_iter();
+        let files = open.filter_map(|fd| self.get(fd.cast_signed()).ok());
+        files.filter(|file| file.kind() == kind).collect()
+    }
+
     fn own_file(&self, fd: OwnedFd) -> Result<Arc<OpenFile>, Errno> {
         let mut file = OpenFile::new(fd, Origin::Own)?;
         if file.kind() == FileKind::Regular {

@@ -56,8 +56,7 @@ pub fn serve(ctx: &mut ThreadCtx<'_>) {
     ctx.vcpu.regs.rax = match result {
         Some(Ok(value)) => value,
         Some(Err(error)) => {
-            let call = u32::try_from(raw).ok().and_then(number::name).unwrap_or("?");
-            tracing::debug!(target: "call", "{call}: {}", crate::error::chain(&error));
+            tracing::debug!(target: "call", "{}: {}", name.unwrap_or("?"), crate::error::chain(&error));
             error.errno().as_result()
         }
         None => Errno::ENOSYS.as_result(),

@@ -6,9 +6,10 @@
 use abi::layout::{MMAP_TOP, PIE_BASE};
 use abi::{Errno, PAGE_SIZE};
 use object::elf;
-use object::read::elf::{Dyn, FileHeader, ProgramHeader};
+use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, ReadRef};
 
+use super::dynamic::Dynamic;
 use crate::files::PATH_MAX;
 use crate::private::Prot;
 
@@ -165,12 +166,13 @@ pub fn parse<'d, R: ReadRef<'d>>(data: R) -> Result<Image, ElfError> {
         return Err(bad("entry point", format!("{entry:#x}, {what}")));
     }
     let phnum = headers.len() as u64;
-    let library_path =
-        headers.iter().find_map(|h| library_path(h, headers, endian, data)).map(<[u8]>::to_vec);
+    let library_path = Dynamic::of(data, endian, headers).and_then(|dynamic| {
+        dynamic.texts(elf::DT_RUNPATH).chain(dynamic.texts(elf::DT_RPATH)).next()
+    });
     Ok(Image {
         segments,
         interpreter,
-        library_path,
+        library_path: library_path.map(<[u8]>::to_vec),
         entry,
         phdr,
         phnum,
@@ -190,35 +192,6 @@ fn loader_name(text: &[u8]) -> Result<Vec<u8>, ElfError> {
             Err(bad("interpreter", found))
         }
     }
-}
-
-/// DT_RUNPATH, else DT_RPATH, of a PT_DYNAMIC header. What cannot be read is left to the loader
-/// to complain about.
-fn library_path<'d, R: ReadRef<'d>>(
-    header: &elf::ProgramHeader64<Endianness>,
-    all: &[elf::ProgramHeader64<Endianness>],
-    endian: Endianness,
-    data: R,
-) -> Option<&'d [u8]> {
-    let entries = header.dynamic(endian, data).ok()??;
-    let value = |tag: elf::DynamicTag| {
-        let found = entries.iter().find(|entry| entry.d_tag(endian) == tag)?;
-        Some(found.d_val(endian))
-    };
-    let at = value(elf::DT_RUNPATH).or_else(|| value(elf::DT_RPATH))?;
-    let (table, bytes) = (value(elf::DT_STRTAB)?, value(elf::DT_STRSZ)?);
-    if at >= bytes {
-        return None;
-    }
-    let holds = |h: &&elf::ProgramHeader64<Endianness>| {
-        let start = h.p_vaddr(endian);
-        h.p_type(endian) == elf::PT_LOAD && table >= start && table - start < h.p_filesz(endian)
-    };
-    let load = all.iter().find(holds)?;
-    let offset =
-        load.p_offset(endian).checked_add(table - load.p_vaddr(endian))?.checked_add(at)?;
-    let rest = data.read_bytes_at(offset, (bytes - at).min(PATH_MAX as u64)).ok()?;
-    rest.split(|byte| *byte == 0).next()
 }
 
 fn check_segment(

@@ -3,6 +3,7 @@
 pub mod clock;
 mod clock_page;
 mod clock_rate;
+pub(crate) mod dynamic;
 pub mod elf;
 pub mod load;
 pub mod stack;

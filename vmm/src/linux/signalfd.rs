@@ -43,7 +43,7 @@ impl SignalFiles {
         files.iter().filter_map(Weak::upgrade).collect()
     }
 
-    fn add(&self, file: &Arc<OpenFile>) {
+    pub(crate) fn add(&self, file: &Arc<OpenFile>) {
         let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         files.push(Arc::downgrade(file));
     }

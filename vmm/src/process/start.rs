@@ -12,7 +12,9 @@ use abi::{Errno, PAGE_SIZE};
 use super::config::{Libraries, RunConfig};
 use super::executable::{self, InterpreterError, Opened, Parsed};
 use super::{libraries, resolver, thread};
-use crate::files::{Files, FilesError, Grant, Namespace, NamespaceError, OffLimits, default_cwd};
+use crate::files::{
+    FileKind, Files, FilesError, Grant, Namespace, NamespaceError, OffLimits, default_cwd,
+};
 use crate::guest::clock::GuestClock;
 use crate::guest::elf::ElfError;
 use crate::guest::load::{self, Loaded};
@@ -277,6 +279,10 @@ fn load(
     });
     let view: Weak<Process> = Arc::downgrade(&process);
     process.files.set_view(view);
+    for file in process.files.of_kind(FileKind::SignalFd) {
+        // Kept over `execve`.
+        process.signal_files.add(&file);
+    }
     process.stats.kvm_setup(process.machine.mem.kvm_time());
     Ok(process)
 }

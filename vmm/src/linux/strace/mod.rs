@@ -172,8 +172,7 @@ impl Tracer {
         };
         let result = match ended {
             Ended::Returned(Ok(value)) => value.cast_signed(),
-            Ended::Returned(Err(_)) => -1,
-            Ended::Again { .. } | Ended::Never => -1,
+            _ => -1,
         };
         let values = Values { user: ctx.user(), args: &call.args, result };
         line += &render(&values, call, |filled_before| filled_before);

@@ -92,6 +92,7 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub(super) struct Signature {
     pub(super) args: Vec<Kind>,
+    /// It returns an address, not a number.
     pub(super) returns_ptr: bool,
 }
 

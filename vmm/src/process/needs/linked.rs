@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 
 use object::elf::{self, FileHeader64};
-use object::read::elf::{Dyn, FileHeader, ProgramHeader, Sym};
+use object::read::elf::{FileHeader, Sym};
 use object::{Endianness, ReadRef};
 
 use super::calls;
+use crate::guest::dynamic::Dynamic;
 
 /// Functions whose names have at most so many bytes can be calls.
 const NAME_BYTES: usize = 64;
@@ -44,31 +45,11 @@ impl Linked {
             let short = names.filter(|name| name.len() <= NAME_BYTES);
             self.imports.extend(short.map(|name| String::from_utf8_lossy(name).into_owned()));
         }
-        let entries = all.iter().find_map(|header| header.dynamic(endian, data).ok()?)?;
-        let value = |tag: elf::DynamicTag| {
-            let found = entries.iter().find(|entry| entry.d_tag(endian) == tag)?;
-            Some(found.d_val(endian))
-        };
-        let (table, bytes) = (value(elf::DT_STRTAB)?, value(elf::DT_STRSZ)?);
-        let load = all.iter().find(|header| {
-            let start = header.p_vaddr(endian);
-            header.p_type(endian) == elf::PT_LOAD
-                && table >= start
-                && table - start < header.p_filesz(endian)
-        })?;
-        let start = load.p_offset(endian).checked_add(table - load.p_vaddr(endian))?;
-        let text = |at: u64| {
-            let left = bytes.checked_sub(at)?.min(crate::files::PATH_MAX as u64);
-            let rest = data.read_bytes_at(start.checked_add(at)?, left).ok()?;
-            rest.split(|byte| *byte == 0).next().map(<[u8]>::to_vec)
-        };
-        let texts = |tag: elf::DynamicTag| {
-            let found = entries.iter().filter(move |entry| entry.d_tag(endian) == tag);
-            found.filter_map(|entry| text(entry.d_val(endian)))
-        };
-        self.needed = texts(elf::DT_NEEDED).filter(|name| !name.is_empty()).collect();
-        self.runpath = texts(elf::DT_RUNPATH).next().unwrap_or_default();
-        self.rpath = texts(elf::DT_RPATH).next().unwrap_or_default();
+        let dynamic = Dynamic::of(data, endian, all)?;
+        let all_of = |tag| dynamic.texts(tag).map(<[u8]>::to_vec);
+        self.needed = all_of(elf::DT_NEEDED).filter(|name| !name.is_empty()).collect();
+        self.runpath = all_of(elf::DT_RUNPATH).next().unwrap_or_default();
+        self.rpath = all_of(elf::DT_RPATH).next().unwrap_or_default();
         Some(())
     }
 

@@ -14,7 +14,6 @@ mod linked;
 mod search;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use object::ReadCache;
 use serde::Serialize;
@@ -104,16 +103,11 @@ impl Needs {
             sanitizer: None,
         };
         let mut calls = BTreeSet::new();
-        let first = Parsed { path: program.path.clone(), ..clone(program) };
-        let mut known = BTreeSet::new();
         // A loader has found itself.
-        known.extend(
-            loader
-                .iter()
-                .filter_map(|loader| loader.path.rsplit(|b| *b == b'/').next())
-                .map(<[u8]>::to_vec),
-        );
-        let mut left = vec![(first.path, first.file)];
+        let own_name =
+            |loader: &Parsed| loader.path.rsplit(|b| *b == b'/').next().map(<[u8]>::to_vec);
+        let mut known: BTreeSet<Vec<u8>> = loader.iter().filter_map(own_name).collect();
+        let mut left = vec![(program.path.clone(), program.file.clone())];
         while let Some((path, file)) = left.pop() {
             let linked = Linked::of(&ReadCache::new(&*file));
             let is_dynamic = loader.is_some();
@@ -152,11 +146,6 @@ impl Needs {
     pub fn are_met(&self) -> bool {
         self.sanitizer.is_none() && self.libraries.iter().all(|library| library.visible)
     }
-}
-
-fn clone(parsed: &Parsed) -> Parsed {
-    let Parsed { path, file, image } = parsed;
-    Parsed { path: path.clone(), file: Arc::clone(file), image: image.clone() }
 }
 
 fn shown(bytes: &[u8]) -> String {
