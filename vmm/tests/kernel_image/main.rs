@@ -3,6 +3,8 @@
 //! null call and the switch.
 
 mod counts;
+mod kernel;
+mod locks;
 mod processor;
 #[allow(
     dead_code,
@@ -12,6 +14,7 @@ mod processor;
 #[path = "../../../tests/src/counts.rs"]
 mod record;
 mod recorded;
+mod views;
 
 use std::collections::{BTreeMap, HashMap};
 

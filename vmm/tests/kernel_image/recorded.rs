@@ -7,8 +7,8 @@ use abi::layout::{VCPU_AREA_BYTES, VCPU_AREAS, VCPU_IST_STACKS, VCPU_STATUSES};
 use abi::switch::CR3_KEEP;
 use iced_x86::Register;
 
-use crate::counts::{HOME_ROOT, Kernel, ROOT, TAG, WAYS, Way};
 use crate::info;
+use crate::kernel::{HOME_ROOT, Kernel, ROOT, TAG, WAYS, Way};
 use crate::processor::End;
 use crate::record::{Table, compare};
 
