@@ -159,13 +159,19 @@ impl ConnectGrant {
     /// # Errors
     /// [`NetGrantError::Lookup`].
     pub fn resolve(&mut self) -> Result<(), NetGrantError> {
-        let Hosts::Named(name, addresses) = &mut self.hosts else { return Ok(()) };
+        let Hosts::Named(name, _) = &self.hosts else { return Ok(()) };
         let found = (name.as_str(), 0).to_socket_addrs();
         let found = found.map_err(|source| NetGrantError::Lookup { name: name.clone(), source })?;
-        *addresses = found.map(|address| address.ip().to_canonical()).collect();
+        self.resolve_to(found.map(|address| address.ip()));
+        Ok(())
+    }
+
+    /// Takes these as the addresses of its name, if it has one.
+    pub(crate) fn resolve_to(&mut self, found: impl Iterator<Item = IpAddr>) {
+        let Hosts::Named(_, addresses) = &mut self.hosts else { return };
+        *addresses = found.map(|address| address.to_canonical()).collect();
         addresses.sort();
         addresses.dedup();
-        Ok(())
     }
 
     /// A name and what it was resolved to.
