@@ -27,7 +27,8 @@ pub enum MemoryKind {
     Files,
     /// Volatile segments.
     Volatile,
-    /// Pages of versioned segments that a visit has changed, and copies kept for the next one.
+    /// Pages of versioned segments that a visit has changed, and copies kept for the next one; not those
+    /// that were written out.
     Versioned,
 }
 

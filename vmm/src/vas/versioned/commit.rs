@@ -15,6 +15,7 @@ use spacejmp_versions::{PageIndex, Sharing, VersionNumber, VersionsError};
 use super::append::{Change, append};
 use super::copies::{Copies, Frame};
 use super::segment::{Log, VersionedSegment};
+use super::spill::Spill;
 use super::sync;
 use super::view::View;
 use crate::vas::VasError;
@@ -66,7 +67,7 @@ impl Vases {
         let told: Vec<bool> =
             made.iter().map(|(change, version)| guard.make_known(change.sid, *version)).collect();
         for ((change, version), is_told) in made.iter().zip(told) {
-            guard.show_committed(vcpu, change, *version)?;
+            guard.show_committed(vcpu, change, *version, changes.len() > 1)?;
             if is_told {
                 guard.checkpoint_if_due(change.sid);
             }
@@ -128,7 +129,7 @@ impl Vases {
         for some in copies.chunks(COMPARED_AT_ONCE) {
             let committed = committed(versioned, &log, view, some.iter().map(|(page, _)| *page))?;
             for ((page, frame), committed) in some.iter().zip(&committed) {
-                if *committed != state.visits.copies.read(*frame) {
+                if view.is_spilled(*page) || *committed != state.visits.copies.read(*frame) {
                     pages.push((*page, state.visits.copies.pin(*frame)));
                     new_pages += usize::from(log.locate(*page, view.version)? == Source::Zero);
                 }
@@ -138,14 +139,17 @@ impl Vases {
         let removed: Vec<_> = removed.collect();
         for some in removed.chunks(COMPARED_AT_ONCE) {
             let committed = committed(versioned, &log, view, some.iter().copied())?;
-            let changed = some.iter().zip(&committed).filter(|(_, it)| **it != [0; PAGE_BYTES]);
+            let is_changed = |(page, committed): &(&PageIndex, &Page)| {
+                view.is_spilled(**page) || **committed != [0; PAGE_BYTES]
+            };
+            let changed = some.iter().zip(&committed).filter(is_changed);
             for (page, _) in changed {
                 // Mapped when pages were removed; without it the changes are not whole.
                 let zeros = versioned.mapped_page(*page, Source::Zero).ok_or(VasError::Spoilt)?;
                 pages.push((*page, zeros));
             }
         }
-        if pages.is_empty() && !view.has_new_facts() {
+        if pages.is_empty() && !view.has_new_facts() && view.spill.is_none() {
             return Ok(None);
         }
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -162,7 +166,8 @@ impl Vases {
         let (log, file) =
             (versioned.shared_log(), state.residency.of_member(view.sid).file.clone());
         let (sid, durability, base) = (view.sid, file.durability()?, view.version);
-        Ok(Some(Change { sid, log, file, durability, base, facts, pages, new_pages }))
+        let spilled = view.spill.as_ref().map(Spill::shared_layer);
+        Ok(Some(Change { sid, log, file, durability, base, facts, pages, new_pages, spilled }))
     }
 
     /// Throws away what the thread that runs `vcpu` has changed since it entered, or since its last
@@ -173,14 +178,17 @@ impl Vases {
     /// only leave by ending.
     pub fn abort(&self, vcpu: &Vcpu) -> Result<(), VasError> {
         let mut guard = self.lock();
-        let State { visits, residency, .. } = &mut *guard;
+        let State { visits, residency, tables: frames, .. } = &mut *guard;
         let (tables, copies) = visits.tables_of_mut(vcpu.index()).ok_or(VasError::NotWriting)?;
         if !tables.writes() {
             return Err(VasError::NotWriting);
         }
+        // If it cannot be done whole, what is left is not to be committed.
+        tables.is_spoilt = true;
         for view in tables.views.values_mut().filter(|view| view.right == Right::Write) {
-            let log = residency.of_member(view.sid).versioned().log();
-            restore(view, &log, copies)?;
+            let segment = residency.of_member_mut(view.sid).versioned_mut();
+            restore(view, &segment.log(), copies)?;
+            view.leave_spill(segment, frames)?;
             view.reset();
         }
         tables.is_spoilt = false;
@@ -285,7 +293,7 @@ const COMPARED_AT_ONCE: usize = 256;
 
 /// What pages have in the view's version. Most are mapped, since the thread saw them before it changed
 /// them: one call to the host reads all of these.
-fn committed(
+pub(super) fn committed(
     versioned: &VersionedSegment,
     log: &Log,
     view: &View,
@@ -322,15 +330,23 @@ impl State {
         vcpu: &Vcpu,
         change: &Change,
         version: VersionNumber,
+        is_in_logs: bool,
     ) -> Result<(), VasError> {
-        let segment = self.residency.of_member_mut(change.sid);
+        let State { residency, visits, tables: frames, .. } = self;
+        let segment = residency.of_member_mut(change.sid);
         segment.set_size(change.facts.size_bytes)?;
-        if let Some((tables, _)) = self.visits.tables_of_mut(vcpu.index())
+        let segment = segment.versioned_mut();
+        if let Some((tables, _)) = visits.tables_of_mut(vcpu.index())
             && let Some(view) = tables.views.get_mut(&change.sid)
         {
             view.committed(version);
+            if is_in_logs {
+                // Of several segments: what was written out was copied.
+                view.leave_spill(segment, frames)?;
+            }
+            view.keep_spill(segment);
         }
-        let seen = &mut self.residency.of_member_mut(change.sid).versioned_mut().news.seen;
+        let seen = &mut segment.news.seen;
         *seen = version.max(*seen);
         Ok(())
     }
