@@ -12,6 +12,7 @@ use abi::{Errno, PAGE_SIZE};
 use super::assemble::{Begins, EmptyVm};
 use super::config::{Libraries, RunConfig};
 use super::executable::{self, InterpreterError, Opened, Parsed};
+use super::private_tmp::GUEST_PATH;
 use super::{libraries, resolver};
 use crate::files::{Files, FilesError, Grant, Namespace, NamespaceError, OffLimits, default_cwd};
 use crate::guest::elf::ElfError;
@@ -265,10 +266,11 @@ pub(super) fn namespace(
         let cwd = default_cwd(&grants, &host);
         // The tree's own `/tmp` is hidden by memory, unless something is granted there.
         let is_hidden = config.root.is_some()
-            && cwd.starts_with("/tmp")
+            && cwd.starts_with(GUEST_PATH)
             && !config.grants.iter().any(|grant| cwd.starts_with(&grant.guest));
         if is_hidden { PathBuf::from("/") } else { cwd }
     });
+    grants.extend(config.tmp.iter().map(|tmp| tmp.grant()));
     let mut list = None;
     if let Some(opened) = named
         && config.libraries == Libraries::Shown
@@ -281,7 +283,8 @@ pub(super) fn namespace(
     let off_limits = OffLimits::stores(stores, &FOLDERS);
     let mut namespace = Namespace::new(&grants, off_limits, text_files())?.with_tty(config.tty);
     if config.root.is_some() {
-        namespace.add_memory(b"/tmp");
+        // Unless something is there.
+        namespace.add_memory(GUEST_PATH.as_bytes());
     }
     for (path, file) in resolver::files(&config.net) {
         namespace.show(path.as_bytes(), Arc::new(file));

@@ -37,6 +37,7 @@ pub struct ProcessTree {
     /// Closed at the other end when the run has ended.
     end: Option<PipeReader>,
     tell: fn(&str, &Outcome),
+    kept: Vec<OwnedFd>,
 }
 
 impl ProcessTree {
@@ -50,7 +51,14 @@ impl ProcessTree {
         end: Option<PipeReader>,
         tell: fn(&str, &Outcome),
     ) -> io::Result<ProcessTree> {
-        Ok(ProcessTree { registry: Arc::new(Registry::new(processes)?), end, tell })
+        let kept = Vec::new();
+        Ok(ProcessTree { registry: Arc::new(Registry::new(processes)?), end, tell, kept })
+    }
+
+    /// With descriptors that every process of the run keeps open.
+    #[must_use]
+    pub fn keeping(self, kept: Vec<OwnedFd>) -> ProcessTree {
+        ProcessTree { kept, ..self }
     }
 
     /// All processes of the run.
@@ -107,7 +115,8 @@ impl Starter<'_> {
         let _ = rustix::thread::set_name(c"starter");
         let end = self.tree.end.as_ref().map(AsRawFd::as_raw_fd);
         let trace = self.vm.tracer.as_ref().map(|tracer| tracer.to().as_raw_fd());
-        let keep = [vmm.as_raw_fd()].into_iter().chain(end).chain(trace);
+        let kept = self.tree.kept.iter().map(AsRawFd::as_raw_fd);
+        let keep = [vmm.as_raw_fd()].into_iter().chain(end).chain(trace).chain(kept);
         fork::close_all_but(&keep.chain(self.files.base_descriptors()).collect::<Vec<_>>());
         occupy_standard_streams();
         while let Ok(Some(request)) = vmm.receive() {
