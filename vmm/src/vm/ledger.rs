@@ -166,6 +166,12 @@ impl MemoryLedger {
         self.kinds[kind as usize].add(bytes);
     }
 
+    /// Records `bytes` that another process of the run has charged to this one's place in it.
+    pub fn adopt(&self, kind: MemoryKind, bytes: u64) {
+        self.total.add(bytes);
+        self.kinds[kind as usize].add(bytes);
+    }
+
     /// Releases `bytes` of `kind`, which the host has back.
     pub fn release(&self, kind: MemoryKind, bytes: u64) {
         if let Some(member) = self.member.get() {

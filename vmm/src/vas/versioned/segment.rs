@@ -61,15 +61,14 @@ pub(crate) struct News {
 }
 
 impl News {
-    /// What somebody knows who comes now.
-    pub(crate) fn of(file: &SegmentFile, others: OtherWriters) -> Result<News, StoreError> {
-        let told = file.read_tidings()?;
+    /// What somebody knows who comes now, and has just been `told` this.
+    pub(crate) fn of(told: &Tidings, others: OtherWriters) -> News {
         let ignored = match others {
             OtherWriters::Live => None,
             OtherWriters::None => told.count,
         };
         let losses = told.lost.map_or(0, |lost| lost.count);
-        Ok(News { ignored, losses, looked_at: told.count, ..News::default() })
+        News { ignored, losses, looked_at: told.count, ..News::default() }
     }
 
     /// Looks whether versions were lost that this VM has seen. `told` was read before what it sees now.
@@ -227,15 +226,15 @@ impl VersionedSegment {
         }
         let shared = self.log.clone();
         let log = lock(&shared);
-        let map = |file: &HostFile, offset, bytes| {
+        let map = |file: &HostFile, identity, offset, bytes| {
             let file = file.as_fd();
             let piece = FilePiece { file, offset, bytes, writable: false, dense: false };
-            machine.shared.of_file(&machine.windows, piece)
+            machine.shared.of_file(&machine.windows, piece, identity)
         };
         match id {
             WindowId::Zeros => self.zeros = Some(machine.shared.zeros(&machine.windows)?),
             WindowId::Layer(layer, piece, bytes) => {
-                let window = map(file_of(&log, layer)?, piece * piece_bytes(layer), bytes)?;
+                let window = map(file_of(&log, layer)?, None, piece * piece_bytes(layer), bytes)?;
                 self.layers.insert((layer, piece, bytes), window);
             }
             WindowId::Log(id) => {
@@ -244,7 +243,7 @@ impl VersionedSegment {
                     what: "a page lies in it, but it is not open".to_owned(),
                 };
                 let file = log.log_file(id).ok_or(gone)?;
-                let window = map(file, 0, LOG_BYTES_MAX)?;
+                let window = map(file, log.log_identity(id), 0, LOG_BYTES_MAX)?;
                 self.logs.insert(id, window);
             }
         }

@@ -113,7 +113,7 @@ impl Spill {
             let (at, bytes) = (piece * LAYER_PIECE_BYTES, LAYER_PIECE_BYTES);
             let piece_of_file =
                 FilePiece { file, offset: at, bytes, writable: false, dense: false };
-            let window = machine.shared.of_file(&machine.windows, piece_of_file)?;
+            let window = machine.shared.of_file(&machine.windows, piece_of_file, None)?;
             self.windows.insert(piece, window);
         }
         Ok((&self.windows[&piece], offset))

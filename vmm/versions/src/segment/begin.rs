@@ -177,8 +177,9 @@ impl<D: Folder> Segment<D> {
             return Err(failed("prepare", &name, source));
         }
         let file = Arc::new(LogFile::new(file));
+        let (identity, stored_bytes, up_to) = (None, None, None);
         let log =
-            OpenLog { header, generation, first, file, identity: None, prepared, up_to: None };
+            OpenLog { header, generation, first, file, identity, stored_bytes, prepared, up_to };
         Ok(NewLog { log, records, end })
     }
 

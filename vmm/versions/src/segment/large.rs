@@ -110,7 +110,8 @@ impl<D: Folder> LargeCommit<D> {
         let writer = self.writer.take().ok_or(VersionsError::Behind(self.after))?;
         let (file, presence) = writer.into_parts();
         let layer = Layer::File(self.id);
-        let open = Arc::new(OpenLayer { layer, file, pages: Pages::Listed(presence) });
+        let pages = Pages::Listed(presence);
+        let open = Arc::new(OpenLayer { layer, file, pages, stored_bytes: None });
         let generation = Generation { layer, ..segment.on_top_of(base, self.after) };
         let pushed = segment.push_generation(generation, Some(open.clone()), facts);
         if pushed.is_err() {
