@@ -27,6 +27,7 @@ mod ends;
 mod every_program;
 mod full;
 mod model;
+mod numbers;
 mod persistence;
 mod power_cut;
 mod readers;
