@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use tests::skip_without_kvm;
+use tests::{pace, skip_without_kvm};
 
 use crate::several::{PROGRAM, bank, is_right, version};
-use crate::world::World;
+use crate::world::{SEED, World};
 
 fn moved(world: &World, count: &str, seed: &str) {
     assert_eq!(world.good(PROGRAM, &["bank", "move", "1", count, seed]), "done\n");
@@ -120,4 +120,114 @@ fn a_number_that_is_gone_is_refused_with_the_nearest_and_never_used_again() {
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(text.contains(&format!("the nearest that is kept is {then} ('bank@first')")), "{text}");
     assert!(text.contains("vas log bank"), "{text}");
+}
+
+/// A versioned segment that the VAS gets besides its own.
+fn joins(world: &World, segment: &str) {
+    world.says(&["seg", "create", segment, "--size", "4K", "--lifetime", "versioned"]);
+    world.says(&["vas", "attach", "bank", segment]);
+}
+
+fn newest(world: &World) -> Option<u64> {
+    log(world, "bank").first().map(number)
+}
+
+#[test]
+fn a_raw_segment_beside_versioned_ones_has_no_part_in_a_number_and_does_not_go_back() {
+    skip_without_kvm!();
+    let world = bank();
+    world.says(&["seg", "create", "raw", "--size", "4K", "--lifetime", "persistent"]);
+    world.says(&["vas", "attach", "bank", "raw"]);
+    moved(&world, "5", "1");
+    let then = newest(&world).expect("a number");
+    assert_eq!(at(&log(&world, "bank")[0]), both(&world));
+    moved(&world, "5", "2");
+    world.says(&["vas", "rollback", "bank", &then.to_string()]);
+    is_right(&world);
+    assert!(is_at(&world, then));
+    // What is opened by a number has no raw segments.
+    world.says(&["vas", "clone", &format!("bank@{then}"), "trial"]);
+    assert_eq!(world.json(&["vas", "show", "trial"])["segments"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_program_that_is_killed_in_the_middle_of_commits_leaves_whole_numbers_in_order() {
+    skip_without_kvm!();
+    let world = bank();
+    let mut random = SEED;
+    for seed in 1..=pace::times(8) {
+        let seed = seed.to_string();
+        world.kill_at_random(PROGRAM, &["bank", "move", "1", "1000000", &seed], &mut random);
+        is_right(&world);
+        let versions = log(&world, "bank");
+        assert!(versions.iter().map(number).is_sorted_by(|later, earlier| later > earlier));
+        assert_eq!(at(&versions[0]), both(&world), "the newest is what is there");
+        for version in versions.iter().filter(|it| it["opens"] == true) {
+            let segments = version["segments"].as_array().expect("a list");
+            assert!(segments.iter().all(|it| it["changed"] == true), "{version}");
+        }
+    }
+    moved(&world, "1", "1");
+    let oldest = log(&world, "bank").iter().filter(|it| it["opens"] == true).map(number).min();
+    world.says(&["vas", "rollback", "bank", &oldest.expect("one that opens").to_string()]);
+    is_right(&world);
+}
+
+#[test]
+fn a_vas_that_gave_up_its_segments_goes_on_behind_the_numbers_that_they_knew() {
+    skip_without_kvm!();
+    let world = bank();
+    moved(&world, "30", "1");
+    let last = newest(&world).expect("a number");
+    assert!(last > 10, "{last}");
+    for segment in ["bank.a", "bank.b"] {
+        world.says(&["vas", "detach", "bank", segment]);
+    }
+    assert_eq!(world.json(&["vas", "show", "bank"])["number"], Value::Null);
+    // New files under the old addresses: their own numbers begin with 0.
+    for segment in ["bank.a", "bank.b"] {
+        for to in ["persistent", "versioned"] {
+            world.says(&["seg", "convert", segment, "--to", to]);
+        }
+        world.says(&["vas", "attach", "bank", segment]);
+    }
+    assert_eq!(newest(&world), None, "none since");
+    moved(&world, "1", "2");
+    assert_eq!(both(&world), [("bank.a".to_owned(), 1), ("bank.b".to_owned(), 1)]);
+    assert_eq!(newest(&world), Some(last + 1));
+    let refused = world.spacejmp(&["vas", "rollback", "bank", "1"]);
+    assert!(!refused.status.success(), "the first commit is gone");
+    is_right(&world);
+    // With one segment left, its own numbers are those of others before.
+    world.says(&["vas", "detach", "bank", "bank.b"]);
+    assert_eq!(log(&world, "bank")[0]["opens"], false, "one of its segments is no part of the VAS");
+    let first = version(&world, "bank.a").to_string();
+    world.says(&["seg", "tag", "bank.a", "own"]);
+    world.says(&["vas", "rollback", "bank", "own"]);
+    assert_eq!(newest(&world), Some(last + 2));
+    let refused = world.spacejmp(&["vas", "rollback", "bank", &first]);
+    assert!(!refused.status.success(), "version {first} of the segment is no number of the VAS");
+}
+
+#[test]
+fn a_vas_of_more_segments_than_a_number_can_name_commits_without_and_has_tags() {
+    skip_without_kvm!();
+    let world = bank();
+    moved(&world, "5", "1");
+    let last = newest(&world);
+    let more: Vec<String> = (0..79).map(|index| format!("more{index}")).collect();
+    more.iter().for_each(|segment| joins(&world, segment));
+    moved(&world, "5", "2");
+    assert_eq!(newest(&world), last, "81 are too many");
+    is_right(&world);
+    world.says(&["vas", "tag", "bank", "all"]);
+    moved(&world, "5", "3");
+    world.says(&["vas", "rollback", "bank", "all"]);
+    is_right(&world);
+    assert_eq!(newest(&world), last);
+    world.says(&["vas", "detach", "bank", "more0"]);
+    moved(&world, "1", "4");
+    assert!(newest(&world) > last, "80 are not");
+    assert_eq!(log(&world, "bank")[0]["segments"].as_array().map(Vec::len), Some(80));
+    is_right(&world);
 }

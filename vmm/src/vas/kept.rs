@@ -198,7 +198,9 @@ pub fn rollback_vas(
         }
         VersionChoice::Tag(_) => to.clone(),
     };
-    let number = rollback_segment(store, sid, &to, limit, stopping)?;
+    let hold = hold_versions(store, std::slice::from_ref(&segment), limit, stopping)?;
+    let number = store.rollback_only_segment(vid, sid, &to, hold.held(sid));
+    let number = hold.settle(number)?;
     Ok(vec![(segment.name().clone(), number)])
 }
 

@@ -22,6 +22,7 @@ use super::view::View;
 use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
 use crate::vas::residency::segment::VmSegment;
+use crate::vas::state::instances::Numbering;
 use crate::vas::state::{State, Vases};
 use crate::vm::Vcpu;
 use crate::vm::host_range::HostRange;
@@ -330,7 +331,8 @@ fn restore(view: &View, log: &Log, copies: &Copies) -> Result<(), VasError> {
 
 impl State {
     /// What a commit is for the VAS through which it is made: its next number, and what its versioned segments
-    /// are at then. `None` if it changes none of them, or there are too many. All who write the VAS hold
+    /// are at then. `None` if it changes none of them, if there are too many, or if the instance does not have
+    /// all of them. All who write the VAS hold
     /// the lock of each segment that it lists to be written, and have taken in what was committed before: so
     /// no number is used twice.
     fn vas_entry(
@@ -340,8 +342,9 @@ impl State {
         changes: &[Change],
     ) -> Option<VasEntry> {
         let instance = self.instances.known(vh);
-        let (vas, mut last, mut members) = (instance.vid.raw(), 0, Vec::new());
-        for (sid, _) in instance.members.iter() {
+        let Numbering::After(mut last) = instance.numbering else { return None };
+        let (vas, mut members) = (instance.vid.raw(), Vec::new());
+        for (sid, _) in instance.members.iter().filter(|(_, member)| !member.local) {
             let Some(view) = views.get(&sid) else { continue };
             let segment = self.residency.of_member(sid);
             if segment.file.header().kept.is_some() {

@@ -18,7 +18,7 @@ pub(super) fn log(of: Of, store: &Store, name: &Name, json: bool) -> Result<Exit
         Of::Segment => {
             let versions = store.find_segment(name).and_then(|sid| store.history(sid));
             let versions = versions.map_err(doing())?;
-            show(json, &versions, &[], |it, now| row(it, now))
+            show(json, &versions, &[], row)
         }
         Of::Vas => {
             let versions = store.find_vas(name).and_then(|vid| store.vas_history(vid));

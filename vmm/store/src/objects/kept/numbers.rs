@@ -1,7 +1,8 @@
 //! The numbers of a VAS: each commit through it has one, and says which versions its segments were at then.
 //!
-//! A VAS with one versioned segment, which no other VAS shares, so has the numbers of that one. Versions of it
-//! that were made in another way (a rollback, a commit through another VAS) count under their own numbers.
+//! A VAS that never had any other versioned segment than one, which no other VAS shares, so has the numbers of that
+//! one. Versions of it that were made in another way (a rollback of the segment, a commit through another VAS)
+//! count under their own numbers.
 
 use std::collections::BTreeMap;
 
@@ -105,7 +106,7 @@ impl Store {
         let mut found = BTreeMap::new();
         for it in &listed {
             for (version, facts, pages) in it.newest.content().history() {
-                note(&mut found, &listed, it, vid, (version, facts, pages));
+                note(&mut found, &listed, it, &vas, (version, facts, pages));
             }
             for kept in &it.kept {
                 // One that cannot be read says nothing.
@@ -113,7 +114,7 @@ impl Store {
                     continue;
                 };
                 if let Some(facts) = newest.facts().filter(|_| newest.number() == kept.number) {
-                    note(&mut found, &listed, it, vid, (VersionNumber(kept.number), facts, 0));
+                    note(&mut found, &listed, it, &vas, (VersionNumber(kept.number), facts, 0));
                 }
             }
         }
@@ -130,6 +131,24 @@ impl Store {
         Ok(found.into_values().rev().collect())
     }
 
+    /// The number of the newest commit through a VAS, if it has one.
+    ///
+    /// # Errors
+    /// Those of opening its segments.
+    pub fn vas_number(&self, vas: &VasRecord) -> Result<Option<u64>, StoreError> {
+        let listed = match self.listed(vas) {
+            Err(StoreError::NoVersions(_)) => return Ok(None),
+            listed => listed?,
+        };
+        if let [only] = &listed[..]
+            && has_its_numbers(&listed, vas)
+        {
+            return Ok(Some(only.newest.number()));
+        }
+        let last = listed.iter().map(|it| it.newest.content().last_number(vas.vid.raw())).max();
+        Ok(last.filter(|number| *number > vas.numbers_after))
+    }
+
     /// What the versioned segments of a VAS were at when it had a number. Of a VAS with one that is the
     /// version with that number, if no commit through the VAS says anything else.
     ///
@@ -144,7 +163,10 @@ impl Store {
         }
         let vas = self.vas(vid)?;
         // The error that names what the segment has.
-        if let [only] = &self.listed(&vas)?[..] {
+        let listed = self.listed(&vas)?;
+        if let [only] = &listed[..]
+            && has_its_numbers(&listed, &vas)
+        {
             return Ok(vec![(only.segment.sid(), number)]);
         }
         Err(no_version(&vas, &history, number))
@@ -191,18 +213,23 @@ impl Store {
     }
 }
 
+/// Whether the versions of the only segment count as those of the VAS, under the same numbers.
+fn has_its_numbers(listed: &[Listed], vas: &VasRecord) -> bool {
+    listed.len() == 1 && vas.numbers_after == 0
+}
+
 /// Takes note of a version of a segment, if it was made through the VAS or has a number of it all the same.
 fn note(
     found: &mut BTreeMap<u64, VasVersion>,
     listed: &[Listed],
     it: &Listed,
-    vid: VasId,
+    vas: &VasRecord,
     (version, facts, pages): (VersionNumber, &VersionFacts, usize),
 ) {
-    let entry = facts.entry.as_ref().filter(|entry| entry.vas == vid.raw());
+    let entry = facts.entry.as_ref().filter(|entry| entry.vas == vas.vid.raw());
     let (number, members) = match entry {
         Some(entry) => (entry.number, entry.members.clone()),
-        None if listed.len() == 1 => {
+        None if has_its_numbers(listed, vas) => {
             let (segment, time_ns) = (it.segment.sid().raw(), facts.time_ns);
             (version.0, vec![Member { segment, version, time_ns }])
         }

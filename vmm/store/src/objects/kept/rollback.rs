@@ -37,7 +37,7 @@ pub enum VasTarget<'a> {
 /// The same of one segment.
 enum Before {
     /// What this kept version has.
-    Kept(SegmentFile),
+    Kept(Box<SegmentFile>),
     /// A version of its own.
     Number(u64),
 }
@@ -61,7 +61,32 @@ impl Store {
         to: &VersionChoice,
         held: HeldAlone,
     ) -> Result<u64, StoreError> {
+        self.rollback_one(sid, to, None, held)
+    }
+
+    /// The same with the only versioned segment of a VAS, which gets a number of the VAS.
+    ///
+    /// # Errors
+    /// As [`Store::rollback_segment`].
+    pub fn rollback_only_segment(
+        &self,
+        vid: VasId,
+        sid: SegId,
+        to: &VersionChoice,
+        held: HeldAlone,
+    ) -> Result<u64, StoreError> {
+        self.rollback_one(sid, to, Some(vid), held)
+    }
+
+    fn rollback_one(
+        &self,
+        sid: SegId,
+        to: &VersionChoice,
+        of: Option<VasId>,
+        held: HeldAlone,
+    ) -> Result<u64, StoreError> {
         let lock = self.lock_exclusive()?;
+        let vas = of.map(|vid| self.vas_by_id(vid, &lock)).transpose()?;
         let segment = self.open_present(sid, &lock)?;
         segment.check_versioned()?;
         segment.check_writable()?;
@@ -80,8 +105,28 @@ impl Store {
         };
         let mut content = self.open_content(&segment, held, &lock)?;
         self.check_same_root(&segment, &content.versions, to, tag.as_ref())?;
+        // Of a tag that has been taken from files with numbers of their own, behind that.
+        let from = match (found, to) {
+            (Some(kept), _) => kept.number,
+            (None, VersionChoice::Number(number)) => *number,
+            (None, VersionChoice::Tag(_)) => 0,
+        };
+        let before = content.versions.appended().0.max(from);
+        let version =
+            VersionNumber(before).next().ok_or(VersionsError::LastVersion(VersionNumber(before)));
+        let version = version.map_err(segment.of_versions())?;
+        let entry = vas.and_then(|vas| {
+            let last = content.versions.last_number(vas.vid.raw());
+            let number = last.max(before).max(vas.numbers_after).checked_add(1)?;
+            let member = Member { segment: sid.raw(), version, time_ns: now_ns() };
+            Some(VasEntry { vas: vas.vid.raw(), number, members: vec![member] })
+        });
         let note = |facts: &mut VersionFacts| {
             facts.note = NOTE.to_vec();
+            if let Some(member) = entry.as_ref().and_then(|entry| entry.members.first()) {
+                facts.time_ns = member.time_ns;
+            }
+            facts.entry = entry.clone();
         };
         let by_number = match to {
             VersionChoice::Number(number) => {
@@ -153,7 +198,7 @@ impl Store {
             contents.push(content);
         }
         let time_ns = now_ns();
-        let entry = next_entry(vid, &segments, &contents, time_ns);
+        let entry = next_entry(&vas, &segments, &contents, time_ns);
         let mut changes = Vec::new();
         for ((segment, before, _), content) in segments.iter().zip(&contents) {
             let kept;
@@ -193,7 +238,7 @@ impl Store {
                 let kept = kept.into_iter().find(|kept| kept.tag == of_vas);
                 let (object, tag) = (Object::VasName(vas.name.clone()), (*tag).to_owned());
                 let kept = kept.ok_or(StoreError::NoTag { object, tag })?;
-                Ok(Before::Kept(self.open_by_id(kept.sid, lock)?))
+                Ok(Before::Kept(Box::new(self.open_by_id(kept.sid, lock)?)))
             }
             VasTarget::Number { number, at } => {
                 let found = at.iter().find(|(sid, _)| *sid == segment.sid());
@@ -239,19 +284,19 @@ const BY_TAG: VersionChoice = VersionChoice::Tag(String::new());
 
 /// What a commit of all versioned segments of a VAS is for the VAS.
 fn next_entry(
-    vid: VasId,
+    vas: &VasRecord,
     segments: &[(SegmentFile, Before, HeldAlone)],
     contents: &[OpenContent<'_>],
     time_ns: u64,
 ) -> Option<VasEntry> {
-    let vas = vid.raw();
+    let (vas, after) = (vas.vid.raw(), vas.numbers_after);
     let last = contents.iter().map(|it| it.versions.last_number(vas).max(it.versions.appended().0));
     let members = segments.iter().zip(contents).map(|((segment, ..), content)| {
         let version = content.versions.appended().next()?;
         Some(Member { segment: segment.sid().raw(), version, time_ns })
     });
     let members: Vec<_> = members.collect::<Option<_>>()?;
-    let number = last.max()?.checked_add(1)?;
+    let number = last.max()?.max(after).checked_add(1)?;
     (members.len() <= MEMBERS_MAX).then_some(VasEntry { vas, number, members })
 }
 
