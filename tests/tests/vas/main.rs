@@ -31,6 +31,7 @@ mod every_program;
 mod full;
 mod model;
 mod nested;
+mod numbers;
 mod persistence;
 mod power_cut;
 mod readers;

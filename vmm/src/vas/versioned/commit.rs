@@ -2,11 +2,13 @@
 //! object. How it comes into the logs is in `append`.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::SystemTime;
 
 use abi::objects::SegRoot;
 use abi::{PAGE_SIZE, Right, SegId};
+use spacejmp_versions::log::entry::{MEMBERS_MAX, Member, VasEntry};
 use spacejmp_versions::log::record::{NOTE_BYTES_MAX, VersionFacts};
 use spacejmp_versions::page::{PAGE_BYTES, Page};
 use spacejmp_versions::segment::Source;
@@ -21,6 +23,7 @@ use super::view::View;
 use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
 use crate::vas::residency::segment::VmSegment;
+use crate::vas::state::instances::Numbering;
 use crate::vas::state::{State, Vases};
 use crate::vm::Vcpu;
 use crate::vm::host_range::HostRange;
@@ -52,7 +55,17 @@ impl Vases {
                 return Ok(());
             }
             let hold = state.instances.known(visit.vh).hold();
+            let vh = visit.vh;
+            // It takes in what other VMs have done, and with that the numbers that they have given.
             state.check_writer(vcpu.index())?;
+            let tables = state.visits.tables_of(vcpu.index()).ok_or(VasError::NotWriting)?;
+            let entry = state.vas_entry(vh, &tables.views, &changes);
+            for change in &mut changes {
+                let is_named = |entry: &VasEntry| {
+                    entry.members.iter().any(|member| member.segment == change.sid.raw())
+                };
+                change.facts.entry = entry.clone().filter(is_named);
+            }
             (changes, hold)
         };
         let appended = append(&changes);
@@ -160,6 +173,7 @@ impl Vases {
             time_ns: since.as_nanos() as u64,
             pid: std::process::id(),
             note,
+            entry: None,
             ..view.facts.clone()
         };
         drop(log);
@@ -324,6 +338,40 @@ fn restore(view: &View, log: &Log, copies: &Copies) -> Result<(), VasError> {
 }
 
 impl State {
+    /// What a commit is for the VAS through which it is made: its next number, and what its versioned segments
+    /// are at then. `None` if it changes none of them, if there are too many, or if the instance does not have
+    /// all of them. All who write the VAS hold
+    /// the lock of each segment that it lists to be written, and have taken in what was committed before: so
+    /// no number is used twice.
+    fn vas_entry(
+        &self,
+        vh: u32,
+        views: &BTreeMap<SegId, View>,
+        changes: &[Change],
+    ) -> Option<VasEntry> {
+        let instance = self.instances.known(vh);
+        let Numbering::After(mut last) = instance.numbering else { return None };
+        let (vas, mut members) = (instance.vid.raw(), Vec::new());
+        for (sid, _) in instance.members.iter().filter(|(_, member)| !member.local) {
+            let Some(view) = views.get(&sid) else { continue };
+            let segment = self.residency.of_member(sid);
+            if segment.file.header().kept.is_some() {
+                continue;
+            }
+            let log = segment.versioned().log();
+            last = log.last_number(vas).max(log.appended().0).max(last);
+            let changed = changes.iter().find(|change| change.sid == sid);
+            let (version, time_ns) = match changed {
+                Some(change) => (change.base.next()?, change.facts.time_ns),
+                None => (view.version, view.facts.time_ns),
+            };
+            members.push(Member { segment: sid.raw(), version, time_ns });
+        }
+        let is_changed = |it: &Member| changes.iter().any(|change| change.sid.raw() == it.segment);
+        let is_entry = members.len() <= MEMBERS_MAX && members.iter().any(is_changed);
+        is_entry.then_some(VasEntry { vas, number: last.checked_add(1)?, members })
+    }
+
     /// What the thread that runs `vcpu` sees of a segment is the version that it has made of it.
     fn show_committed(
         &mut self,
