@@ -200,6 +200,11 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     },
     LeftOut {
         kinds: ALL,
+        reason: "gives tens of thousands of commands to servers by sockets, and to `redis-server`, which no machine has",
+        what: &["kv"],
+    },
+    LeftOut {
+        kinds: ALL,
         reason: "fills a disk: its errors are the host kernel's and do not depend on the kind of KVM",
         what: &["full_disk"],
     },
