@@ -291,6 +291,15 @@ impl Tree {
         }
     }
 
+    /// The directories in memory, in the order in which they were made.
+    pub(super) fn memory_dirs(&self) -> impl Iterator<Item = &Arc<MemoryDir>> {
+        let nodes = std::iter::once(&self.root).chain(&self.others);
+        nodes.filter_map(|node| match &node.mount {
+            Mount::Memory(dir) => Some(dir),
+            _ => None,
+        })
+    }
+
     /// Puts a directory in memory at a path, unless a grant is mounted there.
     pub(super) fn add_memory(&mut self, path: &[u8]) {
         if let Some(id) = self.make(path) {

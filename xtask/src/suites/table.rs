@@ -189,6 +189,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
             "waiting",
             "network",
             "network_programs",
+            "forks",
             "processes",
             "procfs",
             "process",
