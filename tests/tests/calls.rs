@@ -183,7 +183,7 @@ const NOT_IN_THE_TABLE: &[(&str, &str)] = &[
     ("exit_group", "ends"),
     ("clone", "starts a thread"),
     ("clone3", "starts a thread"),
-    ("fork", "refused"),
+    ("fork", "`forks` compares it with the host's own"),
     ("vfork", "`processes` compares it with the host's own"),
     ("execveat", "`processes` compares it with the host's own"),
     ("futex", "waits"),

@@ -65,7 +65,8 @@ pub(crate) struct Args {
     /// Memory the program may hold of the host's: a number with K, M, G or T
     ///
     /// Counts what it touches, its page tables, its files in memory (/dev/shm too) and volatile
-    /// segments. Nothing is allocated before the program touches it. Default: half of the host's
+    /// segments. Nothing is allocated before the program touches it. What it changes in versioned
+    /// segments takes up to half, and more goes to the store's disk. Default: half of the host's
     /// memory, or what is available now or allowed to this cgroup if that is less. At least 16M.
     #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
     memory: Option<u64>,

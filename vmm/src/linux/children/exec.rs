@@ -13,11 +13,12 @@ use std::sync::Arc;
 use abi::Errno;
 
 use super::strings::read_strings;
-use crate::files::{Files, HandedOver, MemoryAccount};
+use crate::files::{Files, For, HandedOver, MemoryAccount, Sent};
 use crate::linux::limits::Limits;
 use crate::linux::task::ThreadCtx;
 use crate::linux::{CWD, CallResult, Done};
 use crate::private::stack::argument_bytes;
+use crate::process_tree::wire::{Reader, Writer};
 
 /// A program that is about to run, with everything that it takes over.
 #[derive(Debug)]
@@ -141,28 +142,25 @@ const BAD: Errno = Errno::from_raw(libc::EPROTO);
 
 impl NewProgram {
     /// The same for another VMM; its files' descriptors come last.
-    pub(super) fn encode(&self) -> Result<(Vec<u8>, Vec<OwnedFd>), Errno> {
-        let handed = self.files.hand_over().map_err(|error| {
+    pub(super) fn encode(&self) -> Result<(Vec<u8>, Vec<Sent>), Errno> {
+        let handed = self.files.hand_over(For::Program).map_err(|error| {
             tracing::warn!(%error, "the program cannot start another one");
             error.errno()
         })?;
-        let mut bytes = Vec::new();
-        let mut words =
-            |words: &[u64]| words.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
-        words(&[self.mask, self.ignored, u64::from(self.loader.is_some())]);
-        words(self.limits.all().as_flattened());
-        words(&[self.args.len() as u64, self.env.len() as u64]);
+        let mut out = Writer::default();
+        out.words(&[self.mask, self.ignored, u64::from(self.loader.is_some())]);
+        out.words(self.limits.all().as_flattened());
+        out.words(&[self.args.len() as u64, self.env.len() as u64]);
         let strings = [&self.path].into_iter().chain(&self.args).chain(&self.env);
         for string in strings.chain([&handed.bytes]) {
-            bytes.extend((string.len() as u64).to_le_bytes());
-            bytes.extend(string);
+            out.bytes(string);
         }
         let mut fds = Vec::new();
         if let Some(loader) = &self.loader {
-            fds.push(loader.try_clone().map_err(|_| Errno::EMFILE)?.into());
+            fds.push(Sent::File(loader.clone()));
         }
         fds.extend(handed.fds);
-        Ok((bytes, fds))
+        Ok((out.finish(), fds))
     }
 
     /// What another VMM has encoded; `base` are files in the same name space.
@@ -175,40 +173,23 @@ impl NewProgram {
         base: &Files,
         account: Arc<dyn MemoryAccount>,
     ) -> Result<NewProgram, Errno> {
-        let mut input = Input(bytes);
+        let mut input = Reader(bytes);
         let mut fds = fds.into_iter();
-        let [mask, ignored, has_loader] = input.words()?;
-        let limits = Limits::of(input.words::<32>()?.as_chunks().0).ok_or(BAD)?;
-        let [args, env] = input.words()?;
-        let path = input.bytes()?.to_vec();
+        let [mask, ignored, has_loader] = input.words().ok_or(BAD)?;
+        let limits = Limits::of(input.words::<32>().ok_or(BAD)?.as_chunks().0).ok_or(BAD)?;
+        let [args, env] = input.words().ok_or(BAD)?;
+        let path = input.bytes().ok_or(BAD)?.to_vec();
         let mut strings = |count: u64| {
-            (0..count).map(|_| input.bytes().map(<[u8]>::to_vec)).collect::<Result<Vec<_>, _>>()
+            let string = |_| input.bytes().map(<[u8]>::to_vec).ok_or(BAD);
+            (0..count).map(string).collect::<Result<Vec<_>, _>>()
         };
         let (args, env) = (strings(args)?, strings(env)?);
         let loader = match has_loader {
             0 => None,
             _ => Some(Arc::new(File::from(fds.next().ok_or(BAD)?))),
         };
-        let handed = HandedOver { bytes: input.bytes()?.to_vec(), fds: fds.collect() };
+        let handed = HandedOver { bytes: input.bytes().ok_or(BAD)?.to_vec(), fds: fds.collect() };
         let files = base.taken_over(handed, account)?;
         Ok(NewProgram { path, args, env, files, loader, mask, ignored, limits })
-    }
-}
-
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    fn words<const N: usize>(&mut self) -> Result<[u64; N], Errno> {
-        let (words, rest) = self.0.split_at_checked(N * 8).ok_or(BAD)?;
-        self.0 = rest;
-        Ok(words.as_chunks().0.first_chunk::<N>().ok_or(BAD)?.map(u64::from_le_bytes))
-    }
-
-    fn bytes(&mut self) -> Result<&'a [u8], Errno> {
-        let [len] = self.words()?;
-        let len = usize::try_from(len).map_err(|_| BAD)?;
-        let (bytes, rest) = self.0.split_at_checked(len).ok_or(BAD)?;
-        self.0 = rest;
-        Ok(bytes)
     }
 }

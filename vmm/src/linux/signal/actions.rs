@@ -3,7 +3,9 @@
 use std::sync::Mutex;
 
 use super::queue::Queue;
+use super::thread::UNBLOCKABLE;
 use super::{bit, locked};
+use crate::process_tree::wire::{Reader, Writer};
 
 const SIGNALS: usize = 64;
 pub(super) const SIG_DFL: u64 = 0;
@@ -79,6 +81,24 @@ impl SignalActions {
             *action = Action::default();
         }
         SignalActions { actions: Mutex::new(actions), pending: Queue::default() }
+    }
+
+    /// Writes the actions for another VMM.
+    pub(in crate::linux) fn encode(&self, out: &mut Writer) {
+        for action in *locked(&self.actions) {
+            out.words(&[action.handler, action.flags, action.restorer, action.mask]);
+        }
+    }
+
+    /// What [`SignalActions::encode`] wrote; `None` if it is less.
+    pub(in crate::linux) fn decode(input: &mut Reader<'_>) -> Option<SignalActions> {
+        let mut actions = [Action::default(); SIGNALS];
+        for action in &mut actions {
+            let [handler, flags, restorer, mask] = input.words()?;
+            let flags = flags & SA_KNOWN;
+            *action = Action { handler, flags, restorer, mask: mask & !UNBLOCKABLE };
+        }
+        Some(SignalActions { actions: Mutex::new(actions), pending: Queue::default() })
     }
 
     /// What a program starts with: the default, except for what it is to ignore.

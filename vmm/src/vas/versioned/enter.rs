@@ -198,14 +198,15 @@ impl VmSegment {
         let (file, versions) = self.file_and_versions();
         let mut joined = None;
         opened.store.join_versioned(file, &opened.lease, row, right, &mut |file, others| {
-            let log = open(file, right, others, &opened.store)?;
+            let (log, told) = open(file, right, others, &opened.store)?;
             // What a writer finds it has published itself.
             let others = if right == Right::Write { OtherWriters::Live } else { others };
             let mut shown = file.clone();
             if let Some(facts) = log.facts(log.appended()) {
                 shown.show_version(facts)?;
             }
-            joined = Some((log, News::of(file, others)?, shown));
+            let told = told.map_or_else(|| file.read_tidings(), Ok)?;
+            joined = Some((log, News::of(&told, others), shown));
             Ok(())
         })?;
         opened.store.verified().clear();
@@ -430,13 +431,14 @@ fn note_failure(file: &SegmentFile, error: &VersionsError) {
 }
 
 /// The versions of a segment. By a VM that is to write, with no other one that can, they are
-/// recovered and published; else they are read as they are.
+/// recovered and published; else they are read as they are. With what the page of words says, if that is known
+/// to be so still.
 fn open(
     file: &SegmentFile,
     right: Right,
     others: OtherWriters,
     store: &Store,
-) -> Result<Log, StoreError> {
+) -> Result<(Log, Option<Tidings>), StoreError> {
     let failed = |source| StoreError::Versions { segment: file.name().clone(), source };
     let limits = Limits::default();
     if right == Right::Write && others == OtherWriters::None {
@@ -446,21 +448,25 @@ fn open(
         let is_told = told.words == Some(VersionWords { appended: newest, published: newest });
         if !is_told || told.failed_log.is_some() {
             sync::publish(file, log.appended())?;
+            return Ok((log, None));
         }
-        return Ok(log);
+        // Nobody else can write, and a sync that failed here would have been an error.
+        return Ok((log, Some(told)));
     }
     if others == OtherWriters::None {
         let folder = folder_for(file, right)?;
         let verified = store.verified();
-        return Log::open_shared_beside(folder, limits, None, verified).map_err(failed);
+        let log = Log::open_shared_beside(folder, limits, None, verified).map_err(failed)?;
+        return Ok((log, None));
     }
     let is_gone = |error: &StoreError| {
         matches!(error, StoreError::Versions { source: VersionsError::Gone { .. }, .. })
     };
-    still_there(is_gone, || {
+    let log = still_there(is_gone, || {
         let published = file.read_words()?.map(|words| VersionNumber(words.published));
         Log::open_shared(folder_for(file, right)?, limits, published).map_err(failed)
-    })
+    });
+    Ok((log?, None))
 }
 
 fn folder_for(file: &SegmentFile, right: Right) -> Result<HostFolder, StoreError> {

@@ -122,6 +122,7 @@ impl<D: Folder> Segment<D> {
             after,
             chain: self.chain(),
             facts,
+            marks: self.stack.marks_up_to(after),
         };
         let made = self.make_log(&self.folder, header, index, self.limits, saved)?;
         generations[index].logs.push(LogRef { id, up_to: None });
@@ -177,8 +178,9 @@ impl<D: Folder> Segment<D> {
             return Err(failed("prepare", &name, source));
         }
         let file = Arc::new(LogFile::new(file));
+        let (identity, stored_bytes, up_to) = (None, None, None);
         let log =
-            OpenLog { header, generation, first, file, identity: None, prepared, up_to: None };
+            OpenLog { header, generation, first, file, identity, stored_bytes, prepared, up_to };
         Ok(NewLog { log, records, end })
     }
 

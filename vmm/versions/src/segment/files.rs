@@ -25,6 +25,8 @@ pub(super) struct OpenLog<F> {
     pub(super) file: Arc<LogFile<F>>,
     /// Which file that is; not looked for if it was made here.
     pub(super) identity: Option<(u64, u64)>,
+    /// What it took on the disk when it was opened.
+    pub(super) stored_bytes: Option<u64>,
     /// Bytes that the file has, at least; behind the records they are zeros. Never less than where
     /// the records end that are known.
     pub(super) prepared: u64,
@@ -60,8 +62,9 @@ impl<F: File> OpenLog<F> {
         }
         let about = file.file.about().map_err(|source| failed("measure", &name, source))?;
         let (prepared, identity) = (about.bytes, Some(about.identity));
-        let first = Position::first(&header, chain);
-        Ok(OpenLog { header, generation, first, file, identity, prepared, up_to: log.up_to })
+        let (first, stored_bytes) = (Position::first(&header, chain), Some(about.stored_bytes));
+        let up_to = log.up_to;
+        Ok(OpenLog { header, generation, first, file, identity, stored_bytes, prepared, up_to })
     }
 }
 
@@ -71,6 +74,8 @@ pub(super) struct OpenLayer<F> {
     pub(super) layer: Layer,
     pub(super) file: F,
     pub(super) pages: Pages,
+    /// What it took on the disk when it was opened, if somebody has asked.
+    pub(super) stored_bytes: Option<u64>,
 }
 
 impl<F: File> OpenLayer<F> {
@@ -93,8 +98,9 @@ impl<F: File> OpenLayer<F> {
     pub(super) fn open_home<D: Folder<File = F>>(folder: &D) -> Result<OpenLayer<F>> {
         let name = HOME_FILE_NAME;
         let file = folder.open(name).map_err(|source| failed("open", name, source))?;
-        let bytes = file.bytes().map_err(|source| failed("measure", name, source))?;
-        Ok(OpenLayer { layer: Layer::Home, file, pages: Pages::Below(bytes) })
+        let about = file.about().map_err(|source| failed("measure", name, source))?;
+        let (layer, pages) = (Layer::Home, Pages::Below(about.bytes));
+        Ok(OpenLayer { layer, file, pages, stored_bytes: Some(about.stored_bytes) })
     }
 }
 
@@ -135,7 +141,8 @@ pub(super) fn open_layer<D: Folder>(
             Some(layer) => Ok(Some(layer)),
             None => {
                 let (file, presence) = layer::open(folder, id)?;
-                Ok(Some(Arc::new(OpenLayer { layer, file, pages: Pages::Listed(presence) })))
+                let (pages, stored_bytes) = (Pages::Listed(presence), None);
+                Ok(Some(Arc::new(OpenLayer { layer, file, pages, stored_bytes })))
             }
         },
     }
