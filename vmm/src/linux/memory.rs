@@ -277,6 +277,28 @@ pub(super) fn munmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `PROT_SEM`: no processor of this kind needs it, and Linux accepts it.
 const PROT_SEM: u64 = 8;
 
+/// `pkey_mprotect(2)`, `pkey_alloc(2)` and `pkey_free(2)`, as on a processor without protection keys: the
+/// VM's has none.
+pub(super) fn pkey_mprotect(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    match a[3] as i32 {
+        -1 => mprotect(ctx, a),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// See [`pkey_mprotect`].
+pub(super) fn pkey_alloc(_ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    const RIGHTS: u64 = 3;
+    let [flags, rights, ..] = *a;
+    let is_valid = flags == 0 && rights & !RIGHTS == 0;
+    Err(if is_valid { Errno::ENOSPC } else { Errno::EINVAL }.into())
+}
+
+/// See [`pkey_mprotect`].
+pub(super) fn pkey_free(_ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
+    Err(Errno::EINVAL.into())
+}
+
 /// `mprotect(2)`: changes everything up to the first hole, or before the first file that may
 /// not be written, and then fails.
 pub(super) fn mprotect(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {

@@ -45,15 +45,18 @@ struct OnHost {
     path: PathBuf,
     /// Open in every process of the run: as long as one is left, nobody else removes it.
     lock: File,
+    /// Processes may go on after the run.
+    outlives_run: bool,
 }
 
 impl PrivateTmp {
-    /// Makes one, for at most `bytes` of content if it is memory that is mounted nowhere. The caller has
-    /// one thread.
+    /// Makes one, for at most `bytes` of content if it is memory that is mounted nowhere. If processes
+    /// may go on after the run, the next run that finds none of them left removes what is on the host.
+    /// The caller has one thread.
     ///
     /// # Errors
     /// The host allows none of the ways.
-    pub fn create(bytes: u64) -> io::Result<PrivateTmp> {
+    pub fn create(bytes: u64, outlives_run: bool) -> io::Result<PrivateTmp> {
         match detached(bytes).or_else(|_| in_user_namespace(bytes)) {
             Ok(dir) => Ok(PrivateTmp { dir, on_host: None }),
             Err(error) => {
@@ -63,7 +66,7 @@ impl PrivateTmp {
                      mount no memory ({error})",
                     folder.display()
                 );
-                on_host(&folder)
+                on_host(&folder, outlives_run)
             }
         }
     }
@@ -106,8 +109,10 @@ impl PrivateTmp {
 
 impl Drop for OnHost {
     fn drop(&mut self) {
-        // What cannot be removed now, the next run tries again.
-        let _ = std::fs::remove_dir_all(&self.path);
+        if !self.outlives_run {
+            // What cannot be removed now, the next run tries again.
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
     }
 }
 
@@ -178,13 +183,13 @@ fn host_folder() -> PathBuf {
 }
 
 /// A directory in `folder`, after those that earlier runs have left there.
-fn on_host(folder: &Path) -> io::Result<PrivateTmp> {
+fn on_host(folder: &Path, outlives_run: bool) -> io::Result<PrivateTmp> {
     let prefix = format!("{NAME}-{}-", rustix::process::geteuid().as_raw());
     sweep(folder, &prefix);
     let mut attempt = 0;
     loop {
         let path = folder.join(format!("{prefix}{}-{attempt}", std::process::id()));
-        match make_on_host(path) {
+        match make_on_host(path, outlives_run) {
             // An earlier process of this number; or another run has just swept.
             Err(error) if is_again(&error) && attempt < ATTEMPTS => attempt += 1,
             made => return made,
@@ -196,9 +201,9 @@ fn is_again(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound)
 }
 
-fn make_on_host(path: PathBuf) -> io::Result<PrivateTmp> {
+fn make_on_host(path: PathBuf, outlives_run: bool) -> io::Result<PrivateTmp> {
     DirBuilder::new().mode(0o700).create(&path)?;
-    let on_host = OnHost { lock: open_to_lock(&path)?, path };
+    let on_host = OnHost { lock: open_to_lock(&path)?, path, outlives_run };
     flock(&on_host.lock, FlockOperation::LockShared)?;
     // Inside it is open to all, as programs expect of `/tmp`: nobody else gets there.
     std::fs::create_dir(on_host.path.join(NAME))?;
@@ -266,7 +271,7 @@ mod tests {
     #[test]
     fn the_way_to_what_is_mounted_below_is_there() {
         let folder = tempfile::tempdir().unwrap();
-        let tmp = on_host(folder.path()).unwrap();
+        let tmp = on_host(folder.path(), false).unwrap();
         tmp.make_way(Path::new("/tmp/a/b")).unwrap();
         tmp.make_way(Path::new("/tmp/a/c")).unwrap();
         tmp.make_way(Path::new("/home/d")).unwrap();
@@ -277,7 +282,7 @@ mod tests {
     #[test]
     fn a_directory_on_the_host_is_the_users_alone_and_goes_with_the_run() {
         let folder = tempfile::tempdir().unwrap();
-        let tmp = on_host(folder.path()).unwrap();
+        let tmp = on_host(folder.path(), false).unwrap();
         let path = tmp.on_host.as_ref().unwrap().path.clone();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         fill(&at(&tmp), 1).unwrap();
@@ -288,21 +293,18 @@ mod tests {
     #[test]
     fn what_a_killed_run_left_is_removed_by_the_next_and_what_is_used_is_not() {
         let folder = tempfile::tempdir().unwrap();
-        let killed = on_host(folder.path()).unwrap();
-        let used = on_host(folder.path()).unwrap();
-        let [left, kept] = [&killed, &used].map(|tmp| tmp.on_host.as_ref().unwrap().path.clone());
-        // A child of the run that goes on.
-        let child = used.kept().unwrap();
-        for mut tmp in [killed, used] {
-            let OnHost { lock, path } =
-                &mut *std::mem::ManuallyDrop::new(tmp.on_host.take().unwrap());
-            *path = PathBuf::new();
-            *lock = File::open("/dev/null").unwrap();
-        }
-        drop(on_host(folder.path()).unwrap());
+        // Neither removes anything at its end, as if killed.
+        let killed = on_host(folder.path(), true).unwrap();
+        let used = on_host(folder.path(), true).unwrap();
+        let path = |tmp: &PrivateTmp| tmp.on_host.as_ref().unwrap().path.clone();
+        let [left, kept] = [&killed, &used].map(path);
+        let child_that_goes_on = used.kept().unwrap();
+        drop((killed, used));
+        assert!(left.exists() && kept.exists());
+        drop(on_host(folder.path(), false).unwrap());
         assert!(!left.exists() && kept.exists());
-        drop(child);
-        drop(on_host(folder.path()).unwrap());
+        drop(child_that_goes_on);
+        drop(on_host(folder.path(), false).unwrap());
         assert!(!kept.exists());
     }
 }

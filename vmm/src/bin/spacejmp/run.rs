@@ -220,7 +220,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         Some(_) => PathBuf::from(&named),
     };
     // Dropped, and so removed, on every way out.
-    let tmp = private_tmp(root.is_some(), &grants, memory_bytes)?;
+    let tmp = private_tmp(root.is_some(), &grants, memory_bytes, args.detach_children)?;
     let new_tree = || Tree::new(args.processes, args.detach_children, tmp.as_deref());
     let tree = (args.processes > 1).then(new_tree);
     let tree = tree.transpose().map_err(|error| Failure::new("prepare for processes", error))?;

@@ -35,13 +35,14 @@ pub(crate) fn private_tmp(
     has_root: bool,
     grants: &[Grant],
     memory_bytes: u64,
+    outlives_run: bool,
 ) -> Result<Option<Arc<PrivateTmp>>, Failure> {
     let guest = Path::new(GUEST_PATH);
     if !has_root || grants.iter().any(|grant| grant.guest == guest) {
         return Ok(None);
     }
     let make = || {
-        let tmp = PrivateTmp::create(memory_bytes / 2)?;
+        let tmp = PrivateTmp::create(memory_bytes / 2, outlives_run)?;
         grants.iter().try_for_each(|grant| tmp.make_way(&grant.guest))?;
         Ok(Arc::new(tmp))
     };

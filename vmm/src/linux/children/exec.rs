@@ -48,6 +48,8 @@ pub struct Wanted {
     pub dirfd: i32,
     /// The program's path.
     pub path: Vec<u8>,
+    /// Whether a link at its end is followed.
+    pub follow: bool,
     /// Its arguments.
     pub args: Vec<Vec<u8>>,
 }
@@ -69,29 +71,41 @@ pub type ChooseProgram = fn(Wanted, &Files, &mut Files) -> Result<ChosenProgram,
 /// `execve(2)`.
 pub(in crate::linux) fn execve(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [path, argv, envp, ..] = *a;
-    exec(ctx, CWD, path, [argv, envp])
+    let path = ctx.user().read_path(path)?;
+    exec(ctx, (CWD, path, true), [argv, envp])
 }
 
-/// `execveat(2)`. A descriptor alone (`AT_EMPTY_PATH`) is not served: the C library then takes the
-/// descriptor's path in `/proc/self/fd`.
+/// `execveat(2)`. What a descriptor alone refers to (`AT_EMPTY_PATH`) is named as Linux names it.
 pub(in crate::linux) fn execveat(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [dirfd, path, argv, envp, flags, _] = *a;
+    let dirfd = dirfd as i32;
     let known = (libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW) as u64;
     if flags & !known != 0 {
         return Err(Errno::EINVAL.into());
     }
-    if flags != 0 {
-        return Err(Errno::ENOSYS.into());
-    }
-    exec(ctx, dirfd as i32, path, [argv, envp])
+    let path = ctx.user().read_path(path)?;
+    let follow = flags & libc::AT_SYMLINK_NOFOLLOW as u64 == 0;
+    let wanted = match path.is_empty() && flags & libc::AT_EMPTY_PATH as u64 != 0 {
+        false => (dirfd, path, follow),
+        // The current directory.
+        true if dirfd == CWD => return Err(Errno::EACCES.into()),
+        true => {
+            ctx.files().get(dirfd)?;
+            (CWD, format!("/dev/fd/{dirfd}").into_bytes(), true)
+        }
+    };
+    exec(ctx, wanted, [argv, envp])
 }
 
-fn exec(ctx: &mut ThreadCtx<'_>, dirfd: i32, path: u64, [argv, envp]: [u64; 2]) -> CallResult {
+fn exec(
+    ctx: &mut ThreadCtx<'_>,
+    (dirfd, path, follow): (i32, Vec<u8>, bool),
+    [argv, envp]: [u64; 2],
+) -> CallResult {
     if ctx.process.children.member().is_none() {
         return super::super::thread::no_processes(ctx, libc::SYS_execve as u64);
     }
     let user = ctx.user();
-    let path = user.read_path(path)?;
     let read = |at: u64, into: &mut [u8]| user.copy_in(at, into);
     let mut budget = argument_bytes(ctx.limits().soft(libc::RLIMIT_STACK));
     let mut args = read_strings(&read, argv, &mut budget)?;
@@ -101,7 +115,7 @@ fn exec(ctx: &mut ThreadCtx<'_>, dirfd: i32, path: u64, [argv, envp]: [u64; 2]) 
         args.push(Vec::new());
     }
     let mut files = ctx.files().for_exec()?;
-    let wanted = Wanted { dirfd, path: path.clone(), args };
+    let wanted = Wanted { dirfd, path: path.clone(), follow, args };
     let ChosenProgram { args, loader } =
         (ctx.process.choose_program)(wanted, ctx.files(), &mut files)?;
     let new = NewProgram {
