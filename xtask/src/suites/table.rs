@@ -182,6 +182,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
         what: &[
             "calls",
             "waiting",
+            "terminals",
             "network",
             "network_programs",
             "processes",
