@@ -184,6 +184,7 @@ impl Files {
             account: OnceLock::new(),
             socket_names: SocketNames::default(),
             passed: PassedFiles::default(),
+            is_of_host_process: true,
         }
     }
 
@@ -191,7 +192,8 @@ impl Files {
     /// (`vfork`): what it opens, closes and changes is its own. Memory counts as this one's.
     #[must_use]
     pub fn for_child(&self) -> Files {
-        let child = self.with_table(self.namespace.clone(), self.table.copy(false));
+        let mut child = self.with_table(self.namespace.clone(), self.table.copy(false));
+        child.is_of_host_process = false;
         child.charge_to(self.account().clone());
         child
     }
@@ -438,6 +440,7 @@ impl Files {
             account: OnceLock::new(),
             socket_names: SocketNames::default(),
             passed: PassedFiles::default(),
+            is_of_host_process: true,
         })
     }
 }

@@ -187,6 +187,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
         what: &[
             "calls",
             "waiting",
+            "terminals",
             "network",
             "network_programs",
             "forks",
