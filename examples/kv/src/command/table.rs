@@ -214,6 +214,16 @@ mod tests {
     }
 
     #[test]
+    fn the_book_has_every_command_and_no_other() {
+        let page = include_str!("../../../../docs/src/kv.md");
+        let rows = page.split("## Commands").nth(1).and_then(|rest| rest.split("What differs").next());
+        let mut listed: Vec<&str> = rows.expect("a table").split('`').skip(1).step_by(2).collect();
+        listed.sort_unstable();
+        let served: Vec<&str> = TABLE.iter().map(|command| command.name).collect();
+        assert_eq!(listed, served);
+    }
+
+    #[test]
     fn a_command_has_the_words_that_its_keys_need() {
         for command in TABLE {
             let (first, last, step) = command.keys;
