@@ -1,6 +1,5 @@
 //! Lists of what a store has, the damaged and the unreadable included.
 
-
 use abi::objects::{Right, SegId};
 
 use crate::format::error::{Object, StoreError};

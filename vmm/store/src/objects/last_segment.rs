@@ -86,7 +86,10 @@ mod tests {
         other.set_durability(sid, Durability::Manual).unwrap();
         let again = s.open_to_attach(sid).unwrap();
         assert_eq!(again.header().durability, Durability::Manual);
-        assert_eq!((again.identity(), s.find_segment(&name("x")).unwrap()), (first.identity(), sid));
+        assert_eq!(
+            (again.identity(), s.find_segment(&name("x")).unwrap()),
+            (first.identity(), sid)
+        );
     }
 
     #[test]
