@@ -136,3 +136,41 @@ impl Copies {
         self.free.sort_unstable_by(|a, b| b.cmp(a));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn changed_pages_take_half_of_the_limit_at_most_and_what_others_leave() {
+        let ledger = Arc::new(MemoryLedger::default());
+        let (mut copies, machine) = (Copies::new(ledger.clone()), Machine::new().unwrap());
+        ledger.begin(16 * MIB);
+        let mut frames = Vec::new();
+        while copies.has_room() {
+            frames.extend(copies.zeroed(512, &machine).unwrap());
+        }
+        assert_eq!(ledger.held(MemoryKind::Versioned), 8 * MIB);
+        copies.give_back(frames);
+        assert!(copies.has_room());
+        ledger.charge(MemoryKind::Private, 14 * MIB).unwrap();
+        assert!(copies.has_room());
+        ledger.charge(MemoryKind::Private, PAGE_SIZE).unwrap();
+        assert!(!copies.has_room());
+        // Somebody has to be able to go on.
+        assert!(copies.zeroed(1, &machine).is_ok());
+    }
+
+    #[test]
+    fn a_frame_is_in_use_as_long_as_anything_near_it_is_pinned() {
+        let (mut copies, machine) = (Copies::new(Arc::default()), Machine::new().unwrap());
+        let frames = copies.zeroed(WINDOW_FRAMES as usize + 1, &machine).unwrap();
+        let pin = copies.pin(frames[7]);
+        let in_use = [frames[0], frames[7], frames[WINDOW_FRAMES as usize]];
+        assert_eq!(in_use.map(|frame| copies.is_in_use(frame)), [true, true, false]);
+        drop(pin);
+        assert_eq!(in_use.map(|frame| copies.is_in_use(frame)), [false; 3]);
+    }
+}
