@@ -69,9 +69,15 @@ pub struct InstanceEntry {
     pub lock_first: u32,
     /// The VAS, 0 for home or none.
     pub vid: u64,
+    /// How many visits there are suspended (`vas_nest`), in the low [`SUSPENDED_BITS`]. Never the same value
+    /// after a change: who finds the same one twice, and nobody inside in between, has missed nobody.
+    pub suspended: u64,
     /// 0.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 3],
 }
+
+/// Bits of [`InstanceEntry::suspended`] that count.
+pub const SUSPENDED_BITS: u32 = 16;
 
 /// Follows the last [`LockRef`] of an instance's list. A list is never written while an instance or
 /// a vCPU's page refers to it: any change, even of the root, makes a new list.
@@ -176,5 +182,6 @@ const _: () = {
     assert!(size_of::<InstanceEntry>() == 64);
     assert!(offset_of!(InstanceEntry, lock_count) == 16);
     assert!(offset_of!(InstanceEntry, vid) == 24);
+    assert!(offset_of!(InstanceEntry, suspended) == 32);
     assert!(size_of::<LockRef>() == 16 && size_of::<LockEnd>() == size_of::<LockRef>());
 };

@@ -2,7 +2,7 @@
  * segment "s0" of 32 GiB; another (here the same, with the argument "use") finds the VAS, attaches,
  * switches in, and stores a 42 that a third run reads. Then the rest of the header's calls.
  *
- *   vas_c create | use | read | rest | remove
+ *   vas_c create | use | read | rest | nested | remove
  *
  * Where the paper calls malloc, an address in the segment is used: the heap of a C program
  * is its own. Prints lines that do not vary; exits with 0, 1 when something is wrong, 3
@@ -133,6 +133,55 @@ static void rest(void)
     puts("rest");
 }
 
+/* VAS NAME with a versioned segment of the same name; a word in it, in a page of its own each. */
+static volatile uint64_t *versioned(const char *name, vhandle_t *vh)
+{
+    struct seg_params params = {.size_bytes = 1 << 20, .mode = 0600, .lockable = 1,
+                                .lifetime = SEG_VERSIONED};
+    segid_t sid = seg_alloc_params(name, &params);
+    vasid_t vid = vas_create(name, 0600);
+    good("versioned", sid != 0 && vid != 0 && seg_attach(vid, sid, SEG_WRITE) == 0);
+    *vh = vas_attach(vid, 0);
+    good("vas_attach", *vh > 0);
+    return (volatile uint64_t *)(uintptr_t)base_of(sid);
+}
+
+static void nested(void)
+{
+    vhandle_t outer, inner;
+    volatile uint64_t *out = versioned("nest-outer", &outer), *in = versioned("nest-inner", &inner);
+    good("none", vas_return() == -1 && errno == EPERM);
+    good("nowhere", vas_nest(12345, 0) == -1 && errno == EBADF);
+
+    /* What is nested stays, although the outer visit is aborted. */
+    good("enter", vas_switch(outer) == 0);
+    out[0] = 1;
+    good("vas_nest", vas_nest(inner, 1000000000) == 0 && vas_current() == inner);
+    in[0] = 2;
+    good("itself", vas_nest(outer, VAS_NO_LIMIT) == -1 && errno == EDEADLK);
+    good("suspended", vas_detach(outer) == -1 && errno == EBUSY);
+    good("home", vas_nest(VAS_HOME, 0) == 0 && vas_current() == VAS_HOME);
+    good("back inside", vas_return() == inner && in[0] == 2);
+    good("vas_return", vas_return() == outer && vas_current() == outer && out[0] == 1);
+    good("versions", vas_version(inner) == 1 && vas_version(outer) == 0);
+    good("vas_abort", vas_abort() == 0 && out[0] == 0);
+
+    /* An abort inside leaves the outer one as it was. */
+    out[0] = 3;
+    good("again", vas_nest(inner, 0) == 0 && in[0] == 2);
+    in[0] = 4;
+    good("inner abort", vas_abort() == 0 && in[0] == 2 && vas_return() == outer && out[0] == 3);
+    int deep = 0;
+    while (vas_nest(VAS_HOME, 0) == 0)
+        deep++;
+    good("as deep as it goes", deep == 16 && errno == ELOOP);
+    while (deep-- > 0)
+        good("up", vas_return() == (deep > 0 ? VAS_HOME : outer));
+    good("leave", out[0] == 3 && vas_switch(VAS_HOME) == 0);
+    good("committed", vas_version(outer) == 1 && vas_version(inner) == 1);
+    puts("nested");
+}
+
 int main(int argc, char **argv)
 {
     if (!getauxval(AT_SPACEJMP)) {
@@ -148,12 +197,14 @@ int main(int argc, char **argv)
         use(0);
     else if (strcmp(what, "rest") == 0)
         rest();
+    else if (strcmp(what, "nested") == 0)
+        nested();
     else if (strcmp(what, "remove") == 0) {
         good("vas_delete", vas_delete(vas_find("v0")) == 0);
         good("seg_delete", seg_delete(seg_find("s0")) == 0);
         puts("removed");
     } else {
-        fputs("usage: vas_c create|use|read|rest|remove\n", stderr);
+        fputs("usage: vas_c create|use|read|rest|nested|remove\n", stderr);
         return 2;
     }
     return failed;

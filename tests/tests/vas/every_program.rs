@@ -105,6 +105,16 @@ fn the_program_of_the_paper_in_c_in_three_runs() {
 }
 
 #[test]
+fn a_program_in_c_nests_visits() {
+    skip_without_kvm!();
+    let world = World::new();
+    let ended = Run::new(guests::c("vas_c")).args(&["nested"]).store(world.path()).in_vm();
+    assert_eq!(ended.outcome, vmm::process::Outcome::Exited(0), "{ended:?}");
+    assert_eq!(ended.out(), "nested\n");
+    world.left_clean();
+}
+
+#[test]
 fn outside_a_vm_there_are_no_vases() {
     for program in ["vas_counter", "vas_persist", "vas_holder", "vas_random"] {
         let ended = Run::new(guests::rust(program)).native();

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use rustix::process::Signal;
 use tests::guests::{self, Profile};
 use tests::{pace, skip_without_kvm, small_disk};
 use vmm::process::Outcome;
@@ -104,4 +105,36 @@ fn a_nested_visit_that_finds_no_room_can_be_taken_back_and_the_outer_one_is_whol
     assert!(output.status.success(), "{output:?}");
     let has = "a 1 1000\nb 2 1000\nc 1000 1000\nraw 1000 1000\n";
     assert_eq!(said, format!("done\ndone\n{has}done\n"));
+}
+
+#[test]
+fn a_visit_that_is_suspended_may_end_before_a_signal_ends_its_program() {
+    skip_without_kvm!();
+    let world = made();
+    let mut writer = world.spawn(PROGRAM, &["stays", "1000"]);
+    writer.wait_for("suspended");
+    writer.signal(Signal::TERM);
+    assert_eq!(writer.end(), 128 + Signal::TERM.as_raw(), "{}", writer.err());
+    let has = world.good(PROGRAM, &["look"]);
+    assert!(has.starts_with("a 1001 999\n"), "its change was cut short: {has}");
+    world.left_clean();
+}
+
+#[test]
+fn no_segment_is_taken_out_of_a_vas_while_another_program_has_suspended_a_visit_there() {
+    skip_without_kvm!();
+    let world = made();
+    let mut writer = world.spawn(PROGRAM, &["stays", "2500"]);
+    writer.wait_for("suspended");
+    for vas in ["a", "b"] {
+        let refused = world.spacejmp(&["vas", "detach", vas, vas]);
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && text.contains("inside"), "{vas} was taken: {text}");
+    }
+    writer.wait_for("left");
+    for vas in ["a", "b"] {
+        world.says(&["vas", "detach", vas, vas]);
+    }
+    writer.kill();
+    world.clean_after_gc();
 }

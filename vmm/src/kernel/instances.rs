@@ -112,6 +112,15 @@ impl SwitchTables {
         Ok(())
     }
 
+    /// Tells other VMs how many visits to `vh` are suspended: what [`InstanceEntry::suspended`] says.
+    ///
+    /// # Errors
+    /// [`MemoryError`]; no such handle.
+    pub fn set_suspended(&self, vh: u32, suspended: u64) -> Result<(), MemoryError> {
+        let at = self.entry(vh)?;
+        self.machine.mem.store(at.offset(offset_of!(InstanceEntry, suspended) as u64), suspended)
+    }
+
     /// Also clears the rest of entry `vh` in the instance table, its VAS.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 //! told with a model. `ends HOW`: has changed `a`, in it `b` and in it `raw`, and ends there: by `exit`, by the end of its
 //! `thread`, by SIGKILL (`kill`) or a store where nothing is (`fault`). `waits`: what the calls say and do
 //! about locks that others have. `cross`: two threads, each with a lock that the other waits for in a nested
-//! visit. `hold VAS`: enters to write, says `holding`, and stays. `busy`: instances with suspended visits.
+//! visit. `stays MS`: has changed `a`, reads `b` in it, says `suspended`, and goes on after so long. `hold VAS`: enters to write, says `holding`, and stays. `busy`: instances with suspended visits.
 //! `full`: a nested visit that cannot be committed. `look`: prints the first two words of each. Prints `done`.
 
 use std::process::ExitCode;
@@ -88,6 +88,20 @@ fn main() -> ExitCode {
             println!("holding");
             thread::sleep(Duration::from_secs(600));
             go_home();
+        }
+        ["stays", ms] => {
+            let [a, b, ..] = all;
+            must("enter", enter(a.write));
+            a.word(0).write(FIRST + 1);
+            must("nest", nest(b.read, None));
+            println!("suspended");
+            thread::sleep(Duration::from_millis(number(ms)));
+            must("back", go_back());
+            a.word(1).write(FIRST - 1);
+            go_home();
+            println!("left");
+            // There is time for a signal.
+            thread::sleep(Duration::from_secs(600));
         }
         ["look"] => {
             for (name, vas) in NAMES.iter().zip(all) {

@@ -35,7 +35,9 @@ impl Vases {
 
     fn give_back(&self, state: &mut State, vcpu: &Vcpu, store: &Store) -> Result<(), VasError> {
         let stopping = || false;
+        let left: Vec<u32> = state.visits.suspended(vcpu.index()).iter().map(|it| it.vh).collect();
         let suspended = state.visits.abandon(vcpu.index(), &mut state.tables);
+        left.into_iter().try_for_each(|vh| self.tell_suspended(state, vh))?;
         self.wake_waiters(state, vcpu, store, &stopping)?;
         // In the middle of a switch the vCPU's page may name locks that are not yet or no longer
         // held, and releasing one of those would take it from another thread. What it does hold is

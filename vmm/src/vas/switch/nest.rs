@@ -12,7 +12,7 @@ use super::locks::{LockSet, exchange, locks_of};
 use super::{Stops, told};
 use crate::vas::state::instances::{Hold, Instance};
 use crate::vas::state::{State, Vases};
-use crate::vas::{VasError, at_most};
+use crate::vas::{HOME, VasError, at_most};
 use crate::vm::Vcpu;
 
 /// How long a thread waits for locks that holds others: one that has those may be waiting for these.
@@ -97,11 +97,16 @@ impl Vases {
             return Err(error);
         }
         state.visits.suspend(index, here, old, hold);
-        if state.is_versioned(target)
-            && let Err(error) = state.begin_visit(index, target, new.clone())
-        {
+        // Before the thread's status says that it is elsewhere.
+        let begun =
+            self.tell_suspended(state, here).and_then(|()| match state.is_versioned(target) {
+                true => state.begin_visit(index, target, new.clone()),
+                false => Ok(()),
+            });
+        if let Err(error) = begun {
             state.visits.resume(index);
             self.settle_in(state, vcpu, here)?;
+            self.tell_suspended(state, here)?;
             return Err(error);
         }
         self.settle_in(state, vcpu, target)
@@ -130,6 +135,8 @@ impl Vases {
         };
         self.switch.announce_instance(index, vh)?;
         let settled = self.settle_in(state, vcpu, vh);
+        // After the thread's status says that it is there again.
+        let settled = settled.and(self.tell_suspended(state, vh));
         // As in `switch`: as long as the lock is held.
         if let Some(tables) = tables {
             state.offer_to_kernel(tables);
@@ -137,6 +144,14 @@ impl Vases {
         drop(guard);
         let _ = exchange(&old, &LockSet::default(), Patience::Try, &store, &|| false);
         settled.map(|()| vh)
+    }
+
+    /// Tells other VMs how many visits to an instance are suspended, so that none takes a segment from it.
+    pub(super) fn tell_suspended(&self, state: &mut State, vh: u32) -> Result<(), VasError> {
+        if vh == HOME {
+            return Ok(());
+        }
+        Ok(self.switch.set_suspended(vh, state.visits.suspended_in(vh))?)
     }
 
     /// How long the thread waits that holds `old`, and locks in suspended visits.

@@ -9,6 +9,7 @@
 use std::sync::atomic::Ordering;
 
 use abi::SegId;
+use abi::switch::SUSPENDED_BITS;
 
 use super::view::View;
 use super::visits::{TablesId, Visit, VisitTables, Visits};
@@ -44,6 +45,13 @@ impl Visits {
     /// The suspended visits of a vCPU's thread, the innermost one last.
     pub(crate) fn suspended(&self, vcpu: u32) -> &[Suspended] {
         self.suspended.get(&vcpu).map_or(&[], Vec::as_slice)
+    }
+
+    /// What other VMs are told of the suspended visits to an instance (`abi::switch::InstanceEntry`).
+    pub(crate) fn suspended_in(&mut self, vh: u32) -> u64 {
+        self.suspensions += 1;
+        let count = self.suspended.values().flatten().filter(|it| it.vh == vh).count() as u64;
+        self.suspensions << SUSPENDED_BITS | count
     }
 
     /// Checks that a thread can suspend another visit.

@@ -79,6 +79,8 @@ impl VisitTables {
 pub(crate) struct Visits {
     pub(super) by_vcpu: BTreeMap<u32, Visit>,
     pub(super) suspended: BTreeMap<u32, Vec<Suspended>>,
+    /// How often that was told.
+    pub(super) suspensions: u64,
     pub(super) tables: BTreeMap<TablesId, VisitTables>,
     next: u64,
     pub(crate) copies: Copies,
@@ -97,7 +99,8 @@ impl Visits {
     /// No thread inside.
     pub(crate) fn new(ledger: Arc<MemoryLedger>) -> Visits {
         let (by_vcpu, suspended, tables, writing) = Default::default();
-        Visits { by_vcpu, suspended, tables, next: 0, copies: Copies::new(ledger), writing }
+        let copies = Copies::new(ledger);
+        Visits { by_vcpu, suspended, suspensions: 0, tables, next: 0, copies, writing }
     }
 
     /// The visit of a vCPU's thread, if it is in an instance with versioned segments.

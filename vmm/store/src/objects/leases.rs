@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use abi::objects::MAX_INSTANCES;
 use abi::objects::{LeaseId, Right, SegId, VasId};
-use abi::switch::{InstanceEntry, VcpuStatus};
+use abi::switch::{InstanceEntry, SUSPENDED_BITS, VcpuStatus};
 use rustix::fs::{OFlags, SeekFrom};
 
 use crate::format::error::{Holder, StoreError, io_error};
@@ -155,6 +155,30 @@ impl LiveLease {
             }
         }
         Ok(inside)
+    }
+
+    /// Whether a thread is inside a VAS, or has announced that it goes there, or has suspended a visit there.
+    pub(crate) fn is_used(&self, vid: VasId) -> Result<bool, StoreError> {
+        let before = self.suspended(vid)?;
+        if self.inside()?.iter().any(|inside| inside.vid == vid) {
+            return Ok(true);
+        }
+        // A thread that was there while this was looked at, and had a visit there suspended before or after,
+        // has changed the word.
+        let after = self.suspended(vid)?;
+        let is_any = |word: &u64| word & ((1 << SUSPENDED_BITS) - 1) != 0;
+        Ok(before != after || after.iter().any(is_any))
+    }
+
+    /// What the VM says of suspended visits to its instances of a VAS.
+    fn suspended(&self, vid: VasId) -> Result<Vec<u64>, StoreError> {
+        let Some(file) = self.open()? else { return Ok(Vec::new()) };
+        let table = file.read_data(INSTANCES_OFFSET, INSTANCES_BYTES)?;
+        let entries = table.iter().flat_map(|run| run.as_chunks::<64>().0);
+        let is_of =
+            |entry: &&[u8; 64]| word(*entry, offset_of!(InstanceEntry, vid)) == Some(vid.raw());
+        let of = entries.filter(is_of);
+        Ok(of.filter_map(|entry| word(entry, offset_of!(InstanceEntry, suspended))).collect())
     }
 
     /// The file; `None` if the VM has ended since.

@@ -237,7 +237,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotAttached`]; [`StoreError::Busy`] while a thread of a live VM is inside
-    /// the VAS; [`StoreError::Denied`].
+    /// the VAS, or has suspended a visit there; [`StoreError::Denied`].
     pub fn detach_segment(&self, vid: VasId, sid: SegId) -> Result<(), StoreError> {
         let lock = self.lock_exclusive()?;
         let mut manifest = self.changeable(vid, &lock)?;
@@ -247,7 +247,7 @@ impl Store {
         // First announce, then check: a thread that enters from now on sees the count and waits.
         self.bump_changes(&lock)?;
         for lease in self.live_leases()? {
-            if lease.inside()?.iter().any(|inside| inside.vid == vid) {
+            if lease.is_used(vid)? {
                 let object = Object::VasName(manifest.name);
                 return Err(StoreError::Busy { object, why: Busy::Inside(lease.holder()) });
             }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use abi::Errno;
 use abi::objects::{LeaseId, Right, VasId};
-use abi::switch::{InstanceEntry, VcpuStatus};
+use abi::switch::{InstanceEntry, SUSPENDED_BITS, VcpuStatus};
 
 use crate::testing::{TestStore, name, segment, store};
 use crate::{
@@ -291,4 +291,29 @@ fn what_lies_about_in_the_folder_of_leases_is_no_vm() {
     rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let view = s.leases().unwrap().remove(0);
     assert_eq!((view.pid, view.program.as_str()), (0, "unknown"), "alive, though damaged");
+}
+
+#[test]
+fn a_segment_stays_in_a_vas_while_a_visit_there_is_suspended() {
+    let s = store();
+    let (v, w) = (vas(&s, "v"), vas(&s, "w"));
+    let x = segment(&s, "x");
+    for vid in [v, w] {
+        s.attach_segment(vid, x, Right::Write).unwrap();
+    }
+    let lease = lease(&s, "p");
+    put_instance(&lease, 1, Some(v));
+    put_instance(&lease, 2, Some(w));
+    put_inside(&lease, 0, 2, 7);
+    let at = INSTANCES_OFFSET + 64 + offset_of!(InstanceEntry, suspended) as u64;
+    poke(&lease, at, 5 << SUSPENDED_BITS | 1);
+    for vid in [v, w] {
+        let error = s.detach_segment(vid, x).unwrap_err();
+        assert!(matches!(error, StoreError::Busy { why: Busy::Inside(_), .. }), "{error}");
+    }
+    // Back, and home: the rest of the word counts nothing.
+    poke(&lease, at, 6 << SUSPENDED_BITS);
+    put_inside(&lease, 0, 0, 7);
+    s.detach_segment(v, x).unwrap();
+    s.detach_segment(w, x).unwrap();
 }

@@ -88,22 +88,37 @@ impl<D: Folder> Segment<D> {
     /// newest version, which is durable.
     ///
     /// # Errors
-    /// The host's; nothing has changed then.
+    /// The host's; nothing has changed then, but that what is behind `kept` is not found by a recovery
+    /// either, as far as the host still writes.
     pub fn renew(&mut self, kept: VersionNumber) -> Result<VersionNumber> {
         self.check_writable()?;
-        let saved = self.read_back(kept);
+        let (saved, behind) = self.read_back(kept);
         // The file's end cannot be relied on: go back to where it was durable.
         let end = std::mem::replace(&mut self.stack.end, self.stack.durable);
         if let Err(error) = self.begin_log(&saved) {
             self.stack.end = end;
+            if behind.version == kept {
+                self.void(behind);
+            }
             return Err(error);
         }
         self.has_failed = false;
         Ok(self.durable())
     }
 
-    /// Versions behind what is durable, up to `kept`, as far as they can be read.
-    fn read_back(&self, kept: VersionNumber) -> Vec<Saved> {
+    /// Takes the head of the record at a position away from those who recover: it was refused, and its program
+    /// has been told so, or will be. Of a commit of several segments others may find all records whole and
+    /// make it known, while who has this segment's lock next leaves it behind.
+    fn void(&self, at: Position) {
+        let log = self.stack.current();
+        if at.offset < log.prepared {
+            // The disk fails. More cannot be done, and the error that showed it is reported.
+            let _ = log.file.file.write_at(&[IoSlice::new(&[0; PAGE_BYTES])], at.offset);
+        }
+    }
+
+    /// Versions behind what is durable, up to `kept`, as far as they can be read; and where they end.
+    fn read_back(&self, kept: VersionNumber) -> (Vec<Saved>, Position) {
         let mut saved = Vec::new();
         let mut position = self.stack.durable;
         let log = self.stack.current();
@@ -124,7 +139,7 @@ impl<D: Folder> Segment<D> {
             saved.push(Saved { head: found.head, pages });
             position = behind;
         }
-        saved
+        (saved, position)
     }
 
     pub(super) fn check_failed(&self) -> Result<()> {

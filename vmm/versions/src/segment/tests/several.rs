@@ -163,3 +163,101 @@ fn a_record_that_only_the_page_cache_has_after_a_failed_sync_is_written_anew_by_
         assert_eq!(found, [1, 1], "half of a commit: {seed}");
     }
 }
+
+/// Both segments on a simulated disk, and a commit of both that was appended and not synced.
+fn appended(disk: &Disk) -> Vec<Segment<Disk>> {
+    let made = [1, 2].map(|number| disk.folder(FolderNumber(number))).into_iter().zip(SEGMENTS);
+    let made = made.map(|(folder, segment)| {
+        Segment::create(folder, segment, VersionFacts::default(), SMALL).expect("made")
+    });
+    let mut both = Vec::from_iter(made);
+    let content = page(7);
+    let commit = Commit { pages: vec![(PageIndex(0), &content)], ..Commit::default() };
+    let parts = both.iter_mut().map(|segment| Part { segment, commit: &commit });
+    append_together(&mut Vec::from_iter(parts)).expect("appended");
+    both
+}
+
+#[test]
+fn a_commit_that_could_neither_be_synced_nor_taken_back_is_in_no_segment_after_a_kill() {
+    // Who looks first: a program that has one of the segments open all the time, or one that opens the other.
+    for lives_first in [false, true] {
+        for living in [0, 1] {
+            let disk = Disk::default();
+            let folders = [1, 2].map(|number| disk.folder(FolderNumber(number)));
+            let mut both = appended(&disk);
+            let before = Some(VersionNumber(0));
+            let open = Segment::open_shared(folders[living].clone(), SMALL, before);
+            let mut lives = open.expect("opened");
+            // No sync works, nothing can be made.
+            disk.set_fault(Some(Box::new(|done, _| match done {
+                Done::Write(..) => FaultKind::None,
+                _ => FaultKind::Error(ErrorKind::Other),
+            })));
+            both[0].sync().expect_err("it fails");
+            for segment in &mut both {
+                segment.take_back(VersionNumber(0)).expect_err("it fails");
+                assert!(segment.has_failed());
+            }
+            // Its program has been told, has left, and is killed later.
+            drop(both);
+            disk.set_fault(None);
+            let enters = |lives: &mut Segment<Disk>| {
+                lives.refresh(VersionNumber(0)).expect("as published");
+                lives.distrust();
+                lives.renew(VersionNumber(0)).expect("renewed")
+            };
+            let opens = || {
+                let opened = Segment::open(folders[1 - living].clone(), SMALL);
+                opened.expect("opened").appended()
+            };
+            let found = match lives_first {
+                true => [enters(&mut lives), opens()],
+                false => {
+                    let opened = opens();
+                    [enters(&mut lives), opened]
+                }
+            };
+            assert_eq!(found, [VersionNumber(0); 2], "lives first: {lives_first}, {living}");
+        }
+    }
+}
+
+#[test]
+fn what_could_neither_be_synced_nor_taken_back_is_whole_in_both_segments_or_none_after_a_power_cut()
+{
+    let mut found_both = 0;
+    for seed in 0..200 {
+        let mut random = Random(seed);
+        let disk = Disk::default();
+        let mut both = appended(&disk);
+        let (fails, at) = (random.below(2) as usize, random.below(8));
+        if random.below(2) == 0 {
+            both[1 - fails].sync().expect("synced");
+        }
+        let mut count = 0;
+        // From some call on the disk takes nothing any more.
+        disk.set_fault(Some(Box::new(move |done, _| {
+            count += 1;
+            let is_sync = matches!(done, Done::Sync(_) | Done::SyncFolder(_));
+            if is_sync || count > at { FaultKind::Error(ErrorKind::Other) } else { FaultKind::None }
+        })));
+        both[fails].sync().expect_err("it fails");
+        for segment in &mut both {
+            let _ = segment.take_back(VersionNumber(0));
+        }
+        drop(both);
+        disk.set_fault(None);
+        let mut after = AfterCut::default();
+        disk.take().1.iter().for_each(|done| after.advance(done));
+        let cut = Disk::with_files(after.leave(&mut random));
+        let first = 1 + random.below(2) as u32;
+        let opened = [first, 3 - first].map(|number| {
+            let folder = cut.folder(FolderNumber(number));
+            Segment::open(folder, SMALL).expect("opened").appended().0
+        });
+        assert_eq!(opened[0], opened[1], "half of a commit: {seed}");
+        found_both += opened[0];
+    }
+    assert!((1..200).contains(&found_both), "both ends of it: {found_both}");
+}
