@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use tests::skip_without_kvm;
+use tests::{guests, skip_without_kvm};
 
 use crate::world::{World, names};
 
@@ -26,6 +26,27 @@ fn removed_pages_are_zeros_as_part_of_the_change() {
     for step in ["make", "remove"] {
         assert_eq!(world.good("vas_versions", &["bank", step]), "done\n");
     }
+    assert!(world.says(&["store", "check"]).contains("all can be used"), "a check");
+}
+
+#[test]
+fn what_is_filled_in_order_is_large_pages_which_commits_aborts_and_removals_take_as_any_others() {
+    skip_without_kvm!();
+    let world = World::new();
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let stats = folder.path().join("stats");
+    let mut run = world.command_of(&["run", "--stats=json", "--stats-to"]);
+    let ended = run.arg(&stats).arg(guests::rust("vas_filled")).args(["words", "fill"]).output();
+    let ended = ended.expect("the command starts");
+    assert_eq!(ended.stdout, b"done\n", "{ended:?}");
+    let stats = std::fs::read_to_string(&stats).expect("statistics were written");
+    let stats: serde_json::Value = serde_json::from_str(&stats).expect("they are JSON");
+    let memory = stats["memory"].as_array().expect("memory by kind");
+    let tables = memory.iter().find(|one| one["kind"] == "tables").expect("of tables");
+    // As pages of 4 KiB, eleven times 2 MiB have a table each.
+    let peak = tables["peak_bytes"].as_u64().expect("a number");
+    assert!(peak < 80 << 10, "{peak} bytes of tables");
+    assert_eq!(world.good("vas_filled", &["words", "look"]), "done\n");
     assert!(world.says(&["store", "check"]).contains("all can be used"), "a check");
 }
 

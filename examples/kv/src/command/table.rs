@@ -216,7 +216,8 @@ mod tests {
     #[test]
     fn the_book_has_every_command_and_no_other() {
         let page = include_str!("../../../../docs/src/kv.md");
-        let rows = page.split("## Commands").nth(1).and_then(|rest| rest.split("What differs").next());
+        let rows =
+            page.split("## Commands").nth(1).and_then(|rest| rest.split("What differs").next());
         let mut listed: Vec<&str> = rows.expect("a table").split('`').skip(1).step_by(2).collect();
         listed.sort_unstable();
         let served: Vec<&str> = TABLE.iter().map(|command| command.name).collect();

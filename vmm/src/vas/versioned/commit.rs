@@ -139,19 +139,31 @@ impl Vases {
         let (mut pages, mut new_pages) = (Vec::new(), 0);
         let has = |(page, _): &(PageIndex, Frame)| page.0 * PAGE_SIZE < view.facts.size_bytes;
         let copies: Vec<_> = view.copies().filter(has).collect();
+        let own = &state.visits.copies;
         for some in copies.chunks(COMPARED_AT_ONCE) {
-            let committed = committed(versioned, &log, view, some.iter().map(|(page, _)| *page))?;
-            for ((page, frame), committed) in some.iter().zip(&committed) {
-                if view.is_spilled(*page) || *committed != state.visits.copies.read(*frame) {
-                    pages.push((*page, state.visits.copies.pin(*frame)));
-                    new_pages += usize::from(log.locate(*page, view.version)? == Source::Zero);
+            let located = located(&log, view, some.iter().map(|(page, _)| *page))?;
+            let was_there = located.iter().filter(|(_, source)| *source != Source::Zero);
+            let was_there: Vec<_> = was_there.copied().collect();
+            let committed = committed(versioned, &log, &was_there)?;
+            let mut committed = committed.iter();
+            for ((page, frame), (_, source)) in some.iter().zip(&located) {
+                // What is where nothing was is compared with nothing that would have to be read.
+                let is_new = *source == Source::Zero;
+                let is_same = match is_new {
+                    true => own.is_zero(*frame),
+                    false => committed.next() == Some(&own.read(*frame)),
+                };
+                if view.is_spilled(*page) || !is_same {
+                    pages.push((*page, own.pin(*frame)));
+                    new_pages += usize::from(is_new);
                 }
             }
         }
         let removed = view.removed().filter(|page| page.0 * PAGE_SIZE < view.facts.size_bytes);
         let removed: Vec<_> = removed.collect();
         for some in removed.chunks(COMPARED_AT_ONCE) {
-            let committed = committed(versioned, &log, view, some.iter().copied())?;
+            let located = located(&log, view, some.iter().copied())?;
+            let committed = committed(versioned, &log, &located)?;
             let is_changed = |(page, committed): &(&PageIndex, &Page)| {
                 view.is_spilled(**page) || **committed != [0; PAGE_BYTES]
             };
@@ -305,19 +317,27 @@ impl Vases {
 /// Pages whose committed content is held in memory at once.
 const COMPARED_AT_ONCE: usize = 256;
 
-/// What pages have in the view's version. Most are mapped, since the thread saw them before it changed
+/// Where pages lie in the view's version.
+pub(super) fn located(
+    log: &Log,
+    view: &View,
+    pages: impl Iterator<Item = PageIndex>,
+) -> Result<Vec<(PageIndex, Source)>, VersionsError> {
+    pages.map(|page| Ok((page, log.locate(page, view.version)?))).collect()
+}
+
+/// What is in pages where they lie. Most are mapped, since the thread saw them before it changed
 /// them: one call to the host reads all of these.
 pub(super) fn committed(
     versioned: &VersionedSegment,
     log: &Log,
-    view: &View,
-    pages: impl Iterator<Item = PageIndex> + Clone,
+    pages: &[(PageIndex, Source)],
 ) -> Result<Vec<Page>, VasError> {
-    let sources: Result<Vec<Source>, VersionsError> =
-        pages.clone().map(|page| log.locate(page, view.version)).collect();
-    let sources = sources?;
-    let pin = |(page, source): (PageIndex, &Source)| versioned.mapped_page(page, *source);
-    if let Some(pinned) = pages.zip(&sources).map(pin).collect::<Option<Vec<PinnedRange>>>() {
+    if pages.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pin = |(page, source): &(PageIndex, Source)| versioned.mapped_page(*page, *source);
+    if let Some(pinned) = pages.iter().map(pin).collect::<Option<Vec<PinnedRange>>>() {
         let ranges: Vec<_> = pinned.iter().map(PinnedRange::range).collect();
         let mut content = vec![[0; PAGE_BYTES]; ranges.len()];
         if HostRange::read_all_faultable(&ranges, content.as_flattened_mut()).is_ok() {
@@ -326,6 +346,7 @@ pub(super) fn committed(
     }
     // What this thread has committed itself nobody may have mapped; or a file has been cut short, which
     // this gives a name.
+    let sources: Vec<Source> = pages.iter().map(|(_, source)| *source).collect();
     Ok(log.read_all(&sources)?)
 }
 

@@ -5,6 +5,7 @@
 //! order of their addresses, so that runs are long.
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_2M};
@@ -16,6 +17,8 @@ use crate::vm::{Machine, MemoryError, MemoryKind, MemoryLedger};
 /// Bytes of one window.
 const WINDOW_BYTES: u64 = 16 << 20;
 const WINDOW_FRAMES: u32 = (WINDOW_BYTES / PAGE_SIZE) as u32;
+/// Frames of 2 MiB.
+const GROUP_FRAMES: u32 = (PAGE_SIZE_2M / PAGE_SIZE) as u32;
 
 /// Who takes so many frames at once will write them all: the host does well to find the memory in large
 /// pieces.
@@ -51,6 +54,13 @@ impl Copies {
             && self.ledger.check(MemoryKind::Versioned, AT_ONCE_BYTES).is_ok()
     }
 
+    /// Whether one more large page may be made. Its frames stay until the tables go, since its entry is never
+    /// replaced: so a quarter of the limit at most, and what is written out turn by turn has another.
+    pub(crate) fn has_room_for_group(&self) -> bool {
+        let held = self.ledger.held(MemoryKind::Versioned);
+        held.saturating_add(PAGE_SIZE_2M) <= self.ledger.limit_bytes() / 4
+    }
+
     /// Whether the host may be using a frame, on behalf of a system call: or one near it.
     pub(crate) fn is_in_use(&self, frame: Frame) -> bool {
         self.place(frame).0.is_pinned()
@@ -73,10 +83,7 @@ impl Copies {
         machine: &Machine,
     ) -> Result<Vec<Frame>, MemoryError> {
         while self.free.len() < count {
-            let first = self.windows.len() as u32 * WINDOW_FRAMES;
-            self.windows.push(machine.windows.map_anonymous(WINDOW_BYTES)?);
-            // Falling, as those that are there, which lie below.
-            self.free.splice(0..0, (first..first + WINDOW_FRAMES).rev().map(Frame));
+            self.add_window(machine)?;
         }
         self.ledger.charge(MemoryKind::Versioned, count as u64 * PAGE_SIZE)?;
         let frames = self.free.split_off(self.free.len() - count);
@@ -87,6 +94,45 @@ impl Copies {
             }
         }
         Ok(frames)
+    }
+
+    /// Frames of zeros, rising, that one large page can show: 2 MiB, at a multiple of it. The caller has
+    /// asked [`Copies::has_room_for_group`].
+    ///
+    /// # Errors
+    /// No memory for all of them; then there is none of them.
+    pub(crate) fn zeroed_group(&mut self, machine: &Machine) -> Result<Vec<Frame>, MemoryError> {
+        let found = match self.free_group() {
+            Some(found) => found,
+            None => {
+                self.add_window(machine)?;
+                // The new window's lowest, which lie before those that were there.
+                (WINDOW_FRAMES - GROUP_FRAMES) as usize..WINDOW_FRAMES as usize
+            }
+        };
+        self.ledger.charge(MemoryKind::Versioned, PAGE_SIZE_2M)?;
+        let frames: Vec<Frame> = self.free.drain(found).rev().collect();
+        self.windows[(frames[0].0 / WINDOW_FRAMES) as usize].prefer_huge();
+        Ok(frames)
+    }
+
+    /// The lowest 2 MiB that are free, as places in `free`.
+    fn free_group(&self) -> Option<Range<usize>> {
+        let last = self.free.len().checked_sub(GROUP_FRAMES as usize)?;
+        let is_group = |&start: &usize| {
+            let (high, low) = (self.free[start], self.free[start + GROUP_FRAMES as usize - 1]);
+            low.0.is_multiple_of(GROUP_FRAMES) && high.0 - low.0 == GROUP_FRAMES - 1
+        };
+        let start = (0..=last).rev().find(is_group)?;
+        Some(start..start + GROUP_FRAMES as usize)
+    }
+
+    fn add_window(&mut self, machine: &Machine) -> Result<(), MemoryError> {
+        let first = self.windows.len() as u32 * WINDOW_FRAMES;
+        self.windows.push(machine.windows.map_anonymous(WINDOW_BYTES)?);
+        // Falling, as those that are there, which lie below.
+        self.free.splice(0..0, (first..first + WINDOW_FRAMES).rev().map(Frame));
+        Ok(())
     }
 
     fn place(&self, frame: Frame) -> (&Window, u64) {
@@ -112,29 +158,53 @@ impl Copies {
         content
     }
 
+    pub(crate) fn is_zero(&self, frame: Frame) -> bool {
+        self.read(frame) == [0; PAGE_BYTES]
+    }
+
     pub(crate) fn write(&self, frame: Frame, content: &Page) {
         self.pin(frame).range().write(content).expect("a frame has a page's length");
+    }
+
+    /// Makes zeros of frames that tables go on to show. They need no memory before they are touched, of
+    /// which nobody is told: so they stay charged.
+    pub(crate) fn clear(&self, frames: impl IntoIterator<Item = Frame>) {
+        let mut frames: Vec<Frame> = frames.into_iter().collect();
+        frames.sort_unstable();
+        for run in frames.chunk_by(adjoin) {
+            if self.drop_run(run).is_err() {
+                run.iter().for_each(|frame| self.write(*frame, &[0; PAGE_BYTES]));
+            }
+        }
+    }
+
+    /// Drops the memory of frames that follow each other, and all translations to it.
+    fn drop_run(&self, run: &[Frame]) -> Result<(), MemoryError> {
+        let Some(&first) = run.first() else { return Ok(()) };
+        let (window, offset) = self.place(first);
+        window.drop_pages(offset, run.len() as u64 * PAGE_SIZE)
     }
 
     /// Takes frames back. No table that a vCPU runs on may have them.
     pub(crate) fn give_back(&mut self, frames: impl IntoIterator<Item = Frame>) {
         let mut frames: Vec<Frame> = frames.into_iter().collect();
         frames.sort_unstable();
-        let adjoin = |a: &Frame, b: &Frame| a.0 + 1 == b.0 && !b.0.is_multiple_of(WINDOW_FRAMES);
         for run in frames.chunk_by(adjoin) {
-            let Some(&first) = run.first() else { continue };
-            let bytes = run.len() as u64 * PAGE_SIZE;
-            let (window, offset) = self.place(first);
-            if let Err(error) = window.drop_pages(offset, bytes) {
+            if let Err(error) = self.drop_run(run) {
                 // Translations may be left: the frames are never used again.
                 tracing::warn!("cannot drop copied pages: {}", crate::error::chain(&error));
                 continue;
             }
-            self.ledger.release(MemoryKind::Versioned, bytes);
+            self.ledger.release(MemoryKind::Versioned, run.len() as u64 * PAGE_SIZE);
             self.free.extend(run);
         }
         self.free.sort_unstable_by(|a, b| b.cmp(a));
     }
+}
+
+/// Whether one frame follows another in the same window.
+fn adjoin(a: &Frame, b: &Frame) -> bool {
+    a.0 + 1 == b.0 && !b.0.is_multiple_of(WINDOW_FRAMES)
 }
 
 #[cfg(test)]
@@ -164,6 +234,20 @@ mod tests {
     }
 
     #[test]
+    fn large_pages_take_a_quarter_of_the_limit_at_most() {
+        let ledger = Arc::new(MemoryLedger::default());
+        let (mut copies, machine) = (Copies::new(ledger.clone()), Machine::new().unwrap());
+        ledger.begin(32 * MIB);
+        let mut groups = 0;
+        while copies.has_room_for_group() {
+            copies.zeroed_group(&machine).unwrap();
+            groups += 1;
+        }
+        assert_eq!(groups, 4);
+        assert!(copies.has_room(), "single pages");
+    }
+
+    #[test]
     fn a_frame_is_in_use_as_long_as_anything_near_it_is_pinned() {
         let (mut copies, machine) = (Copies::new(Arc::default()), Machine::new().unwrap());
         let frames = copies.zeroed(WINDOW_FRAMES as usize + 1, &machine).unwrap();
@@ -172,5 +256,39 @@ mod tests {
         assert_eq!(in_use.map(|frame| copies.is_in_use(frame)), [true, true, false]);
         drop(pin);
         assert_eq!(in_use.map(|frame| copies.is_in_use(frame)), [false; 3]);
+    }
+
+    #[test]
+    fn what_one_large_page_is_to_show_is_2_mib_of_its_own_wherever_single_frames_are() {
+        let machine = Machine::new().unwrap();
+        let ledger = Arc::new(MemoryLedger::default());
+        let mut copies = Copies::new(ledger.clone());
+        let mut taken = vec![copies.make(&[1; PAGE_BYTES], &machine).unwrap()];
+        // More than a window has.
+        let groups: Vec<_> = (0..10).map(|_| copies.zeroed_group(&machine).unwrap()).collect();
+        for group in &groups {
+            let first = copies.gpa(group[0]);
+            assert!(first.raw().is_multiple_of(PAGE_SIZE_2M), "{first:?}");
+            for (frame, at) in group.iter().zip((0..).step_by(PAGE_SIZE as usize)) {
+                assert_eq!(copies.gpa(*frame), first.offset(at));
+                assert!(copies.is_zero(*frame));
+            }
+        }
+        taken.extend(groups.iter().flatten());
+        taken.extend(copies.zeroed(1000, &machine).unwrap());
+        let count = taken.len();
+        taken.sort_unstable();
+        taken.dedup();
+        assert_eq!(taken.len(), count, "nothing is taken twice");
+        // What is cleared stays what it was taken for.
+        let (whole, part) = (&groups[3], &groups[4][5..300]);
+        whole.iter().chain(part).for_each(|frame| copies.write(*frame, &[7; PAGE_BYTES]));
+        copies.write(groups[4][4], &[8; PAGE_BYTES]);
+        copies.clear(whole.iter().chain(part).copied());
+        assert!(whole.iter().chain(part).all(|frame| copies.is_zero(*frame)));
+        assert_eq!(copies.read(groups[4][4]), [8; PAGE_BYTES]);
+        copies.give_back(groups[3].iter().copied());
+        let again = copies.zeroed_group(&machine).unwrap();
+        assert_eq!(again, groups[3], "the lowest that are free");
     }
 }

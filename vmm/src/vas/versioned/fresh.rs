@@ -2,13 +2,18 @@
 //! made in growing numbers: who fills a range meets a fault for each 2 MiB, and who writes here and
 //! there gets at most about twice the memory that it uses.
 //!
-//! Entries that are present are left alone, so that no translation becomes wrong.
+//! Entries that are present are left alone, so that no translation becomes wrong. All of 2 MiB is one large
+//! page, which stays until the tables go: the thread has all that it shows, and nobody else.
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
 use abi::{Entry, PAGE_SIZE, PAGE_SIZE_2M, Table};
+use spacejmp_versions::PageIndex;
 use spacejmp_versions::segment::Source;
 
 use super::copies::Copies;
+use super::leaf::Leaf;
 use super::segment::VersionedSegment;
 use super::view::{READ, View, WRITE};
 use crate::vas::VasError;
@@ -18,6 +23,39 @@ use crate::vas::tables::TableFrames;
 const GROUP_PAGES: u64 = PAGE_SIZE_2M / PAGE_SIZE;
 
 impl View {
+    /// Gives the thread own zeros in all 2 MiB of `gva`, which has no entry yet, if it is to write all of it and
+    /// the version has nothing there. Returns whether it has.
+    pub(super) fn make_fresh_group(
+        &mut self,
+        gva: u64,
+        segment: &VersionedSegment,
+        copies: &mut Copies,
+        frames: &mut TableFrames,
+    ) -> Result<bool, VasError> {
+        let within = self.within(gva);
+        let is_whole = within.end.saturating_sub(within.start) == PAGE_SIZE_2M;
+        let is_wanted = is_whole && !self.has_leaf(gva) && self.worth_making(gva) >= GROUP_PAGES;
+        if !is_wanted || !copies.has_room_for_group() {
+            return Ok(false);
+        }
+        let pages = self.page(within.start)..self.page(within.end);
+        let sources = segment.log().sources(pages.clone(), self.version)?;
+        let is_nothing = sources.iter().all(|source| *source == Source::Zero);
+        if !is_nothing || self.absent.range(pages.clone()).next().is_some() {
+            return Ok(false);
+        }
+        // Near the limit of memory single pages have to do.
+        let Ok(made) = copies.zeroed_group(frames.machine()) else { return Ok(false) };
+        let entry = Entry::Page(copies.gpa(made[0]), WRITE);
+        if let Err(error) = self.link_leaf(gva, entry, frames) {
+            copies.give_back(made);
+            return Err(error.into());
+        }
+        self.leaves.insert(gva / PAGE_SIZE_2M, Arc::new(Leaf::whole(entry, within.end)));
+        self.copies.extend((pages.start.0..).map(PageIndex).zip(made));
+        Ok(true)
+    }
+
     /// Gives the thread own pages of zeros at `gva`, whose entry in `table` is absent, and around it.
     pub(super) fn make_fresh(
         &mut self,

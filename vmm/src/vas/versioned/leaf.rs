@@ -8,10 +8,11 @@ use spacejmp_versions::LayerId;
 use spacejmp_versions::log::header::LogId;
 use spacejmp_versions::segment::Source;
 
-/// See the module. Views that only read share them: one that is full never changes again.
+/// See the module. Views that only read share them: one that is full never changes again. A large page of
+/// a writer's is its own copies; nothing takes its place.
 #[derive(Debug)]
 pub(super) struct Leaf {
-    /// A table; or a page, which only a view has that nobody writes.
+    /// A table, or a large page.
     pub(super) entry: Entry,
     /// How far it is filled.
     pub(super) filled: u64,
@@ -25,6 +26,11 @@ impl Leaf {
     pub(super) fn new(entry: Entry) -> Leaf {
         let (logs, layers) = Default::default();
         Leaf { entry, filled: 0, logs, layers }
+    }
+
+    /// One that shows what is in no file, up to `end`.
+    pub(super) fn whole(entry: Entry, end: u64) -> Leaf {
+        Leaf { filled: end, ..Leaf::new(entry) }
     }
 
     /// It shows pages up to `end`, from these sources among others.

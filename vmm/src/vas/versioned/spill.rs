@@ -8,7 +8,8 @@
 //!
 //! Which pages are written out goes round by address: no host tells for which copies there was no use lately. Only the
 //! visit's own thread does it, while it is not in the guest, so nothing stores to a page between its being copied
-//! and its entry being replaced. What a system call of that thread has in use stays.
+//! and its entry being replaced. What a system call of that thread has in use stays, and so do large pages, whose
+//! entries are never replaced: of those there are no more than leave room for others (`copies`).
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use spacejmp_versions::segment::Source;
 use spacejmp_versions::{LargeCommit, LayerId, PageIndex, VersionsError};
 
 use super::append::group_of;
-use super::commit::committed;
+use super::commit::{committed, located};
 use super::copies::{Copies, Frame};
 use super::segment::{LAYER_PIECE_BYTES, Log, VersionedSegment, lock, piece_of};
 use super::view::{READ, View};
@@ -190,7 +191,9 @@ impl View {
         let hand = self.hand.min(end);
         let behind = self.copies.range(hand..end);
         let around = behind.chain(self.copies.range(..hand));
-        let free = around.filter(|(_, frame)| !copies.is_in_use(**frame));
+        let free = around.filter(|(page, frame)| {
+            !copies.is_in_use(**frame) && !self.is_in_large_page(self.address(**page))
+        });
         let mut chosen: Vec<(PageIndex, Frame)> =
             free.map(|(&page, &frame)| (page, frame)).take(most).collect();
         if chosen.len() < LEAST.min(most) {
@@ -246,8 +249,8 @@ impl View {
         copies: &Copies,
     ) -> Result<(Vec<Place>, Contents), VasError> {
         let log = segment.log();
-        let pages = group.iter().map(|(page, _)| *page);
-        let committed = committed(segment, &log, self, pages.clone())?;
+        let located = located(&log, self, group.iter().map(|(page, _)| *page))?;
+        let committed = committed(segment, &log, &located)?;
         let (mut places, mut changed, mut zeros) = (Vec::new(), Vec::new(), Vec::new());
         for (&(page, frame), committed) in group.iter().zip(&committed) {
             let content = copies.read(frame);

@@ -1,8 +1,9 @@
 //! One version of a segment as page tables, with a writer's own copies of pages.
 //!
-//! A writer's pages are mapped as 4 KiB: on hosts with shadow page tables a large entry that was ever
-//! present must not be replaced, and a writer replaces entries page by page. In a reader's view no entry
-//! is ever replaced, so 2 MiB that lie in one layer are one page there.
+//! On hosts with shadow page tables a large entry that was ever present must not be replaced, and a writer
+//! replaces entries page by page: what a version shows is mapped for it as 4 KiB. 2 MiB that are all its own
+//! are one page (`fresh`). In a reader's view no entry is ever replaced, so 2 MiB that lie in one layer are one
+//! page there.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,7 +53,7 @@ pub(crate) struct View {
     /// By number of the gigabyte.
     directories: BTreeMap<u64, GuestPhys>,
     /// By number of the 2 MiB of addresses.
-    leaves: BTreeMap<u64, Arc<Leaf>>,
+    pub(super) leaves: BTreeMap<u64, Arc<Leaf>>,
     /// A writer's own copies of pages.
     pub(super) copies: BTreeMap<PageIndex, Frame>,
     /// Pages that a writer has removed and not touched since: no entry leads to them.
@@ -267,7 +268,16 @@ impl View {
         start.max(self.range.start)..(start + PAGE_SIZE_2M).min(self.end())
     }
 
-    fn link_leaf(
+    pub(super) fn has_leaf(&self, gva: u64) -> bool {
+        self.leaves.contains_key(&(gva / PAGE_SIZE_2M))
+    }
+
+    /// Whether a large page shows `gva`.
+    pub(super) fn is_in_large_page(&self, gva: u64) -> bool {
+        self.leaves.get(&(gva / PAGE_SIZE_2M)).is_some_and(|leaf| leaf.table().is_none())
+    }
+
+    pub(super) fn link_leaf(
         &mut self,
         gva: u64,
         leaf: Entry,
@@ -300,6 +310,12 @@ impl View {
         copies: &mut Copies,
         frames: &mut TableFrames,
     ) -> Result<(), VasError> {
+        if write
+            && self.right == Right::Write
+            && self.make_fresh_group(gva, segment, copies, frames)?
+        {
+            return Ok(());
+        }
         let was_filled =
             self.leaves.get(&(gva / PAGE_SIZE_2M)).is_some_and(|leaf| gva < leaf.filled);
         self.fill(gva, segment, frames)?;
@@ -376,9 +392,19 @@ impl View {
         frames: &mut TableFrames,
     ) -> Result<(), VasError> {
         let sources = segment.log().sources(pages.clone(), self.version)?;
-        let (mut given_back, mut shown) = (Vec::new(), Vec::new());
+        let (mut given_back, mut cleared, mut shown) = (Vec::new(), Vec::new(), Vec::new());
         for (page, source) in (pages.start.0..).map(PageIndex).zip(sources) {
             let copy = self.copies.get(&page).copied();
+            let gva = self.address(page);
+            let leaf = self.leaves.get(&(gva / PAGE_SIZE_2M)).filter(|leaf| gva < leaf.filled);
+            let table = leaf.and_then(|leaf| leaf.table());
+            if let Some(frame) = copy
+                && leaf.is_some_and(|leaf| leaf.table().is_none())
+            {
+                // Of a large page, which goes on to show it.
+                cleared.push(frame);
+                continue;
+            }
             if let Some(frame) = copy.filter(|_| self.copies.len() <= KEPT_COPIES_MAX) {
                 copies.write(frame, &[0; PAGE_BYTES]);
                 continue;
@@ -391,9 +417,6 @@ impl View {
                 }
                 continue;
             }
-            let gva = self.address(page);
-            let leaf = self.leaves.get(&(gva / PAGE_SIZE_2M)).filter(|leaf| gva < leaf.filled);
-            let table = leaf.and_then(|leaf| leaf.table());
             if let Some(table) = table {
                 table.set(frames.mem(), gva, Entry::Empty)?;
             }
@@ -413,6 +436,7 @@ impl View {
         }
         // With the memory, or the mapping, go the translations to what the entries showed.
         copies.give_back(given_back);
+        copies.clear(cleared);
         shown.sort_unstable();
         for run in shown.chunk_by(|a, b| a.0 == b.0 && a.1 + PAGE_SIZE == b.1) {
             segment.forget(run[0], run.len() as u64)?;
