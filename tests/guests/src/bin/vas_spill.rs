@@ -81,12 +81,12 @@ impl Big {
     fn load(&self, round: u64) {
         (0..self.pages).for_each(|page| self.put(page, round));
         self.check(round);
-        for page in (0..self.pages).step_by(97) {
+        for page in (0..self.pages).step_by(7) {
             self.put(page, round + 1000);
             self.expect(page, round + 1000);
         }
         // Long after they were written out.
-        for page in (0..self.pages).step_by(97) {
+        for page in (0..self.pages).step_by(7) {
             self.expect(page, round + 1000);
             self.put(page, round);
         }
