@@ -10,7 +10,7 @@ use tests::skip_without_kvm;
 use vmm::cli::bench::PROGRAM;
 
 /// What the peers are for.
-const OF_PEERS: [&str; 9] = [
+const OF_PEERS: [&str; 11] = [
     "commit_1_over_best",
     "commit_64_over_best",
     "get_hash_over_lmdb",
@@ -18,11 +18,13 @@ const OF_PEERS: [&str; 9] = [
     "get_over_redb",
     "scan_over_lmdb",
     "load_over_lmdb",
+    "insert_over_lmdb",
+    "load_hash_over_lmdb",
     "durable_put_over_best",
     "reads_beside_writer_sqlite",
 ];
 /// What needs nobody else.
-const OURS: [&str; 30] = [
+const OURS: [&str; 31] = [
     "commit_1_over_floor",
     "commit_64_over_floor",
     "commit_64g_over_64m",
@@ -33,6 +35,7 @@ const OURS: [&str; 30] = [
     "read_enter_over_plain_instructions",
     "read_enter_over_plain_trap_instructions",
     "get_ns",
+    "insert_ns",
     "hash_load_ns",
     "reads_beside_writer",
     "load_time_over_raw",

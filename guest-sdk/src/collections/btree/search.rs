@@ -46,6 +46,17 @@ impl<K, T> Leaf<K, T> {
         if const { mem::needs_drop::<K>() } {
             return self.keys.binary_search_by(|held| held.borrowed(at).cmp(key));
         }
+        // Where a search ends a processor cannot foretell: to guess wrongly costs it more than to look at the
+        // other keys of a node, and what follows is begun meanwhile if nothing has to be guessed.
+        if const { mem::size_of::<K>() <= mem::size_of::<u64>() } {
+            let is_less = |held: &&K| held.borrowed(at).cmp(key) == Ordering::Less;
+            let less = self.keys.iter().filter(is_less).count();
+            let is_there = self
+                .keys
+                .get(less)
+                .is_some_and(|held| held.borrowed(at).cmp(key) == Ordering::Equal);
+            return if is_there { Ok(less) } else { Err(less) };
+        }
         // Linear search: nodes are short, and a processor predicts it better than binary search.
         for (i, held) in self.keys.iter().enumerate() {
             match key.cmp(held.borrowed(at)) {

@@ -438,3 +438,42 @@ fn texts_are_looked_up_and_ranged_by_str_and_freed_with_their_entries() {
         .unwrap();
     assert_eq!(space.blocks(), before);
 }
+
+/// More than is put in order at once, in no order, and some of it twice.
+#[test]
+fn many_entries_are_inserted_as_one_after_the_other() {
+    const COUNT: u32 = 20_000;
+    brand! { Many => VBTreeMap<u32, [u64; 64], Many> }
+    let key = |i: u32| i.wrapping_mul(0x9e37_79b9) % (COUNT / 2);
+    let value = |i: u32| [u64::from(i); 64];
+    let space = Space::<Many>::in_memory(64 << 20, |_| Ok(VBTreeMap::new())).unwrap();
+    space
+        .write(|v| {
+            let (map, at) = v.root_mut();
+            map.at_mut(at).insert(key(7), value(0))?;
+            map.at_mut(at).extend((0..COUNT).map(|i| (key(i), value(i))))?;
+            map.at_mut(at).extend([])?;
+            check(map, at);
+            let model: BTreeMap<u32, [u64; 64]> = (0..COUNT).map(|i| (key(i), value(i))).collect();
+            assert!(model.len() < COUNT as usize);
+            assert!(map.at(at).iter().eq(&model));
+            Ok::<_, Error>(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn entries_for_which_there_is_no_room_leave_a_whole_map() {
+    brand! { Cramped => VBTreeMap<u32, [u64; 64], Cramped> }
+    let space = Space::<Cramped>::in_memory(1 << 20, |_| Ok(VBTreeMap::new())).unwrap();
+    space
+        .write(|v| {
+            let (map, at) = v.root_mut();
+            assert!(map.at_mut(at).extend((0..).map(|i: u32| (!i, [u64::from(i); 64]))).is_err());
+            check(map, at);
+            assert!(map.len() > 500);
+            assert!(map.at(at).iter().all(|(key, value)| value[0] == u64::from(!key)));
+            Ok::<_, Error>(())
+        })
+        .unwrap();
+}

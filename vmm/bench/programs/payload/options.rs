@@ -5,7 +5,7 @@ const VALUED: [&str; 13] = [
     "threads", "piece", "passes", "bytes", "count", "windows", "from", "rounds", "window", "pages",
     "batch", "seed", "millis",
 ];
-const FLAGS: [&str; 10] = [
+const FLAGS: [&str; 11] = [
     "quick",
     "small",
     "polling",
@@ -16,6 +16,7 @@ const FLAGS: [&str; 10] = [
     "hash",
     "marked",
     "persistent",
+    "one-by-one",
 ];
 
 /// What is wrong with the arguments.

@@ -40,6 +40,7 @@ pub(crate) fn run(kind: &str, options: &Options) -> Result<Object, Failure> {
         count,
         batch: options.number("batch", 0)?,
         is_hashed: options.has("hash"),
+        is_one_by_one: options.has("one-by-one"),
         lifetime: match options.has("persistent") {
             true => Lifetime::Persistent,
             false => Lifetime::Versioned,

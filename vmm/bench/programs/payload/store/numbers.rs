@@ -47,6 +47,8 @@ pub(super) struct Load {
     pub(super) batch: u64,
     /// Hashed, with room for all before, or ordered.
     pub(super) is_hashed: bool,
+    /// An ordered one by single insertions, not by handing over all keys of a transaction at once.
+    pub(super) is_one_by_one: bool,
     /// Versioned, or persistent and synced at the end. Of an ordered map only.
     pub(super) lifetime: Lifetime,
 }
@@ -71,7 +73,16 @@ pub(super) fn load(name: &str, how: &Load) -> Result<Object, String> {
     } else {
         let space = ordered(name, how.lifetime).map_err(say)?;
         begin = Instant::now();
-        insert_all(&space, &keys, batch, Keys::value)?;
+        match how.is_one_by_one {
+            true => insert_all(&space, &keys, batch, Keys::value)?,
+            false => in_batches(&keys, batch, |some| {
+                space.write(|v| {
+                    let (map, at) = v.root_mut();
+                    let entries = some.iter().map(|&key| (key, Keys::value(key)));
+                    Ok(map.at_mut(at).extend(entries)?)
+                })
+            })?,
+        }
         sync(name, how.lifetime)?;
     }
     Ok(Object::new("store-load")

@@ -1,5 +1,5 @@
 //! Maps of numbers, 8 bytes a key and a value, keys in random order: loaded in one durable
-//! transaction, looked up at random, gone through in order, changed one by one, read beside a writer.
+//! transaction, by the map's way to take many entries and by single insertions, looked up at random, gone through in order, changed one by one, read beside a writer.
 
 use super::{Round, Subjects, peers, push};
 use crate::BenchError;
@@ -57,6 +57,7 @@ fn one_round(
     };
     ours(&mut round, "ours", &["store-load", "tree", "--batch", &batch]);
     peers.each(&mut round, "load", &["--entries", &count])?;
+    ours(&mut round, "single", &["store-load", "single", "--one-by-one", "--batch", &batch]);
     ours(&mut round, "hash", &["store-load", "hash", "--hash", "--batch", &batch]);
     ours(&mut round, "ours", &["store-read", "tree"]);
     peers.each(&mut round, "read", &["--entries", &count])?;
@@ -133,6 +134,14 @@ const SUBJECTS: [(&str, &str); 5] = [
     ("sqlite", "SQLite"),
 ];
 
+/// How maps are loaded: the figure's name, whose answer it is, and what it is. The peers insert one entry
+/// after the other.
+const LOADS: [(&str, &str, &str); 3] = [
+    ("load", "ours", "an ordered map, its entries handed over at once"),
+    ("insert", "single", "an ordered map, by single insertions"),
+    ("load_hash", "hash", "a hash map with room for all before, by single insertions"),
+];
+
 fn prefix(whose: &str) -> String {
     if whose == "ours" { String::new() } else { format!("{whose}_") }
 }
@@ -155,12 +164,18 @@ fn writing(subjects: &Subjects<'_>, report: &mut Report, all: &[Round], about: &
                  of {rounds} rounds"
     );
     for peer in peers::ALL {
-        let (name, note) =
-            (format!("load_over_{peer}"), format!("an ordered map, against {peer}: {load}"));
-        push(report, durable, (&name, "", &note), no_peers, |round| {
-            round.over((peer, "load_ns"), ("ours", "load_ns"))
-        });
+        for (name, whose, what) in LOADS {
+            let (name, note) =
+                (format!("{name}_over_{peer}"), format!("{what}, against {peer}: {load}"));
+            push(report, durable, (&name, "", &note), no_peers, |round| {
+                round.over((peer, "load_ns"), (whose, "load_ns"))
+            });
+        }
     }
+    let note = format!("an ordered map, by single insertions: an entry; {load}");
+    push(report, durable, ("insert_ns", "ns", &note), no_disk.or(*problem), |round| {
+        Some(round.number("single", "load_ns")? / n)
+    });
     let put = format!(
         "changing one value of {entries} in a durable transaction; median of {rounds} rounds' medians"
     );
