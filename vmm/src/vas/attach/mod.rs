@@ -6,7 +6,7 @@ use abi::objects::{attach, detach};
 use abi::switch::InstanceEntry;
 use abi::{Right, SegId, VasId};
 
-use crate::store::{HeldForAll, Object, Store, StoreError, VasRecord, VasSegment};
+use crate::store::{HeldForAll, Object, Store, StoreError, VasContent, VasSegment};
 use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
 use crate::vas::opened::Opened;
@@ -53,7 +53,7 @@ impl DetachFlags {
 }
 
 /// Names a listed segment that is not there; the VAS itself is.
-fn lost(error: VasError, vas: &VasRecord, wanted: &VasSegment) -> VasError {
+fn lost(error: VasError, vas: &VasContent, wanted: &VasSegment) -> VasError {
     match error {
         VasError::Store(StoreError::NotFound(Object::Segment(sid))) => {
             VasError::Store(vas.lost(wanted, sid))
@@ -118,7 +118,7 @@ impl Vases {
     ) -> Result<(), VasError> {
         let switch = &self.switch;
         let changes = switch.changes()?;
-        let record = opened.store.vas(vid)?;
+        let record = opened.store.vas_content(vid)?;
         let traits = Traits {
             read_only: flags.has(attach::READ_ONLY),
             owned: flags.has(attach::OWNED),

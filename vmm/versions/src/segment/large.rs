@@ -62,7 +62,7 @@ impl<D: Folder> LargeCommit<D> {
         let (file, presence) = self.writer.into_parts();
         let layer = Layer::File(id);
         let base = below.next().ok_or(VersionsError::LastVersion(below))?;
-        let open = OpenLayer { layer, file, pages: Pages::Listed(presence) };
+        let open = OpenLayer { layer, file, pages: Pages::Listed(presence), stored_bytes: None };
         let generation = Generation { layer, ..segment.on_top_of(base, below) };
         let pushed = segment.push_generation(generation, Some(Arc::new(open)), facts);
         if pushed.is_err() && !segment.has_failed {

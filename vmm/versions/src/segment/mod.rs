@@ -194,6 +194,14 @@ impl<D: Folder> Segment<D> {
         &self.stack.names
     }
 
+    /// What a file that it is about took on the disk when it was opened, if that was asked for then.
+    #[must_use]
+    pub fn stored_bytes(&self, name: &str) -> Option<u64> {
+        let log = self.stack.open.iter().find(|log| log.header.id.file_name() == name);
+        let layer = || self.stack.layers.iter().flatten().find(|layer| layer.name() == name);
+        log.map_or_else(|| layer()?.stored_bytes, |log| log.stored_bytes)
+    }
+
     /// The oldest version that can be read. Between it and the newest there may be some that cannot:
     /// [`Segment::has`].
     #[must_use]

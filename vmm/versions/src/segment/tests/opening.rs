@@ -36,6 +36,28 @@ fn opening_makes_no_file_and_the_first_commit_begins_a_log() {
 }
 
 #[test]
+fn a_log_is_read_with_its_header_and_a_long_record_with_what_lies_behind_it() {
+    let reads = |pages: u64| {
+        let (disk, facts, limits) = (Disk::default(), VersionFacts::default(), Limits::default());
+        let mut segment = Segment::create(disk.clone(), 1, facts, limits).expect("made");
+        let first: Vec<_> = (0..pages).map(|page| (page, 1)).collect();
+        commit(&mut segment, &first);
+        let last = commit(&mut segment, &[(0, 2)]);
+        segment.sync().expect("synced");
+        drop(segment);
+        let before = disk.reads();
+        let found = Segment::open_shared(disk.clone(), limits, None).expect("opened");
+        let reads = disk.reads() - before;
+        assert_eq!(found.appended(), last);
+        assert_eq!([0, pages - 1].map(|page| first_byte(&found, page, last)), [2, 1]);
+        reads
+    };
+    // The root record, and the log.
+    assert_eq!(reads(2), 2);
+    assert_eq!(reads(40), 3, "more than is read at first");
+}
+
+#[test]
 fn a_torn_record_that_is_written_anew_does_not_bring_back_the_whole_one_behind_it() {
     for is_beside_another in [false, true] {
         let disk = Disk::default();
