@@ -60,6 +60,8 @@ pub use objects::gc::GcReport;
 pub use objects::kept::content::HeldAlone;
 pub use objects::kept::find::{Chosen, Kept};
 pub use objects::kept::names::{TagName, VersionChoice};
+pub use objects::kept::numbers::{MemberVersion, VasAt, VasVersion};
+pub use objects::kept::rollback::VasTarget;
 pub use objects::kept::vas::{MemberHeld, Removed};
 pub use objects::lease::Lease;
 pub use objects::leases::Inside;

@@ -19,6 +19,7 @@ use spacejmp_versions::log::header::LogId;
 use spacejmp_versions::segment::Source;
 use spacejmp_versions::{LayerId, PageIndex, Segment, VersionNumber, VersionsError};
 
+use super::spill::Spill;
 use crate::store::{OtherWriters, SegmentFile, StoreError, Tidings};
 use crate::vas::VasError;
 use crate::vm::Machine;
@@ -28,7 +29,7 @@ use crate::vm::windows::{FilePiece, PinnedRange, Window};
 pub(crate) type Log = Segment<HostFolder>;
 
 /// See [`piece_bytes`].
-const LAYER_PIECE_BYTES: u64 = 64 << 20;
+pub(super) const LAYER_PIECE_BYTES: u64 = 64 << 20;
 
 /// See the module.
 #[derive(Debug)]
@@ -325,6 +326,14 @@ impl VersionedSegment {
         of_logs.map(|(_, window)| window).chain(of_layers).collect()
     }
 
+    /// A layer that a visit has made is the segment's: so are its windows.
+    pub(super) fn take_over_layer(&mut self, spill: Spill) {
+        let (id, windows) = spill.into_windows();
+        let windows = windows.into_iter();
+        self.layers
+            .extend(windows.map(|(piece, window)| ((Some(id), piece, LAYER_PIECE_BYTES), window)));
+    }
+
     /// All windows, when the VM no longer has the segment.
     pub(crate) fn into_windows(self) -> impl Iterator<Item = Arc<Window>> {
         self.layers.into_values().chain(self.logs.into_values()).chain(self.zeros)
@@ -343,7 +352,7 @@ fn piece_bytes(layer: Option<LayerId>) -> u64 {
 }
 
 /// The piece of a layer that a page, which it has, lies in, and where.
-fn piece_of(page: PageIndex, layer: Option<LayerId>) -> (u64, u64) {
+pub(super) fn piece_of(page: PageIndex, layer: Option<LayerId>) -> (u64, u64) {
     let offset = page.0 * PAGE_SIZE;
     (offset / piece_bytes(layer), offset % piece_bytes(layer))
 }

@@ -57,6 +57,8 @@ pub struct VasRecord {
     pub mode: Mode,
     /// Whether instances get a TLB tag.
     pub tagged: bool,
+    /// No commit through it gets a number up to this one ([`Store::vas_history`](crate::Store::vas_history)).
+    pub numbers_after: u64,
     /// In the order they were attached. A segment whose file was removed by hand is still
     /// listed, and opening it fails.
     pub segments: Vec<VasSegment>,
@@ -71,6 +73,8 @@ pub struct VasContent {
     pub name: Name,
     /// Whether instances get a TLB tag.
     pub tagged: bool,
+    /// As in [`VasRecord`].
+    pub numbers_after: u64,
     /// As in [`VasRecord`].
     pub segments: Vec<VasSegment>,
 }

@@ -263,7 +263,7 @@ fn read_format(root: &Dir, file: &(File, Stat)) -> Result<u64, StoreError> {
     let mut lines = text.lines();
     let version = lines.next().unwrap_or_default();
     if version != FORMAT {
-        return Err(match later(version, "spacejmp store ") {
+        return Err(match later(version, "spacejmp store ", 1) {
             Some(found) => StoreError::Newer {
                 file: path,
                 field: "version",

@@ -84,7 +84,8 @@ impl Store {
     pub fn vas_content(&self, vid: VasId) -> Result<VasContent, StoreError> {
         let (name, manifest) = self.manifest_by_id(vid, &self.lock_shared()?)?;
         self.note_segments(&manifest);
-        Ok(VasContent { name, tagged: manifest.tagged, segments: manifest.segments })
+        let Manifest { tagged, numbers_after, segments, .. } = manifest;
+        Ok(VasContent { name, tagged, numbers_after, segments })
     }
 
     /// What the VAS with this name is.
@@ -251,6 +252,8 @@ impl Store {
                 return Err(StoreError::Busy { object, why: Busy::Inside(lease.holder()) });
             }
         }
+        let known = self.last_number_without(&manifest, sid, &lock);
+        manifest.numbers_after = manifest.numbers_after.max(known);
         manifest.segments.remove(at);
         self.replace_manifest(&manifest, &lock)
     }
@@ -276,6 +279,7 @@ impl Store {
             name: name.clone(),
             mode,
             tagged: manifest.tagged,
+            numbers_after: manifest.numbers_after,
             segments: manifest.segments,
             access: if writable { Access::Write } else { Access::Read },
         })
@@ -328,7 +332,20 @@ impl Store {
     /// The manifest of a VAS the caller may change.
     fn changeable(&self, vid: VasId, lock: &Exclusive) -> Result<Manifest, StoreError> {
         let vas = self.writable_vas(vid, lock)?;
-        Ok(Manifest { vid, name: vas.name, tagged: vas.tagged, segments: vas.segments })
+        let VasRecord { name, tagged, numbers_after, segments, .. } = vas;
+        Ok(Manifest { vid, name, tagged, numbers_after, segments })
+    }
+
+    /// No commit through a VAS gets a number up to this one.
+    pub(crate) fn set_numbers_after(
+        &self,
+        vid: VasId,
+        number: u64,
+        lock: &Exclusive,
+    ) -> Result<(), StoreError> {
+        let mut manifest = self.changeable(vid, lock)?;
+        manifest.numbers_after = number;
+        self.replace_manifest(&manifest, lock)
     }
 
     /// With the id `wanted` if that is free.
@@ -351,7 +368,7 @@ impl Store {
             Some(vid) => vid,
             None => random(|id| VasId::new(id).filter(free))?,
         };
-        let manifest = Manifest { vid, name: name.clone(), tagged, segments };
+        let manifest = Manifest { vid, name: name.clone(), tagged, numbers_after: 0, segments };
         let tmp_name = format!("{vid}.vas");
         // Moving a folder needs the right to write it, so it gets its mode afterwards.
         self.tmp.new_folder(&tmp_name, 0o700)?;

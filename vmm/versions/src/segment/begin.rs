@@ -122,6 +122,7 @@ impl<D: Folder> Segment<D> {
             after,
             chain: self.chain(),
             facts,
+            marks: self.stack.marks_up_to(after),
         };
         let made = self.make_log(&self.folder, header, index, self.limits, saved)?;
         generations[index].logs.push(LogRef { id, up_to: None });

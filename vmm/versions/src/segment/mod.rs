@@ -260,6 +260,12 @@ impl<D: Folder> Segment<D> {
         })
     }
 
+    /// The highest number that a VAS may have given to a commit of this segment.
+    #[must_use]
+    pub fn last_number(&self, vas: u64) -> u64 {
+        self.stack.marks.of(vas)
+    }
+
     /// Takes note that no version older than `oldest_used` will be read: files that only those need
     /// are closed. Whoever reads old versions beside a writer calls it now and then.
     pub fn forget_older(&mut self, oldest_used: VersionNumber) {
@@ -306,7 +312,7 @@ impl<D: Folder> Segment<D> {
 fn now(facts: VersionFacts) -> VersionFacts {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let time_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-    VersionFacts { time_ns, pid: std::process::id(), note: Vec::new(), ..facts }
+    VersionFacts { time_ns, pid: std::process::id(), note: Vec::new(), entry: None, ..facts }
 }
 
 /// Layers that two root records name: the versions up to which each has it.
