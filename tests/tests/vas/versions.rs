@@ -99,6 +99,38 @@ fn writers_in_two_vms_go_on_from_what_was_committed_last_whoever_has_let_them_in
     world.clean_after_gc();
 }
 
+/// It does not look for other logs at its first entry if nothing was published since it came, but before
+/// its first commit.
+#[test]
+fn a_writer_who_came_early_and_enters_late_goes_on_from_what_others_did_meanwhile() {
+    skip_without_kvm!();
+    let world = bank();
+    let start = |what| Talker::start(world.command(PROGRAM, &["bank", "turns"]), what);
+    let mut left = 1000;
+    let mut has = |talker: &mut Talker| {
+        left -= 1;
+        assert_eq!(talker.ask("").as_deref(), Ok(&*format!("has {left}")));
+    };
+    for round in 0..3 {
+        let mut early = start("early");
+        match round {
+            0 => {}
+            1 => {
+                let mut other = start("other");
+                has(&mut other);
+                other.end().expect("it ends");
+            }
+            // No new version, and other files.
+            _ => drop(world.says(&["vas", "tag", "bank", "monday"])),
+        }
+        has(&mut early);
+        has(&mut early);
+        early.end().expect("it ends");
+    }
+    assert_eq!(world.good(PROGRAM, &["bank", "sums", "1"]), "states 1\n");
+    world.clean_after_gc();
+}
+
 /// Somebody who can write the segment's file says that nothing was published since, but something was.
 #[test]
 fn a_writer_whom_a_false_count_has_let_in_to_an_older_version_overwrites_nothing() {

@@ -68,8 +68,10 @@ pub struct Buffer {
     ahead: usize,
 }
 
-/// Most that is read at once: what is checksummed next is in the processor's cache then.
+/// Most that is read ahead, and most that is read at once: what is checksummed next is in the processor's cache
+/// then.
 const AHEAD_MOST: usize = 1 << 20;
+const AT_ONCE_MOST: usize = AHEAD_MOST + AHEAD_MOST / 4;
 
 impl Buffer {
     /// With nothing in it, for reading so much of each record.
@@ -109,8 +111,8 @@ impl Buffer {
             let goes_on = self.filled > 0 && at == end;
             let ahead = if goes_on { (self.ahead * 4).min(AHEAD_MOST) } else { self.first };
             let left = usize::try_from(log.bytes.saturating_sub(at)).unwrap_or(usize::MAX);
-            let more = if wanted > ahead { wanted.min(AHEAD_MOST) } else { 0 };
-            let wanted = (more + ahead).max(least).min(left);
+            let more = if wanted > ahead { wanted } else { 0 };
+            let wanted = (more + ahead).min(AT_ONCE_MOST).max(least).min(left);
             if self.held.len() < wanted {
                 self.held.resize(wanted, 0);
             }
