@@ -133,7 +133,7 @@ fn a_process_with_much_memory_forks_again_and_again() {
 }
 
 #[test]
-fn files_in_memory_have_the_names_in_a_child_that_they_had_at_the_fork() {
+fn files_in_memory_have_the_same_names_for_parent_and_child() {
     skip_without_kvm!();
     World::new().same_as_native("posix-shared");
 }

@@ -552,6 +552,7 @@ static void shared(void) {
 
 static void posix_shared(void) {
     shm_unlink("/forks");
+    shm_unlink("/forks-late");
     int before = shm_open("/forks", O_RDWR | O_CREAT | O_EXCL, 0600);
     if (ftruncate(before, PAGE)) exit(1);
     char *at = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, before, 0);
@@ -565,13 +566,34 @@ static void posix_shared(void) {
         }
         sem_t *also = sem_open("/forks", 0);
         if (also == SEM_FAILED || sem_post(also)) result += 2;
-        if (shm_open("/forks", O_RDWR | O_CREAT | O_EXCL, 0600) != -1 || errno != EEXIST) result += 4;
-        CHILD("its child, too", result = shm_open("/forks", O_RDWR, 0) < 0);
+        int late = shm_open("/forks-late", O_RDWR | O_CREAT | O_EXCL, 0600);
+        if (late < 0 || write(late, "late", 4) != 4) result += 4;
+        if (shm_open("/forks", O_RDWR | O_CREAT | O_EXCL, 0600) != -1 || errno != EEXIST) result += 8;
+        if (shm_unlink("/forks")) result += 16;
+        CHILD("its child, too", result = shm_open("/forks-late", O_RDWR, 0) < 0);
     });
     say("written", at[0]);
     answer("posted", sem_trywait(named));
+    int late = shm_open("/forks-late", O_RDONLY, 0);
+    char text[5] = {0};
+    if (late >= 0 && read(late, text, 4) == 4) puts(text);
+    else answer("late", -1);
+    answer("unlinked", shm_open("/forks", O_RDWR, 0));
+    struct stat stat;
+    say("names of the first one", fstat(before, &stat) ? -1 : (long)stat.st_nlink);
+    answer("renamed", rename("/dev/shm/forks-late", "/dev/shm/forks-new"));
+    CHILD("by its new name", result = shm_open("/forks-new", O_RDWR, 0) < 0);
     sem_unlink("/forks");
-    shm_unlink("/forks");
+    shm_unlink("/forks-new");
+    // Of all that try to make it, one does.
+    int made = 0;
+    pid_t pids[4];
+    for (int n = 0; n < 4; n++)
+        if ((pids[n] = fork()) == 0)
+            _exit(shm_open("/forks-race", O_RDWR | O_CREAT | O_EXCL, 0600) >= 0);
+    for (int n = 0; n < 4; n++) made += end_of(pids[n]);
+    say("made by", made);
+    answer("removed", shm_unlink("/forks-race"));
 }
 
 // Descriptors that wait for something.

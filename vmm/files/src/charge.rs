@@ -141,6 +141,11 @@ impl FileCharge {
         charge
     }
 
+    /// Charges what the file holds now: others write to it, too.
+    pub(super) fn refresh(&self, file: BorrowedFd<'_>) {
+        self.settle(&mut self.lock(), file);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poison| poison.into_inner())
     }

@@ -22,7 +22,7 @@ use super::attr::by_number;
 use super::charge::{FileCharge, MemoryAccount};
 use super::files::Files;
 use super::host;
-use super::memory_dir::{MemoryFile, Received};
+use super::memory_dir::MemoryFile;
 use super::namespace::Namespace;
 use super::open_file::{FileKind, OpenFile, Origin};
 use super::passed::PassedFiles;
@@ -59,8 +59,6 @@ pub enum Sent {
     Dir(Arc<cap_std::fs::Dir>),
     /// Another file's.
     File(Arc<File>),
-    /// One in memory that has a name.
-    Named(Arc<OwnedFd>),
     /// One made to be sent.
     Made(OwnedFd),
 }
@@ -71,7 +69,6 @@ impl AsFd for Sent {
             Sent::Open(file) => file.host_fd(),
             Sent::Dir(dir) => dir.as_fd(),
             Sent::File(file) => file.as_fd(),
-            Sent::Named(fd) => fd.as_fd(),
             Sent::Made(fd) => fd.as_fd(),
         }
     }
@@ -127,29 +124,33 @@ const NETLINK: u64 = 8;
 const NONE: u64 = u64::MAX;
 
 #[derive(Default)]
-struct Writer(Vec<u8>);
+pub(super) struct Writer(Vec<u8>);
 
 impl Writer {
-    fn words(&mut self, words: &[u64]) {
+    pub(super) fn finish(self) -> Vec<u8> {
+        self.0
+    }
+
+    pub(super) fn words(&mut self, words: &[u64]) {
         self.0.extend(words.iter().flat_map(|word| word.to_le_bytes()));
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
         self.words(&[bytes.len() as u64]);
         self.0.extend(bytes);
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn words<const N: usize>(&mut self) -> Option<[u64; N]> {
+    pub(super) fn words<const N: usize>(&mut self) -> Option<[u64; N]> {
         let (words, rest) = self.0.split_at_checked(N * 8)?;
         self.0 = rest;
         Some(words.as_chunks().0.first_chunk::<N>()?.map(u64::from_le_bytes))
     }
 
-    fn bytes(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
         let [len] = self.words()?;
         let (bytes, rest) = self.0.split_at_checked(usize::try_from(len).ok()?)?;
         self.0 = rest;
@@ -270,26 +271,7 @@ impl Files {
             out.bytes(path);
             fds.push(Sent::File(file.clone()));
         }
-        self.hand_over_names(&mut out, &mut fds);
         Ok(Leaving { bytes: out.0, fds })
-    }
-
-    /// The names in `/dev/shm` and its like.
-    fn hand_over_names(&self, out: &mut Writer, fds: &mut Vec<Sent>) {
-        let dirs: Vec<_> = self.namespace.tree.memory_dirs().map(|dir| dir.names()).collect();
-        out.words(&[dirs.iter().map(|names| names.len() as u64).sum()]);
-        let mut known: Vec<Arc<MemoryFile>> = Vec::new();
-        for (dir, names) in (0..).zip(dirs) {
-            for (name, file) in names {
-                let before = known.iter().position(|other| Arc::ptr_eq(other, &file));
-                out.words(&[dir, before.map_or(NONE, |before| before as u64)]);
-                out.bytes(&name);
-                if before.is_none() {
-                    fds.extend(file.named().cloned().map(Sent::Named));
-                    known.push(file);
-                }
-            }
-        }
     }
 
     fn record(
@@ -412,22 +394,6 @@ impl Files {
             match number < shown {
                 true => namespace.show(path, file),
                 false => namespace.set_executable(path, file),
-            }
-        }
-        let [count] = input.words().ok_or(BAD)?;
-        let dirs: Vec<_> = namespace.tree.memory_dirs().cloned().collect();
-        let mut known: Vec<Arc<MemoryFile>> = Vec::new();
-        for _ in 0..count {
-            let [dir, before] = input.words().ok_or(BAD)?;
-            let name = input.bytes().ok_or(BAD)?;
-            let file = match before {
-                NONE => Received::New(fds.next().ok_or(BAD)?),
-                before => Received::Known(known.get(before as usize).cloned().ok_or(BAD)?),
-            };
-            let dir = dirs.get(dir as usize).ok_or(BAD)?;
-            let file = dir.receive(name, file, &account).ok_or(BAD)?;
-            if before == NONE {
-                known.push(file);
             }
         }
         Ok(Files {

@@ -1,4 +1,5 @@
-//! A directory of files in memory that only this program sees: `/dev/shm`.
+//! A directory of files in memory that only the programs of one run see: `/dev/shm`. Once there are several,
+//! the names are a server's (`shared_names`).
 //!
 //! `shm_open` and `sem_open` of the C libraries are calls on files there. Each file is an
 //! anonymous file of the host, held open as long as it has a name, so that nothing is left
@@ -9,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use abi::Errno;
 use rustix::fs::{MemfdFlags, Mode, OFlags, RenameFlags};
@@ -18,6 +19,7 @@ use super::attr::by_number;
 use super::charge::{FileCharge, MemoryAccount};
 use super::host;
 use super::open_file::{OpenFile, Origin};
+use super::shared_names::Remote;
 
 /// Most names in the directory: each may be a file, which costs the VMM a descriptor.
 const NAMES_MAX: usize = 1024;
@@ -29,7 +31,7 @@ pub struct MemoryFile {
     pub charge: Arc<FileCharge>,
     /// The file in a directory; none for one that never had a name.
     named: Option<Arc<OwnedFd>>,
-    links: AtomicU64,
+    pub(super) links: AtomicU64,
 }
 
 impl MemoryFile {
@@ -39,7 +41,7 @@ impl MemoryFile {
     }
 
     /// A file that has had a name in another process.
-    fn received(fd: OwnedFd, account: &Arc<dyn MemoryAccount>) -> MemoryFile {
+    pub(super) fn received(fd: OwnedFd, account: &Arc<dyn MemoryAccount>) -> MemoryFile {
         let charge = Arc::new(FileCharge::new(account.clone(), fd.as_fd()));
         MemoryFile { charge, named: Some(Arc::new(fd)), links: AtomicU64::new(0) }
     }
@@ -56,35 +58,33 @@ impl MemoryFile {
 }
 
 #[derive(Debug)]
-struct Entry {
-    file: Arc<MemoryFile>,
+pub(super) struct Entry {
+    pub(super) file: Arc<MemoryFile>,
     /// Position of the entry in listings; never used again.
-    cookie: u64,
+    pub(super) cookie: u64,
 }
 
 #[derive(Debug, Default)]
-struct Entries {
-    names: BTreeMap<Vec<u8>, Entry>,
-    last_cookie: u64,
+pub(super) struct Entries {
+    pub(super) names: BTreeMap<Vec<u8>, Entry>,
+    pub(super) last_cookie: u64,
+    /// Of a directory that several VMMs have: raised by its server with each change.
+    pub(super) version: u64,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct MemoryDir(Mutex<Entries>);
+pub(super) struct MemoryDir {
+    entries: Mutex<Entries>,
+    /// Once other VMMs have it, too.
+    pub(super) remote: OnceLock<Remote>,
+}
 
 /// A name in a directory in memory, whether or not there is a file of that name.
 #[derive(Clone, Debug)]
 pub(super) struct MemoryAt {
     pub(super) dir: Arc<MemoryDir>,
     pub(super) name: Vec<u8>,
-}
-
-/// A file of another process's directory.
-pub(super) enum Received {
-    /// Not seen before.
-    New(OwnedFd),
-    /// It has another name, too.
-    Known(Arc<MemoryFile>),
 }
 
 /// How a file of the directory is opened.
@@ -106,36 +106,18 @@ const PASSED: OFlags =
     OFlags::RWMODE.union(OFlags::APPEND).union(OFlags::SYNC).union(OFlags::NOATIME);
 
 impl MemoryDir {
+    /// What there is, brought up to date.
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// All names and files, in the order in which they got their names.
-    pub(super) fn names(&self) -> Vec<(Vec<u8>, Arc<MemoryFile>)> {
-        let entries = self.lock();
-        let mut all: Vec<_> = entries.names.iter().collect();
-        all.sort_by_key(|(_, entry)| entry.cookie);
-        all.into_iter().map(|(name, entry)| (name.clone(), entry.file.clone())).collect()
-    }
-
-    /// Gives a file of another process a name that it has there; `None` if there can be none.
-    pub(super) fn receive(
-        &self,
-        name: &[u8],
-        file: Received,
-        account: &Arc<dyn MemoryAccount>,
-    ) -> Option<Arc<MemoryFile>> {
-        let file = match file {
-            Received::New(fd) => Arc::new(MemoryFile::received(fd, account)),
-            Received::Known(file) => file,
-        };
-        let is_name = !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/');
-        let mut entries = self.lock();
-        if !is_name || name.len() > 255 || entries.names.contains_key(name) {
-            return None;
+        let mut entries = self.local();
+        if let Some(remote) = self.remote.get() {
+            remote.pull(&mut entries);
         }
-        entries.add(name.to_vec(), file.clone()).ok()?;
-        Some(file)
+        entries
+    }
+
+    /// What is known here.
+    pub(super) fn local(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All files, in the order in which they got their names.
@@ -152,7 +134,7 @@ impl MemoryDir {
 }
 
 impl Entries {
-    fn add(&mut self, name: Vec<u8>, file: Arc<MemoryFile>) -> Result<(), Errno> {
+    pub(super) fn add(&mut self, name: Vec<u8>, file: Arc<MemoryFile>) -> Result<(), Errno> {
         if self.names.len() >= NAMES_MAX {
             return Err(Errno::ENOSPC);
         }
@@ -212,6 +194,17 @@ impl MemoryAt {
         // Opened first: the mode may not allow even its creator to open it.
         let open = again(&file, flags)?;
         rustix::fs::fchmod(open.host_fd(), how.mode).map_err(host)?;
+        if let (Some(remote), Some(fd)) = (self.dir.remote.get(), file.named()) {
+            match remote.add(&self.name, fd.as_fd()) {
+                Ok(()) => {}
+                // Another VMM was faster: then it is there now.
+                Err(Errno::EEXIST) if !flags.contains(OFlags::EXCL) => {
+                    drop(entries);
+                    return self.open(how, account);
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
         entries.add(self.name.clone(), file)?;
         Ok(open)
     }
@@ -251,6 +244,12 @@ impl MemoryAt {
     /// # Errors
     /// `ENOENT`.
     pub(super) fn unlink(&self) -> Result<(), Errno> {
+        if let Some(remote) = self.dir.remote.get() {
+            remote.unlink(&self.name)?;
+            // Those who have it open see that it has one name less.
+            drop(self.dir.lock());
+            return Ok(());
+        }
         let gone = self.dir.lock().names.remove(&self.name).ok_or(Errno::ENOENT)?;
         gone.file.links.fetch_sub(1, Ordering::Relaxed);
         Ok(())
@@ -262,6 +261,9 @@ impl MemoryAt {
     /// `ENOENT`, `EEXIST`, `EXDEV` for another directory.
     pub(super) fn link(&self, new: &MemoryAt) -> Result<(), Errno> {
         self.check_same(new)?;
+        if let Some(remote) = self.dir.remote.get() {
+            return remote.link(&self.name, &new.name);
+        }
         let mut entries = self.dir.lock();
         let file = entries.get(&self.name)?;
         if entries.names.contains_key(&new.name) {
@@ -276,6 +278,9 @@ impl MemoryAt {
     /// `ENOENT`, `EEXIST` with `RENAME_NOREPLACE`, `EXDEV` for another directory.
     pub(super) fn rename(&self, new: &MemoryAt, flags: RenameFlags) -> Result<(), Errno> {
         self.check_same(new)?;
+        if let Some(remote) = self.dir.remote.get() {
+            return remote.rename(&self.name, &new.name, flags);
+        }
         let mut entries = self.dir.lock();
         let file = entries.get(&self.name)?;
         let there = entries.get(&new.name);

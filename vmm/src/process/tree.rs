@@ -27,6 +27,7 @@ use crate::linux::children::{Children, ForkedProcess, NewProgram};
 use crate::linux::task::VmSettings;
 use crate::process_tree::channel::Message;
 use crate::process_tree::fork::{self, Forked, fork_sibling};
+use crate::process_tree::names::{Names, Server};
 use crate::process_tree::{Channel, Member, Registry};
 use crate::vm::MemoryLedger;
 
@@ -34,6 +35,7 @@ use crate::vm::MemoryLedger;
 #[derive(Debug)]
 pub struct ProcessTree {
     registry: Arc<Registry>,
+    names: Names,
     /// Closed at the other end when the run has ended.
     end: Option<PipeReader>,
     tell: fn(&str, &Outcome),
@@ -51,8 +53,8 @@ impl ProcessTree {
         end: Option<PipeReader>,
         tell: fn(&str, &Outcome),
     ) -> io::Result<ProcessTree> {
-        let kept = Vec::new();
-        Ok(ProcessTree { registry: Arc::new(Registry::new(processes)?), end, tell, kept })
+        let (registry, names) = (Arc::new(Registry::new(processes)?), Names::new()?);
+        Ok(ProcessTree { registry, names, end, tell, kept: Vec::new() })
     }
 
     /// With descriptors that every process of the run keeps open.
@@ -76,16 +78,23 @@ impl ProcessTree {
         let full = || io::Error::other("the run has no place for a process");
         let member = self.registry.take().ok_or_else(full)?;
         member.set_pid(std::process::id().cast_signed());
-        self.children(files, vm, member)
+        self.children(files, vm, member, self.names.take_server())
     }
 
-    fn children(&self, files: &Files, vm: &VmSettings, member: Member) -> io::Result<Children> {
+    /// Forks this process's starter; with `server`, that keeps the names of files in memory.
+    fn children(
+        &self,
+        files: &Files,
+        vm: &VmSettings,
+        member: Member,
+        server: Option<Channel>,
+    ) -> io::Result<Children> {
         let (here, there) = Channel::pair()?;
         match fork::fork()? {
-            Forked::Parent(_) => Ok(Children::by(here, member)),
+            Forked::Parent(_) => Ok(Children::by(here, member, self.names.client())),
             Forked::Child => {
                 drop(here);
-                Starter { tree: self, files, vm }.serve(&there)
+                Starter { tree: self, files, vm }.serve(&there, server)
             }
         }
     }
@@ -110,19 +119,32 @@ struct Starter<'a> {
 
 impl Starter<'_> {
     /// Makes processes until the VMM is gone. Nothing here may return: what comes after is the VMM's.
-    fn serve(self, vmm: &Channel) -> ! {
+    fn serve(self, vmm: &Channel, server: Option<Channel>) -> ! {
         fork::block_all_signals();
         let _ = rustix::thread::set_name(c"starter");
         let end = self.tree.end.as_ref().map(AsRawFd::as_raw_fd);
         let trace = self.vm.tracer.as_ref().map(|tracer| tracer.to().as_raw_fd());
         let kept = self.tree.kept.iter().map(AsRawFd::as_raw_fd);
-        let keep = [vmm.as_raw_fd()].into_iter().chain(end).chain(trace).chain(kept);
+        let names = [self.tree.names.descriptor()].into_iter();
+        let names = names.chain(server.as_ref().map(AsRawFd::as_raw_fd));
+        let keep = [vmm.as_raw_fd()].into_iter().chain(end).chain(trace).chain(kept).chain(names);
         fork::close_all_but(&keep.chain(self.files.base_descriptors()).collect::<Vec<_>>());
         occupy_standard_streams();
-        while let Ok(Some(request)) = vmm.receive() {
+        let mut server = server.map(|knocks| Server::new(knocks, self.files, &self.tree.registry));
+        loop {
+            if let Some(server) = &mut server {
+                server.serve_until(vmm, self.files);
+            }
+            let Ok(Some(request)) = vmm.receive() else { break };
             let answer = match fork_sibling() {
                 Ok(Forked::Parent(pid)) => pid,
-                Ok(Forked::Child) => self.become_process(vmm, request),
+                Ok(Forked::Child) => {
+                    // What this process has as a copy of the server is not for another VMM.
+                    let of_server = server.as_ref().map(Server::descriptors).unwrap_or_default();
+                    let of_names = self.files.abandon_names();
+                    of_server.into_iter().chain(of_names).for_each(fork::close);
+                    self.become_process(vmm, request)
+                }
                 Err(error) => error.raw_os_error().unwrap_or(libc::EAGAIN).saturating_neg(),
             };
             if vmm.send(&answer.to_le_bytes(), &[]).is_err() {
@@ -163,7 +185,7 @@ impl Starter<'_> {
     /// Runs what the parent sends now.
     fn run(self, parent: Channel, member: Member, told: Told) -> ! {
         // Before the program's arguments are in memory.
-        let children = match self.tree.children(self.files, self.vm, member) {
+        let children = match self.tree.children(self.files, self.vm, member, None) {
             Ok(children) => Arc::new(children),
             Err(error) => self.fail(&format!("cannot start another program: {error}")),
         };
@@ -185,7 +207,10 @@ impl Starter<'_> {
             is_first: false,
         };
         let ended = match process {
-            Ok(process) => Process::run_programs(process, options),
+            Ok(process) => {
+                process.children.share_names(&process.files, false);
+                Process::run_programs(process, options)
+            }
             Err(error) => self.fail(&crate::error::chain(&error)),
         };
         self.end(&ended)

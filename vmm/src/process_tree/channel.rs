@@ -58,10 +58,58 @@ impl Channel {
         Ok((Channel(one), Channel(other)))
     }
 
+    /// From now on receiving fails when nothing has come for so long.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn limit(&self, time: std::time::Duration) -> io::Result<()> {
+        let receives = rustix::net::sockopt::Timeout::Recv;
+        rustix::net::sockopt::set_socket_timeout(&self.0, receives, Some(time))?;
+        let sends = rustix::net::sockopt::Timeout::Send;
+        Ok(rustix::net::sockopt::set_socket_timeout(&self.0, sends, Some(time))?)
+    }
+
     /// The end that another process has sent.
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> Channel {
         Channel(fd)
+    }
+
+    /// Two ends for single descriptors, of which many processes may have the first.
+    ///
+    /// # Errors
+    /// The host has no free descriptor.
+    pub fn for_descriptors() -> io::Result<(Channel, Channel)> {
+        let (family, flags) = (AddressFamily::UNIX, SocketFlags::CLOEXEC);
+        let made = rustix::net::socketpair(family, SocketType::SEQPACKET, flags, None);
+        let (one, other) = made?;
+        Ok((Channel(one), Channel(other)))
+    }
+
+    /// Sends one descriptor, in one step.
+    ///
+    /// # Errors
+    /// The other end is gone.
+    pub fn send_descriptor(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let one = [fd];
+        if !control.push(SendAncillaryMessage::ScmRights(&one)) {
+            return Err(broken("there is no room for a descriptor"));
+        }
+        let byte = [IoSlice::new(&[0])];
+        whole(|| rustix::net::sendmsg(&self.0, &byte, &mut control, SendFlags::NOSIGNAL))?;
+        Ok(())
+    }
+
+    /// The descriptors that have been sent in one step.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn receive_descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        let mut fds = Vec::new();
+        self.receive_some(&mut fds)?;
+        Ok(fds)
     }
 
     /// Sends a message.

@@ -7,10 +7,12 @@
 //! - [`fork`]: making host processes, before there is guest memory; [`wait`]: waiting for them
 //! - [`channel`]: messages with descriptors between them
 //! - [`wire`]: how those messages are written
+//! - [`names`]: the names of files in memory, which all VMMs of a run have in common
 //! - [`registry`]: memory that all VMMs of a run share: who belongs to it, and what it holds
 
 pub mod channel;
 pub mod fork;
+pub mod names;
 pub mod registry;
 pub mod wait;
 pub mod wire;

@@ -118,6 +118,16 @@ impl Registry {
         let _ = self.head().total.fetch_update(Ordering::AcqRel, Ordering::Relaxed, less);
     }
 
+    /// Records bytes that no single process holds.
+    pub fn note(&self, bytes: u64) {
+        self.head().total.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Releases such bytes.
+    pub fn release(&self, bytes: u64) {
+        self.subtract(bytes);
+    }
+
     /// What all processes of the run hold together.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {

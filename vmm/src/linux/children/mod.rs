@@ -21,7 +21,7 @@ pub mod vfork;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use abi::Errno;
 
@@ -31,6 +31,7 @@ pub use forked::ForkedProcess;
 pub use vfork::VforkChild;
 
 use super::task::Process;
+use crate::files::{Files, NameServer};
 use crate::process_tree::{Channel, Member, fork as fork_process, wait};
 
 /// The other processes that a program has to do with.
@@ -49,6 +50,8 @@ struct Starts {
     starter: Mutex<Channel>,
     /// This process's own place in the run.
     member: Member,
+    /// Who has the names of files in memory when there are several processes.
+    names: Arc<dyn NameServer>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -74,8 +77,8 @@ struct Made {
 impl Children {
     /// Those of a process that can start others, by the starter at the other end.
     #[must_use]
-    pub fn by(starter: Channel, member: Member) -> Children {
-        let starts = Starts { starter: Mutex::new(starter), member };
+    pub fn by(starter: Channel, member: Member, names: Arc<dyn NameServer>) -> Children {
+        let starts = Starts { starter: Mutex::new(starter), member, names };
         Children { starts: Some(starts), ..Children::default() }
     }
 
@@ -142,9 +145,19 @@ impl Children {
         locked(&self.pids).keys().copied().collect()
     }
 
-    /// Makes a process, a child of this one, that waits to be told what it does.
-    fn make(&self) -> Result<Made, Errno> {
+    /// Shares the names of files in memory with the other processes of the run: those of this process's first
+    /// program, which until now had them alone, are made known to them if `publish`.
+    pub fn share_names(&self, files: &Files, publish: bool) {
+        if let Some(starts) = &self.starts {
+            files.share_names(&starts.names, publish);
+        }
+    }
+
+    /// Makes a process, a child of this one, that waits to be told what it does. It will see these files'
+    /// names.
+    fn make(&self, files: &Files) -> Result<Made, Errno> {
         let starts = self.starts.as_ref().ok_or(Errno::ENOSYS)?;
+        self.share_names(files, true);
         let Some(member) = starts.member.registry().take() else {
             tracing::warn!(
                 "no new process for the program: the run has as many as --processes allows"

@@ -1,0 +1,176 @@
+//! The names of files in memory (`/dev/shm`), which all VMMs of a run have in common: the first VMM's starter
+//! keeps them. A VMM that needs them connects: it sends one end of a new connection through a socket that all
+//! VMMs have.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use abi::Errno;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::{Channel, Registry};
+use crate::files::{Files, MemoryAccount, NameServer, OverLimit};
+
+/// How long one waits for the other in the middle of a question. A VMM may be stopped at any time.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What all VMMs of a run have, to reach the server and to be it.
+#[derive(Debug)]
+pub struct Names {
+    knock: Arc<Channel>,
+    server: Mutex<Option<Channel>>,
+}
+
+impl Names {
+    /// A server that is not there yet.
+    ///
+    /// # Errors
+    /// The host has no free descriptor.
+    pub fn new() -> io::Result<Names> {
+        let (knock, server) = Channel::for_descriptors()?;
+        Ok(Names { knock: Arc::new(knock), server: Mutex::new(Some(server)) })
+    }
+
+    /// The descriptor by which the server is reached.
+    #[must_use]
+    pub fn descriptor(&self) -> RawFd {
+        self.knock.as_raw_fd()
+    }
+
+    /// For the process that is the server, and for all others to let go of it; once.
+    #[must_use]
+    pub fn take_server(&self) -> Option<Channel> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// A way to the server.
+    #[must_use]
+    pub fn client(&self) -> Arc<dyn NameServer> {
+        Arc::new(Client { knock: self.knock.clone(), channel: Mutex::default() })
+    }
+}
+
+#[derive(Debug)]
+struct Client {
+    knock: Arc<Channel>,
+    channel: Mutex<Option<Channel>>,
+}
+
+impl Client {
+    fn connect(&self) -> io::Result<Channel> {
+        let (here, there) = Channel::pair()?;
+        here.limit(PATIENCE)?;
+        self.knock.send_descriptor(there.as_fd())?;
+        Ok(here)
+    }
+}
+
+impl NameServer for Client {
+    fn ask(
+        &self,
+        request: &[u8],
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<(Vec<u8>, Vec<OwnedFd>), Errno> {
+        let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = |error: io::Error| {
+            tracing::warn!(%error, "names of files in memory are not shared with other processes");
+            Errno::EIO
+        };
+        let at = match channel.take() {
+            Some(at) => at,
+            None => self.connect().map_err(gone)?,
+        };
+        at.send(request, &fd.into_iter().collect::<Vec<_>>()).map_err(gone)?;
+        let answer = at.receive().and_then(|answer| answer.ok_or(io::ErrorKind::BrokenPipe.into()));
+        let answer = answer.map_err(gone)?;
+        *channel = Some(at);
+        Ok((answer.bytes, answer.fds))
+    }
+}
+
+/// Whom the server charges: the run, no process of it.
+#[derive(Debug)]
+struct OfRun(Arc<Registry>);
+
+impl MemoryAccount for OfRun {
+    fn charge(&self, bytes: u64) -> Result<(), OverLimit> {
+        self.note(bytes);
+        Ok(())
+    }
+
+    fn note(&self, bytes: u64) {
+        self.0.note(bytes);
+    }
+
+    fn release(&self, bytes: u64) {
+        self.0.release(bytes);
+    }
+
+    fn used_bytes(&self) -> u64 {
+        self.0.total_bytes()
+    }
+
+    fn limit_bytes(&self) -> u64 {
+        u64::MAX
+    }
+}
+
+/// The server's side.
+#[derive(Debug)]
+pub struct Server {
+    knocks: Channel,
+    connections: Vec<Channel>,
+}
+
+impl Server {
+    /// For the names in these files.
+    #[must_use]
+    pub fn new(knocks: Channel, files: &Files, registry: &Arc<Registry>) -> Server {
+        files.charge_to(Arc::new(OfRun(registry.clone())));
+        Server { knocks, connections: Vec::new() }
+    }
+
+    /// All its descriptors, for a copy of this process to close.
+    #[must_use]
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        self.connections.iter().chain([&self.knocks]).map(AsRawFd::as_raw_fd).collect()
+    }
+
+    /// Answers questions until something comes from `other`, or that is closed.
+    pub fn serve_until(&mut self, other: &Channel, files: &Files) {
+        loop {
+            let ready: Vec<bool> = {
+                let all = [other, &self.knocks].into_iter().chain(&self.connections);
+                let mut fds: Vec<_> = all.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+                if rustix::io::retry_on_intr(|| poll(&mut fds, None)).is_err() {
+                    return;
+                }
+                fds.iter().map(|fd| !fd.revents().is_empty()).collect()
+            };
+            let [is_other, is_knock, connections @ ..] = ready.as_slice() else { return };
+            let mut asked = connections.iter();
+            self.connections.retain(|at| match asked.next() {
+                Some(true) => answer(at, files).is_some(),
+                _ => true,
+            });
+            if *is_knock && let Ok(fds) = self.knocks.receive_descriptors() {
+                let new = fds.into_iter().map(Channel::from_fd);
+                self.connections.extend(new.filter(|at| at.limit(PATIENCE).is_ok()));
+            }
+            if *is_other {
+                return;
+            }
+        }
+    }
+}
+
+/// Answers one question; `None` for a VMM that is gone.
+fn answer(at: &Channel, files: &Files) -> Option<()> {
+    let message = at.receive().ok()??;
+    let (bytes, fds) = files.serve_names(&message.bytes, message.fds);
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    at.send(&bytes, &fds).ok()
+}
