@@ -98,7 +98,7 @@ pub use alloc::{AllocError, VAlloc};
 pub use boxed::VBox;
 pub use brand::Brand;
 pub use call_page::{CallPage, NotUnderSpacejmp};
-pub use collections::{VArena, VBTreeMap, VHashMap, VId, VKey, VString, VVec};
+pub use collections::{VArena, VBTreeMap, VHashMap, VId, VKey, VLinearMap, VString, VVec};
 pub use error::{Error, Result};
 pub use objects::attached::{AttachOptions, Attached};
 pub use objects::segment::{Segment, SegmentInfo, SegmentOptions};

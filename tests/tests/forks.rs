@@ -21,9 +21,12 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let dir = tempfile::tempdir().expect("a folder");
+        let guest = guests::c("forks");
+        let dir = tempfile::tempdir_in(guest.parent().expect("it is somewhere")).expect("a folder");
         let folder = std::fs::canonicalize(dir.path()).expect("it is there");
-        std::fs::copy(guests::c("forks"), folder.join("forks")).expect("the guest");
+        // No copy: a file that is being written cannot be run, and a thread that starts a program
+        // meanwhile keeps it open for a moment.
+        std::fs::hard_link(&guest, folder.join("forks")).expect("the guest");
         World { _dir: dir, folder }
     }
 
@@ -118,6 +121,24 @@ fn clone_without_shared_memory_forks() {
 }
 
 #[test]
+fn what_threads_write_during_a_fork_is_not_lost() {
+    skip_without_kvm!();
+    World::new().same_as_native("writers");
+}
+
+#[test]
+fn a_process_with_much_memory_forks_again_and_again() {
+    skip_without_kvm!();
+    World::new().same_as_native("again");
+}
+
+#[test]
+fn files_in_memory_have_the_names_in_a_child_that_they_had_at_the_fork() {
+    skip_without_kvm!();
+    World::new().same_as_native("posix-shared");
+}
+
+#[test]
 fn locks_semaphores_and_futexes_in_shared_memory_work_across() {
     skip_without_kvm!();
     World::new().same_as_native("shared");
@@ -180,4 +201,27 @@ END
     if std::path::Path::new("/bin/bash").exists() {
         world.script("/bin/bash", more);
     }
+}
+
+#[test]
+fn attached_address_spaces_are_attached_in_the_child_and_it_is_outside_of_them() {
+    skip_without_kvm!();
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = dir.path().join("store");
+    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let limit = pace::limit(Duration::from_secs(60)).as_secs().to_string();
+    command.env_remove("SPACEJMP_LOG").stdin(Stdio::null());
+    command.args(["run", "--timeout", &limit, "--store"]).arg(&store).arg(guests::c("vas_forks"));
+    let run = command.output().expect("it starts");
+    let expected = "members: 0\nhandles: 1234\na local one: 0\ndetached: 0\ninside: 0\n\
+        no fork inside: 1\nhome: 0\nthe child is outside: 1\nit enters: 0\nand finds: 15\nthen: 0\n\
+        and there: 1\nto read: 0\nit reads: 2\nhome again: 0\nthe free handle: 1\nit ended: 7\n\
+        inside again: 0\nthere is: 26\nhome again: 0\nended: 0\nended: 0\nended: 0\nadded: 202\n\
+        in whole changes: 81\n";
+    assert_eq!(
+        (text(&run.stdout).as_str(), run.status.code()),
+        (expected, Some(0)),
+        "{}",
+        text(&run.stderr)
+    );
 }

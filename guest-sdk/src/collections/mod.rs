@@ -9,6 +9,7 @@
 //!   be the key of a map
 //! - [`arena`]: [`VArena`], values by number; [`VId`], the numbers
 //! - [`btree`]: [`VBTreeMap`], a tree of ours without unsafe code
+//! - [`linear`]: [`VLinearMap`], a hash map that grows by a bucket at a time, likewise
 //! - `within`: iterators that own; `words`: how the crates below lay out their types
 //!
 //! The others are built on `allocator-api2` and `hashbrown`, whose types are kept as they are, with
@@ -19,6 +20,7 @@ pub mod arena;
 pub mod btree;
 mod entry;
 mod key;
+pub mod linear;
 mod map;
 mod map_view;
 mod string;
@@ -32,6 +34,7 @@ pub use arena::{VArena, VId};
 pub use btree::VBTreeMap;
 pub use entry::{Entry, OccupiedEntry, VacantEntry};
 pub use key::VKey;
+pub use linear::VLinearMap;
 pub use map::VHashMap;
 pub use map_view::{Iter, MapMut, MapRef};
 pub use string::{StringMut, VString};

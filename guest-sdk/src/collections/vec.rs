@@ -5,6 +5,7 @@
 //! would end the process.
 
 use std::fmt;
+use std::hash::Hash;
 use std::iter::FusedIterator;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut, RangeBounds};
@@ -13,6 +14,7 @@ use std::ptr::NonNull;
 use allocator_api2::collections::{TryReserveError, TryReserveErrorKind};
 use allocator_api2::vec::Vec;
 
+use super::key::VKey;
 use super::within::Within;
 use super::words;
 use crate::alloc::{AllocError, VAlloc};
@@ -423,5 +425,15 @@ unsafe impl<T: Storable<V>, V: Brand> Storable<V> for VVec<T, V> {
     fn layout(writer: &mut LayoutWriter) {
         let name = format_args!("VVec version 1, words {}", words::of_vec()).to_string();
         writer.describe::<Self>(name, |writer| writer.part::<T, V>(format_args!("")));
+    }
+}
+
+/// A vector is looked up by a slice: byte strings are keys, too.
+impl<T: Storable<V> + Hash + Ord, V: Brand> VKey<V> for VVec<T, V> {
+    type Borrowed = [T];
+
+    #[inline]
+    fn borrowed<'a, M: Mode>(&'a self, at: &'a At<V, M>) -> &'a [T] {
+        self.at(at)
     }
 }

@@ -22,7 +22,7 @@ use super::attr::by_number;
 use super::charge::{FileCharge, MemoryAccount};
 use super::files::Files;
 use super::host;
-use super::memory_dir::MemoryFile;
+use super::memory_dir::{MemoryFile, Received};
 use super::namespace::Namespace;
 use super::open_file::{FileKind, OpenFile, Origin};
 use super::passed::PassedFiles;
@@ -59,6 +59,8 @@ pub enum Sent {
     Dir(Arc<cap_std::fs::Dir>),
     /// Another file's.
     File(Arc<File>),
+    /// One in memory that has a name.
+    Named(Arc<OwnedFd>),
     /// One made to be sent.
     Made(OwnedFd),
 }
@@ -69,6 +71,7 @@ impl AsFd for Sent {
             Sent::Open(file) => file.host_fd(),
             Sent::Dir(dir) => dir.as_fd(),
             Sent::File(file) => file.as_fd(),
+            Sent::Named(fd) => fd.as_fd(),
             Sent::Made(fd) => fd.as_fd(),
         }
     }
@@ -181,6 +184,7 @@ impl Files {
             account: OnceLock::new(),
             socket_names: SocketNames::default(),
             passed: PassedFiles::default(),
+            is_of_host_process: true,
         }
     }
 
@@ -188,7 +192,8 @@ impl Files {
     /// (`vfork`): what it opens, closes and changes is its own. Memory counts as this one's.
     #[must_use]
     pub fn for_child(&self) -> Files {
-        let child = self.with_table(self.namespace.clone(), self.table.copy(false));
+        let mut child = self.with_table(self.namespace.clone(), self.table.copy(false));
+        child.is_of_host_process = false;
         child.charge_to(self.account().clone());
         child
     }
@@ -265,7 +270,26 @@ impl Files {
             out.bytes(path);
             fds.push(Sent::File(file.clone()));
         }
+        self.hand_over_names(&mut out, &mut fds);
         Ok(Leaving { bytes: out.0, fds })
+    }
+
+    /// The names in `/dev/shm` and its like.
+    fn hand_over_names(&self, out: &mut Writer, fds: &mut Vec<Sent>) {
+        let dirs: Vec<_> = self.namespace.tree.memory_dirs().map(|dir| dir.names()).collect();
+        out.words(&[dirs.iter().map(|names| names.len() as u64).sum()]);
+        let mut known: Vec<Arc<MemoryFile>> = Vec::new();
+        for (dir, names) in (0..).zip(dirs) {
+            for (name, file) in names {
+                let before = known.iter().position(|other| Arc::ptr_eq(other, &file));
+                out.words(&[dir, before.map_or(NONE, |before| before as u64)]);
+                out.bytes(&name);
+                if before.is_none() {
+                    fds.extend(file.named().cloned().map(Sent::Named));
+                    known.push(file);
+                }
+            }
+        }
     }
 
     fn record(
@@ -390,6 +414,22 @@ impl Files {
                 false => namespace.set_executable(path, file),
             }
         }
+        let [count] = input.words().ok_or(BAD)?;
+        let dirs: Vec<_> = namespace.tree.memory_dirs().cloned().collect();
+        let mut known: Vec<Arc<MemoryFile>> = Vec::new();
+        for _ in 0..count {
+            let [dir, before] = input.words().ok_or(BAD)?;
+            let name = input.bytes().ok_or(BAD)?;
+            let file = match before {
+                NONE => Received::New(fds.next().ok_or(BAD)?),
+                before => Received::Known(known.get(before as usize).cloned().ok_or(BAD)?),
+            };
+            let dir = dirs.get(dir as usize).ok_or(BAD)?;
+            let file = dir.receive(name, file, &account).ok_or(BAD)?;
+            if before == NONE {
+                known.push(file);
+            }
+        }
         Ok(Files {
             namespace: Arc::new(namespace),
             base: self.base.clone(),
@@ -400,6 +440,7 @@ impl Files {
             account: OnceLock::new(),
             socket_names: SocketNames::default(),
             passed: PassedFiles::default(),
+            is_of_host_process: true,
         })
     }
 }

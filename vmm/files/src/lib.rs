@@ -51,6 +51,7 @@ mod resolve;
 mod size_limit;
 mod socket;
 mod table;
+mod terminal;
 mod tree;
 mod view;
 mod walk;

@@ -34,6 +34,7 @@ pub(crate) mod signalfd;
 pub mod strace;
 pub mod survivor;
 pub mod task;
+mod terminal;
 pub mod thread;
 pub mod time;
 pub mod timer;

@@ -14,22 +14,17 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use abi::layout::{MMAP_TOP, PRIVATE_START};
-use abi::{Errno, GuestPhys, PAGE_SIZE};
+use abi::{Errno, PAGE_SIZE};
 
-use super::charge::part;
-use super::held::{BLOCK_PAGES, MAX_AREAS};
+use super::copying::{Copied, Copying};
+use super::held::MAX_AREAS;
 use super::inspect::SHARED_LABEL;
-use super::region::{Inner, PROGRAM_END, PrivateRegion, blocks_of};
+use super::region::{PROGRAM_END, PrivateRegion};
 use super::vma::{Backing, MemoryLock, OnFork, Prot, Vma};
 use crate::files::{FileCharge, MemoryAccount};
 use crate::process_tree::wire::{Reader, Writer};
-use crate::vm::images::{Image, ImagePart, ImageWriter};
+use crate::vm::images::{Image, ImagePart};
 use crate::vm::memory::FileMapping;
-use crate::vm::page_map::PageMap;
-
-/// Pages without content of their own that are copied along if there are no more between two that
-/// have some: a mapping more costs as much.
-const GAP_BYTES: u64 = 16 * PAGE_SIZE;
 
 /// What copying can fail of. The message is the program's memory: it names nothing of it.
 const BAD: Errno = Errno::from_raw(libc::EPROTO);
@@ -44,11 +39,19 @@ struct AreaCopy {
 
 /// Memory whose content is in an image.
 #[derive(Clone, Copy, Debug)]
-struct Piece {
-    at: u64,
-    len: u64,
-    image: usize,
-    offset: u64,
+pub(super) struct Piece {
+    pub(super) at: u64,
+    pub(super) len: u64,
+    pub(super) image: usize,
+    pub(super) offset: u64,
+}
+
+impl Piece {
+    /// Whether another one is its continuation.
+    pub(super) fn continues_in(&self, next: &Piece) -> bool {
+        let Piece { at, len, image, offset } = *self;
+        (at + len, image, offset + len) == (next.at, next.image, next.offset)
+    }
 }
 
 /// A private region on the way to another VMM.
@@ -59,16 +62,6 @@ pub struct RegionCopy {
     mmap_top: u64,
     files: Vec<Arc<File>>,
     images: Vec<Arc<File>>,
-    pieces: Vec<Piece>,
-}
-
-/// Collects the pieces of a region, in ascending order.
-struct Copying<'a> {
-    region: &'a PrivateRegion,
-    pages: Option<PageMap>,
-    writer: ImageWriter,
-    /// The parent's own images, by address of the record.
-    known: Vec<(Arc<Image>, Arc<File>)>,
     pieces: Vec<Piece>,
 }
 
@@ -88,13 +81,7 @@ impl PrivateRegion {
             tracing::warn!(%error, "the program's memory cannot be copied for a child");
             Errno::ENOMEM
         };
-        let mut copying = Copying {
-            region: self,
-            pages: PageMap::open(),
-            writer: ImageWriter::new().map_err(host)?,
-            known: Vec::new(),
-            pieces: Vec::new(),
-        };
+        let mut copying = Copying::new(self);
         for (range, vma) in inner.areas.iter() {
             if vma.on_fork == OnFork::LeftOut {
                 continue;
@@ -116,21 +103,19 @@ impl PrivateRegion {
                 }
                 Backing::Anonymous => None,
             };
+            if vma.backing.is_counted() && vma.on_fork == OnFork::Copied {
+                copying.area(&inner, &range, vma).map_err(host)?;
+            }
             // Locks are not inherited.
             let vma = Vma { lock: MemoryLock::Unlocked, ..vma.clone() };
-            if vma.backing.is_counted() && vma.on_fork == OnFork::Copied {
-                copying.area(&inner, &range, file.is_some()).map_err(host)?;
-            }
             copy.areas.push(AreaCopy { start: range.start, vma, file });
         }
-        drop(inner);
-        let Copying { writer, known, pieces, .. } = copying;
-        let known_bytes: u64 = known.iter().map(|(image, _)| image.bytes()).sum();
-        charge(writer.bytes() + known_bytes)?;
+        charge(copying.bytes())?;
+        let Copied { images, pieces } = copying.copy().map_err(host)?;
+        copy.images = images;
         copy.pieces = pieces;
-        // The new image is the first one.
-        copy.images.push(Arc::new(writer.seal().map_err(host)?));
-        copy.images.extend(known.into_iter().map(|(_, file)| file));
+        // Until here: nothing of what was found moves, and nothing of ours is stored there.
+        drop(inner);
         Ok(copy)
     }
 
@@ -179,106 +164,6 @@ impl PrivateRegion {
             }
             Ok(())
         })
-    }
-}
-
-impl Copying<'_> {
-    /// Copies what has content in one area.
-    fn area(
-        &mut self,
-        inner: &Inner,
-        range: &std::ops::Range<u64>,
-        has_file: bool,
-    ) -> io::Result<()> {
-        for (&index, block) in inner.blocks.range(blocks_of(range)) {
-            let piece = part(index, range);
-            // What is not charged has not been touched.
-            let touched = block.held.count(0..BLOCK_PAGES) > 0;
-            let gpa = block.gpa.offset(piece.start % super::region::BLOCK);
-            let images = self.region.mem().images_in(gpa, piece.end - piece.start);
-            if touched || !images.is_empty() {
-                self.run(piece.start, gpa, piece.end - piece.start, &images, has_file)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn run(
-        &mut self,
-        at: u64,
-        gpa: GuestPhys,
-        len: u64,
-        images: &[(std::ops::Range<u64>, ImagePart)],
-        has_file: bool,
-    ) -> io::Result<()> {
-        let range = self.region.mem().host_range(gpa, len as usize).map_err(io::Error::other)?;
-        let own = match &self.pages {
-            Some(pages) => pages.own_runs(range),
-            None => std::iter::once(0..len).collect(),
-        };
-        // Where an image shows through between own pages, it is passed on.
-        let mut done = 0;
-        let mut runs = own.into_iter().peekable();
-        while let Some(mut run) = runs.next() {
-            while let Some(next) = runs.peek()
-                && !has_file
-                && next.start - run.end <= GAP_BYTES
-            {
-                run.end = next.end;
-                runs.next();
-            }
-            self.pass_on(at, gpa, done..run.start, images);
-            done = run.end;
-            let source = range.part(run.start as usize, (run.end - run.start) as usize);
-            let offset = self.writer.append(source)?;
-            self.push(Piece { at: at + run.start, len: run.end - run.start, image: 0, offset });
-        }
-        self.pass_on(at, gpa, done..len, images);
-        Ok(())
-    }
-
-    fn pass_on(
-        &mut self,
-        at: u64,
-        gpa: GuestPhys,
-        wanted: std::ops::Range<u64>,
-        images: &[(std::ops::Range<u64>, ImagePart)],
-    ) {
-        for (range, part) in images {
-            let start = (range.start - gpa.raw()).max(wanted.start);
-            let end = (range.end - gpa.raw()).min(wanted.end);
-            if start >= end {
-                continue;
-            }
-            let offset = part.offset + (start - (range.start - gpa.raw()));
-            let Some(image) = self.known(&part.image) else { continue };
-            self.push(Piece { at: at + start, len: end - start, image, offset });
-        }
-    }
-
-    /// The number of one of the parent's own images.
-    fn known(&mut self, image: &Arc<Image>) -> Option<usize> {
-        let known = self.known.iter().position(|(other, _)| Arc::ptr_eq(other, image));
-        if let Some(number) = known {
-            return Some(number + 1);
-        }
-        let file = File::from(image.as_fd().try_clone_to_owned().ok()?);
-        self.known.push((image.clone(), Arc::new(file)));
-        Some(self.known.len())
-    }
-
-    /// Appends a piece, or extends the last one.
-    fn push(&mut self, piece: Piece) {
-        match self.pieces.last_mut() {
-            Some(last)
-                if last.at + last.len == piece.at
-                    && last.image == piece.image
-                    && last.offset + last.len == piece.offset =>
-            {
-                last.len += piece.len;
-            }
-            _ => self.pieces.push(piece),
-        }
     }
 }
 

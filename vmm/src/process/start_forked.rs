@@ -57,9 +57,6 @@ impl AwaitsCopy {
         empty.vcpu.set_gs_base(thread.gs_base);
         empty.vcpu.set_fpu_state(&thread.fpu)?;
         empty.stats.laps().ends(Phase::Load);
-        if let Some(tracer) = &vm.tracer {
-            tracer.starts(pid, &program.path, &[]);
-        }
         let first_thread = FirstThread {
             signals: ThreadSignals::of_copy(thread.mask, thread.alt),
             name: thread.name,

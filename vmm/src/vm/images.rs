@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use abi::{GuestPhys, PAGE_SIZE};
 use rustix::fs::{MemfdFlags, SealFlags};
 
+use super::host_pages::host_protect;
 use super::host_range::HostRange;
 use super::ledger::{MemoryKind, MemoryLedger};
 use super::memory::{GuestMem, MemoryError};
@@ -109,6 +110,11 @@ impl Image {
         Ok(Arc::new(Image { file, bytes, ledger }))
     }
 
+    /// An image that this process has made and has been charged for.
+    fn charged(file: File, bytes: u64, ledger: Arc<MemoryLedger>) -> Arc<Image> {
+        Arc::new(Image { file, bytes, ledger })
+    }
+
     /// Its size.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -135,6 +141,26 @@ pub struct ImagePart {
     pub image: Arc<Image>,
     /// Where in it.
     pub offset: u64,
+}
+
+/// A range of guest-physical memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// Its start.
+    pub gpa: GuestPhys,
+    /// Its size.
+    pub len: u64,
+}
+
+/// Which images a VM's memory is made of.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ImagesUsed {
+    /// How many.
+    pub images: usize,
+    /// Their size.
+    pub bytes: u64,
+    /// How much of them is mapped.
+    pub mapped_bytes: u64,
 }
 
 /// Where in guest-physical memory which images are mapped.
@@ -172,6 +198,24 @@ impl ImageRanges {
                 (clipped, ImagePart { image: part.image.clone(), offset })
             })
             .collect()
+    }
+
+    fn used(&self) -> ImagesUsed {
+        let mut used = ImagesUsed::default();
+        if self.is_empty() {
+            return used;
+        }
+        let mut known: Vec<*const Image> = Vec::new();
+        for (start, (end, part)) in &*self.lock() {
+            used.mapped_bytes += end - start;
+            let image = Arc::as_ptr(&part.image);
+            if !known.contains(&image) {
+                known.push(image);
+                used.bytes += part.image.bytes;
+            }
+        }
+        used.images = known.len();
+        used
     }
 
     fn insert(&self, range: Range<u64>, part: ImagePart) {
@@ -221,6 +265,77 @@ impl GuestMem {
     #[must_use]
     pub fn images_in(&self, gpa: GuestPhys, len: u64) -> Vec<(Range<u64>, ImagePart)> {
         self.images.within(gpa.raw()..gpa.raw() + len)
+    }
+
+    /// Which images this VM's memory is made of.
+    #[must_use]
+    pub fn images_used(&self) -> ImagesUsed {
+        self.images.used()
+    }
+
+    /// Appends the content of these parts to an image, and completes it; with where each of them is.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn write_image(
+        &self,
+        mut writer: ImageWriter,
+        parts: &[Part],
+    ) -> io::Result<(File, Vec<u64>)> {
+        let append = |part: &Part| {
+            let range = self.host_range(part.gpa, part.len as usize);
+            writer.append(range.map_err(io::Error::other)?)
+        };
+        let offsets = parts.iter().map(append).collect::<io::Result<_>>()?;
+        Ok((writer.seal()?, offsets))
+    }
+
+    /// The same, and maps the image in the parts' place, if the limit allows for it: then there is one
+    /// copy of their content for all who have the image.
+    ///
+    /// What is written there between the copy and the mapping would be lost. So the right to write is
+    /// withheld: a vCPU or a host call that needs it tries again. The VMM's own stores are made with
+    /// the areas locked, as they are now.
+    ///
+    /// # Errors
+    /// The host's, with the parts as they were.
+    pub fn share_image(&self, writer: ImageWriter, parts: &[Part]) -> io::Result<(File, Vec<u64>)> {
+        let bytes = writer.bytes() + parts.iter().map(|part| part.len).sum::<u64>();
+        if self.ledger().charge(MemoryKind::Private, bytes).is_err() {
+            return self.write_image(writer, parts);
+        }
+        self.withholding(|| {
+            let written = match self.protect_all(parts, libc::PROT_READ) {
+                Ok(()) => self.write_image(writer, parts),
+                Err(error) => Err(error),
+            };
+            let both = written.and_then(|(file, offsets)| Ok((file.try_clone()?, file, offsets)));
+            let (own, file, offsets) = match both {
+                Ok(both) => both,
+                Err(error) => {
+                    self.ledger().release(MemoryKind::Private, bytes);
+                    self.protect_all(parts, libc::PROT_READ | libc::PROT_WRITE)?;
+                    return Err(error);
+                }
+            };
+            let image = Image::charged(own, bytes, self.ledger().clone());
+            for (part, offset) in parts.iter().zip(&offsets) {
+                let of = ImagePart { image: image.clone(), offset: *offset };
+                if self.map_image(part.gpa, part.len, of).is_err() {
+                    // The content is where it was.
+                    self.protect_all(&[*part], libc::PROT_READ | libc::PROT_WRITE)?;
+                }
+            }
+            Ok((file, offsets))
+        })
+    }
+
+    fn protect_all(&self, parts: &[Part], rights: libc::c_int) -> io::Result<()> {
+        for part in parts {
+            let range = self.host_range(part.gpa, part.len as usize).map_err(io::Error::other)?;
+            host_protect(range, rights)?;
+        }
+        Ok(())
     }
 
     /// Records that the host has moved the pages of a range. Where it had mapped an image, it has left

@@ -464,16 +464,22 @@ impl GuestMem {
             if host_protect(range, rights).is_err() {
                 continue;
             }
-            self.withheld.fetch_add(Withheld::BEGUN, Ordering::SeqCst);
-            let changed = host_protect(range, less);
-            let restored = host_protect(range, rights);
-            self.withheld.fetch_add(Withheld::ENDED, Ordering::SeqCst);
+            let (changed, restored) =
+                self.withholding(|| (host_protect(range, less), host_protect(range, rights)));
             if changed.is_err() && restored.is_ok() {
                 continue;
             }
             return restored.map_err(failed);
         }
         Err(failed(std::io::Error::last_os_error()))
+    }
+
+    /// Runs `f`, which reduces the rights of some mapping and restores them.
+    pub(super) fn withholding<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.withheld.fetch_add(Withheld::BEGUN, Ordering::SeqCst);
+        let result = f();
+        self.withheld.fetch_add(Withheld::ENDED, Ordering::SeqCst);
+        result
     }
 
     /// The periods so far in which some mapping had reduced rights. An access that failed may have

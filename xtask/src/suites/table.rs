@@ -187,8 +187,10 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
         what: &[
             "calls",
             "waiting",
+            "terminals",
             "network",
             "network_programs",
+            "forks",
             "processes",
             "procfs",
             "process",
@@ -197,6 +199,11 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
             "rare_calls",
             "host_calls",
         ],
+    },
+    LeftOut {
+        kinds: ALL,
+        reason: "gives tens of thousands of commands to servers by sockets, and to `redis-server`, which no machine has",
+        what: &["kv"],
     },
     LeftOut {
         kinds: ALL,

@@ -193,6 +193,9 @@ impl ForkedProcess {
         let short = String::from_utf8_lossy(input.bytes().ok_or(BAD)?).into_owned();
         let [args, args_end, env, env_end, stack] = input.words().ok_or(BAD)?;
         let auxv = input.bytes().ok_or(BAD)?.to_vec();
+        if args > args_end || env > env_end {
+            return Err(BAD);
+        }
         let facts = Facts::of_copy([args..args_end, env..env_end], stack, auxv);
         let attached = ForChild::decode(&mut input).ok_or(BAD)?;
         let region = RegionCopy::decode(&mut input, &mut fds.by_ref().map(File::from), &account)?;

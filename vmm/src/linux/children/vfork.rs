@@ -62,6 +62,13 @@ struct ParentState {
     mask: u64,
 }
 
+impl VforkChild {
+    /// Whether it blocks a signal.
+    pub(in crate::linux) fn blocks(&self, signal: i32) -> bool {
+        1_u64.checked_shl((signal - 1).cast_unsigned()).is_some_and(|bit| self.mask & bit != 0)
+    }
+}
+
 impl std::fmt::Debug for ParentState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ParentState").field("regs", &self.regs).finish_non_exhaustive()

@@ -124,6 +124,11 @@ impl SignalActions {
         locked(&self.actions).get((signal - 1) as usize).copied().unwrap_or_default()
     }
 
+    /// Whether the program chose to ignore it.
+    pub(in crate::linux) fn has_ignored(&self, signal: i32) -> bool {
+        self.get(signal).handler == SIG_IGN
+    }
+
     /// Sets it.
     pub(super) fn set(&self, signal: i32, action: Action) {
         if let Some(place) = locked(&self.actions).get_mut((signal - 1) as usize) {

@@ -81,7 +81,7 @@ impl ThreadSignals {
     }
 
     /// Whether it blocks `signal`.
-    pub(super) fn blocks(&self, signal: i32) -> bool {
+    pub(in crate::linux) fn blocks(&self, signal: i32) -> bool {
         self.mask() & bit(signal) != 0
     }
 

@@ -158,7 +158,7 @@ impl Vases {
             let member = Member { right, local: false, range };
             state.instances.known_mut(vh).members.insert(wanted.sid, member);
         }
-        state.instances.known_mut(vh).note_numbering(&record);
+        state.instances.known_mut(vh).note_numbering(&record.segments, record.numbers_after);
         drop(held);
         if flags.has(attach::POPULATE) {
             state.populate(vh)?;

@@ -10,7 +10,7 @@ use abi::switch::LockRef;
 use abi::{GuestPhys, Right, SegId, VasId};
 
 use super::handles::Handles;
-use crate::store::{VasRecord, VasSegment};
+use crate::store::VasSegment;
 use crate::vas::VasError;
 use crate::vas::residency::Residency;
 use crate::vas::tables::{InstanceTables, Members, TableFrames};
@@ -147,13 +147,13 @@ impl Instance {
     }
 
     /// Takes note of what the VAS says of numbers, now that the members are what they are.
-    pub(crate) fn note_numbering(&mut self, record: &VasRecord) {
+    pub(crate) fn note_numbering(&mut self, listed: &[VasSegment], after: u64) {
         let has = |wanted: &VasSegment| {
             let member = self.members.get(wanted.sid);
             member.is_some_and(|it| !it.local && it.right == self.traits.right_on(wanted))
         };
-        self.numbering = match record.segments.iter().all(has) {
-            true => Numbering::After(record.numbers_after),
+        self.numbering = match listed.iter().all(has) {
+            true => Numbering::After(after),
             false => Numbering::None,
         };
     }

@@ -51,6 +51,9 @@ pub(crate) struct News {
     pub(crate) losses: u64,
     /// How often the words had been written then.
     looked_at: Option<u64>,
+    /// How often they had been written when this VM came to write, and nobody else could: as long as it is so
+    /// many times, there is no newer version.
+    joined: Option<u64>,
     /// The newest version that a thread of this VM has seen or made.
     pub(crate) seen: VersionNumber,
     /// That one is lost. The program is told until it attaches the segment anew.
@@ -69,6 +72,16 @@ impl News {
         };
         let losses = told.lost.map_or(0, |lost| lost.count);
         News { ignored, losses, looked_at: told.count, ..News::default() }
+    }
+
+    /// The same of a VM that came to write, when the words had been written so often and nobody else could.
+    pub(crate) fn joined_at(self, count: Option<u64>) -> News {
+        News { joined: count, ..self }
+    }
+
+    /// Whether nothing was published since this VM came, and nobody else could write then.
+    pub(crate) fn is_as_joined(&self, told: &Tidings) -> bool {
+        told.count.is_some() && told.count == self.joined && told.failed_log.is_none()
     }
 
     /// Looks whether versions were lost that this VM has seen. `told` was read before what it sees now.
@@ -123,7 +136,7 @@ impl VersionedSegment {
     pub(crate) fn replace_log(&mut self, log: Log, news: News) {
         *self.log() = log;
         // What it has seen may have been lost since it looked last.
-        self.news = News { ignored: news.ignored, ..self.news };
+        self.news = News { ignored: news.ignored, joined: news.joined, ..self.news };
     }
 
     /// The window of a page and the page's offset in it, mapped if it was not.

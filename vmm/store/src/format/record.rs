@@ -74,6 +74,8 @@ pub struct VasContent {
     /// Whether instances get a TLB tag.
     pub tagged: bool,
     /// As in [`VasRecord`].
+    pub numbers_after: u64,
+    /// As in [`VasRecord`].
     pub segments: Vec<VasSegment>,
 }
 

@@ -116,6 +116,7 @@ impl Dir {
         match self.open_name(name, flags, Mode::empty()) {
             Ok(fd) => Ok(Dir::of(fd, self.path.join(name))),
             Err(Errno::NOTDIR | Errno::LOOP) => {
+                self.ensure()?;
                 Err(self.bad_type(name, "a file or link", "a folder"))
             }
             Err(error) => Err(self.error("open", name, error)),
@@ -172,6 +173,10 @@ impl Dir {
             Ok(fd) => fd,
             Err(Errno::ISDIR) => return Err(self.bad_type(name, "a folder", EXPECTED)),
             Err(Errno::LOOP) => return Err(self.bad_type(name, "a link", EXPECTED)),
+            Err(error @ Errno::NOTDIR) => {
+                self.ensure()?;
+                return Err(self.error("open", name, error));
+            }
             Err(error) => return Err(self.error("open", name, error)),
         };
         let stat = rfs::fstat(&fd).map_err(|e| self.error("open", name, e))?;

@@ -84,7 +84,8 @@ impl Store {
     pub fn vas_content(&self, vid: VasId) -> Result<VasContent, StoreError> {
         let (name, manifest) = self.manifest_by_id(vid, &self.lock_shared()?)?;
         self.note_segments(&manifest);
-        Ok(VasContent { name, tagged: manifest.tagged, segments: manifest.segments })
+        let Manifest { tagged, numbers_after, segments, .. } = manifest;
+        Ok(VasContent { name, tagged, numbers_after, segments })
     }
 
     /// What the VAS with this name is.

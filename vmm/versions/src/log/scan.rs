@@ -88,8 +88,13 @@ impl Buffer {
         (self.filled, self.ahead) = (0, self.first);
     }
 
+    /// Goes on with what was read of the log that is read next, from its beginning on.
+    pub fn begin(&mut self, bytes: Vec<u8>) {
+        (self.start, self.filled, self.held, self.ahead) = (0, bytes.len(), bytes, self.first);
+    }
+
     /// What lies at `at`, at least `least` bytes, of a log. If it has to be read, so are the `wanted` bytes that
-    /// are going to be asked for, or as many of them as are read at once.
+    /// are going to be asked for, or as many of them as are read at once, and what is read ahead in any case.
     fn at<F: File>(
         &mut self,
         log: &Log<'_, F>,
@@ -104,7 +109,8 @@ impl Buffer {
             let goes_on = self.filled > 0 && at == end;
             let ahead = if goes_on { (self.ahead * 4).min(AHEAD_MOST) } else { self.first };
             let left = usize::try_from(log.bytes.saturating_sub(at)).unwrap_or(usize::MAX);
-            let wanted = ahead.max(wanted.min(AHEAD_MOST)).max(least).min(left);
+            let more = if wanted > ahead { wanted.min(AHEAD_MOST) } else { 0 };
+            let wanted = (more + ahead).max(least).min(left);
             if self.held.len() < wanted {
                 self.held.resize(wanted, 0);
             }

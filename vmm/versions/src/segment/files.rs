@@ -10,7 +10,7 @@ use crate::disk::{File, Folder};
 use crate::error::Result;
 use crate::layer::{self, HOME_FILE_NAME, Layer, LayerId, Pages};
 use crate::log::header::{LogHeader, LogId};
-use crate::log::scan::Position;
+use crate::log::scan::{Content, Position};
 use crate::page::{PAGE_BYTES, VersionNumber};
 use crate::root::{Generation, LogRef, Root};
 
@@ -32,7 +32,13 @@ pub(super) struct OpenLog<F> {
     pub(super) prepared: u64,
     /// Records behind this version do not count; `None` while it is written to.
     pub(super) up_to: Option<VersionNumber>,
+    /// What was read with the header, from there on, for who reads the records next; or nothing.
+    pub(super) begun: Vec<u8>,
 }
+
+/// What is read of a log at once when it is opened: its header and the first records, if they are going to be
+/// read.
+const BEGUN_BYTES: usize = 17 * PAGE_BYTES;
 
 impl<F: File> OpenLog<F> {
     pub(super) fn open<D: Folder<File = F>>(
@@ -40,6 +46,7 @@ impl<F: File> OpenLog<F> {
         root: &Root,
         (generation, log): (usize, LogRef),
         known: &Known<'_, F>,
+        content: Content,
     ) -> Result<OpenLog<F>> {
         let (id, name) = (log.id, log.id.file_name());
         let file = match known.log(id) {
@@ -49,9 +56,17 @@ impl<F: File> OpenLog<F> {
                 Arc::new(LogFile::new(file))
             }
         };
-        let mut page = [0; PAGE_BYTES];
-        file.file.read_at(&mut page, 0).map_err(|source| failed("read", &name, source))?;
-        let (header, chain) = LogHeader::decode(&page).map_err(|what| damaged(&name, what))?;
+        let about = file.file.about().map_err(|source| failed("measure", &name, source))?;
+        let wanted = match content {
+            Content::Verified => BEGUN_BYTES,
+            Content::Trusted => PAGE_BYTES,
+        };
+        let has = usize::try_from(about.bytes).unwrap_or(usize::MAX);
+        // Of a file without a whole header, the host says that it ends there.
+        let mut begun = vec![0; wanted.min(has).max(PAGE_BYTES)];
+        file.file.read_at(&mut begun, 0).map_err(|source| failed("read", &name, source))?;
+        let page = begun.first_chunk::<PAGE_BYTES>().expect("at least a page");
+        let (header, chain) = LogHeader::decode(page).map_err(|what| damaged(&name, what))?;
         if header.id != id {
             return Err(damaged(&name, format!("it says it is {}", header.id.file_name())));
         }
@@ -60,11 +75,19 @@ impl<F: File> OpenLog<F> {
             let what = format!("it belongs to segment {:016x}", header.segment);
             return Err(damaged(&name, what));
         }
-        let about = file.file.about().map_err(|source| failed("measure", &name, source))?;
         let (prepared, identity) = (about.bytes, Some(about.identity));
         let (first, stored_bytes) = (Position::first(&header, chain), Some(about.stored_bytes));
-        let up_to = log.up_to;
-        Ok(OpenLog { header, generation, first, file, identity, stored_bytes, prepared, up_to })
+        Ok(OpenLog {
+            header,
+            generation,
+            first,
+            file,
+            identity,
+            stored_bytes,
+            prepared,
+            up_to: log.up_to,
+            begun: if content == Content::Verified { begun } else { Vec::new() },
+        })
     }
 }
 

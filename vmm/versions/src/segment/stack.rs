@@ -114,14 +114,16 @@ impl<F: File> Stack<F> {
         marks
     }
 
-    /// Opens all that a root record names, and has read nothing of the logs.
+    /// Opens all that a root record names, and has read nothing of the logs; so much of their records will be
+    /// read next.
     pub(super) fn open<D: Folder<File = F>>(
         folder: &D,
         root: &Root,
         known: &Known<'_, F>,
+        content: Content,
     ) -> Result<Stack<F>> {
         let logs: Result<Vec<_>> =
-            root.logs().map(|log| OpenLog::open(folder, root, log, known)).collect();
+            root.logs().map(|log| OpenLog::open(folder, root, log, known, content)).collect();
         let layers = root.generations.iter().map(|one| open_layer(folder, one, known));
         let (mut logs, layers) = (logs?, layers.collect::<Result<Vec<_>>>()?);
         settle_logs(&mut logs, root)?;
@@ -143,7 +145,8 @@ impl<F: File> Stack<F> {
         }
         let known = Known(vec![self]);
         let new = root.logs().skip(self.open.len());
-        let new: Result<Vec<_>> = new.map(|log| OpenLog::open(folder, root, log, &known)).collect();
+        let open = |log| OpenLog::open(folder, root, log, &known, Content::Trusted);
+        let new: Result<Vec<_>> = new.map(open).collect();
         let layers = root.generations.iter().skip(self.layers.len());
         let layers: Result<Vec<_>> = layers.map(|one| open_layer(folder, one, &known)).collect();
         let (mut new, mut layers) = (new?, layers?);
@@ -223,6 +226,9 @@ impl<F: File> Stack<F> {
                 break;
             }
             let Some(log) = self.open.get_mut(self.at) else { break };
+            if !log.begun.is_empty() {
+                buffer.begin(std::mem::take(&mut log.begun));
+            }
             let (id, identity) = (log.header.id, log.identity);
             let name = id.file_name();
             let mut scanned = scan::Log { file: &log.file.file, name: &name, bytes: log.prepared };

@@ -1,0 +1,153 @@
+//! What is stored in the address space: sixteen databases of keys and values, found by pointers.
+//!
+//! Here are the types; `view` looks keys up, `change` changes them, `list` and `sorted` are two kinds of
+//! values.
+
+mod change;
+mod list;
+mod sorted;
+mod view;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use spacejmp::{Storable, VBTreeMap, VBox, VLinearMap, VVec};
+
+pub(crate) use change::{Change, Put};
+pub(crate) use list::List;
+pub(crate) use sorted::{Bound, Sorted};
+pub(crate) use view::View;
+
+spacejmp::brand! {
+    /// The address space of a key-value store.
+    pub(crate) Kv<'v> => Root<'v>
+}
+
+/// Bytes in the address space.
+pub(crate) type Bytes<'v> = VVec<u8, Kv<'v>>;
+/// The content of a hash.
+pub(crate) type Fields<'v> = VLinearMap<Bytes<'v>, Bytes<'v>, Kv<'v>>;
+/// The content of a set.
+pub(crate) type Members<'v> = VLinearMap<Bytes<'v>, (), Kv<'v>>;
+
+/// How many databases there are.
+pub(crate) const DATABASES: usize = 16;
+
+/// The root object.
+#[derive(Storable)]
+#[storable(vas = Kv<'v>)]
+pub(crate) struct Root<'v> {
+    databases: [Database<'v>; DATABASES],
+    /// How many changes there were.
+    changes: u64,
+    /// When the last version was kept by `SAVE`, in seconds since 1970.
+    pub(crate) saved: u64,
+}
+
+/// Keys and their values.
+#[derive(Storable)]
+#[storable(vas = Kv<'v>)]
+pub(crate) struct Database<'v> {
+    keys: VLinearMap<Bytes<'v>, Entry<'v>, Kv<'v>>,
+    /// Times of expiry, each with its key behind it: the first is the next to expire.
+    expiries: VBTreeMap<Bytes<'v>, (), Kv<'v>>,
+}
+
+/// What a key has.
+#[derive(Storable)]
+#[storable(vas = Kv<'v>)]
+pub(crate) struct Entry<'v> {
+    /// In milliseconds since 1970; 0 for never.
+    pub(crate) expires: u64,
+    /// The number of the last change.
+    pub(crate) change: u64,
+    pub(crate) value: Value<'v>,
+}
+
+/// A value.
+#[derive(Storable)]
+#[storable(vas = Kv<'v>)]
+#[repr(u8)]
+pub(crate) enum Value<'v> {
+    String(Bytes<'v>),
+    List(VBox<List<'v>, Kv<'v>>),
+    Hash(VBox<Fields<'v>, Kv<'v>>),
+    Set(VBox<Members<'v>, Kv<'v>>),
+    Sorted(VBox<Sorted<'v>, Kv<'v>>),
+}
+
+impl Root<'_> {
+    /// Databases without keys.
+    pub(crate) fn new() -> Self {
+        let databases = std::array::from_fn(|_| Database {
+            keys: VLinearMap::new(),
+            expiries: VBTreeMap::new(),
+        });
+        Root { databases, changes: 0, saved: 0 }
+    }
+}
+
+impl Default for Root<'_> {
+    fn default() -> Self {
+        Root::new()
+    }
+}
+
+impl std::fmt::Debug for Root<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let keys: Vec<usize> = self.databases.iter().map(|database| database.keys.len()).collect();
+        f.debug_struct("Root").field("keys", &keys).field("changes", &self.changes).finish()
+    }
+}
+
+impl Value<'_> {
+    /// Its name in `TYPE`.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Value::String(_) => "string",
+            Value::List(_) => "list",
+            Value::Hash(_) => "hash",
+            Value::Set(_) => "set",
+            Value::Sorted(_) => "zset",
+        }
+    }
+}
+
+/// The time in milliseconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Why a command has no reply but an error.
+#[derive(Debug)]
+pub(crate) enum Fail {
+    /// It is the caller's mistake, noticed before anything was changed.
+    Said(std::borrow::Cow<'static, str>),
+    /// There is no room: whatever the visit has changed has to be undone.
+    Full,
+    /// There is nothing yet of what a blocking command waits for.
+    Wait,
+}
+
+impl From<spacejmp::AllocError> for Fail {
+    fn from(_: spacejmp::AllocError) -> Fail {
+        Fail::Full
+    }
+}
+
+impl From<&'static str> for Fail {
+    fn from(text: &'static str) -> Fail {
+        Fail::Said(text.into())
+    }
+}
+
+impl From<String> for Fail {
+    fn from(text: String) -> Fail {
+        Fail::Said(text.into())
+    }
+}
+
+pub(crate) type Done = Result<(), Fail>;
+
+pub(crate) const WRONG_TYPE: &str =
+    "WRONGTYPE Operation against a key holding the wrong kind of value";

@@ -1,0 +1,82 @@
+//! What a server refuses.
+
+use super::wire::{Server, encoded};
+use tests::skip_without_kvm;
+
+#[test]
+fn without_the_password_nothing_is_answered() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::kv(folder.path(), &["--requirepass", "secret"]);
+    let mut wire = server.connect();
+    assert_eq!(wire.say("GET k"), "-NOAUTH Authentication required.\r\n");
+    assert_eq!(wire.say("NOSUCH"), "-NOAUTH Authentication required.\r\n");
+    assert!(wire.say("HELLO 3").starts_with("-NOAUTH HELLO must be called"));
+    for wrong in
+        ["AUTH wrong", "AUTH secre", "AUTH secrets", "AUTH other secret", "HELLO 3 AUTH default x"]
+    {
+        assert!(wire.say(wrong).starts_with("-WRONGPASS"), "{wrong}");
+    }
+    assert_eq!(wire.say("AUTH secret"), "+OK\r\n");
+    assert_eq!(wire.say("SET k v"), "+OK\r\n");
+    let mut other = server.connect();
+    assert!(other.say("HELLO 3 AUTH default secret").starts_with("%7"));
+    assert_eq!(other.say("GET k"), "$1\r\nv\r\n");
+    let mut stranger = server.connect();
+    stranger.send(b"*1\r\n$100000\r\n");
+    assert_eq!(stranger.rest(), b"-ERR Protocol error: unauthenticated bulk length\r\n");
+}
+
+#[test]
+fn who_is_one_too_many_or_speaks_something_else_is_told_so_and_let_go() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::kv(folder.path(), &["--maxclients", "2"]);
+    let mut one = server.connect();
+    // The connection by which the test has found that it listens is gone.
+    while !one.say("INFO clients").contains("connected_clients:1") {}
+    let mut other = server.connect();
+    assert_eq!(other.say("PING"), "+PONG\r\n");
+    assert_eq!(server.connect().rest(), b"-ERR max number of clients reached\r\n");
+    // What came before is answered.
+    one.send(&[encoded(&[b"SET", b"k", b"v"]), b"*1\r\n+1\r\nPING\r\n".to_vec()].concat());
+    assert_eq!(one.rest(), b"+OK\r\n-ERR Protocol error: expected '$', got '+'\r\n");
+    assert_eq!(other.say("GET k"), "$1\r\nv\r\n");
+}
+
+#[test]
+fn beyond_maxmemory_a_command_fails_as_a_whole_and_removing_makes_room() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::kv(folder.path(), &["--maxmemory", "8M", "--durability", "manual"]);
+    let mut wire = server.connect();
+    let oom = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n";
+    let value = vec![b'v'; 100_000];
+    let mut held = 0;
+    while wire.ask(&[b"RPUSH", b"l", &value]) != oom {
+        held += 1;
+        assert!(held < 100, "there is no limit");
+    }
+    assert!(held > 40, "{held}");
+    assert_eq!(wire.say("LLEN l"), format!(":{held}\r\n"));
+    // Of several commands at once the others are carried out, and of a transaction none.
+    let many = [
+        encoded(&[b"SET", b"a", b"1"]),
+        encoded(&[b"MSET", b"b", b"1", b"c", &vec![b'v'; 2_000_000]]),
+        encoded(&[b"MULTI"]),
+        encoded(&[b"SET", b"d", b"1"]),
+        encoded(&[b"SET", b"e", &vec![b'v'; 2_000_000]]),
+        encoded(&[b"EXEC"]),
+        encoded(&[b"EXISTS", b"a", b"b", b"c", b"d", b"e"]),
+    ];
+    wire.send(&many.concat());
+    let replies: Vec<Vec<u8>> = many.iter().map(|_| wire.reply()).collect();
+    assert_eq!(
+        (&replies[0][..], &replies[1][..], &replies[5][..]),
+        (&b"+OK\r\n"[..], &oom[..], &oom[..])
+    );
+    assert_eq!(replies[6], b":1\r\n");
+    assert_eq!(wire.say("GET a"), "$1\r\n1\r\n");
+    assert_eq!(wire.say("DEL l"), ":1\r\n");
+    assert_eq!(wire.ask(&[b"SET", b"e", &vec![b'v'; 2_000_000]]), b"+OK\r\n");
+}

@@ -1,0 +1,144 @@
+//! Clients of `kv serve`, several at a time and beside clients without it.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::wire::{Server, encoded, kv};
+use tests::vm::Run;
+use tests::{kvm, skip_without_kvm};
+
+fn direct(folder: &Path, args: &[&str]) -> String {
+    Run::new(kv()).args(args).store(folder.join("store")).in_vm().out()
+}
+
+#[test]
+fn clients_with_and_without_the_server_see_the_same_data() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::kv(folder.path(), &[]);
+    let mut wire = server.connect();
+    assert_eq!(wire.say("SET k from-outside"), "+OK\r\n");
+    assert_eq!(direct(folder.path(), &["get", "k"]), "from-outside\n");
+    assert_eq!(direct(folder.path(), &["incr", "n"]), "1\n");
+    assert_eq!(wire.say("INCR n"), ":2\r\n");
+    // A transaction notices a change by a program that the server knows nothing of.
+    assert_eq!(wire.say("WATCH n"), "+OK\r\n");
+    assert_eq!(direct(folder.path(), &["incr", "n"]), "3\n");
+    assert_eq!(wire.say("MULTI"), "+OK\r\n");
+    assert_eq!(wire.say("SET n 0"), "+QUEUED\r\n");
+    assert_eq!(wire.say("EXEC"), "*-1\r\n");
+    // And so does one who waits.
+    wire.send(&encoded(&[b"BLPOP", b"queue", b"0"]));
+    assert_eq!(direct(folder.path(), &["rpush", "queue", "job"]), "1\n");
+    assert_eq!(wire.reply(), b"*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n");
+}
+
+#[test]
+fn replies_come_in_order_however_requests_arrive() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::kv(folder.path(), &["--durability", "manual"]);
+    let mut wire = server.connect();
+    let (mut requests, mut replies) = (Vec::new(), Vec::new());
+    for number in 0..3000 {
+        let text = number.to_string();
+        requests.extend(encoded(&[b"SET", b"k", text.as_bytes()]));
+        requests.extend(encoded(&[b"GET", b"k"]));
+        requests.extend(b"PING\r\n");
+        requests.extend(encoded(&[b"CLIENT", b"GETNAME"]));
+        replies.extend(format!("+OK\r\n${}\r\n{text}\r\n+PONG\r\n$-1\r\n", text.len()).bytes());
+    }
+    requests.extend(encoded(&[b"QUIT"]));
+    replies.extend(b"+OK\r\n");
+    for piece in requests.chunks(1009) {
+        wire.send(piece);
+    }
+    assert!(wire.rest() == replies, "replies differ");
+}
+
+#[test]
+fn whoever_waited_longest_is_served_first_and_gets_one_element() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::kv(folder.path(), &["--durability", "manual"]);
+    let (mut one, mut other, mut third) = (server.connect(), server.connect(), server.connect());
+    let waiting = |wire: &mut super::wire::Wire, count: usize| {
+        while !wire.say("INFO clients").contains(&format!("blocked_clients:{count}")) {}
+    };
+    one.send(&encoded(&[b"BLPOP", b"l", b"0"]));
+    waiting(&mut third, 1);
+    other.send(&encoded(&[b"BRPOP", b"l", b"0"]));
+    waiting(&mut third, 2);
+    assert_eq!(third.say("RPUSH l a"), ":1\r\n");
+    assert_eq!(one.reply(), b"*2\r\n$1\r\nl\r\n$1\r\na\r\n");
+    assert_eq!(third.say("RPUSH l b c"), ":2\r\n");
+    assert_eq!(other.reply(), b"*2\r\n$1\r\nl\r\n$1\r\nc\r\n");
+    assert_eq!(third.say("LRANGE l 0 -1"), "*1\r\n$1\r\nb\r\n");
+    assert_eq!(third.say("BLPOP nothing 0.01"), "*-1\r\n");
+}
+
+#[test]
+fn messages_reach_those_who_listen_to_a_channel_or_a_pattern() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::kv(folder.path(), &[]);
+    let (mut one, mut other, mut third) = (server.connect(), server.connect(), server.connect());
+    assert_eq!(one.say("SUBSCRIBE news"), "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n");
+    assert!(other.say("HELLO 3").contains("proto"));
+    assert_eq!(other.say("PSUBSCRIBE n*"), ">3\r\n$10\r\npsubscribe\r\n$2\r\nn*\r\n:1\r\n");
+    assert_eq!(third.say("PUBLISH news hi"), ":2\r\n");
+    assert_eq!(one.reply(), b"*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$2\r\nhi\r\n");
+    assert_eq!(other.reply(), b">4\r\n$8\r\npmessage\r\n$2\r\nn*\r\n$4\r\nnews\r\n$2\r\nhi\r\n");
+    assert!(one.say("GET k").starts_with("-ERR Can't execute 'get'"));
+    assert_eq!(one.say("PING"), "*2\r\n$4\r\npong\r\n$0\r\n\r\n");
+    assert_eq!(other.say("GET k"), "_\r\n");
+    assert_eq!(one.say("UNSUBSCRIBE"), "*3\r\n$11\r\nunsubscribe\r\n$4\r\nnews\r\n:0\r\n");
+    assert_eq!(third.say("PUBSUB CHANNELS"), "*0\r\n");
+    assert_eq!(third.say("PUBLISH news again"), ":1\r\n");
+}
+
+#[test]
+fn keys_expire_by_the_clock_also_while_nobody_serves() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut server = Server::kv(folder.path(), &[]);
+    let mut wire = server.connect();
+    assert_eq!(wire.say("SET soon v PX 300"), "+OK\r\n");
+    assert_eq!(wire.say("SET late v EX 1000"), "+OK\r\n");
+    assert_eq!(wire.say("DBSIZE"), ":2\r\n");
+    server.kill();
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    assert_eq!(direct(folder.path(), &["exists", "soon", "late"]), "1\n");
+    assert_eq!(direct(folder.path(), &["dbsize"]), "1\n");
+    let server = Server::kv(folder.path(), &[]);
+    let mut wire = server.connect();
+    assert_eq!(wire.say("GET soon"), "$-1\r\n");
+    // It is removed though nobody asks for it.
+    assert_eq!(wire.say("SET again v PX 1"), "+OK\r\n");
+    while !wire.say("INFO keyspace").contains("keys=1,expires=1") {}
+}
+
+#[test]
+fn the_distributions_clients_work() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    if Command::new("redis-cli").arg("--version").output().is_err() {
+        kvm::other_kind_of_host("the_distributions_clients_work", "there is no redis-cli");
+        return;
+    }
+    let server = Server::kv(folder.path(), &["--durability", "manual"]);
+    let said = |program: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        let output = command.arg("-s").arg(&server.socket).args(args).output().expect("it starts");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(said("redis-cli", &["set", "k", "v"]), "OK\n");
+    assert_eq!(said("redis-cli", &["-3", "hset", "h", "f", "v"]), "1\n");
+    assert_eq!(said("redis-cli", &["-3", "hgetall", "h"]), "f v\n");
+    assert_eq!(said("redis-cli", &["--scan", "--pattern", "k*"]), "k\n");
+    let tests = "ping_inline,ping_mbulk,set,get,incr,lpush,rpush,lpop,rpop,sadd,hset,spop,zadd,zpopmin,lrange_100,mset";
+    let figures =
+        said("redis-benchmark", &["-t", tests, "-n", "500", "-c", "10", "-P", "4", "--csv"]);
+    assert!(figures.lines().count() >= 16, "{figures}");
+}
