@@ -245,10 +245,8 @@ fn the_list_is_whole_and_grants_no_more_than_it_may() {
         let is_about_network = line.contains("{port}") || line.contains("tasks.py");
         assert!(!words.contains(&"--net") || is_about_network, "{line}");
     }
-    let failing = list.iter().filter(|program| program.fails.is_some()).count();
-    let only_fork =
-        list.iter().all(|program| program.fails.as_deref().is_none_or(|why| why == "fork"));
-    assert!(list.len() - failing >= WANTED || only_fork, "{failing} do not do as natively");
+    let same = list.iter().filter(|program| program.fails.is_none()).count();
+    assert!(same >= WANTED, "only {same} do as natively");
 }
 
 #[test]
