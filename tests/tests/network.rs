@@ -72,7 +72,7 @@ fn by_default_there_is_no_network_but_unix_sockets() {
     skip_without_kvm!();
     granted(&["socket"])
         .in_vm()
-        .expect(0, "tcp: EACCES\nudp: EACCES\nnetlink: EACCES\nunix: 1\ndone\n");
+        .expect(0, "tcp: EACCES\nudp: EACCES\nnetlink: EACCES\nunix: 1\ninterface: EACCES\ndone\n");
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn select_leaves_what_remains_of_its_time() {
 #[test]
 fn timers_and_clocks_are_linuxs() {
     skip_without_kvm!();
-    for what in ["intervals", "posix", "clocks"] {
+    for what in ["intervals", "posix", "clocks", "profile"] {
         let ended = Run::new(guests::c("timers")).args(&[what]).same_as_native();
         assert_eq!(ended.outcome, Outcome::Exited(0), "{what}: {ended:?}");
     }

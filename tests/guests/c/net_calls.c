@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -331,6 +333,44 @@ static void interrupted(void)
     close(s);
 }
 
+/* What the program learns of the host's interfaces by a socket. */
+static void interfaces(void)
+{
+    int s = socket(AF_INET, SOCK_DGRAM, 0);
+    struct ifconf list = { .ifc_len = 0, .ifc_buf = NULL };
+    SAY(ioctl(s, SIOCGIFCONF, &list));
+    int needed = list.ifc_len;
+    char space[4096];
+    list = (struct ifconf){ .ifc_len = sizeof space, .ifc_buf = space };
+    SAY(ioctl(s, SIOCGIFCONF, &list));
+    printf("%d bytes, as announced: %d\n", list.ifc_len, list.ifc_len == needed);
+    for (int i = 0; i < list.ifc_len / (int)sizeof(struct ifreq); i++) {
+        struct ifreq one = list.ifc_req[i];
+        printf("%s %s\n", one.ifr_name, inet_ntoa(((struct sockaddr_in *)&one.ifr_addr)->sin_addr));
+        SAY(ioctl(s, SIOCGIFINDEX, &one));
+        SAY(ioctl(s, SIOCGIFNAME, &one));
+        printf("by its index: %s\n", one.ifr_name);
+        SAY(ioctl(s, SIOCGIFFLAGS, &one));
+        printf("flags %x\n", one.ifr_flags & (IFF_UP | IFF_LOOPBACK));
+        SAY(ioctl(s, SIOCGIFMTU, &one));
+        printf("mtu %d\n", one.ifr_mtu);
+        SAY(ioctl(s, SIOCGIFNETMASK, &one));
+    }
+    struct ifreq none = { .ifr_name = "no-such-one" };
+    SAY(ioctl(s, SIOCGIFINDEX, &none));
+    SAY(ioctl(s, SIOCGIFINDEX, NULL));
+    list.ifc_len = -1;
+    SAY(ioctl(s, SIOCGIFCONF, &list));
+    close(s);
+    int pair[2], queued = -1;
+    SAY(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    SAY(write(pair[0], "bytes", 5));
+    SAY(ioctl(pair[1], FIONREAD, &queued));
+    printf("queued: %d\n", queued);
+    close(pair[0]);
+    close(pair[1]);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2)
@@ -342,6 +382,7 @@ int main(int argc, char **argv)
     udp();
     unix_sockets(argv[1]);
     interrupted();
+    interfaces();
     puts("done");
     return 0;
 }

@@ -283,7 +283,10 @@ static void sockets(void)
     say("tcp", socket(AF_INET, SOCK_STREAM, 0));
     say("udp", socket(AF_INET6, SOCK_DGRAM, 0));
     say("netlink", socket(AF_NETLINK, SOCK_RAW, 0));
-    say("unix", socket(AF_UNIX, SOCK_STREAM, 0) >= 0);
+    int local = socket(AF_UNIX, SOCK_STREAM, 0);
+    say("unix", local >= 0);
+    char asked[40] = "lo";
+    say("interface", ioctl(local, SIOCGIFINDEX, asked));
 }
 
 int main(int argc, char **argv)

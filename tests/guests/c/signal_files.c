@@ -167,6 +167,11 @@ static void process_files(void)
     SAY(pidfd_send(fd, 0, NULL, 99));
     SAY(pidfd_send(0, 0, NULL, 0));
     SAY(pidfd_send(77, 0, NULL, 0));
+    int directory = open("/proc/self", O_RDONLY | O_DIRECTORY), task = open("/proc/self/task", O_RDONLY);
+    SAY(pidfd_send(directory, 0, NULL, 0));
+    SAY(pidfd_send(task, 0, NULL, 0));
+    close(directory);
+    close(task);
     SAY(pidfd_send(fd, SIGUSR1, NULL, 0));
     SAY(sigwaitinfo(&set, &info));
     printf("code %d own %d\n", info.si_code, info.si_pid == getpid());

@@ -249,6 +249,38 @@ static void clocks(void)
     printf("times: %d\n", times(NULL) > 0);
 }
 
+static volatile sig_atomic_t spender, told_spender, told_others;
+
+static void tell(int signal)
+{
+    (void)signal;
+    if (syscall(SYS_gettid) == spender)
+        told_spender++;
+    else
+        told_others++;
+}
+
+static void *spend(void *arg)
+{
+    spender = (int)syscall(SYS_gettid);
+    while (told_spender + told_others < 20)
+        ;
+    return arg;
+}
+
+/* Of processor time the thread is told that spends it, not the first one, which waits for it. */
+static void profile(void)
+{
+    struct sigaction action = { .sa_handler = tell, .sa_flags = SA_RESTART };
+    sigaction(SIGPROF, &action, NULL);
+    struct itimerval often = { { 0, 10000 }, { 0, 10000 } };
+    pthread_t thread;
+    pthread_create(&thread, NULL, spend, NULL);
+    setitimer(ITIMER_PROF, &often, NULL);
+    pthread_join(thread, NULL);
+    printf("the one who spends is told: %d\n", told_spender > told_others);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && !strcmp(argv[1], "intervals"))
@@ -257,6 +289,8 @@ int main(int argc, char **argv)
         posix();
     else if (argc > 1 && !strcmp(argv[1], "clocks"))
         clocks();
+    else if (argc > 1 && !strcmp(argv[1], "profile"))
+        profile();
     else
         return 2;
     return 0;

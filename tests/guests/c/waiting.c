@@ -278,8 +278,24 @@ static void watches(const char *folder)
     close(ep);
 }
 
+/* All that is ready comes at once, however much it is. */
+static void many(void)
+{
+    enum { COUNT = 900 };
+    static struct epoll_event events[COUNT + 1];
+    int epoll = epoll_create1(0);
+    for (int i = 0; i < COUNT; i++) {
+        struct epoll_event event = {.events = EPOLLIN, .data.fd = eventfd(1, 0)};
+        if (epoll_ctl(epoll, EPOLL_CTL_ADD, event.data.fd, &event)) perror("epoll_ctl");
+    }
+    SAY(epoll_wait(epoll, events, COUNT + 1, 0));
+    SAY(epoll_wait(epoll, events, COUNT - 1, 0));
+    close_range(epoll, ~0U, 0);
+}
+
 int main(int argc, char **argv)
 {
+    many();
     registrations();
     ways();
     interrupted();

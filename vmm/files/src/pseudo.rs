@@ -249,6 +249,12 @@ impl Files {
         Ok(format!("pos:\t{position}\nflags:\t0{flags:o}\nmnt_id:\t1\nino:\t{ino}\n").into())
     }
 
+    /// Whether a descriptor is of the process's directory in `/proc`.
+    #[must_use]
+    pub fn is_process_directory(&self, fd: i32) -> bool {
+        self.for_io(fd).is_ok_and(|file| file.node() == Some(NodeId::PROCESS))
+    }
+
     /// The target of a link of ours.
     ///
     /// # Errors

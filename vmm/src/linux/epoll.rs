@@ -1,7 +1,6 @@
 //! `epoll`: arguments and the wait. Registrations are in `files::epoll`.
 #![forbid(unsafe_code)]
 
-use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
 use abi::Errno;
@@ -21,9 +20,9 @@ type Args<'a> = &'a [u64; 6];
 const EVENT_BYTES: usize = 12;
 /// Linux's own limit of a call (EP_MAX_EVENTS).
 const EVENTS_MAX: i32 = i32::MAX / EVENT_BYTES as i32;
-/// Events taken from the host at a time; a program that asks for more gets the rest with its next
-/// call.
-const EVENTS_AT_ONCE: usize = 512;
+/// Events taken from the host at a time, if there is room for them; a program that asks for more gets
+/// the rest with its next call.
+const EVENTS_AT_ONCE: [usize; 3] = [1 << 16, 512, 1];
 /// Bytes of the kernel's signal set.
 const SIGSET_BYTES: u64 = 8;
 
@@ -104,13 +103,14 @@ fn wait_until(ctx: &ThreadCtx<'_>, a: Args<'_>, deadline: Option<Instant>) -> Ca
         let bytes = (*events * EVENT_BYTES) as u64;
         ctx.user().is_accessible(at, bytes, MemoryAccess::Write)
     };
-    let Some(most) = [(wanted as usize).min(EVENTS_AT_ONCE), 1].into_iter().find(fits) else {
+    let at_once = EVENTS_AT_ONCE.map(|most| most.min(wanted as usize));
+    let Some(most) = at_once.into_iter().find(fits) else {
         return match is_ready(ctx, &epoll, deadline)? {
             true => Err(Errno::EFAULT.into()),
             false => value(0),
         };
     };
-    let mut room = vec![MaybeUninit::<epoll::Event>::uninit(); most];
+    let mut room = Box::<[epoll::Event]>::new_uninit_slice(most);
     let ready = loop {
         if ctx.is_interrupted() {
             return Err(Fail::Errno(Errno::EINTR));

@@ -8,7 +8,7 @@ use abi::Errno;
 
 use super::sched::{has_bit, set_bit};
 use super::time::{checked, deadline_at};
-use super::{CallResult, Fail, done, terminal, value};
+use super::{CallResult, Fail, done, net, terminal, value};
 use crate::files::{FileKind, OpenFile, host};
 use crate::linux::task::ThreadCtx;
 
@@ -226,6 +226,11 @@ pub(super) fn ioctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let file = files.for_io(fd as i32)?;
     if file.kind() == FileKind::Terminal
         && let Some(result) = terminal::ioctl(ctx, &file, request, arg)
+    {
+        return result;
+    }
+    if file.kind() == FileKind::Socket
+        && let Some(result) = net::ioctl(ctx, &file, request, arg)
     {
         return result;
     }

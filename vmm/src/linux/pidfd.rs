@@ -36,13 +36,13 @@ pub(super) fn is_one(ctx: &ThreadCtx<'_>, fd: i32) -> bool {
     ctx.files().for_io(fd).is_ok_and(|file| file.kind() == FileKind::PidFd)
 }
 
-/// `pidfd_send_signal(2)`: as `kill`, or as `rt_sigqueueinfo` with a `siginfo_t`.
+/// `pidfd_send_signal(2)`, also by the process's directory in `/proc`: as `kill`, or as `rt_sigqueueinfo` with a `siginfo_t`.
 pub(super) fn send_signal(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [fd, number, info, flags, ..] = *a;
     if flags as u32 != 0 {
         return Err(Errno::EINVAL.into());
     }
-    if !is_one(ctx, fd as i32) {
+    if !is_one(ctx, fd as i32) && !ctx.files().is_process_directory(fd as i32) {
         return Err(Errno::EBADF.into());
     }
     let own = ctx.process.pid();

@@ -188,6 +188,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
             "calls",
             "waiting",
             "terminals",
+            "passed_sockets",
             "network",
             "network_programs",
             "forks",

@@ -11,7 +11,7 @@ use rustix::fs::Mode;
 use super::address::{self, Address, destination};
 use super::grant::Binding;
 use super::host::{self, Whose};
-use super::{Args, Ctx, put_name, socket as socket_of, waiting};
+use super::{Args, Ctx, never_waits, put_name, socket as socket_of, waiting};
 use crate::files::{FileKind, OpenFile, SocketPlace, host as host_errno};
 use crate::linux::task::ThreadCtx;
 use crate::linux::{CallResult, descriptor, done, value};
@@ -93,14 +93,18 @@ fn check_unix(kind: i32, protocol: i32) -> Result<(), Errno> {
     }
 }
 
-/// TCP and UDP; with all of the network also the sockets by which an unprivileged `ping` works, where the
-/// host permits them.
+/// TCP and UDP; with all of the network also UDP-Lite, and the sockets by which an unprivileged `ping`
+/// works, where the host permits them.
 fn check_internet(kind: i32, protocol: i32, all: bool) -> Result<(), Errno> {
     match (kind, protocol) {
         (libc::SOCK_STREAM, 0 | libc::IPPROTO_TCP) | (libc::SOCK_DGRAM, 0 | libc::IPPROTO_UDP) => {
             Ok(())
         }
-        (libc::SOCK_DGRAM, libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6) if all => Ok(()),
+        (libc::SOCK_DGRAM, libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 | libc::IPPROTO_UDPLITE)
+            if all =>
+        {
+            Ok(())
+        }
         (libc::SOCK_RAW, _) => Err(Errno::EPERM),
         (libc::SOCK_STREAM | libc::SOCK_DGRAM, _) => Err(UNSUPPORTED_PROTOCOL),
         _ => Err(UNSUPPORTED_TYPE),
@@ -363,6 +367,9 @@ pub(in crate::linux) fn accept4(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     };
     // A connection for which there is no number is not taken.
     ctx.files().check_room()?;
+    if never_waits(&file) && !host::is_ready(file.host_fd())? {
+        return Err(Errno::EAGAIN.into());
+    }
     let flags_for_host = flags & libc::SOCK_NONBLOCK;
     let (fd, name) = waiting(ctx, || host::accept(file.host_fd(), flags_for_host))?;
     if a[1] != 0 {

@@ -4,7 +4,9 @@
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use abi::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec};
 
+use crate::files::host;
 use crate::linux::time::{checked, last_errno};
 
 /// Bytes of the longest name of a socket (`sockaddr_storage`).
@@ -65,6 +67,13 @@ pub(super) fn listen(fd: BorrowedFd<'_>, backlog: i32) -> Result<(), Errno> {
 pub(super) fn shutdown(fd: BorrowedFd<'_>, how: i32) -> Result<(), Errno> {
     // SAFETY: no pointers.
     checked(unsafe { libc::shutdown(fd.as_raw_fd(), how) }.into()).map(drop)
+}
+
+/// Whether a connection waits to be accepted.
+pub(super) fn is_ready(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut poll = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    let ready = rustix::event::poll(&mut poll, Some(&Timespec::default()));
+    ready.map(|count| count > 0).map_err(host)
 }
 
 /// `accept4`, close-on-exec: the connection and the peer's name.

@@ -12,7 +12,7 @@ use super::address::{self, Address};
 use super::control::{self, CONTROL_MAX, Control};
 use super::endpoint::{Checked, check_destination, inside, is_stream, read_name};
 use super::host::{self, Incoming, Outgoing};
-use super::{Args, Ctx, in_program, netlink, put_name, socket};
+use super::{Args, Ctx, in_program, netlink, never_waits, put_name, socket};
 use crate::files::{FileKind, OpenFile};
 use crate::linux::task::ThreadCtx;
 use crate::linux::time::deadline_at;
@@ -143,6 +143,7 @@ fn send(ctx: &ThreadCtx<'_>, file: &OpenFile, message: &ToSend, flags: i32) -> R
     if file.kind() == FileKind::Netlink {
         return query(ctx, file, message, &to, flags);
     }
+    let flags = if never_waits(file) { flags | libc::MSG_DONTWAIT } else { flags };
     let waits = !file.nonblocking() && flags & libc::MSG_DONTWAIT == 0;
     let mut outgoing = Outgoing {
         name: &to.name,
@@ -335,6 +336,7 @@ fn receive(
     flags: i32,
 ) -> Result<Incoming, Fail> {
     let buffers = buffers_of(ctx, to, FILL)?;
+    let flags = if never_waits(file) { flags | libc::MSG_DONTWAIT } else { flags };
     let mut got = loop {
         if ctx.is_interrupted() {
             return Err(Fail::Restart);

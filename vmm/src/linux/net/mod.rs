@@ -10,6 +10,7 @@
 //!
 //! - `endpoint`: `socket`, `bind`, `connect`, `listen`, `accept` and names
 //! - `message`: sending and receiving; `options`: `getsockopt`, `setsockopt`
+//! - `interfaces`: `ioctl`
 //! - `host`: the host's calls
 
 pub mod address;
@@ -17,6 +18,7 @@ pub mod control;
 mod endpoint;
 pub mod grant;
 mod host;
+mod interfaces;
 mod message;
 pub mod netlink;
 mod options;
@@ -30,6 +32,7 @@ pub(super) use endpoint::{
     socketpair,
 };
 pub use grant::{ConnectGrant, ListenGrant, NetGrantError, NetGrants, Network};
+pub(super) use interfaces::ioctl;
 pub(super) use message::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
 pub(super) use options::{get as getsockopt, set as setsockopt};
 
@@ -45,15 +48,39 @@ const NO_SOCKET: Errno = Errno::from_raw(libc::ENOTSOCK);
 /// The socket of a descriptor.
 ///
 /// # Errors
-/// `EBADF`, `ENOTSOCK`; `EOPNOTSUPP` for one that the program was started with, where `read` and `write`
-/// work: nothing is known of where it leads.
+/// `EBADF`, `ENOTSOCK`; `EOPNOTSUPP` for one that the program did not make and could not make, where
+/// `read` and `write` work.
 fn socket(ctx: &ThreadCtx<'_>, fd: u64) -> Result<Arc<OpenFile>, Errno> {
     let file = ctx.files().for_io(fd as i32)?;
     match file.kind() {
         FileKind::Socket | FileKind::Netlink if file.is_own() => Ok(file),
+        // Whoever passed it granted what it is connected to, or listens at; every address that the
+        // program names is compared with the grants, as on its own.
+        FileKind::Socket if is_usual(&file) => Ok(file),
         FileKind::Socket => Err(Errno::EOPNOTSUPP),
         _ => Err(NO_SOCKET),
     }
+}
+
+/// Whether a program with a grant could have made such a socket: not raw, nor of another family.
+fn is_usual(file: &OpenFile) -> bool {
+    let of = |option| host::int_option(file.host_fd(), option);
+    let [domain, kind, protocol] = [libc::SO_DOMAIN, libc::SO_TYPE, libc::SO_PROTOCOL].map(of);
+    match (domain, kind, protocol) {
+        (Ok(libc::AF_UNIX), Ok(_), _) => true,
+        (Ok(libc::AF_INET | libc::AF_INET6), Ok(kind), Ok(protocol)) => matches!(
+            (kind, protocol),
+            (libc::SOCK_STREAM, libc::IPPROTO_TCP)
+                | (libc::SOCK_DGRAM, libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE)
+        ),
+        _ => false,
+    }
+}
+
+/// Whether a call on it does not wait. The host's flag of a socket that others have, too, is not the
+/// program's.
+fn never_waits(file: &OpenFile) -> bool {
+    file.nonblocking() && !file.is_own()
 }
 
 /// A process's number as the program knows it: its own may differ from the host's.

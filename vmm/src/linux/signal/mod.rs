@@ -23,6 +23,7 @@ pub use actions::SignalActions;
 pub(super) use calls::{rt_sigaction, rt_sigpending, rt_sigprocmask, rt_sigreturn, sigaltstack};
 pub use deliver::{Again, Due, Fatal, FatalCause, Interrupted, deliver};
 pub use info::SigInfo;
+pub(super) use send::send_to_first_of;
 pub use send::{broken_pipe, file_too_large, send_to_process, send_to_thread};
 pub(super) use send::{from_program, queued_info, signal_or_probe};
 pub(super) use send::{kill, rt_sigqueueinfo, rt_tgsigqueueinfo, tgkill, tkill};

@@ -1,5 +1,7 @@
 //! Sending signals: `kill` and its kin, which reach this program only.
 
+use std::sync::Arc;
+
 use abi::Errno;
 
 use super::actions::Action;
@@ -52,7 +54,18 @@ pub fn send_to_thread(process: &Process, thread: &Thread, info: SigInfo) -> Resu
 /// # Errors
 /// `EAGAIN` when too many signals are pending.
 pub fn send_to_process(process: &Process, info: SigInfo) -> Result<(), Errno> {
-    let threads = process.threads.all();
+    send_to_first_of(process, &process.threads.all(), info)
+}
+
+/// Sends `info` to the process: the first of all its `threads` that does not block it is to receive it.
+///
+/// # Errors
+/// `EAGAIN` when too many signals are pending.
+pub(in crate::linux) fn send_to_first_of(
+    process: &Process,
+    threads: &[Arc<Thread>],
+    info: SigInfo,
+) -> Result<(), Errno> {
     let is_blocked = threads.iter().any(|thread| thread.signals.blocks(info.signo));
     if stops(process, &info, is_blocked) {
         return Ok(());

@@ -11,6 +11,7 @@ use crate::files::Files;
 use crate::linux::children::VforkChild;
 use crate::linux::limits::Limits;
 use crate::linux::signal::{SignalActions, ThreadSignals};
+use crate::linux::time::{now, thread_clock};
 use crate::user_memory::UserMemory;
 use crate::vm::Vcpu;
 
@@ -26,6 +27,8 @@ pub struct Thread {
     pub robust_list: AtomicU64,
     /// Its signal mask, alternate stack and pending signals.
     pub signals: ThreadSignals,
+    /// Nanoseconds of processor time when it was last asked what it had spent.
+    spent: AtomicU64,
     name: Mutex<Vec<u8>>,
 }
 
@@ -39,6 +42,7 @@ impl Thread {
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
             signals,
+            spent: AtomicU64::new(0),
             name: Mutex::default(),
         })
     }
@@ -52,6 +56,14 @@ impl Thread {
     /// Sets its name.
     pub fn set_name(&self, name: &[u8]) {
         *self.name.lock().unwrap_or_else(|poison| poison.into_inner()) = name.to_vec();
+    }
+
+    /// Nanoseconds of processor time since this was last asked; 0 once it has ended.
+    pub(in crate::linux) fn spent_since(&self) -> u64 {
+        let now = now(thread_clock(self.tid)).map_or(0, |time| {
+            time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+        });
+        now.saturating_sub(self.spent.swap(now, Ordering::Relaxed))
     }
 
     /// Records the vCPU it runs on.

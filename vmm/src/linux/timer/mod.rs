@@ -7,6 +7,7 @@
 mod calls;
 pub mod host;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -14,7 +15,7 @@ use std::sync::{Mutex, MutexGuard};
 use abi::Errno;
 
 use super::signal::info::{SI_KERNEL, SI_TIMER, SigInfo};
-use super::signal::{send_to_process, send_to_thread};
+use super::signal::{send_to_first_of, send_to_process, send_to_thread};
 use super::task::Process;
 use super::time::{now, process_clock};
 pub(super) use calls::{
@@ -136,8 +137,13 @@ pub(crate) fn expired(process: &Process, word: u64, overruns: u32) {
             libc::ITIMER_VIRTUAL => libc::SIGVTALRM,
             _ => libc::SIGPROF,
         };
+        let mut threads = process.threads.all();
+        if signo != libc::SIGALRM {
+            // Of processor time a thread is told that spends it, as on Linux: profilers rely on it.
+            threads.sort_by_cached_key(|thread| Reverse(thread.spent_since()));
+        }
         // An ordinary signal carries nothing that could be lost.
-        let _ = send_to_process(process, SigInfo::new(signo, SI_KERNEL, 0));
+        let _ = send_to_first_of(process, &threads, SigInfo::new(signo, SI_KERNEL, 0));
         return;
     }
     let id = word as i32;
