@@ -40,6 +40,33 @@ impl Server {
         Server::started(command, socket)
     }
 
+    /// The same with its store on a file system of 24 MiB at `disk`, which only it sees. None where none can be
+    /// mounted, which is reported for `test`.
+    pub(crate) fn kv_on_a_small_disk(test: &str, folder: &Path, disk: &Path) -> Option<Server> {
+        let script = "mount -t tmpfs -o size=24m tmpfs \"$0\" && exec \"$@\"";
+        let mut private = Command::new("unshare");
+        private.args(["--mount", "sh", "-c", script]).arg(disk);
+        let possible = Command::new("unshare")
+            .args(["--mount", "sh", "-c", script])
+            .arg(disk)
+            .arg("true")
+            .status();
+        if !possible.is_ok_and(|status| status.success()) {
+            kvm::skip(test, "cannot mount a small file system");
+            return None;
+        }
+        let socket = folder.join("kv.sock");
+        let command = spacejmp(disk);
+        private
+            .arg(command.get_program())
+            .args(command.get_args())
+            .arg("--dir")
+            .arg(folder)
+            .arg(kv());
+        private.args(["serve", "--port", "0", "--unix"]).arg(&socket);
+        Some(Server::started(private, socket))
+    }
+
     /// The distribution's `redis-server`; none where it is not installed, which is reported for `test`.
     pub(crate) fn redis(test: &str, folder: &Path) -> Option<Server> {
         if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {

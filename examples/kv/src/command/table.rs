@@ -127,7 +127,7 @@ pub(crate) static TABLE: &[Command] = &[
     row!(r "RANDOMKEY" 1 (0, 0, 0) generic::randomkey),
     row!(w "RENAME" 3 (1, 2, 1) generic::rename),
     row!(w "RENAMENX" 3 (1, 2, 1) generic::rename),
-    row!(s "RESET" 1 (0, 0, 0)),
+    row!(S "RESET" 1 (0, 0, 0)),
     row!(w "RPOP" -2 (1, 1, 1) lists::pop),
     row!(W "RPOPLPUSH" 3 (1, 2, 1) lists::lmove),
     row!(W "RPUSH" -3 (1, 1, 1) lists::push),
@@ -216,7 +216,8 @@ mod tests {
     #[test]
     fn the_book_has_every_command_and_no_other() {
         let page = include_str!("../../../../docs/src/kv.md");
-        let rows = page.split("## Commands").nth(1).and_then(|rest| rest.split("What differs").next());
+        let rows =
+            page.split("## Commands").nth(1).and_then(|rest| rest.split("What differs").next());
         let mut listed: Vec<&str> = rows.expect("a table").split('`').skip(1).step_by(2).collect();
         listed.sort_unstable();
         let served: Vec<&str> = TABLE.iter().map(|command| command.name).collect();
