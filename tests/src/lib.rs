@@ -3,7 +3,7 @@
 //!
 //! - [`kvm`]: whether this machine can run VMs, and what a test does when it cannot
 //! - [`vm`]: running a program in a VM and natively
-//! - [`fuzz`]: checking one fuzz input
+//! - [`fuzz`]: checking one fuzz input; [`fuzz_handover`]: one that VMMs send each other
 //! - [`pace`]: waiting longer and trying less often on slow machines
 //! - [`counts`]: exact counts, compared with `resources/counts.toml`
 //! - [`small_disk`]: a disk that fills up quickly
@@ -12,6 +12,7 @@
 pub mod counts;
 pub mod elf;
 pub mod fuzz;
+pub mod fuzz_handover;
 pub mod guests;
 pub mod kvm;
 pub mod pace;

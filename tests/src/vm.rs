@@ -202,6 +202,7 @@ impl Run {
             memory_bytes: self.memory_bytes,
             grants: self.grants.iter().map(|dir| dir.parse().expect("a grant")).collect(),
             root: None,
+            tmp: None,
             libraries: Libraries::default(),
             net: self.net.clone(),
             cwd: None,

@@ -342,3 +342,21 @@ fn doctor_finds_calls_that_are_not_served_in_dynamic_and_static_programs() {
         assert!(status == Some(0) && calls.contains(&"shmget".into()), "{name}: {found}");
     }
 }
+
+#[test]
+fn a_program_that_the_distribution_chooses_by_a_link_is_found_by_it() {
+    skip_without_kvm!();
+    let awk = Path::new("/usr/bin/awk");
+    if std::fs::read_link(awk).ok().is_none_or(|to| !to.starts_with("/etc/alternatives")) {
+        let test = "a_program_that_the_distribution_chooses_by_a_link_is_found_by_it";
+        tests::kvm::other_kind_of_host(test, "/usr/bin/awk is not a link to /etc/alternatives");
+        return;
+    }
+    says(&run(&["awk", "BEGIN { print 6 * 7 }"]), "42\n");
+    says(&run(&["--root", "/", "awk", "BEGIN { print 6 * 7 }"]), "42\n");
+    let (_dir, at) = folder();
+    let script = at.join("script");
+    write(&script, "#!/usr/bin/awk -f\nBEGIN { print 6 * 7 }\n", 0o755);
+    says(&run(&["--dir", "/usr/bin:ro", path(&script)]), "42\n");
+    says(&run(&["--root", "/", "--dir", path(&at), path(&script)]), "42\n");
+}

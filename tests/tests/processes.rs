@@ -1,7 +1,9 @@
 //! Programs that start others, natively and in VMs: what a child has, what its parent learns of it, what
 //! the run's limits mean for all of them, and what is left when one of the VMMs is killed.
 
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -104,6 +106,12 @@ fn a_child_has_what_it_was_given_and_its_parent_keeps_its_own() {
 fn a_program_that_takes_the_place_of_another_keeps_number_children_and_files() {
     skip_without_kvm!();
     World::new().same_as_native("exec");
+}
+
+#[test]
+fn a_program_can_be_named_by_a_descriptor() {
+    skip_without_kvm!();
+    World::new().same_as_native("exec-by");
 }
 
 #[test]
@@ -244,6 +252,59 @@ fn waits(world: &World) -> (Child, Vec<i32>) {
         );
     }
     (run, pids)
+}
+
+/// A terminal: what is typed there, and what programs have of it.
+fn terminal() -> (File, File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let typed = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&typed).expect("it is ours");
+    unlockpt(&typed).expect("it is ours");
+    let name = ptsname(&typed, Vec::new()).expect("it has a name");
+    let name = name.to_str().expect("names of terminals are ASCII");
+    let options = File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(name);
+    (File::from(typed), options.expect("it is ours"))
+}
+
+#[test]
+fn ctrl_c_reaches_the_foreground_group_and_no_other() {
+    skip_without_kvm!();
+    let world = World::new();
+    let native = {
+        let mut command = Command::new(&world.program);
+        command.arg("interrupted").env("SELF", &world.program);
+        command
+    };
+    for command in [native, world.command(&[], &["interrupted"])] {
+        let (mut typed, screen) = terminal();
+        // In a session of its own, whose terminal is standard input.
+        let mut session = Command::new("setsid");
+        session.arg("--ctty").arg(command.get_program()).args(command.get_args());
+        session.env("SELF", &world.program).current_dir(&world.folder);
+        let mut run = session.stdin(screen).stdout(Stdio::piped()).spawn().expect("util-linux");
+        let mut lines = BufReader::new(run.stdout.take().expect("a pipe")).lines();
+        let mut line = || lines.next().and_then(Result::ok).unwrap_or_default();
+        assert_eq!(line(), "in the foreground: 1");
+        typed.write_all(&[3]).expect("the terminal is there");
+        assert_eq!(line(), "in the foreground: signal 2");
+        assert_eq!(line(), "in the background: 0");
+        assert_eq!(line(), "in the background: signal 15");
+        assert_eq!(run.wait().expect("it is ours").code(), Some(0));
+    }
+}
+
+#[test]
+fn the_time_limit_ends_all_processes_of_the_run() {
+    skip_without_kvm!();
+    let world = World::new();
+    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    command.env_remove("SPACEJMP_LOG").args(["run", "--no-store", "--timeout", "2", "--dir"]);
+    command.arg(&world.folder).arg("--env").arg(format!("SELF={}", world.program.display()));
+    command.args(["--env", "TELL=1"]).arg(&world.program).arg("leave-and-wait");
+    let output = command.stdin(Stdio::null()).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(124), "{}", text(&output.stderr));
+    let child = text(&output.stdout).trim().parse().expect("the child's number");
+    assert!(!is_there(child), "the run waits for its end");
 }
 
 #[test]

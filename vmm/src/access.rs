@@ -50,6 +50,8 @@ pub enum FaultOutcome {
     Forbidden,
     /// The page lies beyond the end of the mapped file (BUS_ADRERR).
     BeyondFile,
+    /// There is no memory for it, and no space on the store's disk.
+    NoRoom,
     /// The VM's memory is used up.
     OutOfMemory,
 }

@@ -177,6 +177,48 @@ static int exec_after(char **argv) {
     return inherited();
 }
 
+/* Programs that are named by a descriptor, each in a child. */
+static void exec_by(const char *what, int fd, const char *path, int flags) {
+    char *args[] = {self, "exit", "6", NULL};
+    fflush(stdout);
+    pid_t child = vfork();
+    if (child == 0) {
+        syscall(SYS_execveat, fd, path, args, environ, flags);
+        _exit(100 + errno);
+    }
+    show(what, wait_for(child));
+}
+
+static int exec_by_descriptor(void) {
+    int file = open(self, O_RDONLY | O_CLOEXEC), path = open(self, O_PATH);
+    int dir = open(".", O_RDONLY | O_DIRECTORY);
+    int text = open("script", O_CREAT | O_RDWR | O_TRUNC, 0755);
+    dprintf(text, "#!%s\n", self);
+    exec_by("open to write", text, "", AT_EMPTY_PATH);
+    close(text);
+    symlink(self, "link");
+    exec_by("a file", file, "", AT_EMPTY_PATH);
+    exec_by("a path", path, "", AT_EMPTY_PATH);
+    exec_by("without the flag", file, "", 0);
+    exec_by("a directory", dir, "", AT_EMPTY_PATH);
+    exec_by("the current directory", AT_FDCWD, "", AT_EMPTY_PATH);
+    exec_by("nothing", 99, "", AT_EMPTY_PATH);
+    exec_by("a name", dir, "processes", AT_EMPTY_PATH);
+    exec_by("a link", dir, "link", 0);
+    exec_by("a link itself", dir, "link", AT_SYMLINK_NOFOLLOW);
+    exec_by("a file, no link", dir, "processes", AT_SYMLINK_NOFOLLOW);
+    exec_by("an unknown flag", dir, "processes", 0x4000);
+    char name[40];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", path);
+    exec_by("its name", AT_FDCWD, name, 0);
+    fchmod(open("script", O_RDONLY), 0644);
+    exec_by("no right", open("script", O_RDONLY), "", AT_EMPTY_PATH);
+    fflush(stdout);
+    char *args[] = {self, "exit", "7", NULL};
+    fexecve(file, args, environ);
+    return 1;
+}
+
 static volatile pid_t told;
 static volatile int told_code, told_status;
 static void on_child(int signal, siginfo_t *info, void *context) {
@@ -477,6 +519,26 @@ static int leave_and_wait(void) {
     return WIFSIGNALED(status) ? WTERMSIG(status) : 1;
 }
 
+// What Ctrl-C at a terminal reaches: the foreground group, and not another one.
+static int interrupted(void) {
+    signal(SIGINT, handler);
+    pid_t near = spawn("sleep", NULL), far = -1;
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+    char *args[] = {self, "sleep", NULL};
+    posix_spawn(&far, self, NULL, &attributes, args, environ);
+    say("in the foreground", tcgetpgrp(0) == getpgrp());
+    int status = -1;
+    while (waitpid(near, &status, 0) < 0 && errno == EINTR) {}
+    show("in the foreground", status);
+    say("in the background", waitpid(far, &status, WNOHANG));
+    kill(far, SIGTERM);
+    while (waitpid(far, &status, 0) < 0 && errno == EINTR) {}
+    show("in the background", status);
+    return 0;
+}
+
 static int grandchild(void) {
     // Its child is still there when it ends.
     pid_t pid = spawn("leave", NULL);
@@ -503,6 +565,7 @@ int main(int argc, char **argv) {
     if (!strcmp(mode, "exec-after")) return exec_after(argv);
     if (!strcmp(mode, "vfork")) return vfork_own();
     if (!strcmp(mode, "exec")) return exec_in_place();
+    if (!strcmp(mode, "exec-by")) return exec_by_descriptor();
     if (!strcmp(mode, "signals")) return signals();
     if (!strcmp(mode, "groups")) return groups();
     if (!strcmp(mode, "spawn")) return spawned_as_told();
@@ -515,6 +578,7 @@ int main(int argc, char **argv) {
     if (!strcmp(mode, "race")) return race(argv[2]);
     if (!strcmp(mode, "outside")) return outside(argv);
     if (!strcmp(mode, "not-handed-over")) return not_handed_over();
+    if (!strcmp(mode, "interrupted")) return interrupted();
     if (!strcmp(mode, "leave")) return leave();
     if (!strcmp(mode, "leave-and-wait")) return leave_and_wait();
     return 2;

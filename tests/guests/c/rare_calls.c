@@ -50,6 +50,21 @@ static void directories(void)
     printf("chroot nowhere: %s\n", said(syscall(SYS_chroot, -1L)));
 }
 
+static void protection_keys(void)
+{
+    static char page[8192] __attribute__((aligned(4096)));
+    printf("no key: %s\n", said(syscall(SYS_pkey_mprotect, page, 4096L, PROT_READ, -1)));
+    printf("and back: %s\n", said(syscall(SYS_pkey_mprotect, page, 4096L, PROT_READ | PROT_WRITE, -1)));
+    page[0] = 1;
+    printf("not this key: %s\n", said(syscall(SYS_pkey_mprotect, page, 4096L, PROT_READ, 15)));
+    printf("not these flags: %s\n", said(syscall(SYS_pkey_alloc, 1L, 0L)));
+    printf("not these rights: %s\n", said(syscall(SYS_pkey_alloc, 0L, 4L)));
+    printf("never given: %s\n", said(syscall(SYS_pkey_free, 14)));
+    long key = syscall(SYS_pkey_alloc, 0L, 0L);
+    /* Not every processor has them (ENOSPC), nor every kernel (EINVAL). */
+    printf("a key, or none: %d\n", key > 0 || errno == ENOSPC || errno == EINVAL);
+}
+
 static void settings(void)
 {
     struct timex adjust = { .modes = 0x8000 };
@@ -277,6 +292,7 @@ int main(int argc, char **argv)
         return 0;
     }
     directories();
+    protection_keys();
     settings();
     personalities();
     clocks();

@@ -14,6 +14,7 @@
 //! - [`versions`]: versioned segments: whole changes or none
 //! - [`nested`]: visits inside of visits
 //! - [`space`]: what versioned segments take on the disk
+//! - [`spill`]: changes of more than fits into memory
 //! - [`several`]: several segments that are changed as one, and segments in several VASes
 //! - [`tags`]: versions that are kept, gone back to and copied; [`rollback`]: of a VAS as a whole
 //! - [`watched`]: the command line while VMs are running
@@ -30,6 +31,7 @@ mod every_program;
 mod full;
 mod model;
 mod nested;
+mod numbers;
 mod persistence;
 mod power_cut;
 mod readers;
@@ -38,6 +40,7 @@ mod sdk;
 mod several;
 mod sound;
 mod space;
+mod spill;
 mod tags;
 mod together;
 mod users;

@@ -289,10 +289,15 @@ fn a_version_without_a_tag_gets_one_or_is_copied_and_is_not_shared() {
     assert_eq!(numbers(&world, "copy.bank")[0].to_string(), first);
     assert_eq!(world.json(&["vas", "show", "window"])["segments"][0]["name"], "bank@bank@first");
     refused(&["vas", "tag", "bank", "none", "--at", "999999999"], "has no version 999999999");
-    // Of several versioned segments, each has its own numbers.
+    // One that joins later is no part of what the VAS had before, and cannot go back to it.
     world.says(&["seg", "create", "other", "--size", "1M", "--lifetime", "versioned"]);
     world.says(&["vas", "attach", "bank", "other"]);
-    refused(&["vas", "tag", "bank", "none", "--at", "1"], "numbers of their own");
+    world.says(&["vas", "tag", "bank", "again", "--at", &first]);
+    assert_eq!(
+        world.json(&["vas", "show", "bank@again"])["segments"].as_array().map(Vec::len),
+        Some(1)
+    );
+    refused(&["vas", "rollback", "bank", &first], "spacejmp vas detach bank other");
     world.store().gc().expect("garbage is collected");
     assert_eq!(world.json(&["store", "check"])["findings"], json!([]));
 }

@@ -129,6 +129,18 @@ impl FileCharge {
         charge
     }
 
+    /// The charge of a file that another process has mapped, and this one is about to. It is charged
+    /// even beyond the limit: it is there.
+    #[must_use]
+    pub fn mapped(account: Arc<dyn MemoryAccount>, file: BorrowedFd<'_>) -> FileCharge {
+        let charge = FileCharge { account, state: Mutex::default() };
+        let mut state = charge.lock();
+        state.mapped = true;
+        charge.settle(&mut state, file);
+        drop(state);
+        charge
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poison| poison.into_inner())
     }

@@ -27,7 +27,7 @@ impl Files {
     /// # Errors
     /// `EINVAL` for unknown flags or `first` above `last`.
     pub fn close_range(&self, first: u32, last: u32, flags: u32) -> Result<(), Errno> {
-        // Without `fork` the table is never shared with another process: nothing to unshare.
+        // The table is never shared with another process: nothing to unshare.
         let unshare = 1 << 1;
         let cloexec = 1 << 2;
         if flags & !(unshare | cloexec) != 0 || first > last {

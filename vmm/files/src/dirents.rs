@@ -88,6 +88,10 @@ impl Files {
                 let open = self.table.open().into_iter();
                 entries.extend(open.map(|fd| leaf(fd, Leaf::Text(Text::DescriptorInfo(fd)))));
             }
+            Mount::Terminals => {
+                let known = self.terminals().into_iter();
+                entries.extend(known.map(|number| leaf(number, Leaf::Terminal(number))));
+            }
             Mount::Processes => entries.push(numbered(namespace.pid(), NodeId::PROCESS)),
             Mount::Tasks => {
                 let mut tids = namespace.tids();
@@ -119,7 +123,7 @@ struct Entry {
 
 fn leaf_kind(leaf: Leaf) -> FileType {
     match leaf {
-        Leaf::Device(_) => FileType::CharacterDevice,
+        Leaf::Device(_) | Leaf::Terminal(_) => FileType::CharacterDevice,
         Leaf::Link(_) => FileType::Symlink,
         Leaf::Text(_) | Leaf::Shown(_) => FileType::RegularFile,
     }

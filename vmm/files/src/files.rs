@@ -80,6 +80,8 @@ pub struct Files {
     pub(super) account: OnceLock<Arc<dyn MemoryAccount>>,
     pub(super) socket_names: SocketNames,
     pub(super) passed: PassedFiles,
+    /// Whether this host process is the program's, not that of its parent (`vfork`).
+    pub(super) is_of_host_process: bool,
 }
 
 /// What a directory descriptor and a path, or an empty one, designate.
@@ -119,6 +121,7 @@ impl Files {
             account: OnceLock::new(),
             socket_names: SocketNames::default(),
             passed: PassedFiles::default(),
+            is_of_host_process: true,
         };
         let path = cwd.as_os_str().as_bytes();
         match files.chdir(path) {

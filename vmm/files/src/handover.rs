@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
@@ -22,7 +22,7 @@ use super::attr::by_number;
 use super::charge::{FileCharge, MemoryAccount};
 use super::files::Files;
 use super::host;
-use super::memory_dir::MemoryFile;
+use super::memory_dir::{MemoryFile, Received};
 use super::namespace::Namespace;
 use super::open_file::{FileKind, OpenFile, Origin};
 use super::passed::PassedFiles;
@@ -31,13 +31,59 @@ use super::socket::SocketNames;
 use super::table::Table;
 use super::tree::{GrantRoot, NodeId};
 
-/// A program's files on the way to another VMM.
+/// A program's files, as they arrive from another VMM.
 #[derive(Debug, Default)]
 pub struct HandedOver {
     /// What is known of them.
     pub bytes: Vec<u8>,
     /// Their descriptors.
     pub fds: Vec<OwnedFd>,
+}
+
+/// A program's files on the way to another VMM.
+#[derive(Debug, Default)]
+pub struct Leaving {
+    /// What is known of them.
+    pub bytes: Vec<u8>,
+    /// Their descriptors.
+    pub fds: Vec<Sent>,
+}
+
+/// A descriptor to be sent: the one that is there, no duplicate. When any descriptor of a file is
+/// closed, the host releases all record locks that this process has on the file.
+#[derive(Debug)]
+pub enum Sent {
+    /// An open file's.
+    Open(Arc<OpenFile>),
+    /// A directory's.
+    Dir(Arc<cap_std::fs::Dir>),
+    /// Another file's.
+    File(Arc<File>),
+    /// One in memory that has a name.
+    Named(Arc<OwnedFd>),
+    /// One made to be sent.
+    Made(OwnedFd),
+}
+
+impl AsFd for Sent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Sent::Open(file) => file.host_fd(),
+            Sent::Dir(dir) => dir.as_fd(),
+            Sent::File(file) => file.as_fd(),
+            Sent::Named(fd) => fd.as_fd(),
+            Sent::Made(fd) => fd.as_fd(),
+        }
+    }
+}
+
+/// What another VMM takes a program's files over for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum For {
+    /// Another program.
+    Program,
+    /// A copy of this one (`fork`).
+    Copy,
 }
 
 /// Why a program's files cannot be handed over.
@@ -72,6 +118,11 @@ const OWN: u64 = 1;
 const IN_MEMORY: u64 = 2;
 const IN_GRANT: u64 = 3;
 const OF_TREE: u64 = 4;
+/// Of copies alone.
+const EPOLL: u64 = 5;
+const SIGNALS: u64 = 6;
+const PROCESS: u64 = 7;
+const NETLINK: u64 = 8;
 /// Of the current directory: in a grant, or of the tree.
 const NONE: u64 = u64::MAX;
 
@@ -133,6 +184,7 @@ impl Files {
             account: OnceLock::new(),
             socket_names: SocketNames::default(),
             passed: PassedFiles::default(),
+            is_of_host_process: true,
         }
     }
 
@@ -140,7 +192,8 @@ impl Files {
     /// (`vfork`): what it opens, closes and changes is its own. Memory counts as this one's.
     #[must_use]
     pub fn for_child(&self) -> Files {
-        let child = self.with_table(self.namespace.clone(), self.table.copy(false));
+        let mut child = self.with_table(self.namespace.clone(), self.table.copy(false));
+        child.is_of_host_process = false;
         child.charge_to(self.account().clone());
         child
     }
@@ -159,16 +212,13 @@ impl Files {
     ///
     /// # Errors
     /// [`HandoverError`], naming the descriptor.
-    pub fn hand_over(&self) -> Result<HandedOver, HandoverError> {
+    pub fn hand_over(&self, what_for: For) -> Result<Leaving, HandoverError> {
         let mut out = Writer::default();
         let mut fds = Vec::new();
-        let copy = |fd: std::os::fd::BorrowedFd<'_>| {
-            fd.try_clone_to_owned().map_err(|error| HandoverError::Host(errno_of(&error)))
-        };
         let cwd = match self.cwd() {
             Base::Node(id) => [NONE, u64::from(id.numbers().0), id.numbers().1 as u64],
             Base::Host(grant, dir) => {
-                fds.push(copy(dir.as_fd())?);
+                fds.push(Sent::Dir(dir.clone()));
                 [self.number_of(&grant)?, 0, 0]
             }
         };
@@ -183,23 +233,25 @@ impl Files {
         let mut before = HashMap::new();
         for (index, fd) in (0_u64..).zip(numbers) {
             let file = self.get(fd.cast_signed()).map_err(HandoverError::Host)?;
+            let cloexec = self.table.cloexec(fd.cast_signed()).map_err(HandoverError::Host)?;
+            let cloexec = u64::from(cloexec);
             if let Some(same) = before.get(&Arc::as_ptr(&file)) {
-                out.words(&[u64::from(fd), *same, 0, 0, 0, 0, 0, 0]);
+                out.words(&[u64::from(fd), *same, 0, 0, 0, cloexec << 2, 0, 0]);
                 continue;
             }
             before.insert(Arc::as_ptr(&file), index);
-            let (origin, a, b) = self.record(fd, &file)?;
+            let (origin, a, b) = self.record(fd, &file, what_for)?;
             let given = u64::from(file.given().bits());
             let position = file.position.load(Ordering::Relaxed);
             let nonblocking = u64::from(file.nonblocking());
             let path_only = u64::from(file.path_only());
-            out.words(&[u64::from(fd), NONE, origin, a, b, nonblocking | path_only << 1, given]);
-            out.words(&[position]);
+            let flags = nonblocking | path_only << 1 | cloexec << 2;
+            out.words(&[u64::from(fd), NONE, origin, a, b, flags, given, position]);
             if origin != OF_TREE {
                 fds.push(match file.text() {
                     // Whoever has it may read it, and no more.
-                    Some(_) => again_read_only(&file).map_err(HandoverError::Host)?,
-                    None => copy(file.host_fd())?,
+                    Some(_) => Sent::Made(again_read_only(&file).map_err(HandoverError::Host)?),
+                    None => Sent::Open(file),
                 });
             }
         }
@@ -216,17 +268,47 @@ impl Files {
             .chain(exe.map(|exe| (&exe.path, &exe.file)))
         {
             out.bytes(path);
-            fds.push(copy(file.as_fd())?);
+            fds.push(Sent::File(file.clone()));
         }
-        Ok(HandedOver { bytes: out.0, fds })
+        self.hand_over_names(&mut out, &mut fds);
+        Ok(Leaving { bytes: out.0, fds })
     }
 
-    fn record(&self, fd: u32, file: &OpenFile) -> Result<(u64, u64, u64), HandoverError> {
+    /// The names in `/dev/shm` and its like.
+    fn hand_over_names(&self, out: &mut Writer, fds: &mut Vec<Sent>) {
+        let dirs: Vec<_> = self.namespace.tree.memory_dirs().map(|dir| dir.names()).collect();
+        out.words(&[dirs.iter().map(|names| names.len() as u64).sum()]);
+        let mut known: Vec<Arc<MemoryFile>> = Vec::new();
+        for (dir, names) in (0..).zip(dirs) {
+            for (name, file) in names {
+                let before = known.iter().position(|other| Arc::ptr_eq(other, &file));
+                out.words(&[dir, before.map_or(NONE, |before| before as u64)]);
+                out.bytes(&name);
+                if before.is_none() {
+                    fds.extend(file.named().cloned().map(Sent::Named));
+                    known.push(file);
+                }
+            }
+        }
+    }
+
+    fn record(
+        &self,
+        fd: u32,
+        file: &OpenFile,
+        what_for: For,
+    ) -> Result<(u64, u64, u64), HandoverError> {
         if let Some(id) = file.node() {
             let (index, tid) = id.numbers();
             return Ok((OF_TREE, u64::from(index), tid as u64));
         }
         let what = match file.kind() {
+            FileKind::Epoll if what_for == For::Copy => return Ok((EPOLL, 0, 0)),
+            FileKind::SignalFd if what_for == For::Copy => {
+                return Ok((SIGNALS, file.signals(), 0));
+            }
+            FileKind::PidFd if what_for == For::Copy => return Ok((PROCESS, 0, 0)),
+            FileKind::Netlink if what_for == For::Copy => return Ok((NETLINK, 0, 0)),
             FileKind::Epoll => Some("an epoll"),
             FileKind::SignalFd => Some("a signalfd"),
             FileKind::PidFd => Some("a process descriptor"),
@@ -299,6 +381,11 @@ impl Files {
                         IN_GRANT => OpenFile::new(owned, Origin::Grant(grant(a)?))?,
                         OWN => OpenFile::new(owned, Origin::Own)?,
                         SHARED => OpenFile::new(owned, Origin::Shared)?,
+                        EPOLL => OpenFile::new(owned, Origin::Own)?.of_kind(FileKind::Epoll),
+                        SIGNALS => signals(a)?,
+                        // It can be waited for; signals go to a process of one's own.
+                        PROCESS => OpenFile::new(owned, Origin::Own)?.of_kind(FileKind::Other),
+                        NETLINK => OpenFile::new(owned, Origin::Own)?.of_kind(FileKind::Netlink),
                         IN_MEMORY => {
                             let file = OpenFile::new(owned, Origin::Own)?;
                             let charge = FileCharge::new(account.clone(), file.host_fd());
@@ -315,7 +402,7 @@ impl Files {
                 file.position.store(position, Ordering::Relaxed);
                 file.mark_nonblocking(flags & 1 != 0);
             }
-            table.place(fd, file.clone());
+            table.place(fd, file.clone(), flags & 4 != 0);
             all.push(file);
         }
         let [shown, exe] = input.words().ok_or(BAD)?;
@@ -325,6 +412,22 @@ impl Files {
             match number < shown {
                 true => namespace.show(path, file),
                 false => namespace.set_executable(path, file),
+            }
+        }
+        let [count] = input.words().ok_or(BAD)?;
+        let dirs: Vec<_> = namespace.tree.memory_dirs().cloned().collect();
+        let mut known: Vec<Arc<MemoryFile>> = Vec::new();
+        for _ in 0..count {
+            let [dir, before] = input.words().ok_or(BAD)?;
+            let name = input.bytes().ok_or(BAD)?;
+            let file = match before {
+                NONE => Received::New(fds.next().ok_or(BAD)?),
+                before => Received::Known(known.get(before as usize).cloned().ok_or(BAD)?),
+            };
+            let dir = dirs.get(dir as usize).ok_or(BAD)?;
+            let file = dir.receive(name, file, &account).ok_or(BAD)?;
+            if before == NONE {
+                known.push(file);
             }
         }
         Ok(Files {
@@ -337,6 +440,7 @@ impl Files {
             account: OnceLock::new(),
             socket_names: SocketNames::default(),
             passed: PassedFiles::default(),
+            is_of_host_process: true,
         })
     }
 }
@@ -351,6 +455,12 @@ fn again_read_only(file: &OpenFile) -> Result<OwnedFd, Errno> {
     Ok(fd)
 }
 
-fn errno_of(error: &std::io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EMFILE))
+/// A `signalfd` for the same signals, of which this process's own are read: what the host polls is a
+/// counter of each VMM's.
+fn signals(set: u64) -> Result<OpenFile, Errno> {
+    use rustix::event::{EventfdFlags, eventfd};
+    let counter = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(host)?;
+    let file = OpenFile::new(counter, Origin::Own)?.of_kind(FileKind::SignalFd);
+    file.set_signals(set);
+    Ok(file)
 }

@@ -147,7 +147,9 @@ impl Files {
                 Ok(encode::statfs(&rustix::fs::fstatfs(file).map_err(host)?))
             }
             Found::Leaf(Leaf::Text(text)) => Ok(self.own_statfs(self.text_magic(text))),
-            Found::Leaf(Leaf::Link(_) | Leaf::Device(_)) => Ok(self.own_statfs(TMPFS_MAGIC)),
+            Found::Leaf(Leaf::Link(_) | Leaf::Device(_) | Leaf::Terminal(_)) => {
+                Ok(self.own_statfs(TMPFS_MAGIC))
+            }
             Found::Absent => Err(Errno::ENOENT),
         }
     }

@@ -28,7 +28,7 @@ pub struct MemoryFile {
     /// What it is charged with.
     pub charge: Arc<FileCharge>,
     /// The file in a directory; none for one that never had a name.
-    named: Option<OwnedFd>,
+    named: Option<Arc<OwnedFd>>,
     links: AtomicU64,
 }
 
@@ -36,6 +36,17 @@ impl MemoryFile {
     /// A file without a name (`memfd_create`).
     pub(super) fn nameless(charge: FileCharge) -> MemoryFile {
         MemoryFile { charge: Arc::new(charge), named: None, links: AtomicU64::new(0) }
+    }
+
+    /// A file that has had a name in another process.
+    fn received(fd: OwnedFd, account: &Arc<dyn MemoryAccount>) -> MemoryFile {
+        let charge = Arc::new(FileCharge::new(account.clone(), fd.as_fd()));
+        MemoryFile { charge, named: Some(Arc::new(fd)), links: AtomicU64::new(0) }
+    }
+
+    /// The file in a directory.
+    pub(super) fn named(&self) -> Option<&Arc<OwnedFd>> {
+        self.named.as_ref()
     }
 
     /// How many names it has; `None` for one that cannot have any.
@@ -68,6 +79,14 @@ pub(super) struct MemoryAt {
     pub(super) name: Vec<u8>,
 }
 
+/// A file of another process's directory.
+pub(super) enum Received {
+    /// Not seen before.
+    New(OwnedFd),
+    /// It has another name, too.
+    Known(Arc<MemoryFile>),
+}
+
 /// How a file of the directory is opened.
 pub(super) struct HowToOpen {
     pub(super) flags: OFlags,
@@ -89,6 +108,34 @@ const PASSED: OFlags =
 impl MemoryDir {
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All names and files, in the order in which they got their names.
+    pub(super) fn names(&self) -> Vec<(Vec<u8>, Arc<MemoryFile>)> {
+        let entries = self.lock();
+        let mut all: Vec<_> = entries.names.iter().collect();
+        all.sort_by_key(|(_, entry)| entry.cookie);
+        all.into_iter().map(|(name, entry)| (name.clone(), entry.file.clone())).collect()
+    }
+
+    /// Gives a file of another process a name that it has there; `None` if there can be none.
+    pub(super) fn receive(
+        &self,
+        name: &[u8],
+        file: Received,
+        account: &Arc<dyn MemoryAccount>,
+    ) -> Option<Arc<MemoryFile>> {
+        let file = match file {
+            Received::New(fd) => Arc::new(MemoryFile::received(fd, account)),
+            Received::Known(file) => file,
+        };
+        let is_name = !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/');
+        let mut entries = self.lock();
+        if !is_name || name.len() > 255 || entries.names.contains_key(name) {
+            return None;
+        }
+        entries.add(name.to_vec(), file.clone()).ok()?;
+        Some(file)
     }
 
     /// All files, in the order in which they got their names.
@@ -160,7 +207,8 @@ impl MemoryAt {
         }
         let fd = rustix::fs::memfd_create("shm", MemfdFlags::CLOEXEC).map_err(host)?;
         let charge = Arc::new(FileCharge::new(account.clone(), fd.as_fd()));
-        let file = Arc::new(MemoryFile { charge, named: Some(fd), links: AtomicU64::new(0) });
+        let file =
+            Arc::new(MemoryFile { charge, named: Some(Arc::new(fd)), links: AtomicU64::new(0) });
         // Opened first: the mode may not allow even its creator to open it.
         let open = again(&file, flags)?;
         rustix::fs::fchmod(open.host_fd(), how.mode).map_err(host)?;

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use abi::Errno;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
+use rustix::process::Pid;
 use thiserror::Error;
 
 use super::grant::Grant;
@@ -36,6 +37,9 @@ pub struct Namespace {
     view: OnceLock<Weak<dyn View>>,
     pub(super) off_limits: Arc<OffLimits>,
     pub(super) tty: Tty,
+    /// The session that the run was started in: its terminal is the user's. That of any other session
+    /// was made one by a program of the run.
+    pub(super) session: Option<Pid>,
 }
 
 /// A file that is shown by itself.
@@ -155,7 +159,8 @@ impl Namespace {
         }
         let (exe, shown, view) = (None, Vec::new(), OnceLock::new());
         let off_limits = Arc::new(off_limits);
-        Ok(Namespace { tree, exe, shown, texts, view, off_limits, tty: Tty::default() })
+        let (tty, session) = (Tty::default(), rustix::process::getsid(None).ok());
+        Ok(Namespace { tree, exe, shown, texts, view, off_limits, tty, session })
     }
 
     /// The same for another program: what is mounted, and the files shown so far, but not which
@@ -170,6 +175,7 @@ impl Namespace {
             view: OnceLock::new(),
             off_limits: self.off_limits.clone(),
             tty: self.tty,
+            session: self.session,
         }
     }
 
@@ -260,6 +266,7 @@ impl Namespace {
             tree::Mount::DescriptorInfo => {
                 number(name).map(|fd| Child::Leaf(Leaf::Text(Text::DescriptorInfo(fd))))
             }
+            tree::Mount::Terminals => number(name).map(|n| Child::Leaf(Leaf::Terminal(n))),
             tree::Mount::Processes => {
                 let pid = i32::try_from(number(name)?).ok()?;
                 (pid == self.pid()).then_some(Child::Dir(NodeId::PROCESS))
@@ -333,13 +340,14 @@ impl Namespace {
     /// What the program may know of a host path, as the host kernel wrote it: the path inside if a
     /// grant shows the file, the name of something that has no path, otherwise nothing.
     pub(super) fn inside(&self, host: &[u8]) -> Vec<u8> {
-        const OPEN_TO_ALL: [&[u8]; 7] = [
+        const OPEN_TO_ALL: [&[u8]; 8] = [
             b"/dev/null",
             b"/dev/zero",
             b"/dev/full",
             b"/dev/random",
             b"/dev/urandom",
             b"/dev/tty",
+            b"/dev/ptmx",
             b"/memfd:",
         ];
         let known = !host.starts_with(b"/")

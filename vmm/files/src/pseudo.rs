@@ -19,6 +19,7 @@ use super::memory_dir::MemoryFile;
 use super::namespace::Tty;
 use super::open::settle;
 use super::open_file::{FileKind, OpenFile, Origin};
+use super::terminal::own_device;
 use super::tree::{Device, Leaf, Link, NodeId, Text};
 
 /// Device number of the synthetic directories: an unnamed device (major 0) far above those
@@ -52,7 +53,10 @@ impl Files {
             return Err(Errno::ENOTDIR);
         }
         match leaf {
+            Leaf::Device(Device::Ptmx) => self.new_terminal(flags),
+            Leaf::Device(Device::Tty) if self.has_own_session() => own_device(flags),
             Leaf::Device(Device::Tty) if self.namespace.tty == Tty::Withheld => Err(Errno::ENXIO),
+            Leaf::Terminal(number) => self.open_terminal(number, flags),
             Leaf::Device(device) => {
                 let keep = OFlags::RWMODE | OFlags::NONBLOCK | OFlags::PATH | OFlags::APPEND;
                 let safe = (flags & keep) | OFlags::CLOEXEC | OFlags::NOCTTY;
@@ -85,7 +89,7 @@ impl Files {
     /// the grant and the file's own permissions decide about the access. A descriptor passed in
     /// from outside is opened for no more access than it was passed with: the user chose to pass a
     /// file for reading, not the right to write it.
-    fn reopen(&self, fd: u32, flags: OFlags) -> Result<Arc<OpenFile>, Errno> {
+    pub(super) fn reopen(&self, fd: u32, flags: OFlags) -> Result<Arc<OpenFile>, Errno> {
         let file = self.descriptor(fd)?;
         let path_only = flags.contains(OFlags::PATH);
         match (file.node(), file.text(), file.kind()) {
@@ -317,6 +321,7 @@ impl Files {
                 let stat = rustix::fs::statat(CWD, device.host_path(), AtFlags::empty());
                 Ok(stat.map_err(host)?.into())
             }
+            Leaf::Terminal(number) => self.terminal_stat(number),
             Leaf::Text(text) => {
                 if let Text::DescriptorInfo(fd) = text {
                     self.descriptor(fd)?;
@@ -491,6 +496,7 @@ pub(super) fn leaf_ino(leaf: Leaf) -> u64 {
         Leaf::Link(Link::Standard(fd)) => (3, u64::from(fd)),
         Leaf::Link(Link::Descriptor(fd)) => (4, u64::from(fd)),
         Leaf::Text(Text::DescriptorInfo(fd)) => (5, u64::from(fd)),
+        Leaf::Terminal(number) => (7, u64::from(number)),
         Leaf::Text(Text::Row(row, tid)) => {
             (6, u64::from(row) << 32 | u64::from(tid.unwrap_or(0).unsigned_abs()))
         }

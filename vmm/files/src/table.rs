@@ -61,9 +61,9 @@ impl Table {
     }
 
     /// Puts a file at a number, whatever the limit is now.
-    pub(super) fn place(&self, fd: u32, file: Arc<OpenFile>) {
+    pub(super) fn place(&self, fd: u32, file: Arc<OpenFile>, cloexec: bool) {
         // Closed after the lock is released.
-        let _old = self.write().put(fd as usize, Slot { file, cloexec: false });
+        let _old = self.write().put(fd as usize, Slot { file, cloexec });
     }
 
     // A panic elsewhere while the lock was held left no half-done change: every method

@@ -112,6 +112,8 @@ pub(super) enum Mount {
     Descriptors,
     /// `/proc/self/fdinfo`: a file on each of them.
     DescriptorInfo,
+    /// `/dev/pts`: the terminals that the program has open.
+    Terminals,
     /// `/dev/shm`: files in memory, unless a grant replaces it.
     Memory(Arc<MemoryDir>),
 }
@@ -125,6 +127,8 @@ pub(super) enum Device {
     Random,
     Urandom,
     Tty,
+    /// Each opening makes a pseudo-terminal.
+    Ptmx,
 }
 
 impl Device {
@@ -136,6 +140,7 @@ impl Device {
             Device::Random => "/dev/random",
             Device::Urandom => "/dev/urandom",
             Device::Tty => "/dev/tty",
+            Device::Ptmx => "/dev/ptmx",
         }
     }
 }
@@ -146,6 +151,8 @@ pub(super) enum Leaf {
     Device(Device),
     Link(Link),
     Text(Text),
+    /// `/dev/pts/7`: a terminal that the program has open, at either end.
+    Terminal(u32),
     /// A file of the host that is shown by itself, at its own path, where no grant shows it: the
     /// program, for one. Its number is the name space's.
     Shown(u16),
@@ -255,14 +262,17 @@ impl Tree {
 
     fn add_devices(&mut self) {
         let dev = self.child_or_new(NodeId::ROOT, b"dev");
-        use Device::{Full, Null, Random, Tty, Urandom, Zero};
-        for device in [Null, Zero, Full, Random, Urandom, Tty] {
+        use Device::{Full, Null, Ptmx, Random, Tty, Urandom, Zero};
+        for device in [Null, Zero, Full, Random, Urandom, Tty, Ptmx] {
             self.add_at(device.host_path().as_bytes(), Leaf::Device(device));
         }
         for (fd, name) in (0..).zip(["stdin", "stdout", "stderr"]) {
             self.add_leaf(dev, name.as_bytes(), Leaf::Link(Link::Standard(fd)));
         }
         self.add_leaf(dev, b"fd", Leaf::Link(Link::DevFd));
+        let pts = self.child_or_new(dev, b"pts");
+        self.node_mut(pts).mount = Mount::Terminals;
+        self.add_leaf(pts, b"ptmx", Leaf::Device(Ptmx));
         let shm = self.child_or_new(dev, b"shm");
         self.node_mut(shm).mount = Mount::Memory(Arc::default());
     }
@@ -289,6 +299,15 @@ impl Tree {
                 None => return self.add_at(path, Leaf::Shown(number)),
             }
         }
+    }
+
+    /// The directories in memory, in the order in which they were made.
+    pub(super) fn memory_dirs(&self) -> impl Iterator<Item = &Arc<MemoryDir>> {
+        let nodes = std::iter::once(&self.root).chain(&self.others);
+        nodes.filter_map(|node| match &node.mount {
+            Mount::Memory(dir) => Some(dir),
+            _ => None,
+        })
     }
 
     /// Puts a directory in memory at a path, unless a grant is mounted there.

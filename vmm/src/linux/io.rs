@@ -1,15 +1,14 @@
-//! Waiting for descriptors, and terminals. Moving data is in `transfer.rs`.
+//! Waiting for descriptors, and `ioctl`. Moving data is in `transfer.rs`.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use abi::Errno;
-use rustix::process::Pid;
 
 use super::sched::{has_bit, set_bit};
 use super::time::{checked, deadline_at};
-use super::{CallResult, Fail, done, value};
+use super::{CallResult, Fail, done, terminal, value};
 use crate::files::{FileKind, OpenFile, host};
 use crate::linux::task::ThreadCtx;
 
@@ -197,9 +196,6 @@ fn select_until(ctx: &ThreadCtx<'_>, a: &[u64; 6], deadline: Option<Instant>) ->
     value(total)
 }
 
-/// Bytes of the kernel's `struct termios`.
-const TERMIOS_BYTES: usize = 36;
-const WINSIZE_BYTES: usize = 8;
 /// The size of a file, directory or link.
 const FIOQSIZE: libc::Ioctl = 0x5460;
 
@@ -223,30 +219,17 @@ fn clone_file(ctx: &ThreadCtx<'_>, to: &OpenFile, request: u64, arg: u64) -> Cal
     value(checked(cloned.into())?)
 }
 
-/// `ioctl(2)`: terminals, and the few requests that every descriptor supports.
+/// `ioctl(2)`: the few requests that every descriptor supports; those of terminals are in `terminal`.
 pub(super) fn ioctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [fd, request, arg, ..] = *a;
     let files = ctx.files();
     let file = files.for_io(fd as i32)?;
-    let terminal = file.kind() == FileKind::Terminal;
+    if file.kind() == FileKind::Terminal
+        && let Some(result) = terminal::ioctl(ctx, &file, request, arg)
+    {
+        return result;
+    }
     match request as libc::Ioctl {
-        libc::TCGETS if terminal => from_host(ctx, &file, request, arg, TERMIOS_BYTES),
-        libc::TIOCGWINSZ if terminal => from_host(ctx, &file, request, arg, WINSIZE_BYTES),
-        libc::TCSETS | libc::TCSETSW | libc::TCSETSF if terminal => {
-            set_terminal(ctx, &file, request, arg)
-        }
-        // The program's group and session are the host's.
-        libc::TIOCGPGRP | libc::TIOCGSID if terminal => from_host(ctx, &file, request, arg, 4),
-        libc::TIOCSPGRP if terminal => {
-            let group = ctx.user().read_u32(arg)?.cast_signed();
-            // The group of a leader outside the PID namespace has no number by which to name it.
-            let own = Pid::from_raw(crate::host::process_group()).ok_or(Errno::ESRCH)?;
-            // Another group would give the terminal to a program that did not ask for it.
-            if group != own.as_raw_pid() {
-                return Err(Errno::EPERM.into());
-            }
-            done(rustix::termios::tcsetpgrp(file.host_fd(), own).map_err(host))
-        }
         FIOQSIZE => from_host(ctx, &file, request, arg, 8),
         RNDGETENTCNT if file.kind() == FileKind::Memory => from_host(ctx, &file, request, arg, 4),
         FICLONE | FICLONERANGE => clone_file(ctx, &file, request, arg),
@@ -264,7 +247,8 @@ pub(super) fn ioctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     }
 }
 
-fn from_host(
+/// Serves a request by which the host fills `bytes` at `arg`.
+pub(super) fn from_host(
     ctx: &ThreadCtx<'_>,
     file: &OpenFile,
     request: u64,
@@ -279,12 +263,4 @@ fn from_host(
     };
     checked(got.into())?;
     done(ctx.user().copy_out(arg, buffer.get(..bytes).unwrap_or_default()))
-}
-
-fn set_terminal(ctx: &ThreadCtx<'_>, file: &OpenFile, request: u64, arg: u64) -> CallResult {
-    let mut buffer = [0u8; 64];
-    ctx.user().copy_in(arg, buffer.get_mut(..TERMIOS_BYTES).unwrap_or_default())?;
-    let (fd, request) = (file.host_fd().as_raw_fd(), request as libc::Ioctl);
-    // SAFETY: the requests passed here read at most 60 bytes at the pointer.
-    value(checked(unsafe { libc::ioctl(fd, request, buffer.as_ptr()) }.into())?)
 }

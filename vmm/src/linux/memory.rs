@@ -1,6 +1,7 @@
 //! Memory calls: `brk`, `mmap` and their kin, on top of [`crate::private::PrivateRegion`].
 
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use abi::addr::LOWER_HALF_END;
@@ -8,12 +9,12 @@ use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 
 use super::{CallResult, limits, value};
-use crate::files::{FileKind, OpenFile, host};
+use crate::files::{FileCharge, FileKind, OpenFile, host};
 use crate::linux::survivor::Survivor;
 use crate::linux::task::ThreadCtx;
 use crate::private::inspect::SHARED_LABEL;
 use crate::private::{
-    Backing, Destination, MemoryLock, Piece, PieceBacking, Prot, Source, page_up,
+    Backing, Destination, MemoryLock, OnFork, Piece, PieceBacking, Prot, Source, page_up,
 };
 use crate::vas::VasError;
 use crate::vm::memory::FileMapping;
@@ -91,9 +92,14 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if kind == MAP_SHARED_VALIDATE && flags & !VALIDATED != 0 {
         return Err(Errno::EOPNOTSUPP.into());
     }
+    let is_shared_memory = shared
+        && file.as_ref().is_none_or(|file| file.is_zero_device() && file.can_write().is_ok());
     let backing = match file {
-        // Shared anonymous memory is shared only with children; there are none.
+        None if shared => shared_memory(ctx, len),
         None => Backing::Anonymous,
+        Some(file) if shared && file.is_zero_device() && file.can_write().is_ok() => {
+            shared_memory(ctx, len)
+        }
         Some(file) => file_backing(&file, offset, len, shared, prot)?,
     };
     if flags & MAP_GROWSDOWN != 0 {
@@ -108,7 +114,7 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     ctx.process.private.check_lock(lock, len, lockable)?;
     check_limits(ctx, len, prot, shared)?;
     let label = match &backing {
-        Backing::Anonymous if shared => SHARED_LABEL,
+        _ if is_shared_memory => SHARED_LABEL,
         Backing::Anonymous if flags & MAP_NORESERVE != 0 => "mapping (not reserved)",
         Backing::Anonymous => "mapping",
         Backing::File { .. } => "mapped file",
@@ -211,7 +217,7 @@ fn file_backing(
         // Anonymous memory by another name, except that a shared mapping of one opened for reading
         // can never be written.
         FileKind::Memory if file.is_zero_device() => {
-            if !shared || may_write {
+            if !shared {
                 return Ok(Backing::Anonymous);
             }
             return read_only_zeroes(len);
@@ -228,6 +234,21 @@ fn file_backing(
         charge.map(file.host_fd()).map_err(|_| Errno::ENOMEM)?;
     }
     Ok(Backing::File { file: file.for_mapping()?, offset, kind, charge })
+}
+
+/// Memory that children share: a file without a name. Memory of the VM's own where that is not to be had;
+/// then there can be no children.
+fn shared_memory(ctx: &ThreadCtx<'_>, len: u64) -> Backing {
+    let make = || {
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let file = rustix::fs::memfd_create("shared", flags).map_err(host)?;
+        rustix::fs::ftruncate(&file, len).map_err(host)?;
+        let charge = FileCharge::new(ctx.process.machine.mem.ledger().clone(), file.as_fd());
+        charge.map(file.as_fd()).map_err(|_| Errno::ENOMEM)?;
+        let (file, charge) = (Arc::new(std::fs::File::from(file)), Some(Arc::new(charge)));
+        Ok::<_, Errno>(Backing::File { file, offset: 0, kind: FileMapping::Shared, charge })
+    };
+    make().unwrap_or(Backing::Anonymous)
 }
 
 fn read_only_zeroes(len: u64) -> Result<Backing, Errno> {
@@ -255,6 +276,28 @@ pub(super) fn munmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 
 /// `PROT_SEM`: no processor of this kind needs it, and Linux accepts it.
 const PROT_SEM: u64 = 8;
+
+/// `pkey_mprotect(2)`, `pkey_alloc(2)` and `pkey_free(2)`, as on a processor without protection keys: the
+/// VM's has none.
+pub(super) fn pkey_mprotect(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    match a[3] as i32 {
+        -1 => mprotect(ctx, a),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// See [`pkey_mprotect`].
+pub(super) fn pkey_alloc(_ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    const RIGHTS: u64 = 3;
+    let [flags, rights, ..] = *a;
+    let is_valid = flags == 0 && rights & !RIGHTS == 0;
+    Err(if is_valid { Errno::ENOSPC } else { Errno::EINVAL }.into())
+}
+
+/// See [`pkey_mprotect`].
+pub(super) fn pkey_free(_ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
+    Err(Errno::EINVAL.into())
+}
 
 /// `mprotect(2)`: changes everything up to the first hole, or before the first file that may
 /// not be written, and then fails.
@@ -411,6 +454,11 @@ fn advise(ctx: &ThreadCtx<'_>, piece: &Piece, advice: i32) -> Result<(), Errno> 
             private.drop_pages(start, len)
         }
         libc::MADV_REMOVE => remove(piece),
+        libc::MADV_DONTFORK => private.set_on_fork(start, len, OnFork::LeftOut),
+        libc::MADV_WIPEONFORK => private.set_on_fork(start, len, OnFork::Emptied),
+        libc::MADV_DOFORK | libc::MADV_KEEPONFORK => {
+            private.set_on_fork(start, len, OnFork::Copied)
+        }
         libc::MADV_HUGEPAGE => {
             private.advise_huge(start, len);
             Ok(())

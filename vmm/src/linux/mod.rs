@@ -34,6 +34,7 @@ pub(crate) mod signalfd;
 pub mod strace;
 pub mod survivor;
 pub mod task;
+mod terminal;
 pub mod thread;
 pub mod time;
 pub mod timer;
@@ -199,6 +200,9 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_mmap => memory::mmap(ctx, a),
         libc::SYS_munmap => memory::munmap(ctx, a),
         libc::SYS_mprotect => memory::mprotect(ctx, a),
+        libc::SYS_pkey_mprotect => memory::pkey_mprotect(ctx, a),
+        libc::SYS_pkey_alloc => memory::pkey_alloc(ctx, a),
+        libc::SYS_pkey_free => memory::pkey_free(ctx, a),
         libc::SYS_mremap => memory::mremap(ctx, a),
         libc::SYS_madvise => memory::madvise(ctx, a),
         libc::SYS_mincore => memory::mincore(ctx, a),
@@ -228,8 +232,8 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_sched_setaffinity => sched::setaffinity(ctx, a),
         libc::SYS_rseq => Err(Errno::ENOSYS.into()),
         libc::SYS_arch_prctl => thread::arch_prctl(ctx, a),
-        libc::SYS_fork => thread::no_processes(ctx, number),
-        libc::SYS_vfork => children::vfork::vfork(ctx, children::vfork::VforkArgs::default()),
+        libc::SYS_fork => children::fork(ctx, children::vfork::ForkArgs::default()),
+        libc::SYS_vfork => children::vfork::vfork(ctx, children::vfork::ForkArgs::default()),
         libc::SYS_execve => children::exec::execve(ctx, a),
         libc::SYS_execveat => children::exec::execveat(ctx, a),
         libc::SYS_wait4 => wait::wait4(ctx, a),

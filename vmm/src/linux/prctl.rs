@@ -22,6 +22,26 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What a child inherits, as bits: all of them but that it is a reaper of orphans.
+    pub(super) fn bits(&self) -> u64 {
+        let bit = |setting: &AtomicBool| u64::from(setting.load(Ordering::Relaxed));
+        bit(&self.not_dumpable)
+            | bit(&self.keeps_capabilities) << 1
+            | bit(&self.no_new_privileges) << 2
+            | u64::from(self.personality.load(Ordering::Relaxed)) << 32
+    }
+
+    /// Settings of a child.
+    pub(super) fn of_bits(bits: u64) -> Settings {
+        Settings {
+            not_dumpable: (bits & 1 != 0).into(),
+            keeps_capabilities: (bits & 2 != 0).into(),
+            no_new_privileges: (bits & 4 != 0).into(),
+            child_subreaper: false.into(),
+            personality: ((bits >> 32) as u32).into(),
+        }
+    }
+
     /// Whether `PR_SET_NO_NEW_PRIVS` was set.
     pub(super) fn no_new_privileges(&self) -> bool {
         self.no_new_privileges.load(Ordering::Relaxed)

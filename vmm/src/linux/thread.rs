@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use abi::addr::LOWER_HALF_END;
 use abi::{Errno, GuestVirt, PAGE_SIZE};
 
-use super::children::vfork::VforkArgs;
+use super::children::vfork::ForkArgs;
 use super::{CallResult, Done, children, futex, value};
 use crate::linux::task::{Prepared, Process, Thread, ThreadCtx};
 use crate::vas;
@@ -55,13 +55,11 @@ struct CloneArgs {
 pub(super) fn clone(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [flags, stack_top, parent_tid, child_tid, tls, _] = *a;
     let exit_signal = flags & 0xff;
-    if is_vfork(flags, exit_signal) {
-        return vfork(
-            ctx,
-            &CloneArgs { flags: flags & !0xff, child_tid, parent_tid, stack_top, tls },
-        );
+    let args = CloneArgs { flags: flags & !0xff, child_tid, parent_tid, stack_top, tls };
+    match is_process(flags, exit_signal) {
+        true => process(ctx, &args),
+        false => start(ctx, &args),
     }
-    start(ctx, &CloneArgs { flags: flags & !0xff, child_tid, parent_tid, stack_top, tls })
 }
 
 /// `clone3(2)`.
@@ -85,9 +83,9 @@ pub(super) fn clone3(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [flags, _, child_tid, parent_tid, exit_signal, stack, stack_bytes, tls, set_tid, tids, _] =
         words.map(u64::from_le_bytes);
     let half_a_stack = (stack == 0) != (stack_bytes == 0);
-    if is_vfork(flags, exit_signal) && !half_a_stack && set_tid == 0 && tids == 0 {
+    if is_process(flags, exit_signal) && !half_a_stack && set_tid == 0 && tids == 0 {
         let stack_top = stack.wrapping_add(stack_bytes);
-        return vfork(ctx, &CloneArgs { flags, child_tid, parent_tid, stack_top, tls });
+        return process(ctx, &CloneArgs { flags, child_tid, parent_tid, stack_top, tls });
     }
     if flags & THREAD_FLAGS != THREAD_FLAGS {
         return no_processes(ctx, libc::SYS_clone3 as u64);
@@ -111,34 +109,41 @@ pub(super) fn clone3(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 const CLONE_VFORK: u64 = (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
 /// Only `clone3` has it.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
-/// What a child that runs in its parent's memory can have besides: nothing that it would share with
-/// the parent beyond that, and no other parent.
-const VFORK_FLAGS: u64 = CLONE_VFORK
+/// What a child can have besides: nothing that it would share with the parent but memory until it runs a
+/// program, and no other parent.
+const PROCESS_FLAGS: u64 = CLONE_VFORK
     | CLONE_CLEAR_SIGHAND
     | CLONE_IO
     | CLONE_SETTLS
     | CLONE_PARENT_SETTID
     | CLONE_CHILD_SETTID
+    | CLONE_CHILD_CLEARTID
     | (libc::CLONE_UNTRACED | libc::CLONE_PTRACE | libc::CLONE_SYSVSEM) as u64;
 
-/// Whether a call makes a process as `vfork` does.
-fn is_vfork(flags: u64, exit_signal: u64) -> bool {
+/// Whether a call makes a process as `fork` does, or as `vfork`.
+fn is_process(flags: u64, exit_signal: u64) -> bool {
     let flags = flags & !0xff;
-    flags & CLONE_VFORK == CLONE_VFORK
-        && flags & !VFORK_FLAGS == 0
-        && exit_signal == libc::SIGCHLD as u64
+    // A child that shares the memory while its parent goes on would be neither.
+    let shares = flags & CLONE_VFORK == libc::CLONE_VM as u64;
+    !shares && flags & !PROCESS_FLAGS == 0 && exit_signal == libc::SIGCHLD as u64
 }
 
-fn vfork(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
-    let with = |flag: u64, value: u64| (args.flags & flag != 0).then_some(value);
-    let args = VforkArgs {
+fn process(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
+    let has = |flag: u64| args.flags & flag != 0;
+    let with = |flag: u64, value: u64| has(flag).then_some(value);
+    let process = ForkArgs {
         stack_top: args.stack_top,
         tls: with(CLONE_SETTLS, args.tls),
         parent_tid: with(CLONE_PARENT_SETTID, args.parent_tid),
         child_tid: with(CLONE_CHILD_SETTID, args.child_tid),
-        clear_handlers: args.flags & CLONE_CLEAR_SIGHAND != 0,
+        clear_tid: with(CLONE_CHILD_CLEARTID, args.child_tid),
+        waits: has(libc::CLONE_VFORK as u64),
+        clear_handlers: has(CLONE_CLEAR_SIGHAND),
     };
-    children::vfork::vfork(ctx, args)
+    match has(libc::CLONE_VM as u64) {
+        true => children::vfork::vfork(ctx, process),
+        false => children::fork(ctx, process),
+    }
 }
 
 /// Refuses a new process; the log says what to do instead.
@@ -146,14 +151,20 @@ pub(super) fn no_processes(ctx: &ThreadCtx<'_>, number: u64) -> CallResult {
     if ctx.process.stats.unserved(number) {
         tracing::warn!(
             number,
-            "the program asked for a process that shares neither memory nor threads (fork): only \
-             vfork, posix_spawn and execve are served"
+            "the program asked for a process that cannot be made: with --processes 1 there are no \
+             others, and one that shares its parent's memory or files is not served"
         );
     }
     Err(Errno::ENOSYS.into())
 }
 
 fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
+    // What of these flags needs which others (clone(2)).
+    let [memory, handlers, thread] = [libc::CLONE_VM, libc::CLONE_SIGHAND, libc::CLONE_THREAD]
+        .map(|flag| args.flags & flag as u64 != 0);
+    if (thread && !handlers) || (handlers && !memory) {
+        return Err(Errno::EINVAL.into());
+    }
     if args.flags & THREAD_FLAGS != THREAD_FLAGS {
         return no_processes(ctx, libc::SYS_clone as u64);
     }

@@ -10,7 +10,7 @@ use abi::Errno;
 
 use super::charge::check_area_count;
 use super::region::{BLOCK, EAGER_BYTES, Inner, PrivateRegion};
-use super::vma::{Backing, Prot, Vma, page_up};
+use super::vma::{Backing, OnFork, Prot, Vma, page_up};
 
 /// From this size on, a heap grows in large pages.
 const LARGE_HEAP_BYTES: u64 = 1 << 20;
@@ -62,7 +62,8 @@ impl PrivateRegion {
         self.check_limit(inner, &range, Prot::READ_WRITE, &backing)?;
         let heap_bytes = range.end - inner.heap_start;
         let (prot, lock) = (Prot::READ_WRITE, inner.lock_new);
-        let vma = Vma { end: range.end, prot, backing, label: "heap", lock };
+        let vma =
+            Vma { end: range.end, prot, backing, label: "heap", lock, on_fork: OnFork::Copied };
         inner.areas.insert(range.start, vma.clone());
         // `brk` comes in small steps. Past the first megabyte whole blocks are made present at
         // once, beyond the heap's end too: large pages, and no work for the next steps. What

@@ -42,8 +42,8 @@ pub struct Surroundings {
     pub above: Option<Area>,
 }
 
-/// Label of a shared mapping without a file. It is the same memory as a private one, since there is
-/// no other process to share it with, but the label shows what was requested.
+/// Label of a shared mapping without a file of the program's. Children share it by a file that has no
+/// name; where `--memory` does not allow for all of it, it is as private memory, and there are no children.
 pub const SHARED_LABEL: &str = "shared mapping";
 
 /// Whether writes to an area are visible outside it: in a file, for example.
@@ -93,7 +93,8 @@ impl PrivateRegion {
                 Backing::File { file, offset, kind, .. } => {
                     let private = matches!(kind, FileMapping::Private);
                     let sharing = if private { Sharing::Private } else { Sharing::Shared };
-                    (sharing, Some((file.clone(), *offset)))
+                    let is_named = vma.label != SHARED_LABEL;
+                    (sharing, is_named.then(|| (file.clone(), *offset)))
                 }
                 Backing::Anonymous if vma.label == SHARED_LABEL => (Sharing::Shared, None),
                 Backing::Anonymous => (Sharing::Private, None),

@@ -12,7 +12,7 @@ use abi::{Errno, PAGE_SIZE};
 use super::charge::check_area_count;
 use super::held::BLOCK_PAGES;
 use super::region::{BLOCK, EAGER_BYTES, Inner, Mapped, PrivateRegion, checked_range};
-use super::vma::{Backing, MemoryLock, Prot, Vma, page_up};
+use super::vma::{Backing, MemoryLock, OnFork, Prot, Vma, page_up};
 use crate::vm::memory::FileMapping;
 
 impl PrivateRegion {
@@ -46,7 +46,8 @@ impl PrivateRegion {
         self.trim_heap(inner, &range)?;
         self.unmap_locked(inner, range.clone())?;
         let lock = inner.lock_new;
-        self.insert(inner, range, Vma { end: 0, prot, backing, label, lock })
+        let on_fork = OnFork::Copied;
+        self.insert(inner, range, Vma { end: 0, prot, backing, label, lock, on_fork })
     }
 
     /// Maps `len` bytes at any free address, at `hint` if that is free.
@@ -257,6 +258,19 @@ impl PrivateRegion {
             }
         }
         if inner.areas.covers(range) { Ok(()) } else { Err(Errno::ENOMEM) }
+    }
+
+    /// Determines what a child has of a range (`MADV_DONTFORK` and its kin).
+    ///
+    /// # Errors
+    /// `ENOMEM` with too many areas.
+    pub fn set_on_fork(&self, start: u64, len: u64, on_fork: OnFork) -> Result<(), Errno> {
+        let range = checked_range(start, len)?;
+        self.edit(|inner| {
+            check_area_count(inner, &range)?;
+            inner.areas.set_on_fork(range, on_fork);
+            Ok(())
+        })
     }
 
     /// Asks the host to write shared file mappings in the range back to their files, and waits.

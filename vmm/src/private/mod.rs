@@ -5,6 +5,7 @@
 //! - `recycle`: places given to other addresses; `pins`: what must not be, because a call uses it
 //! - `held`: which pages may hold host memory; `charge`: what of it is charged
 //! - [`mmap`]: making, changing and ending areas; [`brk`]; [`mremap`]
+//! - [`fork`]: the region of a process that forks, for its child; `copying`: what of it is copied
 //! - [`fault`]: page faults; [`promote`]: small pages that become a large one
 //! - [`mlock`]: areas that stay in the host's memory; [`stack`]: the first thread's stack
 //! - [`access`]: the VMM's own access to the region
@@ -17,7 +18,9 @@
 pub mod access;
 pub mod brk;
 mod charge;
+mod copying;
 pub mod fault;
+pub mod fork;
 mod held;
 pub mod holes;
 pub mod inspect;
@@ -35,4 +38,4 @@ pub use holes::{Piece, PieceBacking, Pieces};
 pub use mremap::{Destination, Source};
 pub(crate) use pins::PrivatePins;
 pub use region::PrivateRegion;
-pub use vma::{Backing, MemoryLock, Prot, Vma, VmaMap, page_up};
+pub use vma::{Backing, MemoryLock, OnFork, Prot, Vma, VmaMap, page_up};

@@ -10,7 +10,7 @@ use abi::layout::{MMAP_TOP, PRIVATE_START, STACK_BYTES, STACK_TOP};
 use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 
 use super::region::{EAGER_BYTES, PrivateRegion};
-use super::vma::{Backing, MemoryLock, Prot, Vma};
+use super::vma::{Backing, MemoryLock, OnFork, Prot, Vma};
 
 /// The area's label.
 pub const LABEL: &str = "stack";
@@ -48,7 +48,8 @@ impl PrivateRegion {
             let top = (range.start - GUARD_BYTES) & !(PAGE_SIZE_2M - 1);
             inner.mmap_top = MMAP_TOP.raw().min(top);
             let lock = MemoryLock::Unlocked;
-            let vma = Vma { end: range.end, prot, backing: Backing::Anonymous, label: LABEL, lock };
+            let (backing, on_fork) = (Backing::Anonymous, OnFork::Copied);
+            let vma = Vma { end: range.end, prot, backing, label: LABEL, lock, on_fork };
             self.insert(inner, range.clone(), vma.clone())?;
             if bytes > EAGER_BYTES {
                 // Its end is used immediately.

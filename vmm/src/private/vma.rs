@@ -30,6 +30,12 @@ impl Prot {
         (bits <= 7).then_some(Prot(bits as u8))
     }
 
+    /// As `mmap` takes them.
+    #[must_use]
+    pub fn bits(self) -> u64 {
+        u64::from(self.0)
+    }
+
     /// Whether data can be read. On x86 every accessible page can be.
     #[must_use]
     pub fn can_read(self) -> bool {
@@ -118,6 +124,18 @@ pub enum MemoryLock {
     OnFault,
 }
 
+/// What a child has of an area (`madvise(2)`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnFork {
+    /// Its content.
+    #[default]
+    Copied,
+    /// The area, empty (`MADV_WIPEONFORK`).
+    Emptied,
+    /// Nothing (`MADV_DONTFORK`).
+    LeftOut,
+}
+
 /// One area.
 #[derive(Clone, Debug)]
 pub struct Vma {
@@ -131,6 +149,8 @@ pub struct Vma {
     pub label: &'static str,
     /// Whether its pages are locked.
     pub lock: MemoryLock,
+    /// What a child has of it.
+    pub on_fork: OnFork,
 }
 
 impl Vma {
@@ -250,6 +270,7 @@ impl VmaMap {
             && lower.prot == upper.prot
             && lower.label == upper.label
             && lower.lock == upper.lock
+            && lower.on_fork == upper.on_fork
             && continues(lower, upper, at - start);
         if alike
             && let Some(upper) = self.map.remove(&at)
@@ -271,6 +292,14 @@ impl VmaMap {
     pub fn set_lock(&mut self, range: Range<u64>, lock: MemoryLock) {
         for (piece, mut vma) in self.remove(range) {
             vma.lock = lock;
+            self.insert(piece.start, vma);
+        }
+    }
+
+    /// Sets what a child has of everything in `range`.
+    pub fn set_on_fork(&mut self, range: Range<u64>, on_fork: OnFork) {
+        for (piece, mut vma) in self.remove(range) {
+            vma.on_fork = on_fork;
             self.insert(piece.start, vma);
         }
     }
@@ -358,7 +387,8 @@ mod tests {
                         let range = a * PAGE_SIZE..(a + n) * PAGE_SIZE;
                         map.remove(range.clone());
                         map.insert(range.start, Vma { end: range.end, prot: Prot(p),
-                            backing: Backing::Anonymous, label: "", lock: MemoryLock::Unlocked });
+                            backing: Backing::Anonymous, label: "", lock: MemoryLock::Unlocked,
+                            on_fork: OnFork::Copied });
                         for i in a..a + n { model[i as usize] = Some(p); }
                     }
                     Op::Remove(a, n) => {
@@ -398,7 +428,9 @@ mod tests {
         let kind = crate::vm::memory::FileMapping::Private;
         let backing = Backing::File { file, offset: 0x7000, kind, charge: None };
         let lock = MemoryLock::Unlocked;
-        map.insert(0x10000, Vma { end: 0x14000, prot: Prot::READ, backing, label: "", lock });
+        let on_fork = OnFork::Copied;
+        let vma = Vma { end: 0x14000, prot: Prot::READ, backing, label: "", lock, on_fork };
+        map.insert(0x10000, vma);
         map.remove(0x11000..0x12000);
         let Some((start, Vma { backing: Backing::File { offset, .. }, .. })) = map.find(0x13fff)
         else {

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::private_tmp::PrivateTmp;
 use super::tree::ProcessTree;
 use crate::files::{Grant, Tty};
 use crate::linux::net::NetGrants;
@@ -44,6 +45,8 @@ pub struct RunConfig {
     pub grants: Vec<Grant>,
     /// The tree in which everything is that it may see, the program included.
     pub root: Option<Grant>,
+    /// What the tree has as `/tmp`; without it, files in memory that only the program itself sees.
+    pub tmp: Option<Arc<PrivateTmp>>,
     /// Without a tree: whether a dynamic program is shown the host's libraries.
     pub libraries: Libraries,
     /// What of the network it may use.

@@ -325,8 +325,8 @@ pub(super) fn choose_next(
     caller: &Files,
     files: &mut Files,
 ) -> Result<ChosenProgram, Errno> {
-    let Wanted { dirfd, path, args } = wanted;
-    let ToExecute { path: found, file } = caller.open_to_execute_at(dirfd, &path)?;
+    let Wanted { dirfd, path, follow, args } = wanted;
+    let ToExecute { path: found, file } = caller.open_to_execute_at(dirfd, &path, follow)?;
     let contents = Contents::of(&file).map_err(|unfit| errno_of(&unfit.named("")))?;
     let mut args = args.into_iter();
     let command = Command {

@@ -11,8 +11,10 @@ use super::executable::{Contents, Opened};
 use crate::files::{Grant, GrantAccess};
 
 /// Where the loaders of glibc and musl look if nothing tells them otherwise, with the directories
-/// for one architecture below.
-const STANDARD: [&str; 5] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib"];
+/// for one architecture below; and the links through which distributions choose one of several
+/// libraries of a name.
+const STANDARD: [&str; 6] =
+    ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/alternatives"];
 /// Where glibc's loader has a list of the libraries in them.
 pub(super) const LIST: &str = "/etc/ld.so.cache";
 

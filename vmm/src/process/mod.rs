@@ -4,7 +4,9 @@
 //!
 //! - [`config`]: the caller's request
 //! - [`executable`]: which files run; `libraries`: what a dynamic program is shown of the host
-//! - [`start`]: from a file to a first thread ready to run; [`run`]: from there to its end
+//! - `assemble`: a VM, and a process of it
+//! - [`start`]: from a file to a first thread ready to run; `start_forked`: from a
+//!   copy of another process; [`run`]: from there to its end
 //! - [`thread`]: one thread is one vCPU on one host thread; the run loop
 //! - [`supervise`]: the event loop; what ends a process from outside
 //! - [`host_signals`]: signals the host sends to us; [`truncation`]: the one that we cause
@@ -14,15 +16,18 @@
 //! - [`needs`]: what a program needs, without running it
 //! - [`remedy`]: what to do about a program that could not be started, and the exit status
 
+mod assemble;
 pub mod config;
 pub mod executable;
 pub mod host_signals;
 mod libraries;
 pub mod needs;
+pub mod private_tmp;
 pub mod remedy;
 mod resolver;
 pub mod run;
 pub mod start;
+mod start_forked;
 pub mod supervise;
 pub mod thread;
 mod timer_events;
@@ -32,6 +37,7 @@ pub mod truncation;
 pub use crate::linux::task::{Outcome, Process, Thread, ThreadCtx, ThreadTable};
 pub use config::{Command, Libraries, RunConfig};
 pub use host_signals::HostSignals;
+pub use private_tmp::PrivateTmp;
 pub use run::Ended;
 pub use start::StartError;
 pub use supervise::Supervise;

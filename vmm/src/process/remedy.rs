@@ -58,7 +58,9 @@ impl Remedy for StartError {
                 "redirect it elsewhere; `spacejmp vas export` copies what a store has"
             }
             StartError::Files(_) | StartError::Namespace(_) => return None,
-            StartError::Stack(_) | StartError::Vdso(_) => "give the VM more with --memory",
+            StartError::Stack(_) | StartError::Vdso(_) | StartError::Fork(_) => {
+                "give the VM more with --memory"
+            }
         };
         Some(text.into())
     }

@@ -1,11 +1,11 @@
 //! A process from its first thread's start to its last thread's end.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::supervise::{self, Supervise};
 use super::thread;
-use crate::linux::signal::ThreadSignals;
 use crate::linux::task::host_thread::gettid;
 use crate::linux::task::{KickState, Outcome, Process, Thread};
 use crate::stats::Phase;
@@ -99,9 +99,10 @@ impl Process {
     fn run_threads(self: &Arc<Self>, vcpu: Vcpu, options: Supervise<'_>) {
         // The caller need not be the thread that created the machine.
         kick::install();
-        let first = Thread::new(gettid(), ThreadSignals::blocking(self.life.first_mask()));
-        let name = self.program.short.as_bytes();
-        first.set_name(name.get(..15).unwrap_or(name));
+        let begins = self.life.take_first_thread();
+        let first = Thread::new(gettid(), begins.signals);
+        first.set_name(&begins.name);
+        first.clear_child_tid.store(begins.clear_tid, Ordering::Relaxed);
         self.life.begin(first.tid);
         self.threads.add(first.clone());
         std::thread::scope(|scope| {

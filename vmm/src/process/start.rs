@@ -3,38 +3,31 @@
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::Arc;
 use std::time::Instant;
 
 use abi::layout::{CALL_PAGE, VDSO_BASE};
 use abi::{Errno, PAGE_SIZE};
 
+use super::assemble::{Begins, EmptyVm};
 use super::config::{Libraries, RunConfig};
 use super::executable::{self, InterpreterError, Opened, Parsed};
-use super::{libraries, resolver, thread};
-use crate::files::{
-    FileKind, Files, FilesError, Grant, Namespace, NamespaceError, OffLimits, default_cwd,
-};
-use crate::guest::clock::GuestClock;
+use super::private_tmp::GUEST_PATH;
+use super::{libraries, resolver};
+use crate::files::{Files, FilesError, Grant, Namespace, NamespaceError, OffLimits, default_cwd};
 use crate::guest::elf::ElfError;
 use crate::guest::load::{self, Loaded};
 use crate::guest::stack::{self, StackContents};
 use crate::guest::vdso;
-use crate::kernel::Kernel;
 use crate::linux::children::{Children, NewProgram};
 use crate::linux::limits::Limits;
-use crate::linux::net::Network;
 use crate::linux::prctl::Settings;
 use crate::linux::proc::{Facts, text_files};
-use crate::linux::signal::SignalActions;
-use crate::linux::signalfd::SignalFiles;
-use crate::linux::survivor::Survivor;
-use crate::linux::task::{Executable, Life, Process, ProgramName, ThreadTable, VmSettings};
-use crate::linux::timer::Timers;
+use crate::linux::signal::{SignalActions, ThreadSignals};
+use crate::linux::task::{Executable, FirstThread, Process, ProgramName, VmSettings};
 use crate::private::{Backing, PrivateRegion, Prot};
-use crate::stats::{Phase, Stats};
+use crate::stats::Phase;
 use crate::store::{FOLDERS, Store};
-use crate::vas::{VasConfig, Vases};
 use crate::vm::machine::leaf;
 use crate::vm::{Machine, MemoryError, UserRegs, VmError};
 
@@ -92,6 +85,9 @@ pub enum StartError {
     /// The process that starts others cannot be made.
     #[error("cannot fork the process that starts others")]
     Starter(#[source] std::io::Error),
+    /// A copy of another process cannot be made.
+    #[error("cannot go on as a copy of another process")]
+    Fork(#[source] Errno),
     /// The host has no free file descriptor for the event loop.
     #[error("cannot create an event descriptor")]
     Events(#[source] std::io::Error),
@@ -191,39 +187,19 @@ fn load(
     started: Instant,
 ) -> Result<Arc<Process>, StartError> {
     let Program { path, args, env, files, executable, loader, mask, ignored, limits } = program;
-    let stats = Stats::default();
     let name = String::from_utf8_lossy(&path).into_owned();
     let bad = |source| StartError::Elf { program: name.clone(), source };
-    let mut lap = stats.laps();
-    let kernel = Kernel::load()?;
-    let machine = kernel.machine().clone();
-    if vm.tracer.is_some() {
-        kernel.leave_switches_to_vmm();
-    }
-    lap.ends(Phase::Machine);
-    limits.limit_threads(u64::from(machine.max_vcpus()));
-    let mut vcpu = kernel.new_vcpu()?;
-    lap.ends(Phase::Vcpu);
-    let tsc_khz = vcpu.tsc_khz();
-    let private = PrivateRegion::new(machine.clone(), vm.memory_bytes);
-    if let Some(member) = children.member() {
-        machine.mem.ledger().share(member.clone());
-    }
-    files.charge_to(machine.mem.ledger().clone());
-    let vas_config = VasConfig {
-        store: vm.store.clone(),
-        grants: vm.vases.clone(),
-        umask: vm.umask,
-        program: name.clone(),
-    };
-    let vases = Arc::new(Vases::new(&kernel, vas_config));
-    let loaded = load::load(&private, &executable.file, &executable.image).map_err(bad)?;
+    let mut empty = EmptyVm::new(vm, &children, started)?;
+    let mut lap = empty.stats.laps();
+    let machine = empty.kernel.machine().clone();
+    let private = &empty.private;
+    let loaded = load::load(private, &executable.file, &executable.image).map_err(bad)?;
     // A guard page between program and heap, so that an overrun of one does not hit the other.
     private.set_heap(loaded.end + PAGE_SIZE);
 
-    map_vdso(&private).map_err(StartError::Vdso)?;
+    map_vdso(private).map_err(StartError::Vdso)?;
     let loader = loader.as_ref();
-    let loader = loader.map(|loader| load::load_loader(&private, &loader.file, &loader.image));
+    let loader = loader.map(|loader| load::load_loader(private, &loader.file, &loader.image));
     let loader = loader.transpose().map_err(bad)?;
 
     if let Some(tracer) = &vm.tracer {
@@ -239,52 +215,32 @@ fn load(
         random,
     };
     let stack_limit = limits.soft(libc::RLIMIT_STACK);
-    let built = stack::build(&private, &contents, loaded.exec_stack, stack_limit);
+    let built = stack::build(private, &contents, loaded.exec_stack, stack_limit);
     let built = built.map_err(StartError::Stack)?;
     let rip = loader.as_ref().map_or(loaded.entry, |loader| loader.entry);
-    vcpu.regs = UserRegs { rip, rsp: built.rsp, ..UserRegs::default() };
-    vcpu.restore_all();
     lap.ends(Phase::Load);
+    empty.vcpu.regs = UserRegs { rip, rsp: built.rsp, ..UserRegs::default() };
+    empty.vcpu.restore_all();
 
     let short = path.rsplit(|byte| *byte == b'/').next().unwrap_or(&path);
     let short = String::from_utf8_lossy(short).into_owned();
-    let process = Arc::new(Process {
-        machine,
-        kernel,
-        private,
-        vases,
-        threads: ThreadTable::new().map_err(StartError::Events)?,
+    let first_thread = FirstThread {
+        signals: ThreadSignals::blocking(mask),
+        name: short.as_bytes().get(..15).unwrap_or(short.as_bytes()).to_vec(),
+        clear_tid: 0,
+    };
+    let begins = Begins {
+        program: ProgramName { path, short },
+        executable: Executable { file: executable.file, bias: loaded.bias, end: loaded.end },
         files,
-        network: Network::new(vm.net.clone()),
         limits,
         settings: Settings::default(),
-        clock: Mutex::new(GuestClock::new(tsc_khz)),
         signals: SignalActions::ignoring(ignored),
-        timers: Timers::default(),
-        signal_files: SignalFiles::default(),
-        survivor: Survivor::default(),
-        started,
-        program: ProgramName { path, short },
-        stats,
-        tracer: vm.tracer.clone(),
         facts: Facts::new(built),
-        tsc_khz,
-        executable: Executable { file: executable.file, bias: loaded.bias, end: loaded.end },
-        run_thread: thread::run,
-        choose_program: super::executable::choose_next,
-        children,
-        vm: vm.clone(),
-        life: Life::new(vcpu, mask),
-        second_tasks: Mutex::default(),
-    });
-    let view: Weak<Process> = Arc::downgrade(&process);
-    process.files.set_view(view);
-    for file in process.files.of_kind(FileKind::SignalFd) {
-        // Kept over `execve`.
-        process.signal_files.add(&file);
-    }
-    process.stats.kvm_setup(process.machine.mem.kvm_time());
-    Ok(process)
+        first_thread,
+        held_by: None,
+    };
+    empty.begin(begins, vm, children)
 }
 
 /// Maps the vDSO's image; the page it reads is already mapped.
@@ -310,10 +266,11 @@ pub(super) fn namespace(
         let cwd = default_cwd(&grants, &host);
         // The tree's own `/tmp` is hidden by memory, unless something is granted there.
         let is_hidden = config.root.is_some()
-            && cwd.starts_with("/tmp")
+            && cwd.starts_with(GUEST_PATH)
             && !config.grants.iter().any(|grant| cwd.starts_with(&grant.guest));
         if is_hidden { PathBuf::from("/") } else { cwd }
     });
+    grants.extend(config.tmp.iter().map(|tmp| tmp.grant()));
     let mut list = None;
     if let Some(opened) = named
         && config.libraries == Libraries::Shown
@@ -326,7 +283,8 @@ pub(super) fn namespace(
     let off_limits = OffLimits::stores(stores, &FOLDERS);
     let mut namespace = Namespace::new(&grants, off_limits, text_files())?.with_tty(config.tty);
     if config.root.is_some() {
-        namespace.add_memory(b"/tmp");
+        // Unless something is there.
+        namespace.add_memory(GUEST_PATH.as_bytes());
     }
     for (path, file) in resolver::files(&config.net) {
         namespace.show(path.as_bytes(), Arc::new(file));

@@ -208,5 +208,9 @@ fn page_fault(ctx: &mut ThreadCtx<'_>, error: u64, address: u64) -> Next {
         FaultOutcome::Unmapped => fault(Fault::segv(address, false, error)),
         FaultOutcome::Forbidden => fault(Fault::segv(address, true, error)),
         FaultOutcome::BeyondFile => fault(Fault::bus(address)),
+        FaultOutcome::NoRoom => {
+            let cause = "the visit has changed more than fits into memory, and the disk of the store is full";
+            fault(Fault::unbacked(address, cause))
+        }
     }
 }

@@ -17,11 +17,13 @@ use std::sync::Arc;
 
 use super::host_signals::HostSignals;
 use super::run::Ended;
+use super::start::StartError;
+use super::start_forked::AwaitsCopy;
 use super::supervise::Supervise;
 use super::{Outcome, Process};
 use crate::files::Files;
 use crate::linux::children::vfork::order;
-use crate::linux::children::{Children, NewProgram};
+use crate::linux::children::{Children, ForkedProcess, NewProgram};
 use crate::linux::task::VmSettings;
 use crate::process_tree::channel::Message;
 use crate::process_tree::fork::{self, Forked, fork_sibling};
@@ -35,6 +37,7 @@ pub struct ProcessTree {
     /// Closed at the other end when the run has ended.
     end: Option<PipeReader>,
     tell: fn(&str, &Outcome),
+    kept: Vec<OwnedFd>,
 }
 
 impl ProcessTree {
@@ -48,7 +51,14 @@ impl ProcessTree {
         end: Option<PipeReader>,
         tell: fn(&str, &Outcome),
     ) -> io::Result<ProcessTree> {
-        Ok(ProcessTree { registry: Arc::new(Registry::new(processes)?), end, tell })
+        let kept = Vec::new();
+        Ok(ProcessTree { registry: Arc::new(Registry::new(processes)?), end, tell, kept })
+    }
+
+    /// With descriptors that every process of the run keeps open.
+    #[must_use]
+    pub fn keeping(self, kept: Vec<OwnedFd>) -> ProcessTree {
+        ProcessTree { kept, ..self }
     }
 
     /// All processes of the run.
@@ -81,6 +91,15 @@ impl ProcessTree {
     }
 }
 
+/// What a new process is told to do.
+#[derive(Clone, Copy)]
+enum Told {
+    /// Run a program.
+    Program,
+    /// Go on as a copy of its parent, which may wait until it has let go of its memory.
+    Fork { waits: bool },
+}
+
 /// In a starter, and in what it has made: what was there before the program.
 #[derive(Clone, Copy)]
 struct Starter<'a> {
@@ -96,7 +115,8 @@ impl Starter<'_> {
         let _ = rustix::thread::set_name(c"starter");
         let end = self.tree.end.as_ref().map(AsRawFd::as_raw_fd);
         let trace = self.vm.tracer.as_ref().map(|tracer| tracer.to().as_raw_fd());
-        let keep = [vmm.as_raw_fd()].into_iter().chain(end).chain(trace);
+        let kept = self.tree.kept.iter().map(AsRawFd::as_raw_fd);
+        let keep = [vmm.as_raw_fd()].into_iter().chain(end).chain(trace).chain(kept);
         fork::close_all_but(&keep.chain(self.files.base_descriptors()).collect::<Vec<_>>());
         occupy_standard_streams();
         while let Ok(Some(request)) = vmm.receive() {
@@ -115,18 +135,13 @@ impl Starter<'_> {
     /// Waits in the new process to be told what it does, and does it.
     fn become_process(self, starters: &Channel, request: Message) -> ! {
         let pid = std::process::id().cast_signed();
-        let words = request.bytes.as_chunks().0.first_chunk::<2>();
-        let [place, group] = words.map(|words| words.map(i32::from_le_bytes)).unwrap_or_default();
-        let member = Member::at(&self.tree.registry, place.cast_unsigned());
+        let place = request.bytes.first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
+        let member = Member::at(&self.tree.registry, place);
         member.set_pid(pid);
         let Some(fd) = request.fds.into_iter().next() else { fork::die_by(libc::SIGKILL) };
         // The starter's end of its own connection is not for this process.
         fork::close(starters.as_raw_fd());
         let parent = Channel::from_fd(fd);
-        // A VMM may have changed its group since its starter was made.
-        if group > 0 && group != crate::host::process_group() {
-            let _ = fork::set_group(0, group);
-        }
         loop {
             let Ok(Some(order)) = parent.receive() else { fork::die_by(libc::SIGKILL) };
             let Some((order, rest)) = order.bytes.split_first() else { continue };
@@ -135,7 +150,8 @@ impl Starter<'_> {
                 order::SETSID => fork::new_session(),
                 order::SETPGID => fork::set_group(0, number).map(|()| 0),
                 order::EXIT => fork::exit_now(number),
-                order::PROGRAM => self.run(parent, member),
+                order::PROGRAM => self.run(parent, member, Told::Program),
+                order::FORK => self.run(parent, member, Told::Fork { waits: number != 0 }),
                 _ => fork::die_by(number),
             };
             let refusal = |error: io::Error| error.raw_os_error().unwrap_or(libc::EPERM);
@@ -144,8 +160,8 @@ impl Starter<'_> {
         }
     }
 
-    /// Runs the program that the parent sends now.
-    fn run(self, parent: Channel, member: Member) -> ! {
+    /// Runs what the parent sends now.
+    fn run(self, parent: Channel, member: Member, told: Told) -> ! {
         // Before the program's arguments are in memory.
         let children = match self.tree.children(self.files, self.vm, member) {
             Ok(children) => Arc::new(children),
@@ -158,6 +174,28 @@ impl Starter<'_> {
         };
         // What the starter blocked beyond that.
         signals.block_only_these();
+        let process = match told {
+            Told::Program => self.start_program(parent, children),
+            Told::Fork { waits } => self.start_copy(parent, children, waits),
+        };
+        let options = Supervise {
+            timeout: None,
+            signals: Some(&signals),
+            end: self.tree.end.as_ref().map(AsFd::as_fd),
+            is_first: false,
+        };
+        let ended = match process {
+            Ok(process) => Process::run_programs(process, options),
+            Err(error) => self.fail(&crate::error::chain(&error)),
+        };
+        self.end(&ended)
+    }
+
+    fn start_program(
+        self,
+        parent: Channel,
+        children: Arc<Children>,
+    ) -> Result<Arc<Process>, StartError> {
         let Ok(Some(message)) = parent.receive() else { fork::die_by(libc::SIGKILL) };
         drop(parent);
         // What the program inherits in memory, it may also let grow.
@@ -169,18 +207,20 @@ impl Starter<'_> {
             Ok(new) => new,
             Err(errno) => self.fail(&format!("cannot take over a program's files: {errno}")),
         };
-        let options = Supervise {
-            timeout: None,
-            signals: Some(&signals),
-            end: self.tree.end.as_ref().map(AsFd::as_fd),
-            is_first: false,
-        };
-        let process = Process::start_next(new, self.vm, children);
-        let ended = match process {
-            Ok(process) => Process::run_programs(process, options),
-            Err(error) => self.fail(&crate::error::chain(&error)),
-        };
-        self.end(&ended)
+        Process::start_next(new, self.vm, children)
+    }
+
+    fn start_copy(
+        self,
+        parent: Channel,
+        children: Arc<Children>,
+        waits: bool,
+    ) -> Result<Arc<Process>, StartError> {
+        let empty = AwaitsCopy::new(self.vm, &children)?;
+        let Ok(Some(message)) = parent.receive() else { fork::die_by(libc::SIGKILL) };
+        let forked = ForkedProcess::decode(&message.bytes, message.fds, self.files, empty.ledger());
+        let forked = forked.map_err(StartError::Fork)?;
+        empty.begin(forked, Arc::new(parent), waits, self.vm, children)
     }
 
     /// Ends this process as its program ended.

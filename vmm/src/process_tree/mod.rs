@@ -6,12 +6,14 @@
 //!
 //! - [`fork`]: making host processes, before there is guest memory; [`wait`]: waiting for them
 //! - [`channel`]: messages with descriptors between them
+//! - [`wire`]: how those messages are written
 //! - [`registry`]: memory that all VMMs of a run share: who belongs to it, and what it holds
 
 pub mod channel;
 pub mod fork;
 pub mod registry;
 pub mod wait;
+pub mod wire;
 
 pub use channel::Channel;
 pub use registry::{Member, Registry};

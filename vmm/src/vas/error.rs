@@ -132,6 +132,16 @@ pub enum VasError {
     /// The thread has declared its changes inconsistent.
     #[error("the changes were declared inconsistent: they can only be thrown away")]
     Spoilt,
+    /// The visit has changed more than it may hold in memory, and the rest cannot be written out.
+    #[error(
+        "what was changed in segment {sid} does not fit into memory, and cannot be kept on the store's disk"
+    )]
+    NoRoom {
+        /// The segment.
+        sid: SegId,
+        /// Why.
+        source: VersionsError,
+    },
     /// More than it may ever have.
     #[error("segment {sid} cannot grow beyond its reserve")]
     BeyondReserve {
@@ -214,6 +224,10 @@ impl Remedy for VasError {
             }
             VasError::Newer { .. } => Some("leave, and enter to write".into()),
             VasError::Suspended { .. } => Some("return to it first, and leave it".into()),
+            VasError::NoRoom { .. } => Some(
+                "free space on the disk of the store, or give the program more memory (`--memory`)"
+                    .into(),
+            ),
             VasError::Full { .. } => Some("try again when fewer programs use it".into()),
             _ => None,
         }
@@ -256,7 +270,9 @@ impl VasError {
             | VasError::NotWriting
             | VasError::NoneSuspended
             | VasError::Spoilt => Errno::EPERM,
-            VasError::Versions(error) => versions_errno(error),
+            VasError::Versions(error) | VasError::NoRoom { source: error, .. } => {
+                versions_errno(error)
+            }
             VasError::BeyondReserve { .. } => Errno::EFBIG,
             // A lock that was acquired without more to say is no error.
             VasError::Lock(outcome) => outcome.errno().unwrap_or(Errno::EAGAIN),

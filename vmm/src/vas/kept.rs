@@ -8,7 +8,7 @@ use seg_lock::{Mode, Patience};
 
 use crate::store::{
     CopiedVas, HeldAlone, MemberHeld, Name, Object, Removed, SegmentFile, Store, StoreError,
-    TagName, VasRecord, VersionChoice,
+    TagName, VasAt, VasRecord, VasTarget, VersionChoice,
 };
 use crate::vas::VasError;
 use crate::vas::content::{ContentHold, INSIDE_WAIT};
@@ -61,11 +61,11 @@ pub fn tag_segment(
 }
 
 /// Keeps the newest version of all segments of a VAS under a name, of one moment
-/// ([`Store::keep_vas`]); with `number` that version of its only versioned segment. Returns the VAS that
-/// is made.
+/// ([`Store::keep_vas`]); with `number` what they had at that number of the VAS. Returns the VAS that is
+/// made.
 ///
 /// # Errors
-/// As [`tag_segment`] and [`Store::keep_vas`]; with `number` those of [`versioned_member`].
+/// As [`tag_segment`] and [`Store::keep_vas`]; with `number` those of [`Store::vas_version`].
 pub fn tag_vas(
     store: &Store,
     vid: VasId,
@@ -77,9 +77,11 @@ pub fn tag_vas(
     let Some(number) = number else {
         return tag_vas_beside(store, vid, tag, &[], limit, stopping);
     };
-    let segments = [versioned_member(store, &store.vas(vid)?)?];
+    let segments = store.open_listed(&store.vas(vid)?)?;
     let hold = hold_versions(store, &segments, limit, stopping)?;
-    Ok(hold.settle(store.keep_vas(vid, tag.as_str(), Some(number), &hold.members()))?)
+    let at = store.vas_version(vid, number);
+    let made = at.and_then(|at| store.keep_vas(vid, tag.as_str(), Some(&at), &hold.members()));
+    Ok(hold.settle(made)?)
 }
 
 /// The same for a thread that holds some of the locks itself.
@@ -137,27 +139,26 @@ pub fn rollback_segment(
     Ok(hold.settle(store.rollback_segment(sid, to, hold.held(sid)))?)
 }
 
-/// The segment of a VAS whose versions are those of the VAS: the only versioned one that it lists to be
-/// written.
+/// The only versioned segment of a VAS that is no kept version.
 ///
 /// # Errors
-/// [`StoreError::NoVersions`], [`StoreError::SeveralNumbers`]; those of opening its segments.
+/// [`StoreError::NoVersions`], [`StoreError::NoNumbers`]; those of opening its segments.
 pub fn versioned_member(store: &Store, vas: &VasRecord) -> Result<SegmentFile, StoreError> {
     let mut versioned = store.open_listed(vas)?.into_iter().filter(is_changing);
     match (versioned.next(), versioned.next()) {
         (Some(segment), None) => Ok(segment),
         (None, _) => Err(StoreError::NoVersions(vas.name.clone())),
-        (Some(_), Some(_)) => Err(StoreError::SeveralNumbers(vas.name.clone())),
+        (Some(_), Some(_)) => Err(StoreError::NoNumbers(vas.name.clone())),
     }
 }
 
 /// Makes an old version of a VAS the newest, and returns its segments and their new numbers: of its only
-/// versioned segment, where `to` is a tag of the VAS, or a number or a tag of the segment; or of several, as
-/// one change, where it is a tag of the VAS ([`Store::rollback_vas`]).
+/// versioned segment, where `to` is a tag of the VAS, a number of it, or a tag of the segment; or of several,
+/// as one change, where it is a tag or a number of the VAS ([`Store::rollback_vas`]).
 ///
 /// # Errors
-/// [`StoreError::NoVersions`]; [`StoreError::SeveralNumbers`] for a number where there are several; as
-/// [`rollback_segment`] and [`Store::rollback_vas`].
+/// [`StoreError::NoVersions`]; [`StoreError::NoVasVersion`]; as [`rollback_segment`] and
+/// [`Store::rollback_vas`].
 pub fn rollback_vas(
     store: &Store,
     vid: VasId,
@@ -166,13 +167,22 @@ pub fn rollback_vas(
     stopping: &dyn Fn() -> bool,
 ) -> Result<Vec<(Name, u64)>, VasError> {
     let vas = store.vas(vid)?;
-    if let VersionChoice::Tag(tag) = to {
-        let mut segments = store.open_listed(&vas)?;
-        segments.retain(is_changing);
-        if segments.len() > 1 {
-            let hold = hold_versions(store, &segments, limit, stopping)?;
-            return Ok(hold.settle(store.rollback_vas(vid, tag, &hold.members()))?);
-        }
+    let mut segments = store.open_listed(&vas)?;
+    segments.retain(is_changing);
+    if segments.len() > 1 {
+        let hold = hold_versions(store, &segments, limit, stopping)?;
+        let members = hold.members();
+        let rolled = match to {
+            VersionChoice::Tag(tag) => store.rollback_vas(vid, &VasTarget::Tag(tag), &members),
+            VersionChoice::Number(number) => match store.vas_or_tag(vid, *number)? {
+                VasAt::Tag(tag) => store.rollback_vas(vid, &VasTarget::Tag(&tag), &members),
+                VasAt::Versions(at) => {
+                    let to = VasTarget::Number { number: *number, at: &at };
+                    store.rollback_vas(vid, &to, &members)
+                }
+            },
+        };
+        return Ok(hold.settle(rolled)?);
     }
     let segment = versioned_member(store, &vas)?;
     let sid = segment.sid();
@@ -182,9 +192,15 @@ pub fn rollback_vas(
         VersionChoice::Tag(tag) if kept.iter().any(|it| it.tag == of_vas(tag)) => {
             VersionChoice::Tag(of_vas(tag))
         }
-        other => other.clone(),
+        VersionChoice::Number(number) => {
+            let at = store.vas_version(vid, *number)?;
+            VersionChoice::Number(at.first().map_or(*number, |(_, number)| *number))
+        }
+        VersionChoice::Tag(_) => to.clone(),
     };
-    let number = rollback_segment(store, sid, &to, limit, stopping)?;
+    let hold = hold_versions(store, std::slice::from_ref(&segment), limit, stopping)?;
+    let number = store.rollback_only_segment(vid, sid, &to, hold.held(sid));
+    let number = hold.settle(number)?;
     Ok(vec![(segment.name().clone(), number)])
 }
 
@@ -196,12 +212,12 @@ pub fn remove_old(store: &Store) -> Result<Removed, StoreError> {
     store.remove_passing(PASSING_AGE)
 }
 
-/// Keeps a version of a VAS for a while under its number: of its only versioned segment. It goes a minute
+/// Keeps what a VAS had at a number for a while, under that number. It goes a minute
 /// later at the earliest, when another one is kept so ([`remove_old`]) and no VM has it any more, or with
 /// the garbage.
 ///
 /// # Errors
-/// As [`versioned_member`] and [`Store::keep_vas`].
+/// As [`Store::vas_version`] and [`Store::keep_vas`].
 pub fn keep_number(
     store: &Store,
     vid: VasId,
@@ -209,9 +225,11 @@ pub fn keep_number(
     limit: Option<Duration>,
     stopping: &dyn Fn() -> bool,
 ) -> Result<CopiedVas, VasError> {
-    let segments = [versioned_member(store, &store.vas(vid)?)?];
+    let segments = store.open_listed(&store.vas(vid)?)?;
     let hold = hold_versions(store, &segments, limit, stopping)?;
-    let made = match store.keep_vas(vid, &number.to_string(), Some(number), &hold.members()) {
+    let at = store.vas_version(vid, number);
+    let keep = |at: Vec<_>| store.keep_vas(vid, &number.to_string(), Some(&at), &hold.members());
+    let made = match at.and_then(keep) {
         // Another VM has kept the same one since it was looked for.
         Err(StoreError::Exists(Object::VasName(name))) => {
             let vid = store.find_vas(&name)?;

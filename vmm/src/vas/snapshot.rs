@@ -17,7 +17,6 @@ use crate::store::{
 };
 use crate::vas::VasError;
 use crate::vas::content::ContentHold;
-use crate::vas::kept::versioned_member;
 use crate::vas::residency::lock_page::at_most;
 
 /// A segment, and the number of the version that is wanted of it; without it the newest.
@@ -83,11 +82,11 @@ pub fn snapshot<'a>(
     Ok(Snapshot { views: views?, hold })
 }
 
-/// A VAS as it is at a version, and what its segments have there. At a number that is its only
-/// versioned segment; raw ones have no versions.
+/// A VAS as it is at a version, and what its segments have there. At a number those are its versioned
+/// segments; raw ones have no versions.
 ///
 /// # Errors
-/// As [`Store::vas`] and [`versioned_member`].
+/// As [`Store::vas`] and [`Store::vas_version`].
 pub fn vas_at(
     store: &Store,
     chosen: &Chosen<abi::VasId>,
@@ -102,9 +101,9 @@ pub fn vas_at(
         }
         Chosen::Number(vid, number) => {
             let mut vas = store.vas(vid)?;
-            let sid = versioned_member(store, &vas)?.sid();
-            vas.segments.retain(|listed| listed.sid == sid);
-            Ok((vas, vec![(sid, Some(number))]))
+            let at = store.vas_version(vid, number)?;
+            vas.segments.retain(|listed| at.iter().any(|(sid, _)| *sid == listed.sid));
+            Ok((vas, at.into_iter().map(|(sid, number)| (sid, Some(number))).collect()))
         }
     }
 }

@@ -55,7 +55,8 @@ impl HostRange<'_> {
     }
 
     /// `len` bytes of it starting at `at`, truncated at its end.
-    pub(super) fn part(self, at: usize, len: usize) -> Self {
+    #[must_use]
+    pub fn part(self, at: usize, len: usize) -> Self {
         let at = at.min(self.len);
         HostRange { ptr: self.ptr.wrapping_add(at), len: len.min(self.len - at), ..self }
     }

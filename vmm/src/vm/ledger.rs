@@ -27,7 +27,8 @@ pub enum MemoryKind {
     Files,
     /// Volatile segments.
     Volatile,
-    /// Pages of versioned segments that a visit has changed, and copies kept for the next one.
+    /// Pages of versioned segments that a visit has changed, and copies kept for the next one; not those
+    /// that were written out.
     Versioned,
 }
 
@@ -161,6 +162,12 @@ impl MemoryLedger {
         if let Some(member) = self.member.get() {
             member.note(bytes);
         }
+        self.total.add(bytes);
+        self.kinds[kind as usize].add(bytes);
+    }
+
+    /// Records `bytes` that another process of the run has charged to this one's place in it.
+    pub fn adopt(&self, kind: MemoryKind, bytes: u64) {
         self.total.add(bytes);
         self.kinds[kind as usize].add(bytes);
     }

@@ -40,6 +40,7 @@ use super::extents::Extents;
 use super::host_maps::HostMaps;
 use super::host_pages::{self, host_protect, reserve_aligned};
 pub use super::host_range::{HostRange, NotThere};
+use super::images::ImageRanges;
 use super::ledger::{MemoryLedger, OverLimit};
 pub use super::withheld::Withheld;
 
@@ -152,6 +153,7 @@ pub struct GuestMem {
     regions: GuestMemoryAtomic<GuestMemoryMmap>,
     ledger: Arc<MemoryLedger>,
     pub(super) maps: HostMaps,
+    pub(super) images: ImageRanges,
     /// Those of `regions` that belong to the VMM.
     own: GuestMemoryAtomic<GuestMemoryMmap>,
     growth: Mutex<Growth>,
@@ -179,6 +181,7 @@ impl GuestMem {
             regions: GuestMemoryAtomic::new(GuestMemoryMmap::new()),
             ledger: Arc::default(),
             maps: HostMaps::of_this_host(),
+            images: ImageRanges::default(),
             own: GuestMemoryAtomic::new(GuestMemoryMmap::new()),
             growth: Mutex::new(Growth {
                 own: Free::NOTHING,
@@ -420,13 +423,14 @@ impl GuestMem {
         Err(MemoryError::host(action, gpa, len)(std::io::Error::last_os_error()))
     }
 
-    /// Drops the content of an anonymous range: it reads as zero afterwards, no vCPU can access the
+    /// Drops the content of a range without a file: it reads as zero afterwards, no vCPU can access the
     /// old pages, and the memory is returned to the host. KVM is notified through its MMU notifier,
     /// so every translation of the range is gone when this returns.
     ///
     /// # Errors
     /// [`MemoryError::Host`].
     pub fn discard(&self, gpa: GuestPhys, len: u64) -> Result<(), MemoryError> {
+        self.drop_images(gpa, len)?;
         let discard = || self.advise("discard", gpa, len, libc::MADV_DONTNEED);
         match discard() {
             // Locked pages are not dropped.
@@ -460,16 +464,22 @@ impl GuestMem {
             if host_protect(range, rights).is_err() {
                 continue;
             }
-            self.withheld.fetch_add(Withheld::BEGUN, Ordering::SeqCst);
-            let changed = host_protect(range, less);
-            let restored = host_protect(range, rights);
-            self.withheld.fetch_add(Withheld::ENDED, Ordering::SeqCst);
+            let (changed, restored) =
+                self.withholding(|| (host_protect(range, less), host_protect(range, rights)));
             if changed.is_err() && restored.is_ok() {
                 continue;
             }
             return restored.map_err(failed);
         }
         Err(failed(std::io::Error::last_os_error()))
+    }
+
+    /// Runs `f`, which reduces the rights of some mapping and restores them.
+    pub(super) fn withholding<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.withheld.fetch_add(Withheld::BEGUN, Ordering::SeqCst);
+        let result = f();
+        self.withheld.fetch_add(Withheld::ENDED, Ordering::SeqCst);
+        result
     }
 
     /// The periods so far in which some mapping had reduced rights. An access that failed may have
@@ -520,7 +530,7 @@ impl GuestMem {
     }
 
     #[expect(clippy::too_many_arguments, reason = "mirrors mmap(2)")]
-    fn remap(
+    pub(super) fn remap(
         &self,
         action: &'static str,
         gpa: GuestPhys,
@@ -531,7 +541,10 @@ impl GuestMem {
         offset: u64,
     ) -> Result<(), MemoryError> {
         let range = self.host_range(gpa, len as usize)?;
-        host_pages::lay(range, prot, flags, fd, offset).map_err(MemoryError::host(action, gpa, len))
+        host_pages::lay(range, prot, flags, fd, offset)
+            .map_err(MemoryError::host(action, gpa, len))?;
+        self.images.remove(gpa.raw()..gpa.raw() + len);
+        Ok(())
     }
 }
 

@@ -4,7 +4,8 @@
 //!   what the host does with its pages; `huge_pages`: where those are allowed; `host_maps`: the
 //!   host's limit on mappings; [`resident`]: how much of it the host really holds;
 //!   [`tables`]: the frames that page tables live in; `extents`: free ranges of addresses; `withheld`:
-//!   moments without access; `page_moves`: its pages elsewhere; [`mlock`]: pages that stay
+//!   moments without access; `page_moves`: its pages elsewhere; [`mlock`]: pages that stay;
+//!   [`images`]: what it contained when a process forked; [`page_map`]: which pages have changed since
 //! - [`ledger`]: what a run holds of the host's memory, against `--memory`
 //! - [`machine`]: one VM and what its vCPUs have in common
 //! - `registers`: a vCPU's first ones
@@ -23,12 +24,14 @@ mod host_maps;
 mod host_pages;
 pub mod host_range;
 mod huge_pages;
+pub mod images;
 pub mod kick;
 pub mod kvm_stats;
 pub mod ledger;
 pub mod machine;
 pub mod memory;
 pub mod mlock;
+pub mod page_map;
 mod page_moves;
 pub mod pcid_policy;
 pub(crate) mod registers;

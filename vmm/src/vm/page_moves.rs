@@ -7,7 +7,7 @@ use super::host_pages::{copy_pages, host_move};
 use super::memory::{GuestMem, MemoryError};
 
 impl GuestMem {
-    /// Moves the pages of an anonymous range elsewhere, leaving zeroes behind. No vCPU keeps a
+    /// Moves the pages of a range without a file elsewhere, leaving zeroes behind. No vCPU keeps a
     /// translation of either range.
     ///
     /// # Errors
@@ -24,7 +24,10 @@ impl GuestMem {
                 false => Err(std::io::Error::from_raw_os_error(libc::ENOMEM)),
             };
             match moved {
-                Ok(()) => done += piece,
+                Ok(()) => {
+                    self.move_images(from.offset(done), to.offset(done), piece)?;
+                    done += piece;
+                }
                 // The range spans host mappings that differ in their advice: move less at a time.
                 Err(_) if piece > PAGE_SIZE_2M => {
                     piece = (piece / 2).next_multiple_of(PAGE_SIZE_2M);

@@ -24,7 +24,8 @@ enum Shown {
 pub struct SharedWindows(Mutex<BTreeMap<Shown, Weak<Window>>>);
 
 impl SharedWindows {
-    /// The window onto a piece of a file, to be read only; mapped if nobody has it.
+    /// The window onto a piece of a file, to be read only; mapped if nobody has it. Device and inode of the file,
+    /// where the caller has asked for them since it was opened.
     ///
     /// # Errors
     /// As [`Windows::map`]; the host's.
@@ -32,11 +33,16 @@ impl SharedWindows {
         &self,
         windows: &Windows,
         piece: FilePiece<'_>,
+        identity: Option<(u64, u64)>,
     ) -> Result<Arc<Window>, MemoryError> {
         let FilePiece { file, offset, bytes, .. } = piece;
-        let about = rustix::fs::fstat(file)
-            .map_err(|errno| MemoryError::Reserve { len_bytes: bytes, source: errno.into() })?;
-        let shown = Shown::Piece { device: about.st_dev, inode: about.st_ino, offset, bytes };
+        let (device, inode) = match identity {
+            Some(identity) => identity,
+            None => rustix::fs::fstat(file)
+                .map(|about| (about.st_dev, about.st_ino))
+                .map_err(|errno| MemoryError::Reserve { len_bytes: bytes, source: errno.into() })?,
+        };
+        let shown = Shown::Piece { device, inode, offset, bytes };
         self.find(shown, || windows.map(FilePiece { writable: false, ..piece }))
     }
 
@@ -94,7 +100,7 @@ mod tests {
             let file = std::fs::File::open(path).unwrap();
             let (file, writable) = (file.as_fd(), false);
             let piece = FilePiece { file, offset, bytes, writable, dense: false };
-            machine.shared.of_file(&machine.windows, piece).unwrap()
+            machine.shared.of_file(&machine.windows, piece, None).unwrap()
         };
         let (a, b) = (map(&one, 0, 4 * MIB), map(&other, 0, 4 * MIB));
         assert_eq!((a.gpa(), machine.windows.count()), (b.gpa(), 1));

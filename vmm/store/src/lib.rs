@@ -46,7 +46,9 @@ pub use format::extent::{DATA_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES};
 pub use format::header::{BootId, Header, KeptVersion, SegmentState};
 pub use format::lease::{INSTANCES_OFFSET, LeaseInfo, SEGMENTS_OFFSET, VCPU_STATUSES_OFFSET};
 pub use format::name::{Mode, Name, NameError};
-pub use format::record::{Access, SegmentEntry, SegmentRecord, VasEntry, VasRecord, VasSegment};
+pub use format::record::{
+    Access, SegmentEntry, SegmentRecord, VasContent, VasEntry, VasRecord, VasSegment,
+};
 pub use inspect::check::{CheckReport, Finding, Severity, check_store};
 pub use inspect::heap::{HeapView, LeakView};
 pub use inspect::lease_view::LeaseView;
@@ -58,6 +60,8 @@ pub use objects::gc::GcReport;
 pub use objects::kept::content::HeldAlone;
 pub use objects::kept::find::{Chosen, Kept};
 pub use objects::kept::names::{TagName, VersionChoice};
+pub use objects::kept::numbers::{MemberVersion, VasAt, VasVersion};
+pub use objects::kept::rollback::VasTarget;
 pub use objects::kept::vas::{MemberHeld, Removed};
 pub use objects::lease::Lease;
 pub use objects::leases::Inside;

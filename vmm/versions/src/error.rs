@@ -38,6 +38,14 @@ pub enum VersionsError {
         /// The most there can be.
         limit: usize,
     },
+    /// A version names more segments as those of a VAS than a log's header has room for, or none.
+    #[error("an entry of a VAS that names {segments} segments; it names 1 to {limit}")]
+    TooManyMembers {
+        /// How many.
+        segments: usize,
+        /// The most there can be.
+        limit: usize,
+    },
     /// A write or sync failed before; what was not durable then has to be settled first.
     #[error("the log has failed behind version {durable}; it must be renewed")]
     Failed {

@@ -155,6 +155,11 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     },
     LeftOut {
         kinds: ALL,
+        reason: "needs a distribution's programs, of which no machine has more than a few",
+        what: &["distribution"],
+    },
+    LeftOut {
+        kinds: ALL,
         reason: "needs cargo, which no machine has",
         what: &[
             "shared_library",
@@ -182,8 +187,10 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
         what: &[
             "calls",
             "waiting",
+            "terminals",
             "network",
             "network_programs",
+            "forks",
             "processes",
             "procfs",
             "process",

@@ -28,7 +28,7 @@ use crate::network;
 use crate::run_options::{
     EnvOption, default_memory, environment, parse_env, parse_memory, parse_timeout,
 };
-use crate::run_tree::{PROCESSES, Tree, parse_processes};
+use crate::run_tree::{PROCESSES, Tree, parse_processes, private_tmp};
 use crate::search;
 use crate::start_error::start_failure;
 use crate::terminal;
@@ -65,7 +65,8 @@ pub(crate) struct Args {
     /// Memory the program may hold of the host's: a number with K, M, G or T
     ///
     /// Counts what it touches, its page tables, its files in memory (/dev/shm too) and volatile
-    /// segments. Nothing is allocated before the program touches it. Default: half of the host's
+    /// segments. Nothing is allocated before the program touches it. What it changes in versioned
+    /// segments takes up to half, and more goes to the store's disk. Default: half of the host's
     /// memory, or what is available now or allowed to this cgroup if that is less. At least 16M.
     #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
     memory: Option<u64>,
@@ -75,14 +76,14 @@ pub(crate) struct Args {
     /// Give the program a whole tree to live in, read-only unless :rw follows
     ///
     /// PROGRAM, its interpreter and its libraries are looked up inside; --dir mounts over it; /proc,
-    /// /dev and /sys are the VM's own, and /tmp is the program's private memory, for files. With
+    /// /dev and /sys are the VM's own, and /tmp is the run's private memory, half of --memory. With
     /// `--root /` it sees what the user sees.
     #[arg(long, value_name = "DIR[:ro|:rw]")]
     root: Option<String>,
     /// Do not show a dynamic program the host's libraries
     ///
     /// Without this option and --root, it may read /lib, /lib64, /usr/lib, /usr/lib64,
-    /// /usr/local/lib, the list /etc/ld.so.cache, and of the folder it is in what its RUNPATH names
+    /// /usr/local/lib, /etc/alternatives, the list /etc/ld.so.cache, and of the folder it is in what its RUNPATH names
     /// by $ORIGIN. `--log info` says which.
     #[arg(long, conflicts_with = "root")]
     no_libs: bool,
@@ -218,7 +219,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         // The tree is looked into when it is open.
         Some(_) => PathBuf::from(&named),
     };
-    let tree = (args.processes > 1).then(|| Tree::new(args.processes, args.detach_children));
+    // Dropped, and so removed, on every way out.
+    let tmp = private_tmp(root.is_some(), &grants, memory_bytes, args.detach_children)?;
+    let new_tree = || Tree::new(args.processes, args.detach_children, tmp.as_deref());
+    let tree = (args.processes > 1).then(new_tree);
     let tree = tree.transpose().map_err(|error| Failure::new("prepare for processes", error))?;
     let config = RunConfig {
         command: Command {
@@ -230,6 +234,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         memory_bytes,
         grants,
         root,
+        tmp: tmp.clone(),
         libraries: if args.no_libs { Libraries::Withheld } else { Libraries::Shown },
         net,
         cwd: args.cwd,

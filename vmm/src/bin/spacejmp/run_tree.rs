@@ -1,15 +1,19 @@
 //! The processes of a run, from the first one's side: what they have in common, and their end.
 
 use std::io::{self, PipeWriter};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vmm::process::{Outcome, ProcessTree};
+use vmm::files::Grant;
+use vmm::process::private_tmp::GUEST_PATH;
+use vmm::process::{Outcome, PrivateTmp, ProcessTree};
 use vmm::process_tree::fork::{adopt_orphans, keep_children, signal};
 use vmm::process_tree::registry::PROCESSES_MAX;
 use vmm::process_tree::wait::wait;
 
 use crate::ending;
+use crate::errors::Failure;
 
 /// How many processes a run may have unless told otherwise.
 pub(crate) const PROCESSES: u32 = 256;
@@ -25,6 +29,30 @@ pub(crate) fn parse_processes(text: &str) -> Result<u32, String> {
     }
 }
 
+/// `/tmp` of a tree, unless something is granted there: at most half as much as `--memory`, beside it,
+/// as Linux allows a tmpfs half of the machine's.
+pub(crate) fn private_tmp(
+    has_root: bool,
+    grants: &[Grant],
+    memory_bytes: u64,
+    outlives_run: bool,
+) -> Result<Option<Arc<PrivateTmp>>, Failure> {
+    let guest = Path::new(GUEST_PATH);
+    if !has_root || grants.iter().any(|grant| grant.guest == guest) {
+        return Ok(None);
+    }
+    let make = || {
+        let tmp = PrivateTmp::create(memory_bytes / 2, outlives_run)?;
+        grants.iter().try_for_each(|grant| tmp.make_way(&grant.guest))?;
+        Ok(Arc::new(tmp))
+    };
+    let cannot = |error: io::Error| {
+        Failure::new("make a private /tmp", error)
+            .help(Some("grant a directory for it: --dir DIR:/tmp".to_owned()))
+    };
+    make().map(Some).map_err(cannot)
+}
+
 /// A run whose programs may start others.
 pub(crate) struct Tree {
     /// What each process is given.
@@ -36,12 +64,17 @@ pub(crate) struct Tree {
 
 impl Tree {
     /// For so many processes. If they are `detached`, those that are left at the end go on.
-    pub(crate) fn new(processes: u32, detached: bool) -> io::Result<Tree> {
+    pub(crate) fn new(
+        processes: u32,
+        detached: bool,
+        tmp: Option<&PrivateTmp>,
+    ) -> io::Result<Tree> {
         keep_children();
         let (read, write) = io::pipe()?;
         let read = (!detached).then_some(read);
         let tell = |name: &str, outcome: &Outcome| ending::tell(name, outcome, None);
-        let shared = Arc::new(ProcessTree::new(processes, read, tell)?);
+        let kept = tmp.map(PrivateTmp::kept).transpose()?.unwrap_or_default();
+        let shared = Arc::new(ProcessTree::new(processes, read, tell)?.keeping(kept));
         if !detached {
             adopt_orphans();
         }

@@ -253,6 +253,8 @@ pub(crate) struct Vas {
     mode: String,
     access: &'static str,
     tagged: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<u64>,
     segments: Vec<VasSegment>,
     attached: Vec<Attacher>,
     inside: Vec<Inside>,
@@ -308,10 +310,16 @@ impl Vas {
             mode: format!("{:03o}", vas.mode.bits()),
             access: access_text(vas.access),
             tagged: vas.tagged,
+            number: None,
             segments: vas.segments.iter().map(of_vas).collect(),
             attached,
             inside: inside(vas, live),
         }
+    }
+
+    /// With the number of the newest commit through it.
+    pub(crate) fn numbered(self, number: Option<u64>) -> Vas {
+        Vas { number, ..self }
     }
 
     /// With what lists say of its versioned segments: `known` gives the header of a segment and the
@@ -328,12 +336,6 @@ impl Vas {
         self
     }
 
-    /// The number of its only versioned segment's version: those of several say nothing of each other.
-    fn version(&self) -> Option<u64> {
-        let mut versions = self.segments.iter().filter_map(|segment| segment.version);
-        versions.next().filter(|_| versions.next().is_none())
-    }
-
     pub(crate) fn row(&self) -> Vec<String> {
         let used = (!self.inside.is_empty()).then(|| "in use".to_owned());
         let mut kept: Vec<_> =
@@ -346,7 +348,7 @@ impl Vas {
             self.segments.len().to_string(),
             self.mode.clone(),
             self.attached.len().to_string(),
-            number_or_dash(self.version()),
+            number_or_dash(self.number),
             state,
         ]
     }
@@ -357,6 +359,9 @@ impl Vas {
         lines.add("id", &self.vid);
         lines.add("mode", &format!("{} (you may {})", self.mode, self.access));
         lines.add("tagged", if self.tagged { "yes" } else { "no" });
+        if let Some(number) = self.number {
+            lines.add("version", &number.to_string());
+        }
         let segment = |segment: &VasSegment| match (&segment.base, segment.size_bytes) {
             (Some(base), Some(bytes)) => {
                 let durability = segment.durability.iter();

@@ -181,7 +181,7 @@ named, and programs go on writing; to find that of several, it waits until no pr
 of a change. Programs that write raw segments are kept out while the archive is written. A version is
 exported under the name of what it is a version of.")]
 struct Export {
-    /// Also NAME@TAG, and NAME@NUMBER of a VAS with one versioned segment
+    /// Also NAME@TAG or NAME@NUMBER
     #[arg(value_name = "NAME[@VERSION]", value_parser = name_parser())]
     name: Name,
     /// The file, which must not exist; `-` for the standard output
@@ -328,6 +328,8 @@ fn note_copies(store: &Store, vas: &VasRecord) {
 fn show(store: &Store, vid: VasId, json: bool) -> Result<ExitCode, Failure> {
     let record = store.vas(vid).map_err(failed("show the VAS"))?;
     let vas = Vas::of(&record, &live(store)?, |segment| store.segment(segment.sid).ok());
+    // A segment that cannot be read has its place in what is shown.
+    let vas = vas.numbered(store.vas_number(&record).ok().flatten());
     errors::output(json, &vas, |_| vas.lines())
 }
 
@@ -338,7 +340,10 @@ fn list(store: &Store, json: bool) -> Result<ExitCode, Failure> {
         let segment = store.open_segment(sid).ok()?;
         Some((segment.header().clone(), store.newest_number(&segment).ok()?))
     };
-    let vas = |it: &VasRecord| Vas::of(it, &live, |_| None).with_versions(known);
+    let vas = |it: &VasRecord| {
+        let number = store.vas_number(it).ok().flatten();
+        Vas::of(it, &live, |_| None).with_versions(known).numbered(number)
+    };
     let of = |one: &VasEntry| entry(&one.name, &one.record, vas);
     let entries: Vec<_> = entries.iter().map(of).collect();
     print_list(json, "vases", &VAS_HEADING, &entries, Vas::row)

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use abi::Errno;
 
 use super::strings::read_strings;
-use crate::files::{Files, HandedOver, MemoryAccount};
+use crate::files::{Files, For, HandedOver, MemoryAccount, Sent};
 use crate::linux::limits::Limits;
 use crate::linux::task::ThreadCtx;
 use crate::linux::{CWD, CallResult, Done};
 use crate::private::stack::argument_bytes;
+use crate::process_tree::wire::{Reader, Writer};
 
 /// A program that is about to run, with everything that it takes over.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub struct Wanted {
     pub dirfd: i32,
     /// The program's path.
     pub path: Vec<u8>,
+    /// Whether a link at its end is followed.
+    pub follow: bool,
     /// Its arguments.
     pub args: Vec<Vec<u8>>,
 }
@@ -68,29 +71,41 @@ pub type ChooseProgram = fn(Wanted, &Files, &mut Files) -> Result<ChosenProgram,
 /// `execve(2)`.
 pub(in crate::linux) fn execve(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [path, argv, envp, ..] = *a;
-    exec(ctx, CWD, path, [argv, envp])
+    let path = ctx.user().read_path(path)?;
+    exec(ctx, (CWD, path, true), [argv, envp])
 }
 
-/// `execveat(2)`. A descriptor alone (`AT_EMPTY_PATH`) is not served: the C library then takes the
-/// descriptor's path in `/proc/self/fd`.
+/// `execveat(2)`. What a descriptor alone refers to (`AT_EMPTY_PATH`) is named as Linux names it.
 pub(in crate::linux) fn execveat(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [dirfd, path, argv, envp, flags, _] = *a;
+    let dirfd = dirfd as i32;
     let known = (libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW) as u64;
     if flags & !known != 0 {
         return Err(Errno::EINVAL.into());
     }
-    if flags != 0 {
-        return Err(Errno::ENOSYS.into());
-    }
-    exec(ctx, dirfd as i32, path, [argv, envp])
+    let path = ctx.user().read_path(path)?;
+    let follow = flags & libc::AT_SYMLINK_NOFOLLOW as u64 == 0;
+    let wanted = match path.is_empty() && flags & libc::AT_EMPTY_PATH as u64 != 0 {
+        false => (dirfd, path, follow),
+        // The current directory.
+        true if dirfd == CWD => return Err(Errno::EACCES.into()),
+        true => {
+            ctx.files().get(dirfd)?;
+            (CWD, format!("/dev/fd/{dirfd}").into_bytes(), true)
+        }
+    };
+    exec(ctx, wanted, [argv, envp])
 }
 
-fn exec(ctx: &mut ThreadCtx<'_>, dirfd: i32, path: u64, [argv, envp]: [u64; 2]) -> CallResult {
+fn exec(
+    ctx: &mut ThreadCtx<'_>,
+    (dirfd, path, follow): (i32, Vec<u8>, bool),
+    [argv, envp]: [u64; 2],
+) -> CallResult {
     if ctx.process.children.member().is_none() {
         return super::super::thread::no_processes(ctx, libc::SYS_execve as u64);
     }
     let user = ctx.user();
-    let path = user.read_path(path)?;
     let read = |at: u64, into: &mut [u8]| user.copy_in(at, into);
     let mut budget = argument_bytes(ctx.limits().soft(libc::RLIMIT_STACK));
     let mut args = read_strings(&read, argv, &mut budget)?;
@@ -100,7 +115,7 @@ fn exec(ctx: &mut ThreadCtx<'_>, dirfd: i32, path: u64, [argv, envp]: [u64; 2]) 
         args.push(Vec::new());
     }
     let mut files = ctx.files().for_exec()?;
-    let wanted = Wanted { dirfd, path: path.clone(), args };
+    let wanted = Wanted { dirfd, path: path.clone(), follow, args };
     let ChosenProgram { args, loader } =
         (ctx.process.choose_program)(wanted, ctx.files(), &mut files)?;
     let new = NewProgram {
@@ -127,28 +142,25 @@ const BAD: Errno = Errno::from_raw(libc::EPROTO);
 
 impl NewProgram {
     /// The same for another VMM; its files' descriptors come last.
-    pub(super) fn encode(&self) -> Result<(Vec<u8>, Vec<OwnedFd>), Errno> {
-        let handed = self.files.hand_over().map_err(|error| {
+    pub(super) fn encode(&self) -> Result<(Vec<u8>, Vec<Sent>), Errno> {
+        let handed = self.files.hand_over(For::Program).map_err(|error| {
             tracing::warn!(%error, "the program cannot start another one");
             error.errno()
         })?;
-        let mut bytes = Vec::new();
-        let mut words =
-            |words: &[u64]| words.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
-        words(&[self.mask, self.ignored, u64::from(self.loader.is_some())]);
-        words(self.limits.all().as_flattened());
-        words(&[self.args.len() as u64, self.env.len() as u64]);
+        let mut out = Writer::default();
+        out.words(&[self.mask, self.ignored, u64::from(self.loader.is_some())]);
+        out.words(self.limits.all().as_flattened());
+        out.words(&[self.args.len() as u64, self.env.len() as u64]);
         let strings = [&self.path].into_iter().chain(&self.args).chain(&self.env);
         for string in strings.chain([&handed.bytes]) {
-            bytes.extend((string.len() as u64).to_le_bytes());
-            bytes.extend(string);
+            out.bytes(string);
         }
         let mut fds = Vec::new();
         if let Some(loader) = &self.loader {
-            fds.push(loader.try_clone().map_err(|_| Errno::EMFILE)?.into());
+            fds.push(Sent::File(loader.clone()));
         }
         fds.extend(handed.fds);
-        Ok((bytes, fds))
+        Ok((out.finish(), fds))
     }
 
     /// What another VMM has encoded; `base` are files in the same name space.
@@ -161,40 +173,23 @@ impl NewProgram {
         base: &Files,
         account: Arc<dyn MemoryAccount>,
     ) -> Result<NewProgram, Errno> {
-        let mut input = Input(bytes);
+        let mut input = Reader(bytes);
         let mut fds = fds.into_iter();
-        let [mask, ignored, has_loader] = input.words()?;
-        let limits = Limits::of(input.words::<32>()?.as_chunks().0).ok_or(BAD)?;
-        let [args, env] = input.words()?;
-        let path = input.bytes()?.to_vec();
+        let [mask, ignored, has_loader] = input.words().ok_or(BAD)?;
+        let limits = Limits::of(input.words::<32>().ok_or(BAD)?.as_chunks().0).ok_or(BAD)?;
+        let [args, env] = input.words().ok_or(BAD)?;
+        let path = input.bytes().ok_or(BAD)?.to_vec();
         let mut strings = |count: u64| {
-            (0..count).map(|_| input.bytes().map(<[u8]>::to_vec)).collect::<Result<Vec<_>, _>>()
+            let string = |_| input.bytes().map(<[u8]>::to_vec).ok_or(BAD);
+            (0..count).map(string).collect::<Result<Vec<_>, _>>()
         };
         let (args, env) = (strings(args)?, strings(env)?);
         let loader = match has_loader {
             0 => None,
             _ => Some(Arc::new(File::from(fds.next().ok_or(BAD)?))),
         };
-        let handed = HandedOver { bytes: input.bytes()?.to_vec(), fds: fds.collect() };
+        let handed = HandedOver { bytes: input.bytes().ok_or(BAD)?.to_vec(), fds: fds.collect() };
         let files = base.taken_over(handed, account)?;
         Ok(NewProgram { path, args, env, files, loader, mask, ignored, limits })
-    }
-}
-
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    fn words<const N: usize>(&mut self) -> Result<[u64; N], Errno> {
-        let (words, rest) = self.0.split_at_checked(N * 8).ok_or(BAD)?;
-        self.0 = rest;
-        Ok(words.as_chunks().0.first_chunk::<N>().ok_or(BAD)?.map(u64::from_le_bytes))
-    }
-
-    fn bytes(&mut self) -> Result<&'a [u8], Errno> {
-        let [len] = self.words()?;
-        let len = usize::try_from(len).map_err(|_| BAD)?;
-        let (bytes, rest) = self.0.split_at_checked(len).ok_or(BAD)?;
-        self.0 = rest;
-        Ok(bytes)
     }
 }

@@ -5,12 +5,15 @@
 //! *starter*, a host process that was forked from this one before there was guest memory; this VMM,
 //! which has threads and a program's memory, only sends it messages.
 //!
+//! - [`fork`]: a process with a copy of its parent's memory; [`forked`]: what it inherits
 //! - [`vfork`]: a process that runs in its parent's memory until it starts a program
 //! - [`exec`]: starting a program, in such a process or in place of this one
 //! - `strings`: its arguments and environment, as the program has them in memory
 //! - `signals`: signals between the processes of a run
 
 pub mod exec;
+mod fork;
+pub mod forked;
 pub(crate) mod signals;
 pub mod strings;
 pub mod vfork;
@@ -23,10 +26,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use abi::Errno;
 
 pub use exec::{ChooseProgram, NewProgram};
+pub(super) use fork::fork;
+pub use forked::ForkedProcess;
 pub use vfork::VforkChild;
 
 use super::task::Process;
-use crate::process_tree::{Channel, Member, wait};
+use crate::process_tree::{Channel, Member, fork as fork_process, wait};
 
 /// The other processes that a program has to do with.
 #[derive(Debug, Default)]
@@ -62,6 +67,7 @@ struct Child {
 /// A process that the starter has just made.
 struct Made {
     pid: i32,
+    member: Member,
     channel: Channel,
 }
 
@@ -147,10 +153,10 @@ impl Children {
         };
         let made = starts.make(&member);
         match made {
-            Ok(made) => {
-                member.set_pid(made.pid);
-                locked(&self.pids).insert(made.pid, Child::default());
-                Ok(made)
+            Ok((pid, channel)) => {
+                member.set_pid(pid);
+                locked(&self.pids).insert(pid, Child::default());
+                Ok(Made { pid, member, channel })
             }
             Err(error) => {
                 member.give_back();
@@ -205,16 +211,19 @@ impl Children {
 }
 
 impl Starts {
-    fn make(&self, member: &Member) -> std::io::Result<Made> {
+    fn make(&self, member: &Member) -> std::io::Result<(i32, Channel)> {
         let (here, there) = Channel::pair()?;
-        let words = [member.place().cast_signed(), crate::host::process_group()];
-        let request = words.map(i32::to_le_bytes);
         let starter = locked(&self.starter);
-        starter.send(request.as_flattened(), &[there.as_fd()])?;
+        starter.send(&member.place().to_le_bytes(), &[there.as_fd()])?;
         let gone = || std::io::Error::other("the process that starts others has ended");
         let answer = starter.receive()?.ok_or_else(gone)?;
         match answer.bytes.first_chunk().map(|word| i32::from_le_bytes(*word)) {
-            Some(pid) if pid > 0 => Ok(Made { pid, channel: here }),
+            Some(pid) if pid > 0 => {
+                // It is in the starter's group, which this process may have left since. Done here and now,
+                // so that what the program does about its child's group comes later.
+                let _ = fork_process::set_group(pid, crate::host::process_group());
+                Ok((pid, here))
+            }
             Some(error) => Err(std::io::Error::from_raw_os_error(error.saturating_neg())),
             None => Err(gone()),
         }

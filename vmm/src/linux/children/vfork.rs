@@ -36,6 +36,9 @@ pub mod order {
     pub const DIE: u8 = 4;
     /// Is to run a program: the next message says which.
     pub const PROGRAM: u8 = 5;
+    /// Is to go on as a copy of its parent: the next message says what that is. With 1, the parent
+    /// waits until it has let go of its memory.
+    pub const FORK: u8 = 6;
 }
 
 /// A child that runs in the memory of its parent, and what the parent goes on with.
@@ -59,15 +62,22 @@ struct ParentState {
     mask: u64,
 }
 
+impl VforkChild {
+    /// Whether it blocks a signal.
+    pub(in crate::linux) fn blocks(&self, signal: i32) -> bool {
+        1_u64.checked_shl((signal - 1).cast_unsigned()).is_some_and(|bit| self.mask & bit != 0)
+    }
+}
+
 impl std::fmt::Debug for ParentState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ParentState").field("regs", &self.regs).finish_non_exhaustive()
     }
 }
 
-/// The arguments of `clone` that such a child can have.
+/// The arguments of `clone` for a process.
 #[derive(Debug, Clone, Copy, Default)]
-pub(in crate::linux) struct VforkArgs {
+pub(in crate::linux) struct ForkArgs {
     pub(in crate::linux) stack_top: u64,
     /// `CLONE_SETTLS`.
     pub(in crate::linux) tls: Option<u64>,
@@ -75,12 +85,16 @@ pub(in crate::linux) struct VforkArgs {
     pub(in crate::linux) parent_tid: Option<u64>,
     /// `CLONE_CHILD_SETTID`.
     pub(in crate::linux) child_tid: Option<u64>,
+    /// `CLONE_CHILD_CLEARTID`: of a child with memory of its own.
+    pub(in crate::linux) clear_tid: Option<u64>,
+    /// `CLONE_VFORK`: the same.
+    pub(in crate::linux) waits: bool,
     /// `CLONE_CLEAR_SIGHAND`.
     pub(in crate::linux) clear_handlers: bool,
 }
 
 /// Starts the child: the call returns in it first.
-pub(in crate::linux) fn vfork(ctx: &mut ThreadCtx<'_>, args: VforkArgs) -> CallResult {
+pub(in crate::linux) fn vfork(ctx: &mut ThreadCtx<'_>, args: ForkArgs) -> CallResult {
     let canonical = |raw: u64| match GuestVirt::new(raw) {
         Ok(base) if raw < LOWER_HALF_END => Ok(base),
         _ => Err(Errno::EPERM),

@@ -182,6 +182,13 @@ impl Facts {
         let cpus = machine::cpus();
         Facts { args, env, stack: rsp, auxv, cpus, start_ticks: machine::uptime_ticks() }
     }
+
+    /// Those on a copy of a process, which starts now.
+    #[must_use]
+    pub fn of_copy([args, env]: [Range<u64>; 2], stack: u64, auxv: Vec<u8>) -> Facts {
+        let cpus = machine::cpus();
+        Facts { args, env, stack, auxv, cpus, start_ticks: machine::uptime_ticks() }
+    }
 }
 
 impl Process {

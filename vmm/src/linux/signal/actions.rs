@@ -3,7 +3,9 @@
 use std::sync::Mutex;
 
 use super::queue::Queue;
+use super::thread::UNBLOCKABLE;
 use super::{bit, locked};
+use crate::process_tree::wire::{Reader, Writer};
 
 const SIGNALS: usize = 64;
 pub(super) const SIG_DFL: u64 = 0;
@@ -81,6 +83,24 @@ impl SignalActions {
         SignalActions { actions: Mutex::new(actions), pending: Queue::default() }
     }
 
+    /// Writes the actions for another VMM.
+    pub(in crate::linux) fn encode(&self, out: &mut Writer) {
+        for action in *locked(&self.actions) {
+            out.words(&[action.handler, action.flags, action.restorer, action.mask]);
+        }
+    }
+
+    /// What [`SignalActions::encode`] wrote; `None` if it is less.
+    pub(in crate::linux) fn decode(input: &mut Reader<'_>) -> Option<SignalActions> {
+        let mut actions = [Action::default(); SIGNALS];
+        for action in &mut actions {
+            let [handler, flags, restorer, mask] = input.words()?;
+            let flags = flags & SA_KNOWN;
+            *action = Action { handler, flags, restorer, mask: mask & !UNBLOCKABLE };
+        }
+        Some(SignalActions { actions: Mutex::new(actions), pending: Queue::default() })
+    }
+
     /// What a program starts with: the default, except for what it is to ignore.
     #[must_use]
     pub fn ignoring(ignored: u64) -> SignalActions {
@@ -102,6 +122,11 @@ impl SignalActions {
     /// The action on `signal`; for a number that is not a signal, the default.
     pub(super) fn get(&self, signal: i32) -> Action {
         locked(&self.actions).get((signal - 1) as usize).copied().unwrap_or_default()
+    }
+
+    /// Whether the program chose to ignore it.
+    pub(in crate::linux) fn has_ignored(&self, signal: i32) -> bool {
+        self.get(signal).handler == SIG_IGN
     }
 
     /// Sets it.

@@ -38,6 +38,17 @@ impl ThreadSignals {
         ThreadSignals { mask: AtomicU64::new(mask & !UNBLOCKABLE), ..ThreadSignals::default() }
     }
 
+    /// What the thread of a copied process starts with: mask and alternate stack, nothing pending.
+    #[must_use]
+    pub fn of_copy(mask: u64, alt: AltStack) -> ThreadSignals {
+        ThreadSignals { alt: Mutex::new(alt), ..ThreadSignals::blocking(mask) }
+    }
+
+    /// Its alternate stack.
+    pub(in crate::linux) fn alt_stack(&self) -> AltStack {
+        *locked(&self.alt)
+    }
+
     /// Blocks everything that can be blocked.
     pub(in crate::linux) fn block_all(&self) {
         self.set_mask(u64::MAX);
@@ -70,7 +81,7 @@ impl ThreadSignals {
     }
 
     /// Whether it blocks `signal`.
-    pub(super) fn blocks(&self, signal: i32) -> bool {
+    pub(in crate::linux) fn blocks(&self, signal: i32) -> bool {
         self.mask() & bit(signal) != 0
     }
 

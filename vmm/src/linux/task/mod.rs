@@ -27,7 +27,7 @@ use super::limits::Limits;
 use super::net::{NetGrants, Network};
 use super::prctl::Settings;
 use super::proc::Facts;
-use super::signal::SignalActions;
+use super::signal::{SignalActions, ThreadSignals};
 use super::signalfd::SignalFiles;
 use super::strace::Tracer;
 use super::survivor::Survivor;
@@ -36,6 +36,7 @@ use crate::files::Files;
 use crate::guest::clock::{GuestClock, GuestWords};
 use crate::kernel::Kernel;
 use crate::private::PrivateRegion;
+use crate::process_tree::Channel;
 use crate::stats::{Phase, Stats};
 use crate::user_memory::UserMemory;
 use crate::vas::{VasGrants, Vases};
@@ -93,6 +94,8 @@ pub struct Process {
     pub children: Arc<Children>,
     /// What each program of this VMM has: the store, the memory.
     pub(crate) vm: VmSettings,
+    /// To the parent that waits until this process has let go of its memory (`CLONE_VFORK`).
+    pub(crate) _held_by: Option<Arc<Channel>>,
     pub(crate) tsc_khz: Option<u32>,
     /// Its file, for reports.
     pub(crate) executable: Executable,
@@ -118,6 +121,17 @@ pub(crate) struct VmSettings {
     pub(crate) tracer: Option<Arc<Tracer>>,
 }
 
+/// What a process's first thread begins with, besides its registers.
+#[derive(Debug, Default)]
+pub(crate) struct FirstThread {
+    /// The signals that it blocks, its alternate stack.
+    pub(crate) signals: ThreadSignals,
+    /// Its name.
+    pub(crate) name: Vec<u8>,
+    /// What is cleared at its end.
+    pub(crate) clear_tid: u64,
+}
+
 /// A process from its start to its end.
 #[derive(Debug)]
 pub(crate) struct Life {
@@ -130,15 +144,15 @@ pub(crate) struct Life {
     outcome: Mutex<Option<Outcome>>,
     running_since: Instant,
     stopped: OnceLock<Instant>,
-    /// The signals that its first thread blocks from the beginning.
-    first_mask: u64,
+    /// What its first thread begins with.
+    first_thread: Mutex<Option<FirstThread>>,
     /// The program that takes its place.
     next: Mutex<Option<Box<NewProgram>>>,
 }
 
 impl Life {
-    /// For a process whose first thread will run on `first`, with these signals blocked.
-    pub(crate) fn new(first: Vcpu, first_mask: u64) -> Life {
+    /// For a process whose first thread will run on `first`.
+    pub(crate) fn new(first: Vcpu, first_thread: FirstThread) -> Life {
         Life {
             pid: OnceLock::new(),
             first: Mutex::new(Some(first)),
@@ -147,14 +161,14 @@ impl Life {
             outcome: Mutex::new(None),
             running_since: Instant::now(),
             stopped: OnceLock::new(),
-            first_mask,
+            first_thread: Mutex::new(Some(first_thread)),
             next: Mutex::new(None),
         }
     }
 
-    /// The signals that the first thread blocks from the beginning.
-    pub(crate) fn first_mask(&self) -> u64 {
-        self.first_mask
+    /// What the first thread begins with, once.
+    pub(crate) fn take_first_thread(&self) -> FirstThread {
+        locked(&self.first_thread).take().unwrap_or_default()
     }
 
     /// Whether another program takes its place.

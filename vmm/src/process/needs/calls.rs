@@ -16,7 +16,6 @@ use crate::stats::names;
 pub const NOT_SERVED: &[&str] = &[
     "bpf",
     "fanotify_init",
-    "fork",
     "io_setup",
     "io_uring_setup",
     "kexec_load",
@@ -37,9 +36,6 @@ pub const NOT_SERVED: &[&str] = &[
 
 /// Functions of C libraries that make such a call by another name.
 const BY_FUNCTION: &[(&str, &str)] = &[
-    ("__fork", "fork"),
-    ("daemon", "fork"),
-    ("forkpty", "fork"),
     ("io_uring_queue_init", "io_uring_setup"),
     ("msgsnd", "msgget"),
     ("semop", "semget"),
@@ -103,7 +99,8 @@ mod tests {
 
     #[test]
     fn functions_are_calls_by_their_own_or_another_name() {
-        assert_eq!(by_function("fork"), Some("fork"));
+        assert_eq!(by_function("fork"), None);
+        assert_eq!(by_function("ptrace"), Some("ptrace"));
         assert_eq!(by_function("shmat"), Some("shmget"));
         assert_eq!(by_function("printf"), None);
         assert!(NOT_SERVED.is_sorted());

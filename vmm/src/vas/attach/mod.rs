@@ -1,12 +1,14 @@
 //! Instances come and go: `vas_attach`, `vas_detach`, the end of the process.
 
+pub mod again;
+
 use std::time::Duration;
 
 use abi::objects::{attach, detach};
 use abi::switch::InstanceEntry;
 use abi::{Right, SegId, VasId};
 
-use crate::store::{HeldForAll, Object, Store, StoreError, VasRecord, VasSegment};
+use crate::store::{HeldForAll, Object, Store, StoreError, VasContent, VasSegment};
 use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
 use crate::vas::opened::Opened;
@@ -53,7 +55,7 @@ impl DetachFlags {
 }
 
 /// Names a listed segment that is not there; the VAS itself is.
-fn lost(error: VasError, vas: &VasRecord, wanted: &VasSegment) -> VasError {
+fn lost(error: VasError, vas: &VasContent, wanted: &VasSegment) -> VasError {
     match error {
         VasError::Store(StoreError::NotFound(Object::Segment(sid))) => {
             VasError::Store(vas.lost(wanted, sid))
@@ -81,6 +83,16 @@ impl Vases {
     /// [`VasError`]: no such VAS, no right, no handle; then nothing is attached. A VAS granted
     /// for reading can only be attached read-only.
     pub fn attach(&self, vid: VasId, flags: AttachFlags) -> Result<u32, VasError> {
+        self.attach_as(vid, flags, None)
+    }
+
+    /// The same under a handle that is free.
+    fn attach_as(
+        &self,
+        vid: VasId,
+        flags: AttachFlags,
+        handle: Option<u32>,
+    ) -> Result<u32, VasError> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let wanted = if flags.has(attach::READ_ONLY) { Right::Read } else { Right::Write };
@@ -89,7 +101,10 @@ impl Vases {
         let opened = self.open(state)?;
         state.grants.check_vas(&opened.store, vid, wanted)?;
         let handles = &mut state.instances.handles;
-        let vh = handles.lowest_free()?;
+        let vh = match handle {
+            Some(vh) => handles.claim(vh)?,
+            None => handles.lowest_free()?,
+        };
         // The intention is in the lease before the store is read: deleting a VAS reads the leases
         // with the store locked.
         handles.reserve_entry(vh, &opened.lease)?;
@@ -118,7 +133,7 @@ impl Vases {
     ) -> Result<(), VasError> {
         let switch = &self.switch;
         let changes = switch.changes()?;
-        let record = opened.store.vas(vid)?;
+        let record = opened.store.vas_content(vid)?;
         let traits = Traits {
             read_only: flags.has(attach::READ_ONLY),
             owned: flags.has(attach::OWNED),
@@ -143,6 +158,7 @@ impl Vases {
             let member = Member { right, local: false, range };
             state.instances.known_mut(vh).members.insert(wanted.sid, member);
         }
+        state.instances.known_mut(vh).note_numbering(&record.segments, record.numbers_after);
         drop(held);
         if flags.has(attach::POPULATE) {
             state.populate(vh)?;

@@ -97,6 +97,7 @@ impl Vases {
         } else {
             self.reconcile_with(state, &opened, vh, &record)?
         };
+        state.instances.known_mut(vh).note_numbering(&record.segments, record.numbers_after);
         // Otherwise it is reconciled again at the next switch, which the kernel leaves to us.
         state.instances.known_mut(vh).freshness = match (is_done, is_pinned) {
             (true, _) => Freshness::Current { at: changes },

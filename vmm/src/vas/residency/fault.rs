@@ -48,6 +48,7 @@ impl Vases {
                 tracing::warn!("cannot map {gva:#x}: {}", crate::error::chain(&error));
                 match error {
                     VasError::Memory(_) => FaultOutcome::OutOfMemory,
+                    VasError::NoRoom { .. } => FaultOutcome::NoRoom,
                     _ => FaultOutcome::BeyondFile,
                 }
             }
@@ -151,6 +152,7 @@ impl State {
         write: bool,
         trigger: Trigger,
     ) -> Result<bool, VasError> {
+        let room = if write { self.make_room(vcpu) } else { Ok(()) };
         let State { instances, residency, visits, tables, .. } = self;
         let Some((visit, copies)) = visits.tables_of_mut(vcpu) else { return Ok(false) };
         let Some(view) = visit.views.get_mut(&sid) else { return Ok(false) };
@@ -158,7 +160,12 @@ impl State {
             return Ok(false);
         }
         let segment = residency.of_member_mut(sid).versioned_mut();
-        view.touch(gva, write, trigger, segment, copies, tables)?;
+        let touched = view.touch(gva, write, trigger, segment, copies, tables);
+        // Without room it is what there was none that matters.
+        touched.map_err(|error| match room {
+            Err(room) if matches!(error, VasError::Memory(MemoryError::OverLimit(_))) => room,
+            _ => error,
+        })?;
         let members = &instances.known(vh).members;
         let gib = gva / PAGE_SIZE_1G;
         visit.tables.link_gib(members, members.known(sid), view, gib, tables)?;

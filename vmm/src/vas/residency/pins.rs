@@ -21,6 +21,9 @@ use crate::vas::state::{State, Vases};
 use crate::vas::versioned::view::Trigger;
 use crate::vm::windows::PinnedRange;
 
+/// So much a system call stores in versioned segments before it may stop early for want of memory.
+const MOVED_AT_LEAST_BYTES: u64 = 1 << 20;
+
 /// Memory of segments that a system call uses, in the order of its addresses.
 #[derive(Debug, Default)]
 pub struct Pins {
@@ -99,6 +102,13 @@ impl Vases {
             }
             let pinned = if state.residency.of_member(sid).is_versioned() {
                 let Some(vcpu) = vcpu else { break };
+                // What is pinned cannot be written out: the call moves less at once.
+                if access == MemoryAccess::Write
+                    && at - range.start >= MOVED_AT_LEAST_BYTES
+                    && !state.finds_room(vcpu)
+                {
+                    break;
+                }
                 state.pin_versioned(vcpu, vh, sid, at..range.end, access)?
             } else {
                 state.map_extent(sid, at / PAGE_SIZE_1G)?;
@@ -133,7 +143,7 @@ impl State {
         }
         let State { residency, visits, tables, .. } = self;
         let Some((visit, copies)) = visits.tables_of_mut(vcpu) else { return Ok(None) };
-        let Some(view) = visit.views.get(&sid) else { return Ok(None) };
+        let Some(view) = visit.views.get_mut(&sid) else { return Ok(None) };
         let segment = residency.of_member_mut(sid).versioned_mut();
         let page = view.pin(range.start, segment, copies, tables)?;
         Ok(Some(page.part(range.start % PAGE_SIZE, range.end - range.start)))

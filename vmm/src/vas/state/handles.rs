@@ -34,6 +34,18 @@ impl Handles {
         }
     }
 
+    /// A certain handle, if it is free.
+    pub(crate) fn claim(&mut self, vh: u32) -> Result<u32, VasError> {
+        for between in self.highest + 1..vh {
+            self.free.insert(between);
+            self.highest = between;
+        }
+        if vh > self.highest || self.free.contains(&vh) {
+            return Ok(vh);
+        }
+        Err(VasError::Invalid { what: "the handle" })
+    }
+
     /// Reserves disk space for a handle's entry: a full disk must not cause a fault in the guest
     /// kernel.
     pub(crate) fn reserve_entry(&mut self, vh: u32, lease: &Lease) -> Result<(), VasError> {
@@ -70,5 +82,21 @@ mod tests {
         assert_eq!(error.errno(), abi::Errno::EMFILE);
         handles.give_back(7);
         assert_eq!(handles.lowest_free().unwrap(), 7);
+    }
+
+    #[test]
+    fn a_handle_that_is_claimed_leaves_those_below_it_free() {
+        let mut handles = Handles::default();
+        for vh in [4, 2] {
+            assert_eq!(handles.claim(vh).unwrap(), vh);
+            handles.take(vh);
+            assert!(handles.claim(vh).is_err());
+        }
+        let mut next = || {
+            let vh = handles.lowest_free().unwrap();
+            handles.take(vh);
+            vh
+        };
+        assert_eq!([next(), next(), next()], [1, 3, 5]);
     }
 }

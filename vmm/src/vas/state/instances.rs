@@ -93,6 +93,17 @@ impl Traits {
     }
 }
 
+/// Whether, and from where on, commits through an instance have numbers of its VAS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Numbering {
+    /// They have none: it does not have all segments of the VAS, so a thread inside does not have the lock
+    /// of each that another one may have who gives such a number.
+    #[default]
+    None,
+    /// Each has one, higher than this.
+    After(u64),
+}
+
 /// One VAS attached in this process.
 #[derive(Debug)]
 pub(crate) struct Instance {
@@ -104,6 +115,7 @@ pub(crate) struct Instance {
     pub(crate) tables: InstanceTables,
     pub(crate) generation: u64,
     pub(crate) freshness: Freshness,
+    pub(crate) numbering: Numbering,
     pub(crate) shown: Shown,
     /// Segments that are no members, but that its tables may link to.
     pub(crate) linked: Vec<(SegId, Right)>,
@@ -127,10 +139,23 @@ impl Instance {
             tables: InstanceTables::new(frames)?,
             generation: 0,
             freshness: Freshness::Incomplete,
+            numbering: Numbering::None,
             shown: Shown::default(),
             linked: Vec::new(),
             in_use: Arc::default(),
         })
+    }
+
+    /// Takes note of what the VAS says of numbers, now that the members are what they are.
+    pub(crate) fn note_numbering(&mut self, listed: &[VasSegment], after: u64) {
+        let has = |wanted: &VasSegment| {
+            let member = self.members.get(wanted.sid);
+            member.is_some_and(|it| !it.local && it.right == self.traits.right_on(wanted))
+        };
+        self.numbering = match listed.iter().all(has) {
+            true => Numbering::After(after),
+            false => Numbering::None,
+        };
     }
 
     /// Links what is built of one member.

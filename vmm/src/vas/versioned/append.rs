@@ -5,6 +5,7 @@
 //! another.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use abi::objects::Durability;
@@ -16,6 +17,7 @@ use spacejmp_versions::segment::{Part, Source, append_together};
 use spacejmp_versions::{Commit, LargeCommit, PageIndex, VersionNumber, VersionsError};
 
 use super::segment::{Log, lock};
+use super::spill::Layer;
 use super::sync;
 use crate::store::SegmentFile;
 use crate::vas::VasError;
@@ -33,6 +35,8 @@ pub(super) struct Change {
     pub(super) pages: Vec<(PageIndex, PinnedRange)>,
     /// How many of them are where nothing was.
     pub(super) new_pages: usize,
+    /// Pages that are in a layer in the making already, but for those above that it has, too.
+    pub(super) spilled: Option<Layer>,
 }
 
 /// From so many pages on a change is written page by page, to a layer of its own, and never all in
@@ -43,10 +47,14 @@ const LARGE_PAGES: usize = 8000;
 const FILLING_PAGES: usize = 2048;
 
 /// Pages in 2 MiB.
-const GROUP_PAGES: u64 = PAGE_SIZE_2M / PAGE_SIZE;
+pub(super) const GROUP_PAGES: u64 = PAGE_SIZE_2M / PAGE_SIZE;
 
-fn group_of(page: PageIndex) -> u64 {
+pub(super) fn group_of(page: PageIndex) -> u64 {
     page.0 / GROUP_PAGES
+}
+
+fn in_the_making(layer: &Layer) -> MutexGuard<'_, LargeCommit<HostFolder>> {
+    layer.lock().unwrap_or_else(|poison| poison.into_inner())
 }
 
 fn content(pinned: &PinnedRange) -> Page {
@@ -62,16 +70,29 @@ impl Change {
     }
 
     fn write(&self, log: &mut Log) -> Result<VersionNumber, VersionsError> {
+        if let Some(layer) = &self.spilled {
+            // On failure what was written out is still needed.
+            return self.write_large(&mut in_the_making(layer), log);
+        }
         if !self.is_large() {
-            let pages = self.contents();
+            let pages = self.contents()?;
             return log.append(&self.commit(&pages));
         }
         let mut large = LargeCommit::begin(log)?;
-        let mut groups = self.pages.chunk_by(|a, b| group_of(a.0) == group_of(b.0));
-        if let Err(error) = groups.try_for_each(|group| self.write_group(&mut large, group, log)) {
+        let written = self.write_large(&mut large, log);
+        if written.is_err() {
             large.abort(log);
-            return Err(error);
         }
+        written
+    }
+
+    fn write_large(
+        &self,
+        large: &mut LargeCommit<HostFolder>,
+        log: &mut Log,
+    ) -> Result<VersionNumber, VersionsError> {
+        let mut groups = self.pages.chunk_by(|a, b| group_of(a.0) == group_of(b.0));
+        groups.try_for_each(|group| self.write_group(large, group, log))?;
         large.finish(log, self.facts.clone())
     }
 
@@ -101,7 +122,9 @@ impl Change {
         for page in (start..start + GROUP_PAGES).map(PageIndex) {
             match pages.next_if(|(changed, _)| *changed == page) {
                 Some((_, at)) => large.write(page, &content(at))?,
-                None if is_new(page.0) => large.write(page, &[0; PAGE_SIZE as usize])?,
+                None if is_new(page.0) && !large.has(page) => {
+                    large.write(page, &[0; PAGE_SIZE as usize])?
+                }
                 None => {}
             }
         }
@@ -123,8 +146,25 @@ impl Change {
     }
 
     /// Its pages, in memory a second time.
-    fn contents(&self) -> Vec<(PageIndex, Page)> {
-        self.pages.iter().map(|(page, at)| (*page, content(at))).collect()
+    fn contents(&self) -> Result<Vec<(PageIndex, Page)>, VersionsError> {
+        let mut contents: BTreeMap<PageIndex, Page> =
+            self.pages.iter().map(|(page, at)| (*page, content(at))).collect();
+        if let Some(layer) = &self.spilled {
+            let mut layer = in_the_making(layer);
+            let rest: Vec<_> = layer.pages().filter(|page| !contents.contains_key(page)).collect();
+            for page in rest {
+                contents.insert(page, layer.read(page)?);
+            }
+        }
+        Ok(contents.into_iter().collect())
+    }
+
+    /// How many pages it has.
+    fn count(&self) -> usize {
+        let Some(layer) = &self.spilled else { return self.pages.len() };
+        let layer = in_the_making(layer);
+        let again = self.pages.iter().filter(|(page, _)| layer.has(*page)).count();
+        self.pages.len() - again + layer.pages().count()
     }
 
     /// Makes it a version, which a power cut leaves if the segment's commits wait for that. On failure
@@ -174,9 +214,10 @@ fn append_all(changes: &[Change]) -> Result<Vec<VersionNumber>, VasError> {
             changes.iter().map(|change| lock(&change.log)).collect();
         for (change, log) in changes.iter().zip(&mut logs) {
             change.make_ready(log)?;
-            log.check_together(change.pages.len(), changes.len())?;
+            log.check_together(change.count(), changes.len())?;
         }
-        let contents: Vec<_> = changes.iter().map(Change::contents).collect();
+        let contents: Result<Vec<_>, _> = changes.iter().map(Change::contents).collect();
+        let contents = contents?;
         let commits = changes.iter().zip(&contents).map(|(change, pages)| change.commit(pages));
         let commits: Vec<_> = commits.collect();
         let parts = logs.iter_mut().zip(&commits);

@@ -2,11 +2,13 @@
 //! object. How it comes into the logs is in `append`.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::SystemTime;
 
 use abi::objects::SegRoot;
 use abi::{PAGE_SIZE, Right, SegId};
+use spacejmp_versions::log::entry::{MEMBERS_MAX, Member, VasEntry};
 use spacejmp_versions::log::record::{NOTE_BYTES_MAX, VersionFacts};
 use spacejmp_versions::page::{PAGE_BYTES, Page};
 use spacejmp_versions::segment::Source;
@@ -15,11 +17,13 @@ use spacejmp_versions::{PageIndex, Sharing, VersionNumber, VersionsError};
 use super::append::{Change, append};
 use super::copies::{Copies, Frame};
 use super::segment::{Log, VersionedSegment};
+use super::spill::Spill;
 use super::sync;
 use super::view::View;
 use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
 use crate::vas::residency::segment::VmSegment;
+use crate::vas::state::instances::Numbering;
 use crate::vas::state::{State, Vases};
 use crate::vm::Vcpu;
 use crate::vm::host_range::HostRange;
@@ -51,7 +55,17 @@ impl Vases {
                 return Ok(());
             }
             let hold = state.instances.known(visit.vh).hold();
+            let vh = visit.vh;
+            // It takes in what other VMs have done, and with that the numbers that they have given.
             state.check_writer(vcpu.index())?;
+            let tables = state.visits.tables_of(vcpu.index()).ok_or(VasError::NotWriting)?;
+            let entry = state.vas_entry(vh, &tables.views, &changes);
+            for change in &mut changes {
+                let is_named = |entry: &VasEntry| {
+                    entry.members.iter().any(|member| member.segment == change.sid.raw())
+                };
+                change.facts.entry = entry.clone().filter(is_named);
+            }
             (changes, hold)
         };
         let appended = append(&changes);
@@ -66,7 +80,7 @@ impl Vases {
         let told: Vec<bool> =
             made.iter().map(|(change, version)| guard.make_known(change.sid, *version)).collect();
         for ((change, version), is_told) in made.iter().zip(told) {
-            guard.show_committed(vcpu, change, *version)?;
+            guard.show_committed(vcpu, change, *version, changes.len() > 1)?;
             if is_told {
                 guard.checkpoint_if_due(change.sid);
             }
@@ -128,7 +142,7 @@ impl Vases {
         for some in copies.chunks(COMPARED_AT_ONCE) {
             let committed = committed(versioned, &log, view, some.iter().map(|(page, _)| *page))?;
             for ((page, frame), committed) in some.iter().zip(&committed) {
-                if *committed != state.visits.copies.read(*frame) {
+                if view.is_spilled(*page) || *committed != state.visits.copies.read(*frame) {
                     pages.push((*page, state.visits.copies.pin(*frame)));
                     new_pages += usize::from(log.locate(*page, view.version)? == Source::Zero);
                 }
@@ -138,14 +152,17 @@ impl Vases {
         let removed: Vec<_> = removed.collect();
         for some in removed.chunks(COMPARED_AT_ONCE) {
             let committed = committed(versioned, &log, view, some.iter().copied())?;
-            let changed = some.iter().zip(&committed).filter(|(_, it)| **it != [0; PAGE_BYTES]);
+            let is_changed = |(page, committed): &(&PageIndex, &Page)| {
+                view.is_spilled(**page) || **committed != [0; PAGE_BYTES]
+            };
+            let changed = some.iter().zip(&committed).filter(is_changed);
             for (page, _) in changed {
                 // Mapped when pages were removed; without it the changes are not whole.
                 let zeros = versioned.mapped_page(*page, Source::Zero).ok_or(VasError::Spoilt)?;
                 pages.push((*page, zeros));
             }
         }
-        if pages.is_empty() && !view.has_new_facts() {
+        if pages.is_empty() && !view.has_new_facts() && view.spill.is_none() {
             return Ok(None);
         }
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -156,13 +173,15 @@ impl Vases {
             time_ns: since.as_nanos() as u64,
             pid: std::process::id(),
             note,
+            entry: None,
             ..view.facts.clone()
         };
         drop(log);
         let (log, file) =
             (versioned.shared_log(), state.residency.of_member(view.sid).file.clone());
         let (sid, durability, base) = (view.sid, file.durability()?, view.version);
-        Ok(Some(Change { sid, log, file, durability, base, facts, pages, new_pages }))
+        let spilled = view.spill.as_ref().map(Spill::shared_layer);
+        Ok(Some(Change { sid, log, file, durability, base, facts, pages, new_pages, spilled }))
     }
 
     /// Throws away what the thread that runs `vcpu` has changed since it entered, or since its last
@@ -173,14 +192,17 @@ impl Vases {
     /// only leave by ending.
     pub fn abort(&self, vcpu: &Vcpu) -> Result<(), VasError> {
         let mut guard = self.lock();
-        let State { visits, residency, .. } = &mut *guard;
+        let State { visits, residency, tables: frames, .. } = &mut *guard;
         let (tables, copies) = visits.tables_of_mut(vcpu.index()).ok_or(VasError::NotWriting)?;
         if !tables.writes() {
             return Err(VasError::NotWriting);
         }
+        // If it cannot be done whole, what is left is not to be committed.
+        tables.is_spoilt = true;
         for view in tables.views.values_mut().filter(|view| view.right == Right::Write) {
-            let log = residency.of_member(view.sid).versioned().log();
-            restore(view, &log, copies)?;
+            let segment = residency.of_member_mut(view.sid).versioned_mut();
+            restore(view, &segment.log(), copies)?;
+            view.leave_spill(segment, frames)?;
             view.reset();
         }
         tables.is_spoilt = false;
@@ -285,7 +307,7 @@ const COMPARED_AT_ONCE: usize = 256;
 
 /// What pages have in the view's version. Most are mapped, since the thread saw them before it changed
 /// them: one call to the host reads all of these.
-fn committed(
+pub(super) fn committed(
     versioned: &VersionedSegment,
     log: &Log,
     view: &View,
@@ -316,21 +338,63 @@ fn restore(view: &View, log: &Log, copies: &Copies) -> Result<(), VasError> {
 }
 
 impl State {
+    /// What a commit is for the VAS through which it is made: its next number, and what its versioned segments
+    /// are at then. `None` if it changes none of them, if there are too many, or if the instance does not have
+    /// all of them. All who write the VAS hold
+    /// the lock of each segment that it lists to be written, and have taken in what was committed before: so
+    /// no number is used twice.
+    fn vas_entry(
+        &self,
+        vh: u32,
+        views: &BTreeMap<SegId, View>,
+        changes: &[Change],
+    ) -> Option<VasEntry> {
+        let instance = self.instances.known(vh);
+        let Numbering::After(mut last) = instance.numbering else { return None };
+        let (vas, mut members) = (instance.vid.raw(), Vec::new());
+        for (sid, _) in instance.members.iter().filter(|(_, member)| !member.local) {
+            let Some(view) = views.get(&sid) else { continue };
+            let segment = self.residency.of_member(sid);
+            if segment.file.header().kept.is_some() {
+                continue;
+            }
+            let log = segment.versioned().log();
+            last = log.last_number(vas).max(log.appended().0).max(last);
+            let changed = changes.iter().find(|change| change.sid == sid);
+            let (version, time_ns) = match changed {
+                Some(change) => (change.base.next()?, change.facts.time_ns),
+                None => (view.version, view.facts.time_ns),
+            };
+            members.push(Member { segment: sid.raw(), version, time_ns });
+        }
+        let is_changed = |it: &Member| changes.iter().any(|change| change.sid.raw() == it.segment);
+        let is_entry = members.len() <= MEMBERS_MAX && members.iter().any(is_changed);
+        is_entry.then_some(VasEntry { vas, number: last.checked_add(1)?, members })
+    }
+
     /// What the thread that runs `vcpu` sees of a segment is the version that it has made of it.
     fn show_committed(
         &mut self,
         vcpu: &Vcpu,
         change: &Change,
         version: VersionNumber,
+        is_in_logs: bool,
     ) -> Result<(), VasError> {
-        let segment = self.residency.of_member_mut(change.sid);
+        let State { residency, visits, tables: frames, .. } = self;
+        let segment = residency.of_member_mut(change.sid);
         segment.set_size(change.facts.size_bytes)?;
-        if let Some((tables, _)) = self.visits.tables_of_mut(vcpu.index())
+        let segment = segment.versioned_mut();
+        if let Some((tables, _)) = visits.tables_of_mut(vcpu.index())
             && let Some(view) = tables.views.get_mut(&change.sid)
         {
             view.committed(version);
+            if is_in_logs {
+                // Of several segments: what was written out was copied.
+                view.leave_spill(segment, frames)?;
+            }
+            view.keep_spill(segment);
         }
-        let seen = &mut self.residency.of_member_mut(change.sid).versioned_mut().news.seen;
+        let seen = &mut segment.news.seen;
         *seen = version.max(*seen);
         Ok(())
     }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use abi::{GuestPhys, PAGE_SIZE};
+use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_2M};
 use spacejmp_versions::page::{PAGE_BYTES, Page};
 
 use crate::vm::windows::{PinnedRange, Window};
@@ -20,6 +20,9 @@ const WINDOW_FRAMES: u32 = (WINDOW_BYTES / PAGE_SIZE) as u32;
 /// Who takes so many frames at once will write them all: the host does well to find the memory in large
 /// pieces.
 const MANY: usize = 128;
+
+/// What a fault takes at most.
+const AT_ONCE_BYTES: u64 = PAGE_SIZE_2M;
 
 /// A page's worth of memory, by its number over all windows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -38,6 +41,19 @@ impl Copies {
     /// No memory yet.
     pub(crate) fn new(ledger: Arc<MemoryLedger>) -> Copies {
         Copies { ledger, windows: Vec::new(), free: Vec::new() }
+    }
+
+    /// Whether more pages can be changed without others being written out: what visits have changed takes at
+    /// most half of the limit, so that the program's own memory, and page tables, find some.
+    pub(crate) fn has_room(&self) -> bool {
+        let held = self.ledger.held(MemoryKind::Versioned);
+        held.saturating_add(AT_ONCE_BYTES) <= self.ledger.limit_bytes() / 2
+            && self.ledger.check(MemoryKind::Versioned, AT_ONCE_BYTES).is_ok()
+    }
+
+    /// Whether the host may be using a frame, on behalf of a system call: or one near it.
+    pub(crate) fn is_in_use(&self, frame: Frame) -> bool {
+        self.place(frame).0.is_pinned()
     }
 
     /// A frame with this content.

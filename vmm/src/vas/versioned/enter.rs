@@ -46,7 +46,7 @@ impl State {
         let members: Vec<(SegId, Right)> =
             members.map(|(sid, member)| (sid, member.right)).collect();
         let published = self.published_for_kernel(vh);
-        let versions = still_there(is_gone, || self.newest_together(&members))?;
+        let (versions, is_checked) = still_there(is_gone, || self.newest_together(vh, &members))?;
         let writes =
             members.iter().any(|(sid, right)| versions.contains_key(sid) && *right == Right::Write);
         if writes {
@@ -60,20 +60,26 @@ impl State {
             self.show_to_kernel(vcpu, vh, id, published);
         }
         self.visits.begin(vcpu, id, locks);
+        self.visits.set_checked(vcpu, is_checked);
         Ok(())
     }
 
-    /// The newest versions of those members that are versioned. They are published one by one: whoever
+    /// The newest versions of those members that are versioned, and whether a writer may append behind them;
+    /// otherwise that is looked for before its first commit, as for writers that the kernel lets in. They are published one by one: whoever
     /// sees one part of a commit takes in the others.
     fn newest_together(
         &mut self,
+        vh: u32,
         members: &[(SegId, Right)],
-    ) -> Result<BTreeMap<SegId, VersionNumber>, VasError> {
-        let mut versions = BTreeMap::new();
+    ) -> Result<(BTreeMap<SegId, VersionNumber>, bool), VasError> {
+        let (mut versions, mut is_checked) = (BTreeMap::new(), true);
+        let is_checked_later = self.kernels_segment(vh);
         for &(sid, right) in members {
             let segment = self.residency.of_member_mut(sid);
             if segment.is_versioned() {
-                versions.insert(sid, segment.newest(right)?);
+                let (newest, check) = segment.newest_for(right, is_checked_later == Some(sid))?;
+                versions.insert(sid, newest);
+                is_checked &= check == Check::Done;
             }
         }
         let mut gone = BTreeSet::new();
@@ -87,7 +93,7 @@ impl State {
                 gone.insert((sid, part));
             }
         }
-        Ok(versions)
+        Ok((versions, is_checked))
     }
 
     /// A segment of which one of `versions` needs a newer version than it has there, but for those of
@@ -198,14 +204,17 @@ impl VmSegment {
         let (file, versions) = self.file_and_versions();
         let mut joined = None;
         opened.store.join_versioned(file, &opened.lease, row, right, &mut |file, others| {
-            let log = open(file, right, others, &opened.store)?;
+            let (log, told) = open(file, right, others, &opened.store)?;
+            let is_alone = right == Right::Write && others == OtherWriters::None;
             // What a writer finds it has published itself.
             let others = if right == Right::Write { OtherWriters::Live } else { others };
             let mut shown = file.clone();
             if let Some(facts) = log.facts(log.appended()) {
                 shown.show_version(facts)?;
             }
-            joined = Some((log, News::of(file, others)?, shown));
+            let told = told.map_or_else(|| file.read_tidings(), Ok)?;
+            let at = told.count.filter(|_| is_alone);
+            joined = Some((log, News::of(&told, others).joined_at(at), shown));
             Ok(())
         })?;
         opened.store.verified().clear();
@@ -269,19 +278,39 @@ impl VmSegment {
     /// The version that a thread sees that enters now, taken in from the files. The lock is held by
     /// a thread that is to write.
     pub(super) fn newest(&mut self, right: Right) -> Result<VersionNumber, VasError> {
+        Ok(self.newest_for(right, false)?.0)
+    }
+
+    /// The same. A writer's may be left to be checked, if the caller sees to that before it is built on.
+    fn newest_for(
+        &mut self,
+        right: Right,
+        may_be_checked_later: bool,
+    ) -> Result<(VersionNumber, Check), VasError> {
         let mut told = self.file.read_tidings()?;
-        let newest = match right {
-            Right::Read => self.take_in_told(&told)?,
-            Right::Write => self.take_over(&mut told)?,
+        let (newest, check) = match right {
+            Right::Read => (self.take_in_told(&told)?, Check::Done),
+            Right::Write if may_be_checked_later && self.is_as_joined(&told) => {
+                (self.versioned().log().appended(), Check::IsDue)
+            }
+            Right::Write => (self.take_over(&mut told)?, Check::Done),
         };
         let (file, versions) = self.file_and_versions();
-        let Some(versions) = versions else { return Ok(newest) };
+        let Some(versions) = versions else { return Ok((newest, check)) };
         versions.news.look_for_losses(file, &told)?;
         if versions.news.is_stale {
             return Err(VasError::Lost { sid: file.sid() });
         }
         versions.news.seen = versions.news.seen.max(newest);
-        Ok(newest)
+        Ok((newest, check))
+    }
+
+    /// Whether the newest version is the one that this VM found when it came, and nothing has gone wrong since.
+    /// Others may have come and brought the log elsewhere.
+    fn is_as_joined(&self, told: &Tidings) -> bool {
+        let versions = self.versioned();
+        let is_consistent = self.lock.as_ref().is_some_and(|lock| !lock.is_inconsistent());
+        is_consistent && versions.news.is_as_joined(told) && !versions.log().has_failed()
     }
 
     /// The newest version that was published, taken in from the files.
@@ -387,6 +416,14 @@ impl VmSegment {
     }
 }
 
+/// Whether a writer may append behind the version that it sees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Check {
+    Done,
+    /// It may be brought elsewhere: [`State::check_writer`] looks.
+    IsDue,
+}
+
 /// Opens the versions for a VM that is to write, when no other one can.
 fn recover(
     file: &SegmentFile,
@@ -430,13 +467,14 @@ fn note_failure(file: &SegmentFile, error: &VersionsError) {
 }
 
 /// The versions of a segment. By a VM that is to write, with no other one that can, they are
-/// recovered and published; else they are read as they are.
+/// recovered and published; else they are read as they are. With what the page of words says, if that is known
+/// to be so still.
 fn open(
     file: &SegmentFile,
     right: Right,
     others: OtherWriters,
     store: &Store,
-) -> Result<Log, StoreError> {
+) -> Result<(Log, Option<Tidings>), StoreError> {
     let failed = |source| StoreError::Versions { segment: file.name().clone(), source };
     let limits = Limits::default();
     if right == Right::Write && others == OtherWriters::None {
@@ -446,21 +484,25 @@ fn open(
         let is_told = told.words == Some(VersionWords { appended: newest, published: newest });
         if !is_told || told.failed_log.is_some() {
             sync::publish(file, log.appended())?;
+            return Ok((log, None));
         }
-        return Ok(log);
+        // Nobody else can write, and a sync that failed here would have been an error.
+        return Ok((log, Some(told)));
     }
     if others == OtherWriters::None {
         let folder = folder_for(file, right)?;
         let verified = store.verified();
-        return Log::open_shared_beside(folder, limits, None, verified).map_err(failed);
+        let log = Log::open_shared_beside(folder, limits, None, verified).map_err(failed)?;
+        return Ok((log, None));
     }
     let is_gone = |error: &StoreError| {
         matches!(error, StoreError::Versions { source: VersionsError::Gone { .. }, .. })
     };
-    still_there(is_gone, || {
+    let log = still_there(is_gone, || {
         let published = file.read_words()?.map(|words| VersionNumber(words.published));
         Log::open_shared(folder_for(file, right)?, limits, published).map_err(failed)
-    })
+    });
+    Ok((log?, None))
 }
 
 fn folder_for(file: &SegmentFile, right: Right) -> Result<HostFolder, StoreError> {

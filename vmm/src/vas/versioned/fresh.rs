@@ -81,7 +81,10 @@ impl View {
         if within.is_empty() {
             return 0;
         }
-        self.copies.range(self.page(within.start)..self.page(within.end)).count() as u64
+        let pages = self.page(within.start)..self.page(within.end);
+        // Some may be in both: what is in memory counts then, and it is a guess.
+        let spilled = self.spill.as_ref().map_or(0, |spill| spill.count_in(pages.clone()));
+        self.copies.range(pages).count().max(spilled) as u64
     }
 
     /// Addresses of absent pages among `pages` around `gva`, rounded down to a power of two; `gva`'s own

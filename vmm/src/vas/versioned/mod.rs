@@ -3,7 +3,7 @@
 //! - [`segment`]: a segment's files, and the windows through which its pages are seen
 //! - [`view`]: one version of it as page tables, with a writer's own copies of pages; `leaf`: 2 MiB of
 //!   them; `fresh`: pages where nothing exists yet
-//! - [`copies`]: the memory of those copies
+//! - [`copies`]: the memory of those copies; [`spill`]: pages for which there is none
 //! - [`visits`]: which tables each vCPU runs on; tables are shared by visits that see the same
 //!   versions, and kept for the next one; [`suspended`]: visits with others inside of them
 //! - [`sync`]: commits that are durable later, and syncs that failed; [`watch`]: versions as a
@@ -32,6 +32,7 @@ mod kernel_writers;
 mod leaf;
 mod let_go;
 pub(crate) mod segment;
+mod spill;
 pub(crate) mod suspended;
 pub(crate) mod sync;
 pub(crate) mod view;

@@ -19,6 +19,7 @@ use spacejmp_versions::log::header::LogId;
 use spacejmp_versions::segment::Source;
 use spacejmp_versions::{LayerId, PageIndex, Segment, VersionNumber, VersionsError};
 
+use super::spill::Spill;
 use crate::store::{OtherWriters, SegmentFile, StoreError, Tidings};
 use crate::vas::VasError;
 use crate::vm::Machine;
@@ -28,7 +29,7 @@ use crate::vm::windows::{FilePiece, PinnedRange, Window};
 pub(crate) type Log = Segment<HostFolder>;
 
 /// See [`piece_bytes`].
-const LAYER_PIECE_BYTES: u64 = 64 << 20;
+pub(super) const LAYER_PIECE_BYTES: u64 = 64 << 20;
 
 /// See the module.
 #[derive(Debug)]
@@ -50,6 +51,9 @@ pub(crate) struct News {
     pub(crate) losses: u64,
     /// How often the words had been written then.
     looked_at: Option<u64>,
+    /// How often they had been written when this VM came to write, and nobody else could: as long as it is so
+    /// many times, there is no newer version.
+    joined: Option<u64>,
     /// The newest version that a thread of this VM has seen or made.
     pub(crate) seen: VersionNumber,
     /// That one is lost. The program is told until it attaches the segment anew.
@@ -60,15 +64,24 @@ pub(crate) struct News {
 }
 
 impl News {
-    /// What somebody knows who comes now.
-    pub(crate) fn of(file: &SegmentFile, others: OtherWriters) -> Result<News, StoreError> {
-        let told = file.read_tidings()?;
+    /// What somebody knows who comes now, and has just been `told` this.
+    pub(crate) fn of(told: &Tidings, others: OtherWriters) -> News {
         let ignored = match others {
             OtherWriters::Live => None,
             OtherWriters::None => told.count,
         };
         let losses = told.lost.map_or(0, |lost| lost.count);
-        Ok(News { ignored, losses, looked_at: told.count, ..News::default() })
+        News { ignored, losses, looked_at: told.count, ..News::default() }
+    }
+
+    /// The same of a VM that came to write, when the words had been written so often and nobody else could.
+    pub(crate) fn joined_at(self, count: Option<u64>) -> News {
+        News { joined: count, ..self }
+    }
+
+    /// Whether nothing was published since this VM came, and nobody else could write then.
+    pub(crate) fn is_as_joined(&self, told: &Tidings) -> bool {
+        told.count.is_some() && told.count == self.joined && told.failed_log.is_none()
     }
 
     /// Looks whether versions were lost that this VM has seen. `told` was read before what it sees now.
@@ -123,7 +136,7 @@ impl VersionedSegment {
     pub(crate) fn replace_log(&mut self, log: Log, news: News) {
         *self.log() = log;
         // What it has seen may have been lost since it looked last.
-        self.news = News { ignored: news.ignored, ..self.news };
+        self.news = News { ignored: news.ignored, joined: news.joined, ..self.news };
     }
 
     /// The window of a page and the page's offset in it, mapped if it was not.
@@ -226,15 +239,15 @@ impl VersionedSegment {
         }
         let shared = self.log.clone();
         let log = lock(&shared);
-        let map = |file: &HostFile, offset, bytes| {
+        let map = |file: &HostFile, identity, offset, bytes| {
             let file = file.as_fd();
             let piece = FilePiece { file, offset, bytes, writable: false, dense: false };
-            machine.shared.of_file(&machine.windows, piece)
+            machine.shared.of_file(&machine.windows, piece, identity)
         };
         match id {
             WindowId::Zeros => self.zeros = Some(machine.shared.zeros(&machine.windows)?),
             WindowId::Layer(layer, piece, bytes) => {
-                let window = map(file_of(&log, layer)?, piece * piece_bytes(layer), bytes)?;
+                let window = map(file_of(&log, layer)?, None, piece * piece_bytes(layer), bytes)?;
                 self.layers.insert((layer, piece, bytes), window);
             }
             WindowId::Log(id) => {
@@ -243,7 +256,7 @@ impl VersionedSegment {
                     what: "a page lies in it, but it is not open".to_owned(),
                 };
                 let file = log.log_file(id).ok_or(gone)?;
-                let window = map(file, 0, LOG_BYTES_MAX)?;
+                let window = map(file, log.log_identity(id), 0, LOG_BYTES_MAX)?;
                 self.logs.insert(id, window);
             }
         }
@@ -313,6 +326,14 @@ impl VersionedSegment {
         of_logs.map(|(_, window)| window).chain(of_layers).collect()
     }
 
+    /// A layer that a visit has made is the segment's: so are its windows.
+    pub(super) fn take_over_layer(&mut self, spill: Spill) {
+        let (id, windows) = spill.into_windows();
+        let windows = windows.into_iter();
+        self.layers
+            .extend(windows.map(|(piece, window)| ((Some(id), piece, LAYER_PIECE_BYTES), window)));
+    }
+
     /// All windows, when the VM no longer has the segment.
     pub(crate) fn into_windows(self) -> impl Iterator<Item = Arc<Window>> {
         self.layers.into_values().chain(self.logs.into_values()).chain(self.zeros)
@@ -331,7 +352,7 @@ fn piece_bytes(layer: Option<LayerId>) -> u64 {
 }
 
 /// The piece of a layer that a page, which it has, lies in, and where.
-fn piece_of(page: PageIndex, layer: Option<LayerId>) -> (u64, u64) {
+pub(super) fn piece_of(page: PageIndex, layer: Option<LayerId>) -> (u64, u64) {
     let offset = page.0 * PAGE_SIZE;
     (offset / piece_bytes(layer), offset % piece_bytes(layer))
 }

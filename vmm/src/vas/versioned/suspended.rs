@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use abi::SegId;
 
 use super::view::View;
-use super::visits::{Visit, VisitTables, Visits};
+use super::visits::{TablesId, Visit, VisitTables, Visits};
 use crate::vas::VasError;
 use crate::vas::state::instances::Hold;
 use crate::vas::switch::locks::LockSet;
@@ -31,6 +31,13 @@ pub(crate) struct Suspended {
     /// It was not counted among those who may write before.
     is_counted: bool,
     _hold: Option<Hold>,
+}
+
+impl Suspended {
+    /// Its tables, in an instance with versioned segments.
+    pub(super) fn tables(&self) -> Option<TablesId> {
+        self.visit.as_ref().map(|visit| visit.tables)
+    }
 }
 
 impl Visits {

@@ -21,6 +21,7 @@ use spacejmp_versions::{LayerId, PageIndex, VersionNumber};
 use super::copies::{Copies, Frame};
 use super::leaf::Leaf;
 use super::segment::{VersionedSegment, lock};
+use super::spill::Spill;
 use super::visits::KEPT_COPIES_MAX;
 use crate::vas::VasError;
 use crate::vas::tables::{SegmentTables, TableFrames};
@@ -56,6 +57,10 @@ pub(crate) struct View {
     pub(super) copies: BTreeMap<PageIndex, Frame>,
     /// Pages that a writer has removed and not touched since: no entry leads to them.
     pub(super) absent: BTreeMap<PageIndex, Absent>,
+    /// Pages that a writer has changed and that are not in memory.
+    pub(super) spill: Option<Spill>,
+    /// Where the next ones are that are written out.
+    pub(super) hand: PageIndex,
 }
 
 /// What a page has that no entry leads to: who touches it gets a copy.
@@ -99,6 +104,8 @@ impl View {
             leaves,
             copies,
             absent,
+            spill: None,
+            hand: PageIndex(0),
         }
     }
 
@@ -158,6 +165,30 @@ impl View {
 
     pub(super) fn page(&self, gva: u64) -> PageIndex {
         PageIndex((gva - self.range.start) / PAGE_SIZE)
+    }
+
+    /// A page's address.
+    pub(super) fn address(&self, page: PageIndex) -> u64 {
+        self.range.start + page.0 * PAGE_SIZE
+    }
+
+    /// Replaces the entry at `gva`, which the segment has, in a table that is there; what it leads to from
+    /// now on is `source`'s.
+    pub(super) fn set_entry(
+        &mut self,
+        gva: u64,
+        entry: Entry,
+        source: Option<Source>,
+        frames: &TableFrames,
+    ) -> Result<(), VasError> {
+        let leaf = self.leaves.get_mut(&(gva / PAGE_SIZE_2M)).and_then(Arc::get_mut);
+        if let Some(leaf) = leaf
+            && let Some(table) = leaf.table()
+        {
+            leaf.has_shown(source.as_slice(), leaf.filled);
+            table.set(frames.mem(), gva, entry)?;
+        }
+        Ok(())
     }
 
     /// How many pages it has copies of.
@@ -290,7 +321,10 @@ impl View {
         }
         let content = match absent {
             Some(Absent::Removed) => [0; PAGE_BYTES],
-            Some(Absent::Committed) | None => segment.log().read(page, self.version)?,
+            Some(Absent::Committed) | None => match &self.spill {
+                Some(spill) if spill.has(page) => spill.read(page)?,
+                _ => segment.log().read(page, self.version)?,
+            },
         };
         let frame = copies.make(&content, frames.machine())?;
         let entry = Entry::Page(copies.gpa(frame), WRITE);
@@ -301,6 +335,9 @@ impl View {
         self.copies.insert(page, frame);
         self.absent.remove(&page);
         if was_filled && absent.is_none() && trigger == Trigger::SystemCall {
+            if let Some(spill) = self.spill.as_mut().filter(|spill| spill.has(page)) {
+                return spill.forget(page, frames.machine());
+            }
             let source = segment.log().locate(page, self.version)?;
             let place = segment.place(page, source, frames.machine())?;
             segment.forget(place, 1)?;
@@ -346,13 +383,15 @@ impl View {
                 copies.write(frame, &[0; PAGE_BYTES]);
                 continue;
             }
-            if copy.is_none() && (source == Source::Zero || self.absent.contains_key(&page)) {
+            let is_spilled = self.is_spilled(page);
+            let is_zero = source == Source::Zero && !is_spilled;
+            if copy.is_none() && (is_zero || self.absent.contains_key(&page)) {
                 if let Some(absent) = self.absent.get_mut(&page) {
                     *absent = Absent::Removed;
                 }
                 continue;
             }
-            let gva = self.range.start + page.0 * PAGE_SIZE;
+            let gva = self.address(page);
             let leaf = self.leaves.get(&(gva / PAGE_SIZE_2M)).filter(|leaf| gva < leaf.filled);
             let table = leaf.and_then(|leaf| leaf.table());
             if let Some(table) = table {
@@ -361,6 +400,11 @@ impl View {
             self.absent.insert(page, Absent::Removed);
             match self.copies.remove(&page) {
                 Some(frame) => given_back.push(frame),
+                None if is_spilled => {
+                    if let Some(spill) = &mut self.spill {
+                        spill.forget(page, frames.machine())?;
+                    }
+                }
                 None if table.is_some() => {
                     shown.push(segment.place(page, source, frames.machine())?);
                 }
@@ -384,7 +428,7 @@ impl View {
 
     /// The page at `gva`, which was touched, for a system call.
     pub(crate) fn pin(
-        &self,
+        &mut self,
         gva: u64,
         segment: &mut VersionedSegment,
         copies: &Copies,
@@ -393,6 +437,9 @@ impl View {
         let page = self.page(gva);
         if let Some(&frame) = self.copies.get(&page) {
             return Ok(copies.pin(frame));
+        }
+        if let Some(spill) = self.spill.as_mut().filter(|spill| spill.has(page)) {
+            return spill.pin(page, frames.machine());
         }
         let source = segment.log().locate(page, self.version)?;
         let place = segment.place(page, source, frames.machine())?;
@@ -436,12 +483,13 @@ impl View {
         self.absent.values_mut().for_each(|absent| *absent = Absent::Committed);
     }
 
-    /// Frames of its tables that no other view shares, and its copies: no vCPU runs on it any more.
-    pub(crate) fn into_parts(self) -> (Vec<GuestPhys>, Vec<Frame>) {
+    /// Frames of its tables that no other view shares, its copies, and what was written out: no vCPU runs on
+    /// it any more.
+    pub(super) fn into_parts(self) -> (Vec<GuestPhys>, Vec<Frame>, Option<Spill>) {
         let tables = self.pdpts.into_values().chain(self.directories.into_values());
         let leaves = self.leaves.into_values().filter_map(Arc::into_inner);
         let tables = tables.chain(leaves.filter_map(|leaf| leaf.frame())).collect();
-        (tables, self.copies.into_values().collect())
+        (tables, self.copies.into_values().collect(), self.spill)
     }
 }
 

@@ -116,6 +116,11 @@ impl Visits {
         Some((self.tables.get_mut(&tables)?, &mut self.copies))
     }
 
+    /// Some tables, to be changed, and the memory of copies.
+    pub(super) fn with_copies(&mut self, id: TablesId) -> Option<(&mut VisitTables, &mut Copies)> {
+        Some((self.tables.get_mut(&id)?, &mut self.copies))
+    }
+
     /// Whether a thread is inside instance `vh` that the kernel does not let out: where others are, the
     /// status entries say.
     pub(crate) fn is_inside(&self, vh: u32) -> bool {
@@ -289,7 +294,8 @@ impl Visits {
         tables.users -= 1;
         if tables.writes() {
             self.writing.fetch_sub(1, Ordering::SeqCst);
-            tables.is_spoilt |= !is_settled || tables.copied() > KEPT_COPIES_MAX;
+            let is_left = tables.views.values().any(|view| view.spill.is_some());
+            tables.is_spoilt |= !is_settled || is_left || tables.copied() > KEPT_COPIES_MAX;
         }
         self.sweep(visit.vh, frames);
     }
@@ -325,9 +331,12 @@ impl Visits {
         for tables in idle {
             frames.park(tables.tables.into_frames());
             for view in tables.views.into_values() {
-                let (own, copies) = view.into_parts();
+                let (own, copies, spill) = view.into_parts();
                 frames.park(own);
                 self.copies.give_back(copies);
+                if let Some(spill) = spill {
+                    spill.discard(frames);
+                }
             }
         }
     }

@@ -107,7 +107,8 @@ impl Store {
             headers.push(header);
         }
         let name = original.unwrap_or(name);
-        Ok(Described { manifest: Manifest { vid, name, tagged, segments: listed }, headers })
+        let manifest = Manifest { vid, name, tagged, numbers_after: 0, segments: listed };
+        Ok(Described { manifest, headers })
     }
 }
 

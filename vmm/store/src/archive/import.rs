@@ -249,7 +249,7 @@ impl Store {
                 Ok(())
             })
             .and_then(|()| {
-                let Manifest { vid, name, tagged, segments } = manifest;
+                let Manifest { vid, name, tagged, segments, .. } = manifest;
                 self.make_vas(name, mode, segments.clone(), *tagged, Some(*vid), &lock)
             });
         let whole = made.is_ok();

@@ -353,9 +353,29 @@ pub enum StoreError {
         "VAS '{0}' is a version without a tag, which is not kept for long: no other VAS can share it"
     )]
     Passing(Name),
-    /// A VAS with several versioned segments, each with numbers of its own.
-    #[error("VAS '{0}' has several versioned segments, which have numbers of their own")]
-    SeveralNumbers(Name),
+    /// Nothing is known of what several versioned segments of a VAS were at before.
+    #[error("nothing says what the versioned segments of VAS '{0}' were at before")]
+    NoNumbers(Name),
+    /// A number that a VAS never had, or whose versions are gone.
+    #[error("VAS '{vas}' has nothing to open under number {number}{}", nearest_number(vas, nearest.as_ref()))]
+    NoVasVersion {
+        /// The VAS.
+        vas: Name,
+        /// The number.
+        number: u64,
+        /// The nearest that can be opened, and a tag of it.
+        nearest: Option<(u64, Option<String>)>,
+    },
+    /// A VAS is to go back to when it did not have one of its segments.
+    #[error("VAS '{vas}' did not list segment '{segment}' at number {number}")]
+    NotThen {
+        /// The VAS.
+        vas: Name,
+        /// The number.
+        number: u64,
+        /// The segment.
+        segment: Name,
+    },
     /// A raw segment whose content may not be whole.
     #[error("segment '{segment}' is dirty or inconsistent")]
     Unsound {
@@ -411,6 +431,17 @@ pub enum StoreError {
     },
 }
 
+fn nearest_number(vas: &Name, nearest: Option<&(u64, Option<String>)>) -> String {
+    let text = |(number, tag): &(u64, Option<String>)| match tag {
+        Some(tag) => {
+            let tag = crate::format::escape::escape(tag);
+            format!(", and the nearest that is kept is {number} ('{vas}@{tag}')")
+        }
+        None => format!(", and the nearest that can be opened is {number}"),
+    };
+    nearest.map(text).unwrap_or_default()
+}
+
 fn nearest_text(segment: &Name, nearest: Option<&(u64, String)>) -> String {
     let text = |(number, tag): &(u64, String)| {
         let tag = crate::format::escape::escape(tag);
@@ -437,6 +468,7 @@ impl StoreError {
             | StoreError::NoTag { .. }
             | StoreError::Unversioned { .. }
             | StoreError::NoVersion { .. }
+            | StoreError::NoVasVersion { .. }
             | StoreError::NotAttached { .. } => Errno::ENOENT,
             StoreError::Name(error) => error.errno(),
             StoreError::Exists(_)
@@ -463,7 +495,8 @@ impl StoreError {
             StoreError::Ambiguous { .. }
             | StoreError::NoVersions(_)
             | StoreError::Passing(_)
-            | StoreError::SeveralNumbers(_) => Errno::EINVAL,
+            | StoreError::NotThen { .. }
+            | StoreError::NoNumbers(_) => Errno::EINVAL,
             StoreError::Invalid { .. } => Errno::EINVAL,
             StoreError::BeyondReserve { .. } => Errno::EFBIG,
             // Addresses, not bytes on a disk.

@@ -57,7 +57,7 @@ pub struct LeaseInfo {
 
 /// The text: id, process, start and program.
 pub(crate) fn encode(id: LeaseId, info: &LeaseInfo, started_ns: u64) -> String {
-    let mut text = Writer::new("vm");
+    let mut text = Writer::new("vm", 1);
     text.line("id", id);
     text.line("pid", info.pid);
     text.line("started", started_ns);
@@ -76,7 +76,7 @@ pub(crate) fn decode(
     path: &std::path::Path,
 ) -> Result<(LeaseInfo, u64), StoreError> {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    let mut text = Reader::new(path, bytes.get(..end).unwrap_or_default(), "vm")?;
+    let mut text = Reader::new(path, bytes.get(..end).unwrap_or_default(), "vm", 1)?;
     let found = text.value("id")?;
     if parse_id(found) != Some(id.raw()) {
         return Err(text.bad("id", found, "the file's name"));

@@ -10,6 +10,9 @@
 //! checksum 89abcdef
 //! ```
 //!
+//! Version 2 has a line `numbers 17` before the segments: commits through the VAS have had numbers up to
+//! that which its segments do not know of, because they were in others.
+//!
 //! A segment is known by its id; the name beside it is for people and may be out of date.
 //! The permission bits are those of the folder the manifest lies in.
 
@@ -29,21 +32,30 @@ pub(crate) const MAX_SEGMENTS: usize = 65536;
 /// Longest manifest: every name byte escaped to three.
 pub(crate) const MAX_BYTES: u64 = MAX_SEGMENTS as u64 * 1024;
 
+/// The latest version of manifests.
+const VERSION: u32 = 2;
+
 /// What a manifest says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Manifest {
     pub(crate) vid: VasId,
     pub(crate) name: Name,
     pub(crate) tagged: bool,
+    /// No commit through the VAS gets a number up to this one.
+    pub(crate) numbers_after: u64,
     pub(crate) segments: Vec<VasSegment>,
 }
 
 impl Manifest {
     pub(crate) fn encode(&self) -> String {
-        let mut text = Writer::new("vas");
+        let has_numbers = self.numbers_after > 0;
+        let mut text = Writer::new("vas", if has_numbers { VERSION } else { 1 });
         text.line("vid", self.vid);
         text.line("name", &self.name);
         text.line("tagged", if self.tagged { "yes" } else { "no" });
+        if has_numbers {
+            text.line("numbers", self.numbers_after);
+        }
         for segment in &self.segments {
             let right = match segment.right {
                 Right::Read => "read",
@@ -56,7 +68,7 @@ impl Manifest {
     }
 
     pub(crate) fn decode(bytes: &[u8], file: &Path) -> Result<Manifest, StoreError> {
-        let mut text = Reader::new(file, bytes, "vas")?;
+        let mut text = Reader::new(file, bytes, "vas", VERSION)?;
         let vid = text.value("vid")?;
         let vid = parse_id(vid)
             .and_then(VasId::new)
@@ -68,6 +80,13 @@ impl Manifest {
             "no" => false,
             other => return Err(text.bad("tagged", other, "yes or no")),
         };
+        let numbers = text.optional("numbers");
+        let numbers_after = numbers.map_or(Ok(0), |numbers| {
+            let number = numbers.parse().ok().filter(|number: &u64| number.to_string() == numbers);
+            number.filter(|number| *number > 0).ok_or_else(|| {
+                text.bad("numbers", numbers, "a positive number without leading zeros")
+            })
+        })?;
         let mut segments = Vec::new();
         let mut seen = HashSet::new();
         while let Some(line) = text.optional("segment") {
@@ -77,7 +96,7 @@ impl Manifest {
             segments.push(segment);
         }
         text.end()?;
-        Ok(Manifest { vid, name, tagged, segments })
+        Ok(Manifest { vid, name, tagged, numbers_after, segments })
     }
 }
 

@@ -57,6 +57,8 @@ pub struct VasRecord {
     pub mode: Mode,
     /// Whether instances get a TLB tag.
     pub tagged: bool,
+    /// No commit through it gets a number up to this one ([`Store::vas_history`](crate::Store::vas_history)).
+    pub numbers_after: u64,
     /// In the order they were attached. A segment whose file was removed by hand is still
     /// listed, and opening it fails.
     pub segments: Vec<VasSegment>,
@@ -64,12 +66,37 @@ pub struct VasRecord {
     pub access: Access,
 }
 
+/// What is in a VAS.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VasContent {
+    /// Its name.
+    pub name: Name,
+    /// Whether instances get a TLB tag.
+    pub tagged: bool,
+    /// As in [`VasRecord`].
+    pub numbers_after: u64,
+    /// As in [`VasRecord`].
+    pub segments: Vec<VasSegment>,
+}
+
 impl VasRecord {
     /// The error of a segment that this VAS lists and that is not in the store.
     #[must_use]
     pub fn lost(&self, listed: &VasSegment, sid: SegId) -> StoreError {
-        StoreError::Lost { vas: self.name.clone(), segment: listed.name.clone(), sid }
+        lost(&self.name, listed, sid)
     }
+}
+
+impl VasContent {
+    /// As [`VasRecord::lost`].
+    #[must_use]
+    pub fn lost(&self, listed: &VasSegment, sid: SegId) -> StoreError {
+        lost(&self.name, listed, sid)
+    }
+}
+
+fn lost(vas: &Name, listed: &VasSegment, sid: SegId) -> StoreError {
+    StoreError::Lost { vas: vas.clone(), segment: listed.name.clone(), sid }
 }
 
 /// A segment.

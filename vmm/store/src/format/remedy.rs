@@ -38,8 +38,14 @@ impl Remedy for StoreError {
             StoreError::Passing(_) => Some(
                 "keep it with `spacejmp vas tag NAME TAG --at NUMBER`, or copy it, without --share".into(),
             ),
-            StoreError::SeveralNumbers(name) => Some(format!(
+            StoreError::NoNumbers(name) => Some(format!(
                 "keep a version of all of them with `spacejmp vas tag {name} TAG`, or name a segment"
+            )),
+            StoreError::NoVasVersion { vas, .. } => {
+                Some(format!("`spacejmp vas log {vas}` lists those that can be opened"))
+            }
+            StoreError::NotThen { vas, segment, .. } => Some(format!(
+                "take it out of the VAS first: `spacejmp vas detach {vas} {segment}`"
             )),
             StoreError::Unsound { segment } => Some(format!(
                 "look at its content, then declare it whole: `spacejmp seg recover {segment}`"

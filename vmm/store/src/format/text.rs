@@ -1,7 +1,7 @@
 //! The text files of the store: escaped names, lines of key and value, a checksum at the end.
 //!
 //! ```text
-//! spacejmp KIND 1
+//! spacejmp KIND VERSION
 //! key value
 //! ...
 //! checksum 0123abcd       CRC-32 (as in zlib) of everything before this line
@@ -15,17 +15,17 @@ use std::path::{Path, PathBuf};
 use crate::format::error::{StoreError, bad_field};
 use crate::format::escape::{shorten, show_bytes};
 
-/// The version in the first line of a text file, if it is later than 1.
-pub(crate) fn later(line: &str, start: &str) -> Option<u32> {
-    line.strip_prefix(start)?.parse().ok().filter(|version| *version > 1)
+/// The version in the first line of a text file, if it is later than the one that is known.
+pub(crate) fn later(line: &str, start: &str, known: u32) -> Option<u32> {
+    line.strip_prefix(start)?.parse().ok().filter(|version| *version > known)
 }
 
 /// Writes a text file line by line.
 pub(crate) struct Writer(String);
 
 impl Writer {
-    pub(crate) fn new(kind: &str) -> Writer {
-        Writer(format!("spacejmp {kind} 1\n"))
+    pub(crate) fn new(kind: &str, version: u32) -> Writer {
+        Writer(format!("spacejmp {kind} {version}\n"))
     }
 
     pub(crate) fn line(&mut self, key: &str, value: impl std::fmt::Display) {
@@ -46,8 +46,13 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Checks version and checksum.
-    pub(crate) fn new(path: &'a Path, bytes: &'a [u8], kind: &str) -> Result<Self, StoreError> {
+    /// Checks version and checksum; `known` is the latest version there is.
+    pub(crate) fn new(
+        path: &'a Path,
+        bytes: &'a [u8],
+        kind: &str,
+        known: u32,
+    ) -> Result<Self, StoreError> {
         let bad = |field, found: String, expected: String| bad_field(path, field, found, expected);
         let start = format!("spacejmp {kind} ");
         if !bytes.starts_with(start.as_bytes()) {
@@ -62,16 +67,16 @@ impl<'a> Reader<'a> {
             bad("text", format!("a bad byte at {}", e.valid_up_to()), "UTF-8".into())
         })?;
         let first = text.lines().next().unwrap_or_default();
-        let version = format!("spacejmp {kind} 1");
-        if first != version {
-            return Err(match later(first, &start) {
+        let is_known = |version: u32| first == format!("{start}{version}");
+        if !(1..=known).any(is_known) {
+            return Err(match later(first, &start, known) {
                 Some(found) => StoreError::Newer {
                     file: PathBuf::from(path),
                     field: "version",
                     found: found.to_string(),
-                    known: "1".into(),
+                    known: known.to_string(),
                 },
-                None => bad("version", shorten(first), version),
+                None => bad("version", shorten(first), format!("{start}1")),
             });
         }
         let body = text.strip_suffix('\n').unwrap_or_default();

@@ -1,10 +1,8 @@
 //! Lists of what a store has, the damaged and the unreadable included.
 
-use std::os::unix::fs::MetadataExt;
-
 use abi::objects::{Right, SegId};
 
-use crate::format::error::{Object, StoreError, io_error};
+use crate::format::error::{Object, StoreError};
 use crate::format::extent::first_part;
 use crate::format::name::{Mode, Name};
 use crate::format::record::{Access, SegmentEntry, SegmentRecord, VasEntry};
@@ -84,10 +82,8 @@ impl Store {
         let is_written = leases.iter().any(|lease| lease.right_of(sid) == Some(Right::Write));
         let newest = self.show_newest_number(&mut segment, is_written, lock)?;
         let (version, versions_bytes) = newest.unzip();
-        let failed = |e| io_error("look at", segment.path(), e);
-        let header = segment.header().clone();
-        let metadata = segment.file().metadata().map_err(failed)?;
-        let mut stored_bytes = metadata.blocks() * 512 + versions_bytes.unwrap_or_default();
+        let (header, about) = (segment.header().clone(), segment.about());
+        let mut stored_bytes = about.stored_bytes + versions_bytes.unwrap_or_default();
         segment.place().each(first_part(header.lifetime), header.parts(), |dir, part| {
             if let Ok(Some(stat)) = dir.stat(part) {
                 stored_bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
@@ -102,7 +98,7 @@ impl Store {
         }
         Ok(SegmentRecord {
             name: segment.name().clone(),
-            mode: Mode::from_stat(metadata.mode()),
+            mode: Mode::from_stat(about.mode),
             stored_bytes,
             access: match segment.right() {
                 Right::Read => Access::Read,

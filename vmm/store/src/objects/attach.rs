@@ -95,13 +95,16 @@ impl Store {
         if right == Right::Write {
             segment.check_writable()?;
         }
+        let is_as_opened = segment.is_as_opened(self);
         let lock: Box<dyn Locked> = match right {
             Right::Write => Box::new(self.lock_exclusive()?),
             // It recovers nothing, and with others who read nothing changes: any number comes at once.
             Right::Read => Box::new(self.lock_shared()?),
         };
-        self.check_still_there(segment, &*lock)?;
-        segment.take_settings(&read_header(segment.file(), segment.path())?);
+        if !is_as_opened {
+            self.check_still_there(segment, &*lock)?;
+            segment.take_settings(&read_header(segment.file(), segment.path())?);
+        }
         let before = lease.segment(index);
         lease.set_segment(index, Some((segment.sid(), right)))?;
         let others = self.other_writers(segment.sid(), lease.id());
@@ -321,7 +324,11 @@ impl Store {
 
     /// Whether the file with the segment's name is the one that was opened.
     pub(crate) fn is_same_file(&self, segment: &SegmentFile) -> Result<bool, StoreError> {
-        let there = self.segments.stat(segment.name().as_str())?;
+        let name = segment.name().as_str();
+        let there = match self.segments.stat_at(name) {
+            Some(stat) => Some(stat),
+            None => self.segments.stat(name)?,
+        };
         Ok(there.map(|stat| (stat.st_dev, stat.st_ino)) == Some(segment.identity()))
     }
 }

@@ -39,7 +39,8 @@ impl Store {
     /// segment attached that had its last commit together with this one, which becomes raw;
     /// [`StoreError::Invalid`] from or to volatile; [`StoreError::Unsound`] for a raw segment that is
     /// dirty or inconsistent; [`StoreError::NotOwner`], [`StoreError::Denied`],
-    /// [`StoreError::Kept`]; the host's. Then it is as it was; it is converted if only the last step
+    /// [`StoreError::Kept`]; [`StoreError::Denied`] for a VAS with numbers that the segment knows, and that the
+    /// caller may not change; the host's. Then it is as it was; it is converted if only the last step
     /// failed, which makes that durable.
     pub fn convert_segment(&self, sid: SegId, to: Lifetime) -> Result<bool, StoreError> {
         let mut segment = self.open_segment(sid)?;
@@ -180,6 +181,7 @@ impl Store {
             let lock = self.lock_exclusive()?;
             self.check_same(segment, before, &lock)?;
             self.settle_partners(segment, &lock)?;
+            self.keep_numbers(segment, &lock)?;
             self.exchange(&header, mode, Some(main), &lock)
         });
         let old = || self.remove_versions(segment.header());

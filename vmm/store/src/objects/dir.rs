@@ -4,6 +4,7 @@
 //! never followed, and only regular files are opened: a FIFO or a device in the store must not
 //! block or be operated.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{
     self as rfs, Access, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags,
-    SeekFrom, Stat,
+    ResolveFlags, SeekFrom, Stat,
 };
 use rustix::io::Errno;
 
@@ -28,8 +29,17 @@ pub(crate) struct Dir {
     /// Where it is opened when it is first used.
     within: Option<(Arc<Dir>, &'static str)>,
     path: PathBuf,
-    /// Locked while it is listed: the descriptor has one place where listing goes on.
-    listing: Mutex<()>,
+    /// Locked while it is listed: the descriptor has one place where listing goes on. Whether that is
+    /// still its beginning.
+    listing: Mutex<Listed>,
+}
+
+/// Whether a descriptor was listed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Listed {
+    #[default]
+    Never,
+    Before,
 }
 
 /// Bytes of names that the host tells at once.
@@ -65,12 +75,48 @@ impl Dir {
         self.fd.get().ok_or(Errno::BADF)
     }
 
+    /// That it is there, and a folder: for who finds nothing in one that is opened when it is used.
+    pub(crate) fn ensure(&self) -> Result<(), StoreError> {
+        match self.fd() {
+            Ok(_) => Ok(()),
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                Err(bad_field(&self.path, "type", "a file or link", "a folder"))
+            }
+            Err(source) => {
+                let path = self.path.clone();
+                Err(StoreError::Io { doing: "open", path, source: source.into() })
+            }
+        }
+    }
+
+    /// Opens what lies below, by one call of the host that follows no link on the way. `None` where the host
+    /// cannot, and for every error: whoever goes there step by step learns what is wrong at which.
+    fn open_at_once(&self, path: &str, flags: OFlags, mode: Mode) -> Option<OwnedFd> {
+        let (dir, path) = match (self.fd.get(), &self.within) {
+            (Some(fd), _) => (fd, path.to_owned()),
+            (None, Some((parent, name))) => (parent.fd().ok()?, format!("{name}/{path}")),
+            (None, None) => return None,
+        };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        rfs::openat2(dir, path, flags | SAFE, mode, resolve).ok()
+    }
+
+    /// Opens a name in this folder, which is not opened itself for that alone.
+    fn open_name(&self, name: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+        let at_once = match self.fd.get() {
+            Some(_) => None,
+            None => self.open_at_once(name, flags, mode),
+        };
+        at_once.map_or_else(|| rfs::openat(self.fd()?, name, flags | SAFE, mode), Ok)
+    }
+
     /// A folder in this one.
     pub(crate) fn sub(&self, name: &str) -> Result<Dir, StoreError> {
-        let flags = SAFE | OFlags::RDONLY | OFlags::DIRECTORY;
-        match self.fd().and_then(|dir| rfs::openat(dir, name, flags, Mode::empty())) {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        match self.open_name(name, flags, Mode::empty()) {
             Ok(fd) => Ok(Dir::of(fd, self.path.join(name))),
             Err(Errno::NOTDIR | Errno::LOOP) => {
+                self.ensure()?;
                 Err(self.bad_type(name, "a file or link", "a folder"))
             }
             Err(error) => Err(self.error("open", name, error)),
@@ -123,12 +169,14 @@ impl Dir {
     ) -> Result<(File, Stat), StoreError> {
         // O_NONBLOCK: a FIFO without a writer must not block before its type is known.
         const EXPECTED: &str = "a regular file";
-        let flags = flags | SAFE | OFlags::NONBLOCK;
-        let opened = self.fd().and_then(|dir| rfs::openat(dir, name, flags, Mode::empty()));
-        let fd = match opened {
+        let fd = match self.open_name(name, flags | OFlags::NONBLOCK, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::ISDIR) => return Err(self.bad_type(name, "a folder", EXPECTED)),
             Err(Errno::LOOP) => return Err(self.bad_type(name, "a link", EXPECTED)),
+            Err(error @ Errno::NOTDIR) => {
+                self.ensure()?;
+                return Err(self.error("open", name, error));
+            }
             Err(error) => return Err(self.error("open", name, error)),
         };
         let stat = rfs::fstat(&fd).map_err(|e| self.error("open", name, e))?;
@@ -139,11 +187,25 @@ impl Dir {
         Ok((File::from(fd), stat))
     }
 
-    /// Opens once more a file that this process has just made, whose type it knows.
-    pub(crate) fn open_made(&self, name: &str, flags: OFlags) -> Result<File, StoreError> {
-        let opened = self
-            .fd()
-            .and_then(|dir| rfs::openat(dir, name, flags | SAFE | OFlags::NONBLOCK, Mode::empty()));
+    /// As [`Dir::open_file_stat`] with a file in a folder in this one, `None` unless it is there and regular:
+    /// why not, whoever opens the folder learns.
+    pub(crate) fn open_file_below(
+        &self,
+        folder: &str,
+        name: &str,
+        flags: OFlags,
+    ) -> Option<(File, Stat)> {
+        let path = format!("{folder}/{name}");
+        let fd = self.open_at_once(&path, flags | OFlags::NONBLOCK, Mode::empty())?;
+        let stat = rfs::fstat(&fd).ok()?;
+        let is_regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        is_regular.then(|| (File::from(fd), stat))
+    }
+
+    /// Opens a file that is not read or written: one that this process has just made, or that is there to be
+    /// locked. What kind of file it is does not matter.
+    pub(crate) fn open_any(&self, name: &str, flags: OFlags) -> Result<File, StoreError> {
+        let opened = self.open_name(name, flags | OFlags::NONBLOCK, Mode::empty());
         Ok(File::from(opened.map_err(|e| self.error("open", name, e))?))
     }
 
@@ -161,7 +223,7 @@ impl Dir {
         match self.open_file_stat(name, flags) {
             Ok(found) => Ok(Some(found)),
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Ok(None)
+                self.ensure().map(|()| None)
             }
             Err(error) => Err(error),
         }
@@ -169,12 +231,9 @@ impl Dir {
 
     /// Creates a file that must not exist yet, for reading and writing by this user only.
     pub(crate) fn new_file(&self, name: &str) -> Result<File, StoreError> {
-        let flags = SAFE | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let mode = Mode::from_raw_mode(0o600);
-        let fd = self
-            .fd()
-            .and_then(|dir| rfs::openat(dir, name, flags, mode))
-            .map_err(|e| self.error("create", name, e))?;
+        let fd = self.open_name(name, flags, mode).map_err(|e| self.error("create", name, e))?;
         Ok(File::from(fd))
     }
 
@@ -209,7 +268,16 @@ impl Dir {
     /// Status of a file below this folder, to be compared with that of an open one: links on the way are
     /// followed.
     pub(crate) fn stat_at(&self, path: &str) -> Option<Stat> {
-        self.fd().and_then(|dir| rfs::statat(dir, path, AtFlags::SYMLINK_NOFOLLOW)).ok()
+        let (dir, path) = self.at(path).ok()?;
+        rfs::statat(dir, path, AtFlags::SYMLINK_NOFOLLOW).ok()
+    }
+
+    /// A path below this folder, from an open one: this one, or the one that it is in.
+    fn at<'a>(&'a self, path: &'a str) -> Result<(&'a OwnedFd, Cow<'a, str>), Errno> {
+        match (self.fd.get(), &self.within) {
+            (None, Some((parent, name))) => Ok((parent.fd()?, format!("{name}/{path}").into())),
+            _ => Ok((self.fd()?, path.into())),
+        }
     }
 
     pub(crate) fn stat_self(&self) -> Result<Stat, StoreError> {
@@ -240,8 +308,10 @@ impl Dir {
     pub(crate) fn names(&self) -> Result<Vec<OsString>, StoreError> {
         let failed = |e: Errno| self.error("list", "", e);
         let fd = self.fd().map_err(failed)?;
-        let _alone = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
-        rfs::seek(fd, SeekFrom::Start(0)).map_err(failed)?;
+        let mut listed = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *listed, Listed::Before) == Listed::Before {
+            rfs::seek(fd, SeekFrom::Start(0)).map_err(failed)?;
+        }
         let mut buffer = Vec::with_capacity(LIST_BYTES);
         let mut entries = RawDir::new(fd, buffer.spare_capacity_mut());
         let mut names = Vec::new();
@@ -257,10 +327,13 @@ impl Dir {
 
     /// Moves a finished thing to its place; `false` if the name is taken.
     pub(crate) fn move_new(&self, from: &str, to: &Dir, name: &str) -> Result<bool, StoreError> {
-        let rename = |(dir, to): (&OwnedFd, &OwnedFd)| {
-            rfs::renameat_with(dir, from, to, name, RenameFlags::NOREPLACE)
+        // What was just made in a folder that was not opened for it is not looked for elsewhere: nobody
+        // else knows its name.
+        let rename = || {
+            let (dir, from) = self.at(from)?;
+            rfs::renameat_with(dir, &*from, to.fd()?, name, RenameFlags::NOREPLACE)
         };
-        match self.both(to).and_then(rename) {
+        match rename() {
             Ok(()) => return Ok(true),
             Err(Errno::EXIST) => return Ok(false),
             // Some file systems cannot; the caller's exclusive lock makes checking first safe.

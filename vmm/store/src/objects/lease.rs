@@ -50,7 +50,7 @@ impl Lease {
         let id = random(LeaseId::new)?;
         let (tmp_name, name) = (format!("{id}.lease"), id.to_string());
         let file = store.tmp.new_file(&tmp_name)?;
-        let to_map = store.tmp.open_made(&tmp_name, OFlags::RDWR)?;
+        let to_map = store.tmp.open_any(&tmp_name, OFlags::RDWR)?;
         let segments = Mutex::default();
         let lease = Lease { id, file, to_map, vms: Arc::clone(&store.vms), name, segments };
         let made = lease.fill(info, &store.tmp.path_of(&tmp_name)).and_then(|()| {

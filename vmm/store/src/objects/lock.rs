@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
@@ -69,8 +70,9 @@ impl Drop for HeldForAll {
 #[derive(Debug, Default)]
 pub(crate) struct LockFiles {
     free: Mutex<Vec<File>>,
-    /// The thread with [`HeldForAll`].
-    holder: Mutex<Option<ThreadId>>,
+    /// The thread with [`HeldForAll`], and how often it or others before it may have changed something.
+    holder: Mutex<Option<(ThreadId, u64)>>,
+    holds: AtomicU64,
 }
 
 /// More than that are used at once by many threads only.
@@ -81,7 +83,7 @@ impl LockFiles {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn holder(&self) -> MutexGuard<'_, Option<ThreadId>> {
+    fn holder(&self) -> MutexGuard<'_, Option<(ThreadId, u64)>> {
         self.holder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -103,6 +105,10 @@ impl Store {
     }
 
     pub(crate) fn lock_exclusive(&self) -> Result<Exclusive, StoreError> {
+        if self.held_for_all().is_some() {
+            // What this thread has opened before may be another one when it is done.
+            self.note_holder();
+        }
         Ok(Exclusive { _held: self.flock(FlockOperation::NonBlockingLockExclusive)? })
     }
 
@@ -112,18 +118,29 @@ impl Store {
     /// As [`Store::lock_shared`]; if the host does not permit to change the store, for instance.
     pub fn hold_for_all(&self) -> Result<HeldForAll, StoreError> {
         let held = self.lock_exclusive()?;
-        *self.lock_files.holder() = Some(std::thread::current().id());
+        self.note_holder();
         Ok(HeldForAll { _held: held, files: Arc::clone(&self.lock_files), _stays: PhantomData })
     }
 
+    fn note_holder(&self) {
+        let number = self.lock_files.holds.fetch_add(1, Ordering::Relaxed);
+        *self.lock_files.holder() = Some((std::thread::current().id(), number));
+    }
+
+    /// Whether this thread has [`HeldForAll`]: a number that stays as long as nothing changes.
+    pub(crate) fn held_for_all(&self) -> Option<u64> {
+        let holder = *self.lock_files.holder();
+        holder.filter(|holder| holder.0 == std::thread::current().id()).map(|holder| holder.1)
+    }
+
     fn flock(&self, operation: FlockOperation) -> Result<Held, StoreError> {
-        if *self.lock_files.holder() == Some(std::thread::current().id()) {
+        if self.held_for_all().is_some() {
             return Ok(Held { file: None, free: Arc::clone(&self.lock_files) });
         }
         let free = self.lock_files.files().pop();
         let file = match free {
             Some(file) => file,
-            None => self.root.open_file("lock", OFlags::RDONLY)?,
+            None => self.root.open_any("lock", OFlags::RDONLY)?,
         };
         self.patience.lock(&file, &self.root.path_of("lock"), operation)?;
         Ok(Held { file: Some(file), free: Arc::clone(&self.lock_files) })

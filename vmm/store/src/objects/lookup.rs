@@ -169,14 +169,20 @@ impl Store {
         let refusal =
             || StoreError::Denied { object: Object::VasName(name.clone()), right: Right::Read };
         let explain = |error| or_denied(error, refusal);
-        let folder = self.vas.sub(name.as_str()).map_err(|error| match error {
-            StoreError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
-                StoreError::NotFound(Object::VasName(name.clone()))
+        let file = match self.vas.open_file_below(name.as_str(), MANIFEST, OFlags::RDONLY) {
+            Some(file) => file,
+            None => {
+                self.vas.ensure()?;
+                let folder = self.vas.sub(name.as_str()).map_err(|error| match error {
+                    StoreError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+                        StoreError::NotFound(Object::VasName(name.clone()))
+                    }
+                    other => explain(other),
+                })?;
+                folder.open_file_stat(MANIFEST, OFlags::RDONLY).map_err(explain)?
             }
-            other => explain(other),
-        })?;
-        let file = folder.open_file_stat(MANIFEST, OFlags::RDONLY).map_err(explain)?;
-        let path = folder.path_of(MANIFEST);
+        };
+        let path = self.vas.path_of(name.as_str()).join(MANIFEST);
         let bytes = read_bounded(&file, MAX_BYTES).map_err(|e| io_error("read", &path, e))?;
         let (found, expected) = (format!("more than {MAX_BYTES}"), format!("{MAX_BYTES} or less"));
         let bytes = bytes.ok_or_else(|| bad_field(&path, "length", found, expected))?;

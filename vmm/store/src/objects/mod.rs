@@ -16,6 +16,7 @@ pub(crate) mod gc;
 pub(crate) mod hints;
 pub(crate) mod index;
 pub(crate) mod kept;
+pub(crate) mod last_segment;
 pub(crate) mod lease;
 pub(crate) mod leases;
 pub(crate) mod liveness;

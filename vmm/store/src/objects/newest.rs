@@ -322,6 +322,10 @@ impl Store {
         let (number, folder) = (newest.number(), newest.content.folder());
         let (mut bytes, mut root) = (0, None);
         for name in newest.content.names() {
+            if let Some(stored) = newest.content.stored_bytes(name) {
+                bytes += stored;
+                continue;
+            }
             // A log may go meanwhile.
             if let Some(stat) = folder.stat(name).map_err(|e| segment.error("look into", e))? {
                 bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;

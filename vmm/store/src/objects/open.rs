@@ -82,6 +82,15 @@ impl Store {
         name: &Name,
         _lock: &impl Locked,
     ) -> Result<SegmentFile, StoreError> {
+        self.open_whole(name)
+    }
+
+    /// The same without the lock: as somebody who changes it has left it, or an error about a header that
+    /// is written just then.
+    pub(crate) fn open_whole(&self, name: &Name) -> Result<SegmentFile, StoreError> {
+        if let Some(segment) = self.last_segment(name)? {
+            return Ok(segment);
+        }
         let not_found = || StoreError::NotFound(Object::SegmentName(name.clone()));
         let open = |flags| self.segments.find_file_stat(name.as_str(), flags);
         let (mut file, mut right) = match open(OFlags::RDWR) {
@@ -104,7 +113,10 @@ impl Store {
             }
         }
         let file = file.ok_or_else(not_found)?;
-        self.segment_file(name, file, header, right)
+        let stat = file.1;
+        let segment = self.segment_file(name, file, header, right)?;
+        self.keep_last_segment(&segment, &stat);
+        Ok(segment)
     }
 
     pub(crate) fn open_by_id(

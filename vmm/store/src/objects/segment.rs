@@ -78,6 +78,24 @@ pub struct SegmentFile {
     owner: u32,
     /// Device and inode of the file.
     identity: (u64, u64),
+    about: About,
+}
+
+/// What the host said of a segment's file when it was opened, or found to be the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct About {
+    /// Type and permission bits.
+    pub(crate) mode: u32,
+    pub(crate) stored_bytes: u64,
+    /// [`Store::held_for_all`] then.
+    held: Option<u64>,
+}
+
+impl About {
+    fn of(store: &Store, stat: &Stat) -> About {
+        let stored_bytes = u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
+        About { mode: stat.st_mode, stored_bytes, held: store.held_for_all() }
+    }
 }
 
 impl SegmentFile {
@@ -187,6 +205,22 @@ impl SegmentFile {
     /// Device and inode of the file.
     pub(crate) fn identity(&self) -> (u64, u64) {
         self.identity
+    }
+
+    /// What the host says of the file.
+    pub(crate) fn about(&self) -> About {
+        self.about
+    }
+
+    /// Whether it was opened since this thread holds the store's lock for all its calls, and that thread has
+    /// changed nothing since: then nobody has.
+    pub(crate) fn is_as_opened(&self, store: &Store) -> bool {
+        self.about.held.is_some() && self.about.held == store.held_for_all()
+    }
+
+    /// The same, found again with such a header.
+    pub(crate) fn opened_again(&self, store: &Store, header: Header, stat: &Stat) -> SegmentFile {
+        SegmentFile { header, about: About::of(store, stat), ..self.clone() }
     }
 
     /// The user whose file it is.
@@ -365,6 +399,7 @@ impl Store {
             versions: Arc::clone(&self.versions_by_sid),
             owner,
             identity: (stat.st_dev, stat.st_ino),
+            about: About::of(self, &stat),
         })
     }
 }

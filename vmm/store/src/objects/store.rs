@@ -20,6 +20,7 @@ use crate::objects::dir::{Dir, denied, read_bounded};
 use crate::objects::fresh::random_id;
 use crate::objects::hints::Hints;
 use crate::objects::index::{SegmentIndex, VasIndex};
+use crate::objects::last_segment::LastSegment;
 use crate::objects::lock::LockFiles;
 use crate::objects::looked_at::LookedAt;
 use crate::objects::lookup::LastManifest;
@@ -62,6 +63,7 @@ pub struct Store {
     pub(crate) known_newest: Mutex<KnownNewest>,
     pub(crate) looked_at: Mutex<Option<LookedAt>>,
     pub(crate) last_manifest: Mutex<Option<LastManifest>>,
+    pub(crate) last_segment: Mutex<Option<LastSegment>>,
 }
 
 impl Store {
@@ -106,15 +108,14 @@ impl Store {
             other => other?,
         };
         check_len(&stat, &root.path_of("live"), COUNTERS_BYTES)?;
-        let (vas, segments) = (root.sub("vas")?, root.sub("segments")?);
         let root = Arc::new(root);
         let when_used = |name| Dir::when_used(&root, name);
         Ok(Store {
             id,
             counters: Arc::new(counters),
             tmp: when_used("tmp"),
-            vas,
-            segments,
+            vas: when_used("vas"),
+            segments: when_used(SEGMENTS),
             parts: Arc::new(when_used("parts")),
             versions_by_sid: Arc::new(when_used(VERSIONS)),
             shm: OnceLock::new(),
@@ -130,6 +131,7 @@ impl Store {
             known_newest: Mutex::default(),
             looked_at: Mutex::default(),
             last_manifest: Mutex::default(),
+            last_segment: Mutex::default(),
         })
     }
 
@@ -261,7 +263,7 @@ fn read_format(root: &Dir, file: &(File, Stat)) -> Result<u64, StoreError> {
     let mut lines = text.lines();
     let version = lines.next().unwrap_or_default();
     if version != FORMAT {
-        return Err(match later(version, "spacejmp store ") {
+        return Err(match later(version, "spacejmp store ", 1) {
             Some(found) => StoreError::Newer {
                 file: path,
                 field: "version",

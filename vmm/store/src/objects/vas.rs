@@ -13,7 +13,7 @@ use crate::format::error::{Busy, Object, StoreError, io_error};
 use crate::format::escape::parse_id;
 use crate::format::manifest::{MAX_SEGMENTS, Manifest};
 use crate::format::name::{Mode, Name};
-use crate::format::record::{Access, VasRecord, VasSegment};
+use crate::format::record::{Access, VasContent, VasRecord, VasSegment};
 use crate::objects::create::set_mode;
 use crate::objects::dir::{Dir, or_denied};
 use crate::objects::fresh::random;
@@ -51,6 +51,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Denied`], [`StoreError::BadField`].
     pub fn find_vas(&self, name: &Name) -> Result<VasId, StoreError> {
+        // A manifest is whole whenever it is read, so one that needs no change needs no lock.
+        if let Ok(manifest) = self.read_manifest(name)
+            && manifest.name == *name
+        {
+            self.hints().note_vas(manifest.vid, name);
+            return Ok(manifest.vid);
+        }
         {
             let _lock = self.lock_shared()?;
             let manifest = self.read_manifest(name)?;
@@ -68,6 +75,17 @@ impl Store {
     /// [`StoreError::NotFound`], [`StoreError::Denied`], [`StoreError::BadField`].
     pub fn vas(&self, vid: VasId) -> Result<VasRecord, StoreError> {
         self.vas_by_id(vid, &self.lock_shared()?)
+    }
+
+    /// What an attachment of a VAS has to know: all but who may do what with it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Denied`], [`StoreError::BadField`].
+    pub fn vas_content(&self, vid: VasId) -> Result<VasContent, StoreError> {
+        let (name, manifest) = self.manifest_by_id(vid, &self.lock_shared()?)?;
+        self.note_segments(&manifest);
+        let Manifest { tagged, numbers_after, segments, .. } = manifest;
+        Ok(VasContent { name, tagged, numbers_after, segments })
     }
 
     /// What the VAS with this name is.
@@ -234,6 +252,8 @@ impl Store {
                 return Err(StoreError::Busy { object, why: Busy::Inside(lease.holder()) });
             }
         }
+        let known = self.last_number_without(&manifest, sid, &lock);
+        manifest.numbers_after = manifest.numbers_after.max(known);
         manifest.segments.remove(at);
         self.replace_manifest(&manifest, &lock)
     }
@@ -250,20 +270,25 @@ impl Store {
     }
 
     fn vas_record_of(&self, name: &Name, manifest: Manifest) -> Result<VasRecord, StoreError> {
+        self.note_segments(&manifest);
         let stat = self.vas.stat(name.as_str())?;
         let mode = stat.map_or(Mode::PRIVATE, |stat| Mode::from_stat(stat.st_mode));
         let writable = self.vas.writable(name.as_str());
-        for listed in &manifest.segments {
-            self.hints().note_segment(listed.sid, &listed.name);
-        }
         Ok(VasRecord {
             vid: manifest.vid,
             name: name.clone(),
             mode,
             tagged: manifest.tagged,
+            numbers_after: manifest.numbers_after,
             segments: manifest.segments,
             access: if writable { Access::Write } else { Access::Read },
         })
+    }
+
+    fn note_segments(&self, manifest: &Manifest) {
+        for listed in &manifest.segments {
+            self.hints().note_segment(listed.sid, &listed.name);
+        }
     }
 
     pub(crate) fn vas_by_id(
@@ -271,18 +296,29 @@ impl Store {
         vid: VasId,
         lock: &impl Locked,
     ) -> Result<VasRecord, StoreError> {
+        let (name, manifest) = self.manifest_by_id(vid, lock)?;
+        self.vas_record_of(&name, manifest)
+    }
+
+    /// The name of its folder, and what its manifest says.
+    fn manifest_by_id(
+        &self,
+        vid: VasId,
+        lock: &impl Locked,
+    ) -> Result<(Name, Manifest), StoreError> {
         let hint = self.hints().vas(vid);
         if let Some((name, manifest)) =
             hint.and_then(|name| self.read_manifest(&name).ok().map(|manifest| (name, manifest)))
             // A copied folder has the same id, and the name of the original in its manifest.
             && (manifest.vid, &manifest.name) == (vid, &name)
         {
-            return self.vas_record_of(&name, manifest);
+            return Ok((name, manifest));
         }
         let not_found = || StoreError::NotFound(Object::Vas(vid));
         let name = self.vas_name(vid, lock)?.ok_or_else(not_found)?;
         self.hints().note_vas(vid, &name);
-        self.vas_record(&name)
+        let manifest = self.read_manifest(&name)?;
+        Ok((name, manifest))
     }
 
     fn writable_vas(&self, vid: VasId, lock: &Exclusive) -> Result<VasRecord, StoreError> {
@@ -296,7 +332,20 @@ impl Store {
     /// The manifest of a VAS the caller may change.
     fn changeable(&self, vid: VasId, lock: &Exclusive) -> Result<Manifest, StoreError> {
         let vas = self.writable_vas(vid, lock)?;
-        Ok(Manifest { vid, name: vas.name, tagged: vas.tagged, segments: vas.segments })
+        let VasRecord { name, tagged, numbers_after, segments, .. } = vas;
+        Ok(Manifest { vid, name, tagged, numbers_after, segments })
+    }
+
+    /// No commit through a VAS gets a number up to this one.
+    pub(crate) fn set_numbers_after(
+        &self,
+        vid: VasId,
+        number: u64,
+        lock: &Exclusive,
+    ) -> Result<(), StoreError> {
+        let mut manifest = self.changeable(vid, lock)?;
+        manifest.numbers_after = number;
+        self.replace_manifest(&manifest, lock)
     }
 
     /// With the id `wanted` if that is free.
@@ -319,7 +368,7 @@ impl Store {
             Some(vid) => vid,
             None => random(|id| VasId::new(id).filter(free))?,
         };
-        let manifest = Manifest { vid, name: name.clone(), tagged, segments };
+        let manifest = Manifest { vid, name: name.clone(), tagged, numbers_after: 0, segments };
         let tmp_name = format!("{vid}.vas");
         // Moving a folder needs the right to write it, so it gets its mode afterwards.
         self.tmp.new_folder(&tmp_name, 0o700)?;

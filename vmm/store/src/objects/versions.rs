@@ -56,7 +56,7 @@ impl SegmentFile {
     /// Likewise.
     pub fn versions_files(&self) -> Result<HostFolder, StoreError> {
         let segments = Dir::when_used(self.root(), SEGMENTS);
-        let folder = HostFolder::from_fd(self.versions_folder()?);
+        let folder = HostFolder::from_new_fd(self.versions_folder()?);
         Ok(folder.beside(move |segment| owner_of(&segments, segment)))
     }
 
@@ -270,6 +270,7 @@ impl Store {
     /// garbage for `gc`.
     pub(crate) fn remove_versions(&self, header: &Header) {
         self.forget_looked_at();
+        self.forget_last_segment();
         if header.lifetime == Lifetime::Versioned
             && let Ok(Some(versions)) = self.versions()
         {

@@ -188,7 +188,9 @@ fn forged(header: &Header, inconsistent: bool, data: &[(u64, &[u8])]) -> Vec<u8>
     let (sid, name_in) = (header.sid, header.name.clone());
     let segments = vec![VasSegment { sid, right: Right::Write, name: name_in }];
     let (vid, name) = (VasId::new(7).unwrap(), name("forged"));
-    writer.vas(&Manifest { vid, name, tagged: true, segments }, Mode::PRIVATE).unwrap();
+    writer
+        .vas(&Manifest { vid, name, tagged: true, numbers_after: 0, segments }, Mode::PRIVATE)
+        .unwrap();
     writer.segment(header, Mode::PRIVATE, inconsistent).unwrap();
     data.iter().for_each(|(at, bytes)| writer.data(*at, bytes).unwrap());
     writer.end(data.iter().map(|(_, bytes)| bytes.len() as u64).sum()).unwrap();

@@ -269,6 +269,7 @@ fn manifest() -> Manifest {
         vid: VasId::new(0x00c0_ffee).unwrap(),
         name: name("m\nap"),
         tagged: true,
+        numbers_after: 0,
         segments: vec![segment(1, Right::Write, "a b"), segment(0xff, Right::Read, "%")],
     }
 }
@@ -281,13 +282,18 @@ fn the_manifest_is_this_text() {
     let text = format!("{text}checksum {:08x}\n", crc32fast::hash(text.as_bytes()));
     assert_eq!(manifest().encode(), text);
     assert_eq!(Manifest::decode(text.as_bytes(), Path::new("x")).unwrap(), manifest());
+    let numbered = Manifest { numbers_after: 17, segments: Vec::new(), ..manifest() };
+    let text = "spacejmp vas 2\nvid 0000000000c0ffee\nname m%0aap\ntagged yes\nnumbers 17\n";
+    let text = format!("{text}checksum {:08x}\n", crc32fast::hash(text.as_bytes()));
+    assert_eq!(numbered.encode(), text);
+    assert_eq!(Manifest::decode(text.as_bytes(), Path::new("x")).unwrap(), numbered);
 }
 
 #[test]
 fn a_manifest_with_an_impossible_line_names_it_even_under_a_right_checksum() {
     let good = manifest().encode();
     let table = [
-        ("version", "spacejmp vas 1", "spacejmp vas 2"),
+        ("version", "spacejmp vas 1", "spacejmp vas 3"),
         ("magic", "spacejmp vas 1", ""),
         ("vid", "vid 0000000000c0ffee", "vid 0000000000000000"),
         ("vid", "vid 0000000000c0ffee", "vid c0ffee"),
@@ -422,7 +428,7 @@ fn what_is_whole_is_never_called_damaged_and_deleting_is_never_advised() {
         (with_header(&|raw| raw[8] = 2), "made by a newer spacejmp", "is whole"),
         (with_header(&|raw| raw[24] = 4), "made by a newer spacejmp", "is whole"),
         (with_header(&|raw| raw[12] = 9), "another processor architecture", "is whole"),
-        (manifest("spacejmp vas 2\nx\n"), "made by a newer spacejmp", "is whole"),
+        (manifest("spacejmp vas 3\nx\n"), "made by a newer spacejmp", "is whole"),
         (manifest("root:x:0:0\n"), "is not a VAS's manifest", "backup"),
         (archive(b"root:x:0:0:root:/root:/bin/bash\n"), "is not an archive", "name an archive"),
         (archive(&packed(b"root:x:0:0:root:/root:/bin/bash\n")), "is not an archive", "name an"),

@@ -412,7 +412,7 @@ fn a_version_that_is_kept_for_a_while_stays_for_who_has_just_found_it() {
     let vid = s.create_vas(&name("v"), Mode::PRIVATE).unwrap();
     s.attach_segment(vid, sid, Right::Write).unwrap();
     let held = [MemberHeld { sid, held: FREE }];
-    let kept = s.keep_vas(vid, "1", Some(number), &held).unwrap().vid;
+    let kept = s.keep_vas(vid, "1", Some(&[(sid, number)]), &held).unwrap().vid;
     assert_eq!(s.remove_passing(Duration::from_secs(3600)).unwrap(), Removed::default());
     s.vas(kept).unwrap();
     assert_eq!(byte(&s, find(&s, "x@v@1")), 1);

@@ -10,6 +10,7 @@ mod diff;
 mod durable;
 mod kept;
 mod leases;
+mod links;
 mod objects;
 mod permissions;
 mod versioned;

@@ -3,6 +3,7 @@
 use super::run::commit;
 use super::{Event, Histories, History, LIMITS, ORIGIN, PAGES, Teller, advance, content, facts};
 use crate::disk::simulated::{AfterCut, Disk, Done, Files, FolderNumber, Random};
+use crate::log::record::VersionFacts;
 use crate::page::{PAGE_BYTES, PageIndex, VersionNumber};
 use crate::segment::Segment;
 
@@ -68,6 +69,7 @@ fn look_at_all(
         segments.push((*folder, segment));
     }
     look_at_pairs(&segments, histories)?;
+    look_at_entries(&segments)?;
     Ok(segments)
 }
 
@@ -85,6 +87,30 @@ fn look_at_pairs(
                 return Err(format!(
                     "{folder:?} has version {version}, and {other:?} has {there} instead of {theirs}"
                 ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Each segment that an entry of a VAS names has its version, as part of the same entry; and numbers rise.
+fn look_at_entries(segments: &[(FolderNumber, Segment<Disk>)]) -> Result<(), String> {
+    for (folder, segment) in segments {
+        let mut last = 0;
+        for (version, said, _) in segment.history() {
+            let Some(entry) = &said.entry else { continue };
+            if entry.number <= last || segment.last_number(entry.vas) < entry.number {
+                return Err(format!("{folder:?}: {entry:?} follows number {last}"));
+            }
+            last = entry.number;
+            for member in &entry.members {
+                let there = segments.iter().find(|(it, _)| u64::from(it.0) == member.segment);
+                let Some((_, there)) = there else { continue };
+                let has_another =
+                    there.facts(member.version).is_some_and(|it| it.entry.as_ref() != Some(entry));
+                if there.appended() < member.version || has_another {
+                    return Err(format!("{folder:?}, version {version}: {entry:?} is not whole"));
+                }
             }
         }
     }
@@ -111,7 +137,8 @@ pub(super) fn look_at(
     history: &History,
 ) -> Result<(), String> {
     let was = history.versions.get(&version).ok_or(format!("version {version} never was"))?;
-    if segment.facts(version) != Some(&facts(version.0)) {
+    let said = segment.facts(version).map(|said| VersionFacts { entry: None, ..said.clone() });
+    if said != Some(facts(version.0)) {
         return Err(format!("version {version}: {:?}", segment.facts(version)));
     }
     for page in (0..PAGES).map(PageIndex) {

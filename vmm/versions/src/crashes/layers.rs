@@ -1,16 +1,17 @@
-//! Two VMs in turns at a segment, with everything that puts a generation on top or takes some away;
+//! Two VMs in turns at a segment, with everything that puts a generation on top or takes some away, commits
+//! that are written out while they are made among it;
 //! and two segments that were linked from it: one goes on by itself, the other stays as it is.
 //!
 //! After each step, what the VMs have open is compared with the model: the newest version, and another
 //! one that can be read.
 
 use super::judge::look_at;
-use super::run::commit;
-use super::{Event, History, LIMITS, ORIGIN, Teller, facts};
+use super::run::{changes, commit};
+use super::{Event, History, LIMITS, ORIGIN, PAGES, Teller, content, facts};
 use crate::disk::simulated::{Disk, FolderNumber, Random, killed_after};
 use crate::error::VersionsError;
-use crate::page::{PAGE_BYTES, VersionNumber};
-use crate::segment::{RollbackTo, Segment, Sharing};
+use crate::page::{PAGE_BYTES, PageIndex, VersionNumber};
+use crate::segment::{LargeCommit, RollbackTo, Segment, Sharing};
 
 /// The segment that goes on by itself, and the one that stays.
 const CLONE: FolderNumber = FolderNumber(1);
@@ -70,7 +71,7 @@ fn turn(
     random: &mut Random,
     teller: &mut Teller,
 ) -> Result<(), VersionsError> {
-    match random.below(14) {
+    match random.below(18) {
         0..4 => {
             commit(segment, ORIGIN, random.below(4), random, teller)?;
             if random.below(2) == 0 {
@@ -100,6 +101,7 @@ fn turn(
             segment.checkpoint(VersionNumber(oldest), Sharing::Alone)?;
         }
         12 => link(segment, CLONE, random, teller)?,
+        13..17 => spill(segment, random, teller)?,
         _ => link(segment, TAG, random, teller)?,
     }
     Ok(())
@@ -110,6 +112,50 @@ pub(super) fn any_version(segment: &Segment<Disk>, random: &mut Random) -> Versi
     let all: Vec<_> = segment.history().map(|(version, ..)| version).collect();
     let all: Vec<_> = all.into_iter().filter(|version| segment.has(*version)).collect();
     all[random.below(all.len() as u64) as usize]
+}
+
+/// A commit that is larger than memory: pages go to its layer before it is known what they will have in
+/// the end, or whether it will be thrown away; some of them several times, and they are read again meanwhile.
+fn spill(
+    segment: &mut Segment<Disk>,
+    random: &mut Random,
+    teller: &mut Teller,
+) -> Result<(), VersionsError> {
+    let mut large = LargeCommit::begin(segment)?;
+    for _ in 0..random.below(10) {
+        let (page, has) = (PageIndex(random.below(PAGES)), content(random.any() | 1));
+        large.write(page, &has)?;
+        large.flush()?;
+        assert!(large.has(page) && large.read(page)? == has, "page {} is not there", page.0);
+    }
+    if random.below(3) == 0 {
+        large.abort(segment);
+        return Ok(());
+    }
+    // Whatever was written out is part of it, with what it has in the end.
+    let (version, contents) = changes(segment, ORIGIN, 8, random, teller);
+    let before: Vec<PageIndex> = large.pages().collect();
+    let mut now = teller.history(ORIGIN).versions[&version].clone();
+    for page in before {
+        if !contents.iter().any(|(other, _)| *other == page) {
+            let token = random.any() | 1;
+            large.write(page, &content(token))?;
+            now.insert(page, token);
+        }
+    }
+    teller.tell(ORIGIN, Event::Tried(version, now));
+    for (page, content) in &contents {
+        large.write(*page, content)?;
+        if random.below(3) == 0 {
+            large.flush()?;
+        }
+    }
+    match large.finish(segment, facts(version.0)) {
+        // A merge makes place for the next.
+        Err(VersionsError::TooDeep) => large.abort(segment),
+        finished => teller.tell(ORIGIN, Event::Promised(finished?)),
+    }
+    Ok(())
 }
 
 fn roll_back(

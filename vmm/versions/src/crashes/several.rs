@@ -7,11 +7,16 @@ use super::{Event, LIMITS, Teller, facts};
 use crate::disk::Folder as _;
 use crate::disk::simulated::{Disk, FolderNumber, Random, killed_after};
 use crate::error::VersionsError;
+use crate::log::entry::{Member, VasEntry};
+use crate::log::record::VersionFacts;
 use crate::page::{PAGE_BYTES, Page, PageIndex, VersionNumber};
 use crate::segment::{Commit, Part, Segment, Sharing, append_together};
 
 /// The segments, each with the number of its folder.
 pub(super) const BOTH: [FolderNumber; 2] = [FolderNumber(1), FolderNumber(2)];
+
+/// A VAS of both: commits of one alone are made through others.
+const VAS: u64 = 7;
 
 pub(super) fn create(disk: &Disk) -> Result<(), VersionsError> {
     for folder in BOTH {
@@ -159,6 +164,16 @@ fn going_back(
     Ok((version, pages))
 }
 
+/// What a commit of both is for the VAS that has them.
+fn entry(segments: [&Segment<Disk>; 2]) -> VasEntry {
+    let last = segments.iter().map(|one| one.last_number(VAS).max(one.appended().0)).max();
+    let members = segments.iter().zip(BOTH).map(|(one, folder)| {
+        let version = VersionNumber(one.appended().0 + 1);
+        Member { segment: folder.0.into(), version, time_ns: facts(version.0).time_ns }
+    });
+    VasEntry { vas: VAS, number: last.unwrap_or(0) + 1, members: members.collect() }
+}
+
 /// A commit of both, up to the moment when the program has told of both versions, or of one.
 fn together(
     had: &mut [Option<Had>; 2],
@@ -171,6 +186,7 @@ fn together(
         let event = Event::Together(versions[index], BOTH[other], versions[other]);
         teller.tell(BOTH[index], event);
     }
+    let entry = entry([&a.writer, &b.writer]);
     let mut commits = Vec::new();
     let goes_back = random.below(4) == 0;
     for (one, folder) in [&a.writer, &b.writer].into_iter().zip(BOTH) {
@@ -182,7 +198,7 @@ fn together(
     let commits: Vec<_> = commits
         .iter()
         .map(|(version, pages)| Commit {
-            facts: facts(version.0),
+            facts: VersionFacts { entry: Some(entry.clone()), ..facts(version.0) },
             pages: pages.iter().map(|(page, content)| (*page, content)).collect(),
         })
         .collect();

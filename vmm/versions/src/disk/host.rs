@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, Mode, OFlags, RawDir, SeekFrom, Stat};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{About, File, Folder, fill};
 
@@ -42,8 +42,9 @@ pub struct HostFolder {
     fd: OwnedFd,
     access: OFlags,
     owners: Option<Owners>,
-    /// Locked while it is listed: the descriptor has one place where listing goes on.
-    listing: Mutex<()>,
+    /// Locked while it is listed: the descriptor has one place where listing goes on. Whether that may be
+    /// another one than the beginning.
+    listing: Mutex<bool>,
 }
 
 impl HostFolder {
@@ -59,7 +60,14 @@ impl HostFolder {
     /// A folder that is open already.
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> HostFolder {
-        HostFolder { fd, access: OFlags::RDWR, owners: None, listing: Mutex::default() }
+        // Somebody else may have listed it.
+        HostFolder { fd, access: OFlags::RDWR, owners: None, listing: Mutex::new(true) }
+    }
+
+    /// A folder that was just opened.
+    #[must_use]
+    pub fn from_new_fd(fd: OwnedFd) -> HostFolder {
+        HostFolder { listing: Mutex::new(false), ..HostFolder::from_fd(fd) }
     }
 
     /// The same folder, where other segments may have other owners, as `owner_of` says. Without it a folder
@@ -180,9 +188,11 @@ impl Folder for HostFolder {
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
-        let _alone = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_listed = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
         // Not opened anew: each opening to write lists it.
-        rustix::fs::seek(&self.fd, SeekFrom::Start(0))?;
+        if std::mem::replace(&mut *is_listed, true) {
+            rustix::fs::seek(&self.fd, SeekFrom::Start(0))?;
+        }
         let mut buffer = Vec::with_capacity(LIST_BYTES);
         let mut entries = RawDir::new(&self.fd, buffer.spare_capacity_mut());
         let mut names = Vec::new();
@@ -241,7 +251,20 @@ impl File for HostFile {
 
     fn about(&self) -> io::Result<About> {
         let metadata = self.0.metadata()?;
-        Ok(About { bytes: metadata.len(), identity: (metadata.dev(), metadata.ino()) })
+        let identity = (metadata.dev(), metadata.ino());
+        Ok(About { bytes: metadata.len(), identity, stored_bytes: metadata.blocks() * 512 })
+    }
+
+    fn write_durably(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
+        // In one call. Where the host has none such, or has not written all, in two.
+        match rustix::io::pwritev2(&self.0, pieces, offset, ReadWriteFlags::DSYNC) {
+            Ok(written) if written == bytes => return Ok(()),
+            Ok(_) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.write_at(pieces, offset)?;
+        self.sync()
     }
 
     fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {

@@ -71,6 +71,8 @@ pub struct About {
     pub bytes: u64,
     /// Which file it is.
     pub identity: (u64, u64),
+    /// What it takes on the disk.
+    pub stored_bytes: u64,
 }
 
 /// An open file.
@@ -105,12 +107,23 @@ pub trait File {
     /// The host's.
     fn identity(&self) -> io::Result<(u64, u64)>;
 
-    /// Length and identity at once.
+    /// Length, identity and disk space at once.
     ///
     /// # Errors
     /// The host's.
     fn about(&self) -> io::Result<About> {
-        Ok(About { bytes: self.bytes()?, identity: self.identity()? })
+        let bytes = self.bytes()?;
+        Ok(About { bytes, identity: self.identity()?, stored_bytes: bytes })
+    }
+
+    /// Writes all pieces, one behind the other, from `offset` on: they are durable when it returns, as after
+    /// [`File::sync`].
+    ///
+    /// # Errors
+    /// As those of both; any part may have been written.
+    fn write_durably(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.write_at(pieces, offset)?;
+        self.sync()
     }
 
     /// The first range at or behind `offset` that may have something else than zeros; `None` if there

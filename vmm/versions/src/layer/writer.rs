@@ -22,13 +22,15 @@ pub(crate) struct LayerWriter<F> {
     start: u64,
     /// Whether these pages are zeros, which take no space.
     is_zero: bool,
+    /// A sync has failed: what was written may be nowhere, and the next sync would succeed.
+    is_lost: bool,
 }
 
 impl<F: File> LayerWriter<F> {
     pub(crate) fn begin<D: Folder<File = F>>(folder: &D, id: LayerId) -> Result<LayerWriter<F>> {
         let file = folder.create(&id.file_name()).map_err(failed("create", &id.file_name()))?;
         let (presence, run) = Default::default();
-        Ok(LayerWriter { id, file, presence, run, start: 0, is_zero: false })
+        Ok(LayerWriter { id, file, presence, run, start: 0, is_zero: false, is_lost: false })
     }
 
     pub(crate) fn id(&self) -> LayerId {
@@ -48,7 +50,27 @@ impl<F: File> LayerWriter<F> {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<()> {
+    /// Whether it has a page.
+    pub(crate) fn has(&self, page: PageIndex) -> bool {
+        self.presence.has(page)
+    }
+
+    /// Which pages it has.
+    pub(crate) fn presence(&self) -> &Presence {
+        &self.presence
+    }
+
+    /// What a page has that was written.
+    pub(crate) fn read(&mut self, page: PageIndex) -> Result<Page> {
+        self.flush()?;
+        let (mut content, name) = ([0; PAGE_BYTES], self.id.file_name());
+        let offset = page.offset().ok_or(VersionsError::NoSuchPage(page))?;
+        self.file.read_at(&mut content, offset).map_err(failed("read", &name))?;
+        Ok(content)
+    }
+
+    /// Writes to the file what was kept back. After an error it can be tried again.
+    pub(crate) fn flush(&mut self) -> Result<()> {
         if !self.run.is_empty() {
             let written = if self.is_zero {
                 self.file.clear(self.start..self.start + self.run.len() as u64)
@@ -61,13 +83,33 @@ impl<F: File> LayerWriter<F> {
         Ok(())
     }
 
-    /// Writes what is left, and the map. Durable when it returns, but for the folder.
+    /// Writes what is left, and the map. Durable when it returns, but for the folder. After an error it
+    /// can be tried again, which is in vain if it was a sync that failed.
     pub(crate) fn finish<D: Folder<File = F>>(&mut self, folder: &D) -> Result<()> {
+        if self.is_lost {
+            return Err(failed("sync", &self.id.file_name())(std::io::ErrorKind::Other.into()));
+        }
         self.flush()?;
         let (name, map_name) = (self.id.file_name(), self.id.map_name());
-        self.file.sync().map_err(failed("sync", &name))?;
+        if let Err(source) = self.file.sync() {
+            self.is_lost = true;
+            return Err(failed("sync", &name)(source));
+        }
+        // What an earlier attempt has left: nothing names it.
+        let _ = folder.remove(&map_name);
         let map = folder.create(&map_name).map_err(failed("create", &map_name))?;
         write_map(&self.presence, &map, &map_name)
+    }
+
+    /// Puts one together again that was taken apart.
+    pub(crate) fn from_parts(id: LayerId, file: F, presence: Presence) -> LayerWriter<F> {
+        let (run, start) = Default::default();
+        LayerWriter { id, file, presence, run, start, is_zero: false, is_lost: false }
+    }
+
+    /// Its file. What was kept back is not in it: [`LayerWriter::flush`].
+    pub(crate) fn file(&self) -> &F {
+        &self.file
     }
 
     /// Its file, and what it has.

@@ -1,19 +1,27 @@
 //! The first page of a log.
 
+use super::entry::{MEMBERS_MAX, Marks, PAIR_BYTES, VasEntry};
 use super::record::VersionFacts;
 use super::{put, u32_at, u64_at};
 use crate::checksum::Checksum;
 use crate::page::{PAGE_BYTES, Page, VersionNumber};
 
 const MAGIC: &[u8; 8] = b"SJMPLOG\n";
-/// The format of logs that are made now: their records may name other segments.
-pub const FORMAT: u32 = 2;
-/// The oldest that is read. No record of it names another segment.
+/// The format of logs that are made now: their records may be entries of VASes.
+pub const FORMAT: u32 = 3;
+/// From this one on a record may name other segments.
+const FORMAT_JOINT: u32 = 2;
+/// The oldest that is read.
 const FORMAT_OLDEST: u32 = 1;
 /// Where the facts of the version it follows lie.
 const FACTS: usize = 64;
+/// Where the last numbers of VASes lie.
+const MARKS: usize = 280;
+/// Where the entry of the version that it follows lies.
+const ENTRY: usize = MARKS + Marks::BYTES_MAX;
 /// Where the checksum of all before it lies.
 const CHECKSUM: usize = PAGE_BYTES - 8;
+const _: () = assert!(ENTRY + VasEntry::pairs(MEMBERS_MAX) * PAIR_BYTES <= CHECKSUM);
 
 /// The number of a log, part of its file's name. Never used again in a segment.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -53,9 +61,23 @@ pub struct LogHeader {
     pub chain: Checksum,
     /// What that version says besides its pages: the log that made it may be gone.
     pub facts: VersionFacts,
+    /// The last numbers of VASes up to that version.
+    pub marks: Marks,
 }
 
 impl LogHeader {
+    /// Whether a record of it may name other segments.
+    #[must_use]
+    pub fn takes_joints(&self) -> bool {
+        self.format >= FORMAT_JOINT
+    }
+
+    /// Whether a record of it may be the entry of a VAS.
+    #[must_use]
+    pub fn takes_entries(&self) -> bool {
+        self.format >= FORMAT
+    }
+
     /// The page, and the checksum that the first record follows.
     #[must_use]
     pub fn encode(&self) -> (Page, Checksum) {
@@ -68,6 +90,10 @@ impl LogHeader {
             put(&mut page, 16 + 8 * index, &word.to_le_bytes());
         }
         self.facts.encode(&mut page[FACTS..]);
+        self.marks.encode(&mut page, MARKS);
+        if let Some(entry) = &self.facts.entry {
+            entry.encode(&mut page, ENTRY);
+        }
         let checksum = Checksum::of(&page[..CHECKSUM]);
         put(&mut page, CHECKSUM, &checksum.0.to_le_bytes());
         (page, checksum)
@@ -92,6 +118,12 @@ impl LogHeader {
             ));
         }
         let word = |index: usize| u64_at(page, 16 + 8 * index);
+        const NO_FACTS: &str = "its facts make no sense";
+        let mut facts = VersionFacts::decode(&page[FACTS..]).ok_or(NO_FACTS)?;
+        let members = VersionFacts::members_of(&page[FACTS..]);
+        if members > 0 {
+            facts.entry = Some(VasEntry::decode(page, ENTRY, members).ok_or(NO_FACTS)?);
+        }
         let header = LogHeader {
             format,
             id: LogId(word(0)),
@@ -99,7 +131,8 @@ impl LogHeader {
             salt: word(2),
             after: VersionNumber(word(3)),
             chain: Checksum(word(4)),
-            facts: VersionFacts::decode(&page[FACTS..]).ok_or("its facts make no sense")?,
+            facts,
+            marks: Marks::decode(page, MARKS).ok_or("its last numbers of VASes make no sense")?,
         };
         Ok((header, checksum))
     }
@@ -108,11 +141,21 @@ impl LogHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::entry::Member;
 
     fn header() -> LogHeader {
         let (id, after) = (LogId(3), VersionNumber(17));
-        let facts =
-            VersionFacts { size_bytes: 1 << 21, note: b"x".to_vec(), ..VersionFacts::default() };
+        let members = [(7, 17), (8, 2)].map(|(segment, version)| Member {
+            segment,
+            version: VersionNumber(version),
+            time_ns: 5,
+        });
+        let members = members.to_vec();
+        let entry = VasEntry { vas: 5, number: 18, members };
+        let mut marks = Marks::default();
+        marks.note(&entry);
+        let (note, entry) = (b"x".to_vec(), Some(entry));
+        let facts = VersionFacts { size_bytes: 1 << 21, note, entry, ..VersionFacts::default() };
         LogHeader {
             format: FORMAT,
             id,
@@ -121,6 +164,7 @@ mod tests {
             after,
             chain: Checksum(99),
             facts,
+            marks,
         }
     }
 
@@ -145,7 +189,7 @@ mod tests {
         let of = |format| LogHeader::decode(&LogHeader { format, ..header() }.encode().0);
         assert_eq!(of(1).expect("read").0.format, 1);
         for (format, said) in
-            [(0, "format is 0"), (3, "format is 3, and this program knows 1 to 2")]
+            [(0, "format is 0"), (4, "format is 4, and this program knows 1 to 3")]
         {
             let error = of(format).expect_err("refused");
             assert!(error.contains(said), "{error}");

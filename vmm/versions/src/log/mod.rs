@@ -8,6 +8,7 @@
 //! for another history has another chain, however whole it is (hazard: record k + 1 torn, k + 2
 //! whole, k + 1 written anew).
 
+pub mod entry;
 pub mod header;
 pub mod record;
 pub mod scan;

@@ -3,8 +3,10 @@
 //! The head has a fixed part, then 16 bytes a page: which one, and its checksum. Its own checksum,
 //! over all that and the previous record's, so covers the content, too.
 //!
-//! A record that is part of a commit of several segments names the others behind its pages.
+//! A record that is part of a commit of several segments names the others behind its pages. Behind
+//! those is what it says of the VAS through which it was made.
 
+use super::entry::{MEMBERS_MAX, VasEntry};
 use super::{array_at, put, u16_at, u32_at, u64_at};
 use crate::checksum::Checksum;
 use crate::error::{Result, VersionsError};
@@ -18,6 +20,8 @@ const ENTRY_BYTES: usize = 16;
 /// Where the facts lie; within them, where the note does.
 const FACTS: usize = 32;
 const NOTE: usize = 48;
+/// And the number of segments that the entry of a VAS names; 0 without one.
+const MEMBERS: usize = 46;
 const CHECKSUM: usize = FIXED_BYTES - 8;
 
 /// Most bytes of a note.
@@ -38,13 +42,33 @@ pub struct VersionFacts {
     pub pid: u32,
     /// What people see in the history: the program, a message. At most [`NOTE_BYTES_MAX`] bytes.
     pub note: Vec<u8>,
+    /// What it is for the VAS through which it was made, if it was made through one.
+    pub entry: Option<VasEntry>,
 }
 
 impl VersionFacts {
     /// Whether they fit into a head.
     pub(crate) fn check(&self) -> Result<()> {
         let (bytes, limit) = (self.note.len(), NOTE_BYTES_MAX);
-        if bytes > limit { Err(VersionsError::NoteTooLong { bytes, limit }) } else { Ok(()) }
+        if bytes > limit {
+            return Err(VersionsError::NoteTooLong { bytes, limit });
+        }
+        let is_entry = |entry: &VasEntry| (1..=MEMBERS_MAX).contains(&entry.members.len());
+        if !self.entry.as_ref().is_none_or(is_entry) {
+            let (segments, limit) = (self.members(), MEMBERS_MAX);
+            return Err(VersionsError::TooManyMembers { segments, limit });
+        }
+        Ok(())
+    }
+
+    /// How many segments its entry names.
+    pub(crate) fn members(&self) -> usize {
+        self.entry.as_ref().map_or(0, |entry| entry.members.len())
+    }
+
+    /// How many that of encoded facts names, which lies elsewhere.
+    pub(super) fn members_of(encoded: &[u8]) -> usize {
+        u16_at(encoded, MEMBERS).into()
     }
 
     /// # Panics
@@ -57,9 +81,11 @@ impl VersionFacts {
         put(into, 32, &self.time_ns.to_le_bytes());
         put(into, 40, &self.pid.to_le_bytes());
         put(into, 44, &(self.note.len() as u16).to_le_bytes());
+        put(into, MEMBERS, &(self.members() as u16).to_le_bytes());
         put(into, NOTE, &self.note);
     }
 
+    /// Without the entry.
     pub(super) fn decode(from: &[u8]) -> Option<VersionFacts> {
         let note = usize::from(u16_at(from, 44));
         if note > NOTE_BYTES_MAX {
@@ -72,6 +98,7 @@ impl VersionFacts {
             time_ns: u64_at(from, 32),
             pid: u32_at(from, 40),
             note: from.get(NOTE..NOTE + note)?.to_vec(),
+            entry: None,
         })
     }
 }
@@ -108,12 +135,14 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Of a record of so many pages that is part of a commit with so many other segments. `None` beyond
-    /// all numbers.
+    /// Of a record of so many pages that is part of a commit with so many other segments, and whose entry
+    /// of a VAS names so many. `None` beyond all numbers.
     #[must_use]
-    pub fn of(pages: u64, others: u64) -> Option<Sizes> {
+    pub fn of(pages: u64, others: u64, members: usize) -> Option<Sizes> {
         let joint = if others == 0 { 0 } else { others.checked_add(1)? };
-        let bytes = pages.checked_add(joint)?.checked_mul(ENTRY_BYTES as u64)?;
+        let entry = VasEntry::pairs(members) as u64;
+        let bytes =
+            pages.checked_add(joint)?.checked_add(entry)?.checked_mul(ENTRY_BYTES as u64)?;
         let bytes = bytes.checked_add(FIXED_BYTES as u64)?;
         let head = bytes.checked_next_multiple_of(PAGE_BYTES as u64)?;
         let record = head.checked_add(pages.checked_mul(PAGE_BYTES as u64)?)?;
@@ -130,7 +159,8 @@ impl RecordHead {
     pub fn encode(&self, previous: Checksum) -> (Vec<u8>, Checksum) {
         let count = self.pages.len();
         let others = self.joint.as_ref().map_or(&[][..], |joint| &joint.others);
-        let entries = count + self.joint.as_ref().map_or(0, |joint| 1 + joint.others.len());
+        let joints = self.joint.as_ref().map_or(0, |joint| 1 + joint.others.len());
+        let entries = count + joints + VasEntry::pairs(self.facts.members());
         let bytes = (FIXED_BYTES + entries * ENTRY_BYTES).next_multiple_of(PAGE_BYTES);
         let mut head = vec![0; bytes];
         let magic = if self.joint.is_some() { MAGIC_JOINT } else { MAGIC };
@@ -154,6 +184,9 @@ impl RecordHead {
                 put(&mut head, at + 8, &version.0.to_le_bytes());
             }
         }
+        if let Some(entry) = &self.facts.entry {
+            entry.encode(&mut head, FIXED_BYTES + (count + joints) * ENTRY_BYTES);
+        }
         let checksum = checksum_of(&head, previous);
         put(&mut head, CHECKSUM, &checksum.0.to_le_bytes());
         (head, checksum)
@@ -167,7 +200,7 @@ impl RecordHead {
             (MAGIC_JOINT, others @ 1..) => others.into(),
             _ => return None,
         };
-        Sizes::of(u64_at(first, 24), others)
+        Sizes::of(u64_at(first, 24), others, VersionFacts::members_of(&first[FACTS..]))
     }
 
     /// What the bytes of a whole head say, if they follow a record with the checksum `previous`.
@@ -183,7 +216,7 @@ impl RecordHead {
         if checksum_of(head, previous) != checksum {
             return None;
         }
-        let facts = VersionFacts::decode(&head[FACTS..])?;
+        let mut facts = VersionFacts::decode(&head[FACTS..])?;
         let pages = (0..count).map(|index| {
             let at = FIXED_BYTES + index * ENTRY_BYTES;
             (PageIndex(u64_at(head, at)), Checksum(u64_at(head, at + 8)))
@@ -196,6 +229,12 @@ impl RecordHead {
             });
             Joint { id: u64_at(head, at), others: others.collect() }
         });
+        let members = VersionFacts::members_of(&head[FACTS..]);
+        if members > 0 {
+            let joints = joint.as_ref().map_or(0, |joint: &Joint| 1 + joint.others.len());
+            let at = FIXED_BYTES + (count + joints) * ENTRY_BYTES;
+            facts.entry = Some(VasEntry::decode(head, at, members)?);
+        }
         let version = VersionNumber(u64_at(head, 8));
         Some((RecordHead { version, facts, pages: pages.collect(), joint }, checksum))
     }
@@ -209,6 +248,7 @@ pub(crate) fn checksum_of(head: &[u8], previous: Checksum) -> Checksum {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::entry::Member;
 
     fn head(pages: u64) -> RecordHead {
         let facts = VersionFacts {
@@ -218,6 +258,7 @@ mod tests {
             time_ns: 1,
             pid: 42,
             note: b"wordindex".to_vec(),
+            entry: None,
         };
         let pages = (0..pages).map(|page| (PageIndex(page * 3), Checksum(page)));
         RecordHead { version: VersionNumber(5), facts, pages: pages.collect(), joint: None }
@@ -234,7 +275,7 @@ mod tests {
             let (encoded, checksum) = head(pages).encode(Checksum(9));
             let sizes = Sizes { head: bytes, record: bytes + pages * 4096 };
             assert_eq!(encoded.len() as u64, bytes);
-            assert_eq!(Sizes::of(pages, 0), Some(sizes));
+            assert_eq!(Sizes::of(pages, 0, 0), Some(sizes));
             assert_eq!(RecordHead::sizes(&encoded), Some(sizes));
             let decoded = RecordHead::decode(&encoded, Checksum(9));
             assert_eq!(decoded, Some((head(pages), checksum)));
@@ -249,7 +290,7 @@ mod tests {
             let head = joint(pages, others);
             let (encoded, checksum) = head.encode(Checksum(9));
             assert_eq!(encoded.len(), bytes);
-            assert_eq!(RecordHead::sizes(&encoded), Sizes::of(pages, others));
+            assert_eq!(RecordHead::sizes(&encoded), Sizes::of(pages, others, 0));
             assert_eq!(RecordHead::decode(&encoded, Checksum(9)), Some((head, checksum)));
         }
         let (mut encoded, _) = joint(3, 2).encode(Checksum(9));
@@ -257,9 +298,36 @@ mod tests {
         assert_eq!(RecordHead::sizes(&encoded), None, "it must name one");
     }
 
+    fn of_vas(head: RecordHead, members: u64) -> RecordHead {
+        let members = (1..=members).map(|segment| Member {
+            segment,
+            version: VersionNumber(segment * 3),
+            time_ns: segment * 5,
+        });
+        let members = members.collect();
+        let entry = Some(VasEntry { vas: 0x20, number: 17, members });
+        RecordHead { facts: VersionFacts { entry, ..head.facts }, ..head }
+    }
+
+    #[test]
+    fn a_head_that_is_the_entry_of_a_vas_is_read_as_it_was_written() {
+        for (head, members) in [(head(3), 1), (joint(3, 2), 3), (joint(230, 1), MEMBERS_MAX as u64)]
+        {
+            let head = of_vas(head, members);
+            head.facts.check().expect("it fits");
+            let (encoded, checksum) = head.encode(Checksum(9));
+            assert_eq!(RecordHead::sizes(&encoded).map(|it| it.head), Some(encoded.len() as u64));
+            assert_eq!(RecordHead::decode(&encoded, Checksum(9)), Some((head, checksum)));
+        }
+        for members in [0, MEMBERS_MAX as u64 + 1] {
+            let refused = of_vas(head(1), members).facts.check();
+            assert!(matches!(refused, Err(VersionsError::TooManyMembers { .. })), "{members}");
+        }
+    }
+
     #[test]
     fn a_head_of_another_chain_or_with_any_other_byte_is_none() {
-        for head in [head(300), joint(300, 2)] {
+        for head in [head(300), joint(300, 2), of_vas(joint(300, 2), 3)] {
             let (encoded, _) = head.encode(Checksum(9));
             assert_eq!(RecordHead::decode(&encoded, Checksum(8)), None);
             for at in 0..encoded.len() {
@@ -286,7 +354,7 @@ mod tests {
         for (pages, others) in
             [(u64::MAX, 0), (u64::MAX / 16, 0), (0, u64::MAX), (1 << 59, 1 << 59)]
         {
-            assert_eq!(Sizes::of(pages, others), None);
+            assert_eq!(Sizes::of(pages, others, 0), None);
         }
     }
 }

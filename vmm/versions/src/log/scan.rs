@@ -88,8 +88,19 @@ impl Buffer {
         (self.filled, self.ahead) = (0, self.first);
     }
 
-    /// What lies at `at`, at least `least` bytes, of a file that has `bytes`; nothing if it has less.
-    fn at<F: File>(&mut self, log: &Log<'_, F>, at: u64, least: usize) -> Result<&[u8]> {
+    /// Goes on with what was read of the log that is read next, from its beginning on.
+    pub fn begin(&mut self, bytes: Vec<u8>) {
+        (self.start, self.filled, self.held, self.ahead) = (0, bytes.len(), bytes, self.first);
+    }
+
+    /// What lies at `at`, at least `least` bytes, of a log. If it has to be read, so are the `wanted` bytes that
+    /// are going to be asked for, or as many of them as are read at once, and what is read ahead in any case.
+    fn at<F: File>(
+        &mut self,
+        log: &Log<'_, F>,
+        at: u64,
+        (least, wanted): (usize, usize),
+    ) -> Result<&[u8]> {
         let end = self.start + self.filled as u64;
         let has = |from: u64, until: u64| {
             from <= at && at.checked_add(least as u64).is_some_and(|last| last <= until)
@@ -98,7 +109,8 @@ impl Buffer {
             let goes_on = self.filled > 0 && at == end;
             let ahead = if goes_on { (self.ahead * 4).min(AHEAD_MOST) } else { self.first };
             let left = usize::try_from(log.bytes.saturating_sub(at)).unwrap_or(usize::MAX);
-            let wanted = ahead.max(least).min(left);
+            let more = if wanted > ahead { wanted.min(AHEAD_MOST) } else { 0 };
+            let wanted = (more + ahead).max(least).min(left);
             if self.held.len() < wanted {
                 self.held.resize(wanted, 0);
             }
@@ -148,7 +160,7 @@ pub fn next<F: File>(
     if !log.reaches(rest)? {
         return Ok(None);
     }
-    let first = buffer.at(log, at.offset, PAGE_BYTES)?;
+    let first = buffer.at(log, at.offset, (PAGE_BYTES, PAGE_BYTES))?;
     let Some(Sizes { head: head_bytes, record }) = RecordHead::sizes(first) else {
         return Ok(None);
     };
@@ -158,7 +170,7 @@ pub fn next<F: File>(
     if behind > LOG_BYTES_MAX || !log.reaches(behind)? {
         return Ok(None);
     }
-    let head = buffer.at(log, at.offset, head_bytes as usize)?;
+    let head = buffer.at(log, at.offset, (head_bytes as usize, head_bytes as usize))?;
     let Some((head, checksum)) = RecordHead::decode(&head[..head_bytes as usize], at.chain) else {
         return Ok(None);
     };
@@ -177,7 +189,7 @@ pub fn next<F: File>(
 fn is_whole<F: File>(found: &Found, log: &Log<'_, F>, buffer: &mut Buffer) -> Result<bool> {
     let (mut at, mut pages) = (found.content, &found.head.pages[..]);
     while !pages.is_empty() {
-        let content = buffer.at(log, at, PAGE_BYTES)?;
+        let content = buffer.at(log, at, (PAGE_BYTES, pages.len() * PAGE_BYTES))?;
         let count = (content.len() / PAGE_BYTES).min(pages.len());
         let (now, rest) = pages.split_at(count);
         let sums = content.chunks(PAGE_BYTES).map(Checksum::of);

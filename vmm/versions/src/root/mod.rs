@@ -120,9 +120,8 @@ impl Root {
     pub fn store<F: File>(&self, file: &F) -> Result<()> {
         let offset = (self.counter % 2) * PAGE_BYTES as u64;
         let page = record::encode(self);
-        let failed = |action| move |source| failed(action, source);
-        file.write_at(&[std::io::IoSlice::new(&page)], offset).map_err(failed("write"))?;
-        file.sync().map_err(failed("sync"))
+        let stored = file.write_durably(&[std::io::IoSlice::new(&page)], offset);
+        stored.map_err(|source| failed("store", source))
     }
 
     /// The record that counts, as `file` has it now. While another VM writes a record, it is the

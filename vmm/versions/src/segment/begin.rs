@@ -13,7 +13,7 @@ use crate::disk::{File, Folder, SMALL_PIECE_BYTES, fill};
 use crate::error::{Result, VersionsError};
 use crate::log::header::{FORMAT, LogHeader, LogId};
 use crate::log::record::{RecordHead, VersionFacts};
-use crate::log::scan::{Found, Position};
+use crate::log::scan::{Content, Found, Position};
 use crate::page::{PAGE_BYTES, Page, VersionNumber};
 use crate::root::{FILE_NAME, GENERATIONS_MAX, Generation, LOGS_MAX, LogRef, Root};
 
@@ -122,6 +122,7 @@ impl<D: Folder> Segment<D> {
             after,
             chain: self.chain(),
             facts,
+            marks: self.stack.marks_up_to(after),
         };
         let made = self.make_log(&self.folder, header, index, self.limits, saved)?;
         generations[index].logs.push(LogRef { id, up_to: None });
@@ -177,8 +178,17 @@ impl<D: Folder> Segment<D> {
             return Err(failed("prepare", &name, source));
         }
         let file = Arc::new(LogFile::new(file));
-        let log =
-            OpenLog { header, generation, first, file, identity: None, prepared, up_to: None };
+        let log = OpenLog {
+            header,
+            generation,
+            first,
+            file,
+            identity: None,
+            stored_bytes: None,
+            prepared,
+            up_to: None,
+            begun: Vec::new(),
+        };
         Ok(NewLog { log, records, end })
     }
 
@@ -251,7 +261,7 @@ pub(super) fn check_room(root: &Root) -> Result<()> {
 
 /// A stack as a new root record has it, that was stored: everything is open already but what is new.
 pub(super) fn stack_of<D: Folder>(segment: &Segment<D>, root: &Root) -> Result<Stack<D::File>> {
-    Stack::open(&segment.folder, root, &segment.known())
+    Stack::open(&segment.folder, root, &segment.known(), Content::Trusted)
 }
 
 /// The records of some versions that follow `at`, each with its head's bytes, and where they end.

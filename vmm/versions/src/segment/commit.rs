@@ -22,9 +22,11 @@ impl<D: Folder> Segment<D> {
     pub fn append(&mut self, commit: &Commit<'_>) -> Result<VersionNumber> {
         self.check_commit(commit)?;
         let most = (self.limits.log_bytes - PAGE_BYTES as u64) / 2;
-        let sizes = Sizes::of(commit.pages.len() as u64, 0).filter(|sizes| sizes.record <= most);
+        let members = commit.facts.members();
+        let sizes = Sizes::of(commit.pages.len() as u64, 0, members);
+        let sizes = sizes.filter(|sizes| sizes.record <= most);
         let Some(sizes) = sizes else { return self.append_large(commit) };
-        self.make_place(sizes.record)?;
+        self.make_place(sizes.record, false, members > 0)?;
         self.write_record(commit, None)
     }
 
@@ -39,11 +41,14 @@ impl<D: Folder> Segment<D> {
         self.appended().next().ok_or(VersionsError::LastVersion(self.appended())).map(drop)
     }
 
-    /// Makes sure that a record of so many bytes can be written behind the end.
-    pub(super) fn make_place(&mut self, bytes: u64) -> Result<()> {
+    /// Makes sure that a record of so many bytes can be written behind the end: one that names other
+    /// segments, or is the entry of a VAS, in a log whose format has such.
+    pub(super) fn make_place(&mut self, bytes: u64, is_joint: bool, is_entry: bool) -> Result<()> {
         self.confirm_root()?;
+        let header = &self.stack.current().header;
+        let is_older = is_joint && !header.takes_joints() || is_entry && !header.takes_entries();
         let is_full = self.stack.end.offset + bytes > self.limits.log_bytes;
-        if is_full || self.found == Some(self.current_log()) {
+        if is_older || is_full || self.found == Some(self.current_log()) {
             self.next_log()?;
         }
         self.prepare(self.stack.end.offset + bytes)

@@ -61,7 +61,7 @@ fn look<D: Folder>(folder: &D, segment: u64, version: VersionNumber, id: u64) ->
         opened => opened.map_err(|source| unreadable(failed("open", FILE_NAME, source)))?,
     };
     let has_it = with_root(&root_file, |root| {
-        let mut stack = Stack::open(&other, root, &Known(Vec::new()))?;
+        let mut stack = Stack::open(&other, root, &Known(Vec::new()), Content::Trusted)?;
         stack.read_on(None, Content::Verified)?;
         stack.check_reached(None)?;
         if !stack.joints.has(version, id) {

@@ -10,7 +10,7 @@ use crate::disk::{File, Folder};
 use crate::error::Result;
 use crate::layer::{self, HOME_FILE_NAME, Layer, LayerId, Pages};
 use crate::log::header::{LogHeader, LogId};
-use crate::log::scan::Position;
+use crate::log::scan::{Content, Position};
 use crate::page::{PAGE_BYTES, VersionNumber};
 use crate::root::{Generation, LogRef, Root};
 
@@ -25,12 +25,20 @@ pub(super) struct OpenLog<F> {
     pub(super) file: Arc<LogFile<F>>,
     /// Which file that is; not looked for if it was made here.
     pub(super) identity: Option<(u64, u64)>,
+    /// What it took on the disk when it was opened.
+    pub(super) stored_bytes: Option<u64>,
     /// Bytes that the file has, at least; behind the records they are zeros. Never less than where
     /// the records end that are known.
     pub(super) prepared: u64,
     /// Records behind this version do not count; `None` while it is written to.
     pub(super) up_to: Option<VersionNumber>,
+    /// What was read with the header, from there on, for who reads the records next; or nothing.
+    pub(super) begun: Vec<u8>,
 }
+
+/// What is read of a log at once when it is opened: its header and the first records, if they are going to be
+/// read.
+const BEGUN_BYTES: usize = 17 * PAGE_BYTES;
 
 impl<F: File> OpenLog<F> {
     pub(super) fn open<D: Folder<File = F>>(
@@ -38,6 +46,7 @@ impl<F: File> OpenLog<F> {
         root: &Root,
         (generation, log): (usize, LogRef),
         known: &Known<'_, F>,
+        content: Content,
     ) -> Result<OpenLog<F>> {
         let (id, name) = (log.id, log.id.file_name());
         let file = match known.log(id) {
@@ -47,9 +56,17 @@ impl<F: File> OpenLog<F> {
                 Arc::new(LogFile::new(file))
             }
         };
-        let mut page = [0; PAGE_BYTES];
-        file.file.read_at(&mut page, 0).map_err(|source| failed("read", &name, source))?;
-        let (header, chain) = LogHeader::decode(&page).map_err(|what| damaged(&name, what))?;
+        let about = file.file.about().map_err(|source| failed("measure", &name, source))?;
+        let wanted = match content {
+            Content::Verified => BEGUN_BYTES,
+            Content::Trusted => PAGE_BYTES,
+        };
+        let has = usize::try_from(about.bytes).unwrap_or(usize::MAX);
+        // Of a file without a whole header, the host says that it ends there.
+        let mut begun = vec![0; wanted.min(has).max(PAGE_BYTES)];
+        file.file.read_at(&mut begun, 0).map_err(|source| failed("read", &name, source))?;
+        let page = begun.first_chunk::<PAGE_BYTES>().expect("at least a page");
+        let (header, chain) = LogHeader::decode(page).map_err(|what| damaged(&name, what))?;
         if header.id != id {
             return Err(damaged(&name, format!("it says it is {}", header.id.file_name())));
         }
@@ -58,10 +75,19 @@ impl<F: File> OpenLog<F> {
             let what = format!("it belongs to segment {:016x}", header.segment);
             return Err(damaged(&name, what));
         }
-        let about = file.file.about().map_err(|source| failed("measure", &name, source))?;
         let (prepared, identity) = (about.bytes, Some(about.identity));
-        let first = Position::first(&header, chain);
-        Ok(OpenLog { header, generation, first, file, identity, prepared, up_to: log.up_to })
+        let (first, stored_bytes) = (Position::first(&header, chain), Some(about.stored_bytes));
+        Ok(OpenLog {
+            header,
+            generation,
+            first,
+            file,
+            identity,
+            stored_bytes,
+            prepared,
+            up_to: log.up_to,
+            begun: if content == Content::Verified { begun } else { Vec::new() },
+        })
     }
 }
 
@@ -71,6 +97,8 @@ pub(super) struct OpenLayer<F> {
     pub(super) layer: Layer,
     pub(super) file: F,
     pub(super) pages: Pages,
+    /// What it took on the disk when it was opened, if somebody has asked.
+    pub(super) stored_bytes: Option<u64>,
 }
 
 impl<F: File> OpenLayer<F> {
@@ -93,8 +121,9 @@ impl<F: File> OpenLayer<F> {
     pub(super) fn open_home<D: Folder<File = F>>(folder: &D) -> Result<OpenLayer<F>> {
         let name = HOME_FILE_NAME;
         let file = folder.open(name).map_err(|source| failed("open", name, source))?;
-        let bytes = file.bytes().map_err(|source| failed("measure", name, source))?;
-        Ok(OpenLayer { layer: Layer::Home, file, pages: Pages::Below(bytes) })
+        let about = file.about().map_err(|source| failed("measure", name, source))?;
+        let (layer, pages) = (Layer::Home, Pages::Below(about.bytes));
+        Ok(OpenLayer { layer, file, pages, stored_bytes: Some(about.stored_bytes) })
     }
 }
 
@@ -135,7 +164,8 @@ pub(super) fn open_layer<D: Folder>(
             Some(layer) => Ok(Some(layer)),
             None => {
                 let (file, presence) = layer::open(folder, id)?;
-                Ok(Some(Arc::new(OpenLayer { layer, file, pages: Pages::Listed(presence) })))
+                let (pages, stored_bytes) = (Pages::Listed(presence), None);
+                Ok(Some(Arc::new(OpenLayer { layer, file, pages, stored_bytes })))
             }
         },
     }

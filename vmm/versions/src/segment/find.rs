@@ -255,6 +255,13 @@ impl<D: Folder> Segment<D> {
         stacks.find_map(|stack| stack.find(id)).map(|log| &log.file.file)
     }
 
+    /// Device and inode of that file, if they were asked for when it was opened.
+    #[must_use]
+    pub fn log_identity(&self, id: LogId) -> Option<(u64, u64)> {
+        let mut stacks = std::iter::once(&self.stack).chain(self.older.iter().rev());
+        stacks.find_map(|stack| stack.find(id))?.identity
+    }
+
     /// The file with a layer's pages, each at its own offset; `None` when it is of no use any more.
     #[must_use]
     pub fn layer_file(&self, id: LayerId) -> Option<&D::File> {

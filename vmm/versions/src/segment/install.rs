@@ -28,7 +28,9 @@ impl<D: Folder> Segment<D> {
         let index = generations.len();
         generations.push(top);
         let id = LogId(self.next_id_beside(&generations)?);
-        let header = LogHeader { format: FORMAT, id, segment, salt: salt(), after, chain, facts };
+        let marks = self.stack.marks_up_to(self.appended());
+        let (format, salt) = (FORMAT, salt());
+        let header = LogHeader { format, id, segment, salt, after, chain, facts, marks };
         drop(self.make_log(&self.folder, header, index, self.limits, &[])?);
         generations[index].logs.push(LogRef { id, up_to: None });
         let installed = self.install(generations);

@@ -153,7 +153,7 @@ impl<D: Folder> Segment<D> {
         // On the side: what lies behind the last version that was made known may still be taken back.
         let has_it = with_root(&*self.root_file, |root| {
             check_not_gone(root, version)?;
-            let mut stack = Stack::open(&self.folder, root, &self.known())?;
+            let mut stack = Stack::open(&self.folder, root, &self.known(), Content::Trusted)?;
             stack.read_on(Some(version), Content::Trusted)?;
             match stack.check_reached(Some(version)) {
                 Err(VersionsError::Damaged { .. }) => Ok(false),

@@ -64,8 +64,9 @@ impl<D: Folder> Segment<D> {
         }
         let id = LogId(self.next_id()?);
         let (after, chain) = (version, self.chain());
-        let header =
-            LogHeader { format: FORMAT, id, segment, salt: salt(), after, chain, facts: said };
+        let (facts, marks) = (said, self.stack.marks_up_to(version));
+        let (format, salt) = (FORMAT, salt());
+        let header = LogHeader { format, id, segment, salt, after, chain, facts, marks };
         drop(self.make_log(into, header, generations.len(), limits, &[])?);
         generations.push(Generation {
             layer: Layer::Empty,

@@ -194,6 +194,14 @@ impl<D: Folder> Segment<D> {
         &self.stack.names
     }
 
+    /// What a file that it is about took on the disk when it was opened, if that was asked for then.
+    #[must_use]
+    pub fn stored_bytes(&self, name: &str) -> Option<u64> {
+        let log = self.stack.open.iter().find(|log| log.header.id.file_name() == name);
+        let layer = || self.stack.layers.iter().flatten().find(|layer| layer.name() == name);
+        log.map_or_else(|| layer()?.stored_bytes, |log| log.stored_bytes)
+    }
+
     /// The oldest version that can be read. Between it and the newest there may be some that cannot:
     /// [`Segment::has`].
     #[must_use]
@@ -252,6 +260,12 @@ impl<D: Folder> Segment<D> {
         })
     }
 
+    /// The highest number that a VAS may have given to a commit of this segment.
+    #[must_use]
+    pub fn last_number(&self, vas: u64) -> u64 {
+        self.stack.marks.of(vas)
+    }
+
     /// Takes note that no version older than `oldest_used` will be read: files that only those need
     /// are closed. Whoever reads old versions beside a writer calls it now and then.
     pub fn forget_older(&mut self, oldest_used: VersionNumber) {
@@ -298,7 +312,7 @@ impl<D: Folder> Segment<D> {
 fn now(facts: VersionFacts) -> VersionFacts {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let time_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-    VersionFacts { time_ns, pid: std::process::id(), note: Vec::new(), ..facts }
+    VersionFacts { time_ns, pid: std::process::id(), note: Vec::new(), entry: None, ..facts }
 }
 
 /// Layers that two root records name: the versions up to which each has it.

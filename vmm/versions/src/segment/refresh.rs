@@ -149,8 +149,8 @@ fn read_anew<D: Folder>(
     verified: &Verified,
 ) -> Result<Stack<D::File>> {
     up_to.map_or(Ok(()), |up_to| check_not_gone(root, up_to))?;
-    let mut stack = Stack::open(folder, root, known)?;
     let content = if up_to.is_some() { Content::Trusted } else { Content::Verified };
+    let mut stack = Stack::open(folder, root, known, content)?;
     stack.read_on_beside(up_to, content, verified)?;
     stack.check_reached(up_to)?;
     if up_to.is_none() {

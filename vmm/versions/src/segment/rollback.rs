@@ -75,7 +75,7 @@ impl<D: Folder> Segment<D> {
         facts: impl FnOnce(&mut VersionFacts),
     ) -> Result<VersionNumber> {
         let root = Root::read(&open(folder, crate::root::FILE_NAME)?)?;
-        let mut tag = Stack::open(folder, &root, &Known(Vec::new()))?;
+        let mut tag = Stack::open(folder, &root, &Known(Vec::new()), Content::Trusted)?;
         tag.read_on(None, Content::Trusted)?;
         tag.check_reached(None)?;
         let version = tag.end.version;

@@ -12,6 +12,7 @@ use crate::checksum::Checksum;
 use crate::disk::{File, Folder};
 use crate::error::{Result, VersionsError};
 use crate::layer::Pages;
+use crate::log::entry::Marks;
 use crate::log::header::LogId;
 use crate::log::record::VersionFacts;
 use crate::log::scan::{self, Buffer, Content, Found, Position};
@@ -52,6 +53,8 @@ pub(super) struct Stack<F> {
     pub(super) versions: BTreeMap<VersionNumber, Noted>,
     /// The commits of several segments that these versions are part of.
     pub(super) joints: Joints,
+    /// The last numbers of VASes up to the newest version.
+    pub(super) marks: Marks,
     /// Before the newest version's record, if it is the last one that was read or written, and part of
     /// such a commit.
     pub(super) tail: Option<Position>,
@@ -76,7 +79,7 @@ impl<F: File> Stack<F> {
             Position { offset: 0, version: VersionNumber::default(), chain: Checksum::default() };
         let end = open.first().map_or(nothing, |log| log.first);
         let oldest = root.oldest.unwrap_or_default();
-        let (placed, versions, joints) = Default::default();
+        let (placed, versions, joints, marks) = Default::default();
         let mut stack = Stack {
             root,
             oldest,
@@ -86,6 +89,7 @@ impl<F: File> Stack<F> {
             placed,
             versions,
             joints,
+            marks,
             tail: None,
             asked: Vec::new(),
             end,
@@ -93,17 +97,33 @@ impl<F: File> Stack<F> {
             names: Vec::new(),
         };
         stack.note_base();
+        stack.marks = stack.marks_up_to(VersionNumber(u64::MAX));
         stack
     }
 
-    /// Opens all that a root record names, and has read nothing of the logs.
+    /// The last numbers of VASes, as far as versions up to one have them. A log says those of all before
+    /// it.
+    pub(super) fn marks_up_to(&self, last: VersionNumber) -> Marks {
+        let mut marks = Marks::default();
+        for log in self.open.iter().filter(|log| log.header.after <= last) {
+            marks.merge(&log.header.marks);
+            log.header.facts.entry.iter().for_each(|entry| marks.note(entry));
+        }
+        let noted = self.versions.range(..=last).filter_map(|(_, it)| it.facts.entry.as_ref());
+        noted.for_each(|entry| marks.note(entry));
+        marks
+    }
+
+    /// Opens all that a root record names, and has read nothing of the logs; so much of their records will be
+    /// read next.
     pub(super) fn open<D: Folder<File = F>>(
         folder: &D,
         root: &Root,
         known: &Known<'_, F>,
+        content: Content,
     ) -> Result<Stack<F>> {
         let logs: Result<Vec<_>> =
-            root.logs().map(|log| OpenLog::open(folder, root, log, known)).collect();
+            root.logs().map(|log| OpenLog::open(folder, root, log, known, content)).collect();
         let layers = root.generations.iter().map(|one| open_layer(folder, one, known));
         let (mut logs, layers) = (logs?, layers.collect::<Result<Vec<_>>>()?);
         settle_logs(&mut logs, root)?;
@@ -125,7 +145,8 @@ impl<F: File> Stack<F> {
         }
         let known = Known(vec![self]);
         let new = root.logs().skip(self.open.len());
-        let new: Result<Vec<_>> = new.map(|log| OpenLog::open(folder, root, log, &known)).collect();
+        let open = |log| OpenLog::open(folder, root, log, &known, Content::Trusted);
+        let new: Result<Vec<_>> = new.map(open).collect();
         let layers = root.generations.iter().skip(self.layers.len());
         let layers: Result<Vec<_>> = layers.map(|one| open_layer(folder, one, &known)).collect();
         let (mut new, mut layers) = (new?, layers?);
@@ -145,6 +166,7 @@ impl<F: File> Stack<F> {
         self.layers.append(&mut layers);
         self.root = root.clone();
         self.oldest = self.oldest.max(root.oldest.unwrap_or_default());
+        self.marks = self.marks_up_to(VersionNumber(u64::MAX));
         Ok(Followed::Yes)
     }
 
@@ -204,6 +226,9 @@ impl<F: File> Stack<F> {
                 break;
             }
             let Some(log) = self.open.get_mut(self.at) else { break };
+            if !log.begun.is_empty() {
+                buffer.begin(std::mem::take(&mut log.begun));
+            }
             let (id, identity) = (log.header.id, log.identity);
             let name = id.file_name();
             let mut scanned = scan::Log { file: &log.file.file, name: &name, bytes: log.prepared };
@@ -308,6 +333,7 @@ impl<F: File> Stack<F> {
         if let Some(joint) = &found.head.joint {
             self.joints.note(version, joint.clone());
         }
+        found.head.facts.entry.iter().for_each(|entry| self.marks.note(entry));
         let pages = Some(found.head.pages.iter().map(|(page, _)| *page).collect());
         self.versions.insert(version, Noted { facts: found.head.facts.clone(), pages });
     }
@@ -344,6 +370,7 @@ impl<F: File> Stack<F> {
             placed.retain(|placed| placed.version <= last);
             !placed.is_empty()
         });
+        self.marks = self.marks_up_to(last);
     }
 }
 

@@ -4,7 +4,7 @@ use super::begin::salt;
 use super::{Commit, Segment};
 use crate::disk::Folder;
 use crate::error::{Result, VersionsError};
-use crate::log::header::FORMAT;
+use crate::log::entry::MEMBERS_MAX;
 use crate::log::record::{Joint, Sizes};
 use crate::page::{PAGE_BYTES, VersionNumber};
 
@@ -33,11 +33,9 @@ pub fn append_together<D: Folder>(parts: &mut [Part<'_, D>]) -> Result<Vec<Versi
     }
     // What may fail for want of space does so before anything is written.
     for part in &mut *parts {
-        let sizes = part.segment.check_together(part.commit.pages.len(), versions.len())?;
-        if part.segment.stack.current().header.format < FORMAT {
-            part.segment.next_log()?;
-        }
-        part.segment.make_place(sizes.record)?;
+        let members = part.commit.facts.members();
+        let sizes = part.segment.check_part(part.commit.pages.len(), versions.len(), members)?;
+        part.segment.make_place(sizes.record, versions.len() > 1, members > 0)?;
     }
     let id = salt();
     for (index, part) in parts.iter_mut().enumerate() {
@@ -55,9 +53,13 @@ impl<D: Folder> Segment<D> {
     /// # Errors
     /// [`VersionsError::TooLargeTogether`].
     pub fn check_together(&self, pages: usize, segments: usize) -> Result<Sizes> {
+        self.check_part(pages, segments, MEMBERS_MAX)
+    }
+
+    fn check_part(&self, pages: usize, segments: usize, members: usize) -> Result<Sizes> {
         let others = segments.saturating_sub(1) as u64;
         let most = self.limits.log_bytes - PAGE_BYTES as u64;
-        let sizes = Sizes::of(pages as u64, others).filter(|sizes| sizes.record <= most);
+        let sizes = Sizes::of(pages as u64, others, members).filter(|sizes| sizes.record <= most);
         // A page of a head has 240 entries at least.
         let limit = most / PAGE_BYTES as u64 * 240 / 241 - 1;
         sizes.ok_or(VersionsError::TooLargeTogether { pages, limit })

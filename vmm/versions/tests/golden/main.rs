@@ -13,6 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use spacejmp_versions::disk::host::HostFolder;
+use spacejmp_versions::log::entry::{Member, VasEntry};
 use spacejmp_versions::log::record::VersionFacts;
 use spacejmp_versions::page::PAGE_BYTES;
 use spacejmp_versions::segment::{Limits, Part, append_together};
@@ -30,11 +31,21 @@ fn opened(folder: &Path) -> HostFolder {
     HostFolder::open(folder).expect("a folder")
 }
 
+fn member((segment, version): (u64, u64)) -> Member {
+    Member {
+        segment,
+        version: VersionNumber(version),
+        time_ns: 1_700_000_000_000_000_000 + version,
+    }
+}
+
 /// A segment that is being made, and what is in each version.
 struct Maker {
     folder: tempfile::TempDir,
     segment: Option<Segment<HostFolder>>,
     model: BTreeMap<u64, (VersionFacts, BTreeMap<u64, u8>)>,
+    /// Whether its commits are entries of a VAS.
+    is_of_vas: bool,
 }
 
 impl Maker {
@@ -43,7 +54,8 @@ impl Maker {
         let facts = VersionFacts { size_bytes: 4096, ..VersionFacts::default() };
         let made = Segment::create(opened(folder.path()), SEGMENT, facts.clone(), LIMITS);
         let segment = Some(made.expect("made"));
-        Maker { folder, segment, model: BTreeMap::from([(0, (facts, BTreeMap::new()))]) }
+        let model = BTreeMap::from([(0, (facts, BTreeMap::new()))]);
+        Maker { folder, segment, model, is_of_vas: false }
     }
 
     fn segment(&mut self) -> &mut Segment<HostFolder> {
@@ -59,6 +71,11 @@ impl Maker {
             time_ns: 1_700_000_000_000_000_000 + number,
             pid: 4000 + number as u32,
             note: format!("golden {number}").into_bytes(),
+            entry: self.is_of_vas.then(|| VasEntry {
+                vas: 0xabc,
+                number: 10 + number,
+                members: [(SEGMENT, number), (SEGMENT + 2, 9)].map(member).to_vec(),
+            }),
         }
     }
 
@@ -208,6 +225,16 @@ fn today() -> BTreeMap<&'static str, Golden> {
     let golden = maker.golden(None);
     assert!(golden.files.keys().any(|name| name.starts_with("joint.")));
     all.insert("together-checkpointed", golden);
+
+    // Entries of a VAS, in records and in the header behind a layer; the last is one of several segments.
+    let mut maker = begun();
+    maker.is_of_vas = true;
+    maker.commit(&[(1, 3)]);
+    maker.commit_much(&[(7, 4), (8, 4)]);
+    maker.commit_together(&[(2, 5)]);
+    maker.is_of_vas = false;
+    maker.commit(&[(1, 6)]);
+    all.insert("vas", maker.golden(None));
 
     // A tag of version 1, which has the files of another segment.
     let mut maker = begun();

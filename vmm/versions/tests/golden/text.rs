@@ -4,6 +4,7 @@
 //! file NAME BYTES
 //! OFFSET COUNT HEX                                  32 bytes, so often; what is not listed is zeros
 //! version NUMBER SIZE ROOT FINGERPRINT TIME PID NOTE   it opens; the note as hex, or -
+//! entry NUMBER VAS OF-VAS (SEGMENT VERSION TIME)...   what the version before is for a VAS
 //! page NUMBER INDEX BYTE                            each byte of a page; others are zeros
 //! gone NUMBER                                       it does not open
 //! ```
@@ -13,6 +14,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use spacejmp_versions::VersionNumber;
+use spacejmp_versions::log::entry::{Member, VasEntry};
 use spacejmp_versions::log::record::VersionFacts;
 
 const ROW: usize = 32;
@@ -59,14 +62,28 @@ impl Golden {
             }
         }
         for (number, facts) in &self.versions {
-            let VersionFacts { size_bytes, root_address, root_fingerprint, time_ns, pid, note } =
-                facts;
+            let VersionFacts {
+                size_bytes,
+                root_address,
+                root_fingerprint,
+                time_ns,
+                pid,
+                note,
+                entry,
+            } = facts;
             let (fingerprint, note) = (hex(root_fingerprint), format!("{}-", hex(note)));
             writeln!(
                 text,
                 "version {number} {size_bytes} {root_address} {fingerprint} {time_ns} {pid} {note}"
             )
             .expect("text");
+            if let Some(VasEntry { vas, number: of_vas, members }) = entry {
+                let members = members.iter().map(|Member { segment, version, time_ns }| {
+                    format!(" {segment} {version} {time_ns}")
+                });
+                let members: String = members.collect();
+                writeln!(text, "entry {number} {vas} {of_vas}{members}").expect("text");
+            }
         }
         for ((version, page), byte) in &self.pages {
             writeln!(text, "page {version} {page} {byte}").expect("text");
@@ -95,8 +112,20 @@ impl Golden {
                         time_ns: number(time),
                         pid: number(pid) as u32,
                         note: bytes(note.trim_end_matches('-')),
+                        entry: None,
                     };
                     golden.versions.insert(number(version), facts);
+                }
+                ["entry", version, vas, of_vas, ref members @ ..] => {
+                    let member = |words: &[&str]| Member {
+                        segment: number(words[0]),
+                        version: VersionNumber(number(words[1])),
+                        time_ns: number(words[2]),
+                    };
+                    let members = members.chunks(3).map(member).collect();
+                    let entry = VasEntry { vas: number(vas), number: number(of_vas), members };
+                    let facts = golden.versions.get_mut(&number(version)).expect("a version first");
+                    facts.entry = Some(entry);
                 }
                 ["page", version, page, byte] => {
                     golden.pages.insert((number(version), number(page)), number(byte) as u8);

@@ -135,6 +135,9 @@ fn vases(store: &Store, args: &Diff) -> Result<Pairs, StoreError> {
                 let original = store.find_vas(&Name::new(original.as_bytes())?)?;
                 (Chosen::Whole(vid), Chosen::Whole(original))
             }
+            None if let [_, before, ..] = &store.vas_history(vid)?[..] => {
+                (Chosen::Number(vid, before.number), Chosen::Whole(vid))
+            }
             None => {
                 let member = vmm::vas::kept::versioned_member(store, &store.vas(vid)?)?;
                 let before = before_newest(store, member.sid())?;

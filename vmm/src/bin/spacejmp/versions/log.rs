@@ -5,76 +5,71 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use vmm::exit_code::ExitCode;
-use vmm::store::{Name, SegmentFile, Store, StoreError, VersionRecord};
+use vmm::store::{Name, Store, VasVersion, VersionRecord};
 
 use super::Of;
 use crate::errors::{self, Failure};
 use crate::store_options::{failed, size, table};
 use crate::store_show::plain;
 
-/// One line.
-#[derive(Debug, Serialize)]
-struct Line {
-    /// Of a VAS with several versioned segments.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    segment: Option<String>,
-    #[serde(flatten)]
-    version: VersionRecord,
+pub(super) fn log(of: Of, store: &Store, name: &Name, json: bool) -> Result<ExitCode, Failure> {
+    let doing = || failed(format!("read the log of '{name}'"));
+    match of {
+        Of::Segment => {
+            let versions = store.find_segment(name).and_then(|sid| store.history(sid));
+            let versions = versions.map_err(doing())?;
+            show(json, &versions, &[], row)
+        }
+        Of::Vas => {
+            let versions = store.find_vas(name).and_then(|vid| store.vas_history(vid));
+            let versions = versions.map_err(doing())?;
+            show(json, &versions, &["SEGMENTS"], |it, now| {
+                let mut row = row(&of_vas(it), now);
+                let each = it.segments.iter();
+                let each: Vec<_> =
+                    each.map(|at| format!("{}@{}", plain(&at.segment), at.number)).collect();
+                row.push(each.join(", "));
+                row
+            })
+        }
+    }
 }
 
-pub(super) fn log(of: Of, store: &Store, name: &Name, json: bool) -> Result<ExitCode, Failure> {
-    let lines = lines(of, store, name).map_err(failed(format!("read the log of '{name}'")))?;
+fn show<T: Serialize>(
+    json: bool,
+    versions: &[T],
+    more: &[&'static str],
+    row: impl Fn(&T, Duration) -> Vec<String>,
+) -> Result<ExitCode, Failure> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let several = lines.iter().any(|line| line.segment.is_some());
-    errors::output(json, &BTreeMap::from([("versions", &lines)]), |colour| {
-        let mut heading =
-            vec!["VERSION", "COMMITTED", "PAGES", "SIZE", "OPENS", "TAGS", "PROGRAM (PID)"];
-        let rows: Vec<_> = lines.iter().map(|line| row(line, now, several)).collect();
-        if several {
-            heading.insert(0, "SEGMENT");
-        }
+    errors::output(json, &BTreeMap::from([("versions", versions)]), |colour| {
+        let heading = ["VERSION", "COMMITTED", "PAGES", "SIZE", "OPENS", "TAGS", "PROGRAM (PID)"];
+        let heading: Vec<_> = heading.iter().chain(more).copied().collect();
+        let rows: Vec<_> = versions.iter().map(|version| row(version, now)).collect();
         table(&heading, &rows, colour)
     })
 }
 
-fn lines(of: Of, store: &Store, name: &Name) -> Result<Vec<Line>, StoreError> {
-    let mut lines = Vec::new();
-    match of {
-        Of::Segment => {
-            let versions = store.history(store.find_segment(name)?)?;
-            lines.extend(versions.into_iter().map(|version| Line { segment: None, version }));
-        }
-        Of::Vas => {
-            let vas = store.vas(store.find_vas(name)?)?;
-            let segments = store.open_listed(&vas)?;
-            let versioned: Vec<_> = segments.iter().filter(|it| it.is_versioned()).collect();
-            if versioned.is_empty() {
-                return Err(StoreError::NoVersions(vas.name));
-            }
-            let own = format!("{}@", vas.name.as_str());
-            for segment in &versioned {
-                let segment: &SegmentFile = segment;
-                let shown = (versioned.len() > 1).then(|| segment.name().as_str().to_owned());
-                for mut version in store.history(segment.sid())? {
-                    // The VAS's own tags are called as the VAS calls them.
-                    for tag in &mut version.tags {
-                        *tag = tag.strip_prefix(&own).unwrap_or(tag).to_owned();
-                    }
-                    lines.push(Line { segment: shown.clone(), version });
-                }
-            }
-        }
+/// A version of a VAS as one of a segment: of as many bytes as all of them.
+fn of_vas(it: &VasVersion) -> VersionRecord {
+    VersionRecord {
+        number: it.number,
+        time_ns: it.time_ns,
+        pid: it.pid,
+        program: it.program.clone(),
+        pages: it.pages,
+        size_bytes: it.size_bytes,
+        opens: it.opens,
+        tags: it.tags.clone(),
     }
-    Ok(lines)
 }
 
-fn row(line: &Line, now: Duration, several: bool) -> Vec<String> {
-    let it = &line.version;
+fn row(it: &VersionRecord, now: Duration) -> Vec<String> {
     let age = now.saturating_sub(Duration::from_nanos(it.time_ns));
     let who = if it.program.is_empty() { "-".into() } else { plain(&it.program) };
     let tags: Vec<_> = it.tags.iter().map(|tag| plain(tag)).collect();
     let opens = if it.opens { "yes" } else { "no" };
-    let mut row = vec![
+    vec![
         it.number.to_string(),
         ago(age),
         it.pages.to_string(),
@@ -82,11 +77,7 @@ fn row(line: &Line, now: Duration, several: bool) -> Vec<String> {
         opens.to_owned(),
         if tags.is_empty() { "-".to_owned() } else { tags.join(", ") },
         format!("{who} ({})", it.pid),
-    ];
-    if several {
-        row.insert(0, plain(line.segment.as_deref().unwrap_or_default()));
-    }
-    row
+    ]
 }
 
 /// A time that has passed, in the largest unit of which it is one.

@@ -37,7 +37,8 @@ Examples:
 
 Listed is what the logs have, which go with a checkpoint, and what has a tag. A version with `no`
 under OPENS is gone: only those from the newest checkpoint on and the tagged ones can be opened.
-Of a VAS with several versioned segments, each has versions of its own.")]
+A VAS has numbers of its own, one for each commit through it. SEGMENTS says what its versioned segments
+were at then, also those that the commit left alone.")]
     Log(Named),
     Tag(Tag),
     Untag(Untag),
@@ -52,7 +53,7 @@ Examples:
   spacejmp seg tag ledger before-import
   spacejmp seg tag ledger monday --at 1207      not the newest version
   spacejmp vas tag books monday                 all its versioned segments, at one moment
-  spacejmp vas tag books monday --at 1207       of a VAS with one versioned segment
+  spacejmp vas tag books monday --at 1207       what they had at a number of the VAS
   spacejmp run --vas books@monday ./report
 
 It takes no time and no space until the segment changes, and waits until no program is in the
@@ -94,14 +95,15 @@ Examples:
   spacejmp seg rollback ledger before-import
   spacejmp seg rollback ledger 1207
   spacejmp vas rollback books monday
+  spacejmp vas rollback books 1207
 
 It takes no time. Programs that have it attached see it when they enter next. The versions in
 between stay in the log until a checkpoint: to undo a rollback, roll back to the one before it.
 To a version with another root object it is refused while a program has the segment attached.
 
-A VAS with several versioned segments goes back to a tag of the VAS, as one change: after a kill or a
-power cut all of them have gone back, or none. The pages that differ are written for it, up to 63 MiB of
-each segment. To be able to undo it, tag the VAS before.")]
+A VAS with several versioned segments goes back to a tag or a number of the VAS, as one change: after a kill
+or a power cut all of them have gone back, or none. The pages that differ are written for it, up to 63 MiB
+of each segment.")]
 pub(crate) struct Rollback {
     #[arg(value_parser = name_parser())]
     name: Name,
@@ -151,6 +153,9 @@ impl Made {
 #[derive(Debug, Serialize)]
 struct RolledBack<'a> {
     name: &'a str,
+    /// Of the VAS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<u64>,
     segments: &'a [Made],
 }
 
@@ -235,8 +240,11 @@ fn rollback(of: Of, store: &Store, args: &Rollback) -> Result<ExitCode, Failure>
     let (json, made) = (args.waits.output.json, made.collect::<Vec<_>>());
     match &made[..] {
         [only] => only.print(json),
-        _ => errors::output(json, &RolledBack { name: name.as_str(), segments: &made }, |_| {
-            made.iter().map(Made::text).collect()
-        }),
+        _ => {
+            let number = store.vas_named(name).and_then(|vas| store.vas_number(&vas));
+            let number = number.map_err(failed(doing()))?;
+            let rolled = RolledBack { name: name.as_str(), number, segments: &made };
+            errors::output(json, &rolled, |_| made.iter().map(Made::text).collect())
+        }
     }
 }

@@ -177,7 +177,10 @@ impl Store {
                 VersionChoice::Tag(tag) => {
                     Err(StoreError::NoTag { object: Object::VasName(object), tag })
                 }
-                VersionChoice::Number(number) => Ok(Chosen::Number(vid, number)),
+                VersionChoice::Number(number) => {
+                    let tagged = self.tag_of_number(vid, number)?;
+                    Ok(tagged.map_or(Chosen::Number(vid, number), |(_, tag)| Chosen::Whole(tag)))
+                }
             };
         }
         Err(whole)

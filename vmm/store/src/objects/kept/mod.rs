@@ -14,13 +14,16 @@
 //! - `names`: tags and versions as people write them; `find`: what is kept
 //! - `content`: opening a segment's versions to change them; `link`: a version as another segment
 //! - `pinned`: a version that is read for long
-//! - `vas`: of all segments of a VAS at one moment; `rollback`; `grow`
+//! - `vas`: of all segments of a VAS at one moment; `numbers`: which moments those were; `given_up`: which numbers
+//!   stay used; `rollback`; `grow`
 
 pub(crate) mod content;
 pub(crate) mod find;
+pub(crate) mod given_up;
 pub(crate) mod grow;
 pub(crate) mod link;
 pub(crate) mod names;
+pub(crate) mod numbers;
 pub(crate) mod pinned;
 pub(crate) mod rollback;
 pub(crate) mod vas;

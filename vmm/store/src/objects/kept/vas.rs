@@ -39,8 +39,8 @@ pub struct Removed {
 impl Store {
     /// Keeps the newest version of all versioned segments of a VAS under `version`, as the VAS
     /// `NAME@VERSION`: durably, in constant time, all at once or nothing. Raw segments have no versions
-    /// and are left out. `number` is that of another version, for a VAS with one versioned segment. The
-    /// caller holds the locks of all of them alone.
+    /// and are left out. With `at` it keeps those versions instead, and no segment that is not named there.
+    /// The caller holds the locks of all of them alone.
     ///
     /// # Errors
     /// As [`Store::keep_version`]; [`StoreError::NoVersions`] for a VAS without versioned segments;
@@ -49,7 +49,7 @@ impl Store {
         &self,
         vid: VasId,
         version: &str,
-        number: Option<u64>,
+        at: Option<&[(SegId, u64)]>,
         members: &[MemberHeld],
     ) -> Result<CopiedVas, StoreError> {
         let lock = self.lock_exclusive()?;
@@ -65,10 +65,12 @@ impl Store {
                 Err(StoreError::NotFound(_)) => return Err(vas.lost(listing, listing.sid)),
                 opened => opened?,
             };
+            let named = at.and_then(|at| at.iter().find(|(sid, _)| *sid == segment.sid()));
+            let number = named.map(|(_, number)| *number);
             if segment.header().kept.is_some() {
                 let (sid, name) = (segment.sid(), segment.name().clone());
                 listed.push(VasSegment { sid, right: Right::Read, name });
-            } else if segment.is_versioned() {
+            } else if segment.is_versioned() && at.is_some() == number.is_some() {
                 let copy = self.keep_member(&vas, &segment, version, number, members, &lock)?;
                 let (sid, name) = (copy.header.sid, copy.header.name.clone());
                 listed.push(VasSegment { sid, right: Right::Read, name });

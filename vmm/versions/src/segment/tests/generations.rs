@@ -1,5 +1,9 @@
 //! Freezing, links, rollback, large commits and checkpoints beside others.
 
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 use crate::disk::File;
 use crate::disk::simulated::{Done, FaultKind, FolderNumber};
@@ -284,6 +288,83 @@ fn pages_of_a_large_commit_come_in_any_order_and_the_last_of_one_counts() {
     let facts = segment.next_facts();
     let two = large.finish(&mut segment, facts).expect("finished");
     assert_eq!(bytes(&segment, two), [1, 7, 9, 8]);
+}
+
+#[test]
+fn what_was_written_out_of_a_commit_is_read_again_and_goes_when_the_lock_is_taken_over() {
+    let disk = Disk::default();
+    let mut segment = made(&disk);
+    commit(&mut segment, &[(0, 1)]);
+    let newest = segment.appended();
+    let mut other = Segment::open_shared(disk.clone(), SMALL, Some(newest)).expect("opened");
+    let before = disk.names().expect("listed");
+    let mut large = LargeCommit::begin(&segment).expect("begun");
+    for byte in [5, 6, 0, 7] {
+        large.write(PageIndex(3), &page(byte)).expect("written");
+        assert_eq!(large.read(PageIndex(3)).expect("read"), page(byte));
+    }
+    assert!(large.has(PageIndex(3)) && !large.has(PageIndex(2)));
+    assert_eq!(large.count_in(PageIndex(0)..PageIndex(9)), 1);
+    assert_ne!(disk.names().expect("listed"), before);
+    assert_eq!(bytes(&segment, newest), [1, 0, 0, 0]);
+    // The program is killed.
+    drop((large, segment));
+    other.take_over(newest).expect("taken over");
+    assert_eq!(bytes(&other, other.appended()), [1, 0, 0, 0]);
+    let names = disk.names().expect("listed");
+    assert!(!names.iter().any(|name| name.starts_with("layer.")), "{names:?}");
+}
+
+/// An error at any operation of the commit: nothing has happened, and the same commit can be tried again, unless
+/// it was the sync of what was written out.
+#[test]
+fn a_large_commit_that_failed_is_tried_again_with_what_was_written_out() {
+    for failing in 0.. {
+        let disk = Disk::default();
+        let mut segment = made(&disk);
+        commit(&mut segment, &[(0, 1)]);
+        segment.sync().expect("synced");
+        let mut large = LargeCommit::begin(&segment).expect("begun");
+        for (at, byte) in [(1, 7), (2, 8), (3, 9)] {
+            large.write(PageIndex(at), &page(byte)).expect("written");
+        }
+        large.flush().expect("written");
+        let (mut left, name) = (failing, large.id().file_name());
+        let is_layers_sync = Arc::new(AtomicBool::new(false));
+        let told = is_layers_sync.clone();
+        disk.set_fault(Some(Box::new(move |done, file| {
+            left -= 1;
+            if left != -1 {
+                return FaultKind::None;
+            }
+            let is_sync = matches!(done, Done::Sync(_)) && file == name;
+            told.store(is_sync, Ordering::Relaxed);
+            FaultKind::Error(ErrorKind::StorageFull)
+        })));
+        let facts = segment.next_facts();
+        let failed = large.finish(&mut segment, facts.clone());
+        disk.set_fault(None);
+        let is_layers_sync = is_layers_sync.load(Ordering::Relaxed);
+        if failed.is_ok() {
+            assert!(failing > 5, "no operation was tried");
+            break;
+        }
+        assert_eq!(bytes(&segment, segment.appended()), [1, 0, 0, 0]);
+        if segment.has_failed() {
+            assert!(large.finish(&mut segment, facts.clone()).is_err(), "before it is renewed");
+            segment.renew(segment.appended()).expect("renewed");
+        }
+        let again = large.finish(&mut segment, facts);
+        assert_eq!(again.is_ok(), !is_layers_sync, "after operation {failing}: {again:?}");
+        if again.is_err() {
+            large.abort(&segment);
+        }
+        let expected = if is_layers_sync { [1, 0, 0, 0] } else { [1, 7, 8, 9] };
+        assert_eq!(bytes(&segment, segment.appended()), expected, "after operation {failing}");
+        drop((large, segment));
+        let opened = Segment::open(disk.clone(), SMALL).expect("opened");
+        assert_eq!(bytes(&opened, opened.appended()), expected, "after operation {failing}");
+    }
 }
 
 /// EIO and ENOSPC at every operation: what was committed is there, and it goes on.

@@ -36,6 +36,24 @@ fn opening_makes_no_file_and_the_first_commit_begins_a_log() {
 }
 
 #[test]
+fn a_log_is_read_with_its_header_and_a_long_record_with_what_lies_behind_it() {
+    let disk = Disk::default();
+    let mut segment = made(&disk);
+    // More than is read of a log at first.
+    let long: Vec<_> = (0..40).map(|page| (page, 1)).collect();
+    commit(&mut segment, &long);
+    let last = commit(&mut segment, &[(0, 2)]);
+    segment.sync().expect("synced");
+    drop(segment);
+    let before = disk.reads();
+    let found = Segment::open_shared(disk.clone(), SMALL, None).expect("opened");
+    assert_eq!(found.appended(), last);
+    assert_eq!(disk.reads() - before, 3, "the root record, the log's beginning, the rest");
+    assert_eq!(first_byte(&found, 39, last), 1);
+    assert_eq!(first_byte(&found, 0, last), 2);
+}
+
+#[test]
 fn a_torn_record_that_is_written_anew_does_not_bring_back_the_whole_one_behind_it() {
     for is_beside_another in [false, true] {
         let disk = Disk::default();
