@@ -47,14 +47,13 @@ impl Session {
         find(&args[0]).is_some_and(|command| command.is_write() || command.name == "EXEC")
     }
 
-    /// Whether a command stands between visits, and is the server's.
-    pub(crate) fn is_for_server(args: Args<'_>) -> bool {
-        find(&args[0]).is_some_and(|command| matches!(command.run, Run::Server))
-    }
-
-    /// Whether a transaction has begun.
-    pub(crate) fn is_queueing(&self) -> bool {
-        self.queue.is_some()
+    /// Whether a command stands between visits, and is the server's. In a transaction there are two of them;
+    /// the others are refused.
+    pub(crate) fn is_for_server(&self, args: Args<'_>) -> bool {
+        find(&args[0]).is_some_and(|command| {
+            let is_served = matches!(command.run, Run::Server);
+            is_served && (self.queue.is_none() || matches!(command.name, "QUIT" | "RESET"))
+        })
     }
 
     /// The command, if it can be carried out.
@@ -98,7 +97,7 @@ impl Session {
         if let Some(queue) = &mut self.queue {
             match command.name {
                 "EXEC" => return self.exec(place, is_old, out),
-                "DISCARD" | "MULTI" | "WATCH" | "RESET" => {}
+                "DISCARD" | "MULTI" | "WATCH" => {}
                 _ if matches!(command.run, Run::Server) => {
                     out.error(&format!("ERR {} is not allowed in transactions", command.name));
                     self.is_spoilt = true;
@@ -262,11 +261,6 @@ impl Session {
                 out.bulk(time.subsec_micros().to_string().as_bytes());
             }
             "LASTSAVE" => out.int(v.root.saved as i64),
-            "RESET" => {
-                *self = Session::default();
-                out.is_resp3 = false;
-                out.simple("RESET");
-            }
             "COMMAND" => commands(args, out)?,
             // A direct client has no connection to greet or to unlock.
             _ => return Err(format!("ERR {} is served by `kv serve`", command.name).into()),

@@ -57,7 +57,10 @@ fn server_wire(folder: &tempfile::TempDir) -> std::os::unix::net::UnixStream {
 fn until_number(wire: &mut std::os::unix::net::UnixStream, number: u64) -> Option<u64> {
     let (end, mut bytes, mut piece) = (format!("\r\n:{number}\r\n"), Vec::new(), [0; 512]);
     while !bytes.ends_with(end.as_bytes()) {
-        let read = wire.read(&mut piece).ok().filter(|&read| read > 0)?;
+        let read = match wire.read(&mut piece) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            read => read.ok().filter(|&read| read > 0)?,
+        };
         bytes.extend_from_slice(&piece[..read]);
     }
     Some(number)

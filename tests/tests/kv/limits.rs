@@ -22,6 +22,9 @@ fn without_the_password_nothing_is_answered() {
     let mut other = server.connect();
     assert!(other.say("HELLO 3 AUTH default secret").starts_with("%7"));
     assert_eq!(other.say("GET k"), "$1\r\nv\r\n");
+    // Whoever starts anew has to give it again.
+    assert_eq!(other.say("RESET"), "+RESET\r\n");
+    assert_eq!(other.say("GET k"), "-NOAUTH Authentication required.\r\n");
     let mut stranger = server.connect();
     stranger.send(b"*1\r\n$100000\r\n");
     assert_eq!(stranger.rest(), b"-ERR Protocol error: unauthenticated bulk length\r\n");
@@ -79,4 +82,39 @@ fn beyond_maxmemory_a_command_fails_as_a_whole_and_removing_makes_room() {
     assert_eq!(wire.say("GET a"), "$1\r\n1\r\n");
     assert_eq!(wire.say("DEL l"), ":1\r\n");
     assert_eq!(wire.ask(&[b"SET", b"e", &vec![b'v'; 2_000_000]]), b"+OK\r\n");
+}
+
+#[test]
+fn on_a_full_disk_a_change_fails_as_a_whole_and_reading_goes_on() {
+    skip_without_kvm!();
+    let test = "on_a_full_disk_a_change_fails_as_a_whole_and_reading_goes_on";
+    let (folder, disk) =
+        (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let Some(server) = Server::kv_on_a_small_disk(test, folder.path(), disk.path()) else { return };
+    let mut wire = server.connect();
+    // Bytes that no file system stores in less room.
+    let mut noise = super::generator::Random::new(1);
+    let mut value = || (0..200_000).map(|_| noise.below(256) as u8).collect::<Vec<u8>>();
+    let misconf = "-MISCONF Errors writing to the disk: the change is undone\r\n";
+    let mut held = 0;
+    while wire.ask(&[b"RPUSH", b"l", &value()]) != misconf.as_bytes() {
+        held += 1;
+        assert!(held < 1000, "the disk is never full");
+    }
+    assert!(held > 5, "{held}");
+    // A transaction, of which only a part is too large.
+    wire.send(
+        &[
+            encoded(&[b"MULTI"]),
+            encoded(&[b"SET", b"small", b"1"]),
+            encoded(&[b"RPUSH", b"l", &value()]),
+            encoded(&[b"EXEC"]),
+        ]
+        .concat(),
+    );
+    let replies: Vec<Vec<u8>> = (0..4).map(|_| wire.reply()).collect();
+    assert_eq!(String::from_utf8_lossy(&replies[3]), misconf);
+    assert_eq!(wire.say("EXISTS small"), ":0\r\n");
+    assert_eq!(wire.say("LLEN l"), format!(":{held}\r\n"));
+    assert_eq!(wire.ask(&[b"LINDEX", b"l", b"0"]).len(), 200_000 + 11);
 }

@@ -1,6 +1,6 @@
 //! Servers under test, and connections to them that show replies byte by byte.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -38,6 +38,33 @@ impl Server {
         command.arg("--dir").arg(folder).arg(kv());
         command.args(["serve", "--port", "0", "--unix"]).arg(&socket).args(options);
         Server::started(command, socket)
+    }
+
+    /// The same with its store on a file system of 24 MiB at `disk`, which only it sees. None where none can be
+    /// mounted, which is reported for `test`.
+    pub(crate) fn kv_on_a_small_disk(test: &str, folder: &Path, disk: &Path) -> Option<Server> {
+        let script = "mount -t tmpfs -o size=24m tmpfs \"$0\" && exec \"$@\"";
+        let mut private = Command::new("unshare");
+        private.args(["--mount", "sh", "-c", script]).arg(disk);
+        let possible = Command::new("unshare")
+            .args(["--mount", "sh", "-c", script])
+            .arg(disk)
+            .arg("true")
+            .status();
+        if !possible.is_ok_and(|status| status.success()) {
+            kvm::skip(test, "cannot mount a small file system");
+            return None;
+        }
+        let socket = folder.join("kv.sock");
+        let command = spacejmp(disk);
+        private
+            .arg(command.get_program())
+            .args(command.get_args())
+            .arg("--dir")
+            .arg(folder)
+            .arg(kv());
+        private.args(["serve", "--port", "0", "--unix"]).arg(&socket);
+        Some(Server::started(private, socket))
     }
 
     /// The distribution's `redis-server`; none where it is not installed, which is reported for `test`.
@@ -122,7 +149,11 @@ impl Wire {
                 return self.bytes.drain(..length).collect();
             }
             let mut piece = [0; 65536];
-            let read = self.stream.read(&mut piece).expect("it answers");
+            let read = match self.stream.read(&mut piece) {
+                // VMs of other tests are in this process, and kicked by signals.
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.expect("it answers"),
+            };
             assert!(
                 read > 0,
                 "the connection ended after {:?}",

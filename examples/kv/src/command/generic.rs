@@ -4,7 +4,7 @@ use spacejmp::Mode;
 
 use super::{Args, NO_INTEGER, NO_KEY, SYNTAX, int, is, random};
 use crate::data::{
-    Bytes, Change, DATABASES, Done, Entry, Fail, Fields, List, Members, Put, Sorted, Value, View,
+    Change, DATABASES, Done, Entry, Fail, Fields, List, Members, Put, Sorted, Value, View,
 };
 use crate::glob;
 use crate::reply::Out;
@@ -232,7 +232,9 @@ pub(super) fn copy(c: &mut Change<'_, '_>, args: Args<'_>, out: &mut Out) -> Don
 fn duplicate<'v>(c: &Change<'_, 'v>, value: &Value<'v>) -> Result<Value<'v>, AllocError> {
     let at = c.at;
     Ok(match value {
-        Value::String(bytes) => Value::String(Bytes::from_slice(at, bytes.at(at))?),
+        Value::Short(..) | Value::String(_) => {
+            Value::string(at, value.text(at).unwrap_or_default())?
+        }
         Value::List(list) => {
             let (list, mut copy) = (list.get(at), List::new());
             list.range(at, 0..list.len()).try_for_each(|element| copy.push_back(at, element))?;

@@ -3,7 +3,7 @@
 use spacejmp::Mode;
 
 use super::{Args, NO_INTEGER, SYNTAX, int, is, positive, range, wrong_number};
-use crate::data::{Change, Done, Fail, Put, Value, View};
+use crate::data::{Change, Done, Fail, Put, View};
 use crate::number;
 use crate::reply::Out;
 use crate::request::{Limits, integer};
@@ -301,7 +301,7 @@ pub(super) fn setbit(c: &mut Change<'_, '_>, args: Args<'_>, out: &mut Out) -> D
         _ => return Err("ERR bit is not an integer or out of range".into()),
     };
     if c.view().string(&args[1])?.is_none() {
-        c.put(&args[1], Value::String(c.bytes(b"")?), Put::Forever)?;
+        c.put_bytes(&args[1], b"", Put::Forever)?;
     }
     let at = c.at;
     let Some(text) = c.string(&args[1])? else { return Err(Fail::Full) };

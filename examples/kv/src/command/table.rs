@@ -127,7 +127,7 @@ pub(crate) static TABLE: &[Command] = &[
     row!(r "RANDOMKEY" 1 (0, 0, 0) generic::randomkey),
     row!(w "RENAME" 3 (1, 2, 1) generic::rename),
     row!(w "RENAMENX" 3 (1, 2, 1) generic::rename),
-    row!(s "RESET" 1 (0, 0, 0)),
+    row!(S "RESET" 1 (0, 0, 0)),
     row!(w "RPOP" -2 (1, 1, 1) lists::pop),
     row!(W "RPOPLPUSH" 3 (1, 2, 1) lists::lmove),
     row!(W "RPUSH" -3 (1, 1, 1) lists::push),

@@ -81,10 +81,14 @@ impl<'v> Change<'_, 'v> {
         if *expires != 0 && *expires <= now {
             return Ok(None);
         }
-        let Value::String(value) = value else { return Err(WRONG_TYPE.into()) };
+        if let Value::Short(..) = value {
+            let bytes = Bytes::from_slice(at, value.text(at).unwrap_or_default())?;
+            *value = Value::String(bytes);
+        }
+        let Value::String(bytes) = value else { return Err(WRONG_TYPE.into()) };
         *changes += 1;
         *change = *changes;
-        Ok(Some(value))
+        Ok(Some(bytes))
     }
 
     /// Bytes in the address space.
@@ -125,7 +129,7 @@ impl<'v> Change<'_, 'v> {
         bytes: &[u8],
         put: Put,
     ) -> Result<(), AllocError> {
-        let value = Value::String(self.bytes(bytes)?);
+        let value = Value::string(self.at, bytes)?;
         self.put(key, value, put)
     }
 

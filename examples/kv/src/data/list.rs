@@ -176,3 +176,91 @@ impl<'v> List<'v> {
         Ok(found.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use spacejmp::Space;
+
+    use super::*;
+    use crate::data::{Change, Root};
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push(bool, u8),
+        Pop(bool),
+        Set(usize, u8),
+        Insert(usize, u8),
+        Trim(usize, usize),
+        Remove(u8, usize, bool),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (any::<bool>(), 0..4_u8).prop_map(|(end, value)| Step::Push(end, value)),
+            2 => any::<bool>().prop_map(Step::Pop),
+            2 => (0..30_usize, 0..4_u8).prop_map(|(place, value)| Step::Set(place, value)),
+            3 => (0..30_usize, 0..4_u8).prop_map(|(place, value)| Step::Insert(place, value)),
+            1 => (0..4_usize, 5..30_usize).prop_map(|(start, end)| Step::Trim(start, end)),
+            2 => (0..4_u8, 1..4_usize, any::<bool>()).prop_map(|(value, most, back)| Step::Remove(value, most, back)),
+        ]
+    }
+
+    #[test]
+    fn a_list_does_what_a_vector_does() {
+        let space = Space::<Kv<'_>>::in_memory(4 << 20, |_| Ok(Root::new())).unwrap();
+        proptest!(|(steps in prop::collection::vec(step(), 0..120))| {
+            let mut model: Vec<u8> = Vec::new();
+            space.write(|v| {
+                let (root, at) = v.root_mut();
+                let mut change = Change { root, at, now: 1, db: 0 };
+                change.remove(b"l");
+                let list = change.list_or_new(b"l").expect("there is room");
+                for step in &steps {
+                    match *step {
+                        Step::Push(true, value) => {
+                            list.push_front(at, &[value])?;
+                            model.insert(0, value);
+                        }
+                        Step::Push(false, value) => {
+                            list.push_back(at, &[value])?;
+                            model.push(value);
+                        }
+                        Step::Pop(true) => {
+                            let first = (!model.is_empty()).then(|| vec![model.remove(0)]);
+                            assert_eq!(list.pop_front(at), first);
+                        }
+                        Step::Pop(false) => assert_eq!(list.pop_back(at), model.pop().map(|value| vec![value])),
+                        Step::Set(place, value) if place < model.len() => {
+                            list.set(at, place, &[value])?;
+                            model[place] = value;
+                        }
+                        Step::Insert(place, value) if place <= model.len() => {
+                            list.insert(at, place, &[value])?;
+                            model.insert(place, value);
+                        }
+                        Step::Trim(start, end) if end <= model.len() => {
+                            list.trim(at, start..end);
+                            model = model[start..end].to_vec();
+                        }
+                        Step::Remove(value, most, from_back) => {
+                            let mut places: Vec<usize> = (0..model.len()).filter(|&place| model[place] == value).collect();
+                            if from_back {
+                                places.reverse();
+                            }
+                            places.truncate(most);
+                            assert_eq!(list.remove(at, &[value], most, from_back)?, places.len());
+                            places.sort_unstable();
+                            places.iter().rev().for_each(|&place| drop(model.remove(place)));
+                        }
+                        _ => {}
+                    }
+                    let all: Vec<u8> = list.range(at, 0..list.len()).map(|element| element[0]).collect();
+                    assert_eq!(all, model);
+                    assert_eq!(list.get(at, 1), model.get(1).map(std::slice::from_ref));
+                }
+                Ok::<_, spacejmp::Error>(())
+            }).unwrap();
+        });
+    }
+}

@@ -10,7 +10,7 @@ mod view;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use spacejmp::{Storable, VBTreeMap, VBox, VLinearMap, VVec};
+use spacejmp::{AllocError, At, Mode, Storable, VBTreeMap, VBox, VLinearMap, VVec, Write};
 
 pub(crate) use change::{Change, Put};
 pub(crate) use list::List;
@@ -28,6 +28,9 @@ pub(crate) type Bytes<'v> = VVec<u8, Kv<'v>>;
 pub(crate) type Fields<'v> = VLinearMap<Bytes<'v>, Bytes<'v>, Kv<'v>>;
 /// The content of a set.
 pub(crate) type Members<'v> = VLinearMap<Bytes<'v>, (), Kv<'v>>;
+
+/// The longest string that is kept with its key.
+const SHORT: usize = 30;
 
 /// How many databases there are.
 pub(crate) const DATABASES: usize = 16;
@@ -68,6 +71,9 @@ pub(crate) struct Entry<'v> {
 #[storable(vas = Kv<'v>)]
 #[repr(u8)]
 pub(crate) enum Value<'v> {
+    /// A string of so many bytes, in the room that the others need anyway: no block of its own has to be
+    /// allocated, nor another page be changed.
+    Short(u8, [u8; SHORT]),
     String(Bytes<'v>),
     List(VBox<List<'v>, Kv<'v>>),
     Hash(VBox<Fields<'v>, Kv<'v>>),
@@ -99,11 +105,33 @@ impl std::fmt::Debug for Root<'_> {
     }
 }
 
-impl Value<'_> {
+impl<'v> Value<'v> {
+    /// A string.
+    pub(crate) fn string(at: &At<Kv<'v>, Write>, text: &[u8]) -> Result<Value<'v>, AllocError> {
+        match u8::try_from(text.len()) {
+            Ok(len) if text.len() <= SHORT => {
+                let mut short = [0; SHORT];
+                short[..text.len()].copy_from_slice(text);
+                Ok(Value::Short(len, short))
+            }
+            _ => Ok(Value::String(Bytes::from_slice(at, text)?)),
+        }
+    }
+
+    /// The bytes of a string.
+    pub(crate) fn text<'a, M: Mode>(&'a self, at: &'a At<Kv<'v>, M>) -> Option<&'a [u8]> {
+        match self {
+            // Who else writes to the space may have put any number there.
+            Value::Short(len, short) => Some(&short[..usize::from(*len).min(SHORT)]),
+            Value::String(bytes) => Some(bytes.at(at)),
+            _ => None,
+        }
+    }
+
     /// Its name in `TYPE`.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Value::String(_) => "string",
+            Value::Short(..) | Value::String(_) => "string",
             Value::List(_) => "list",
             Value::Hash(_) => "hash",
             Value::Set(_) => "set",

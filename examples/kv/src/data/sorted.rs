@@ -186,3 +186,32 @@ impl<'v> Sorted<'v> {
         self.scores.at(at).scan(cursor, |member, score| visit(member, *score))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_sort_as_their_scores_and_then_their_members_do() {
+        let scores = [
+            f64::NEG_INFINITY,
+            -1e300,
+            -1.5,
+            -1.0,
+            -1e-300,
+            0.0,
+            5e-324,
+            1.0,
+            1.5,
+            1e300,
+            f64::INFINITY,
+        ];
+        let keys: Vec<Vec<u8>> =
+            scores.iter().flat_map(|&score| [key(score, b"a"), key(score, b"b")]).collect();
+        assert!(keys.is_sorted() && keys.windows(2).all(|pair| pair[0] != pair[1]));
+        for score in scores {
+            assert_eq!(score_of(&key(score, b"member")), (score, &b"member"[..]));
+        }
+        assert_eq!(key(-0.0, b"m"), key(0.0, b"m"));
+    }
+}

@@ -53,8 +53,7 @@ impl<'a, 'v, M: Mode> View<'a, 'v, M> {
     pub(crate) fn string(&self, key: &[u8]) -> Result<Option<&'a [u8]>, Fail> {
         match self.value(key) {
             None => Ok(None),
-            Some(Value::String(value)) => Ok(Some(value.at(self.at))),
-            Some(_) => Err(WRONG_TYPE.into()),
+            Some(value) => value.text(self.at).map(Some).ok_or(WRONG_TYPE.into()),
         }
     }
 

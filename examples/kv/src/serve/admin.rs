@@ -19,7 +19,7 @@ pub(super) fn is_ahead(connection: &Connection, request: &Words) -> bool {
     request[0].is_empty()
         || connection.is_stranger
         || (connection.subscriptions() > 0 && !connection.out.is_resp3)
-        || (Session::is_for_server(request) && !connection.session.is_queueing())
+        || connection.session.is_for_server(request)
 }
 
 impl Server<'_> {
