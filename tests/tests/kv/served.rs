@@ -57,6 +57,50 @@ fn replies_come_in_order_however_requests_arrive() {
 }
 
 #[test]
+fn no_change_of_many_clients_is_lost_with_and_without_the_server() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::kv(folder.path(), &["--durability", "manual"]);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            let server = &server;
+            scope.spawn(move || {
+                let mut wire = server.connect();
+                for _ in 0..100 {
+                    assert!(wire.say("INCR n").starts_with(':'));
+                    // A transaction that is repeated until nobody came in between.
+                    loop {
+                        wire.say("WATCH m");
+                        let held = wire.say("GET m");
+                        let held: u64 = held
+                            .split("\r\n")
+                            .nth(1)
+                            .and_then(|text| text.parse().ok())
+                            .unwrap_or(0);
+                        wire.say("MULTI");
+                        wire.say(&format!("SET m {}", held + 1));
+                        if wire.say("EXEC").starts_with("*1") {
+                            break;
+                        }
+                    }
+                }
+            });
+        }
+        let incr = "incr n\n".repeat(100);
+        let shell = Run::new(kv())
+            .args(&["shell"])
+            .stdin(incr.as_bytes())
+            .store(folder.path().join("store"));
+        assert_eq!(shell.in_vm().out().lines().count(), 100);
+    });
+    let mut wire = server.connect();
+    assert_eq!(
+        (wire.say("GET n").as_str(), wire.say("GET m").as_str()),
+        ("$3\r\n900\r\n", "$3\r\n800\r\n")
+    );
+}
+
+#[test]
 fn whoever_waited_longest_is_served_first_and_gets_one_element() {
     skip_without_kvm!();
     let folder = tempfile::tempdir().expect("a folder");
