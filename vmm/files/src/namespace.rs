@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use abi::Errno;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
-use rustix::process::Pid;
+use nix::unistd::Pid;
 use thiserror::Error;
 
 use super::grant::Grant;
@@ -38,7 +38,8 @@ pub struct Namespace {
     pub(super) off_limits: Arc<OffLimits>,
     pub(super) tty: Tty,
     /// The session that the run was started in: its terminal is the user's. That of any other session
-    /// was made one by a program of the run.
+    /// was made one by a program of the run. 0 is one outside of this PID namespace, which `rustix` has no
+    /// value for.
     pub(super) session: Option<Pid>,
 }
 
@@ -159,7 +160,7 @@ impl Namespace {
         }
         let (exe, shown, view) = (None, Vec::new(), OnceLock::new());
         let off_limits = Arc::new(off_limits);
-        let (tty, session) = (Tty::default(), rustix::process::getsid(None).ok());
+        let (tty, session) = (Tty::default(), nix::unistd::getsid(None).ok());
         Ok(Namespace { tree, exe, shown, texts, view, off_limits, tty, session })
     }
 

@@ -79,7 +79,7 @@ impl Files {
     /// Whether the process has left the session that the run was started in.
     pub(super) fn has_own_session(&self) -> bool {
         let started = self.namespace.session;
-        rustix::process::getsid(None).is_ok_and(|now| started.is_some_and(|then| then != now))
+        nix::unistd::getsid(None).is_ok_and(|now| started.is_some_and(|then| then != now))
     }
 
     /// `/dev/ptmx`: a new terminal, its master.
