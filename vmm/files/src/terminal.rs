@@ -124,7 +124,7 @@ impl Files {
     /// The same as a new descriptor (`TIOCGPTPEER`).
     ///
     /// # Errors
-    /// Those of [`Files::other_end`], and `EMFILE`.
+    /// `EIO` while it is locked, `ENOTTY` for what is no master, `EMFILE`.
     pub fn open_other_end(&self, master: &OpenFile, flags: i32) -> Result<i32, Errno> {
         let flags = OFlags::from_bits_retain(flags.cast_unsigned());
         let file = self.other_end(master, flags)?;

@@ -251,7 +251,9 @@ mod tests {
                             places.truncate(most);
                             assert_eq!(list.remove(at, &[value], most, from_back)?, places.len());
                             places.sort_unstable();
-                            places.iter().rev().for_each(|&place| drop(model.remove(place)));
+                            for &place in places.iter().rev() {
+                                model.remove(place);
+                            }
                         }
                         _ => {}
                     }

@@ -5,7 +5,7 @@
 //! *starter*, a host process that was forked from this one before there was guest memory; this VMM,
 //! which has threads and a program's memory, only sends it messages.
 //!
-//! - [`fork`]: a process with a copy of its parent's memory; [`forked`]: what it inherits
+//! - `fork`: a process with a copy of its parent's memory; [`forked`]: what it inherits
 //! - [`vfork`]: a process that runs in its parent's memory until it starts a program
 //! - [`exec`]: starting a program, in such a process or in place of this one
 //! - `strings`: its arguments and environment, as the program has them in memory
