@@ -7,6 +7,7 @@
 //! - [`pace`]: waiting longer and trying less often on slow machines
 //! - [`counts`]: exact counts, compared with `resources/counts.toml`
 //! - [`small_disk`]: a disk that fills up quickly
+//! - [`web`]: a web server with one page
 //! - [`guests`]: building the programs; [`elf`]: custom ELF files
 
 pub mod counts;
@@ -19,3 +20,4 @@ pub mod pace;
 pub mod small_disk;
 pub mod traced;
 pub mod vm;
+pub mod web;

@@ -3,14 +3,12 @@
 //! are skipped, and listed as skipped; `.ci/run` installs them.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, UNIX_EPOCH};
 
 use tests::guests::{self, Profile};
-use tests::{kvm, pace, skip_without_kvm};
+use tests::{kvm, pace, skip_without_kvm, web};
 use toml_edit::{DocumentMut, Table};
 
 const SEARCHED: &str = "/usr/bin:/bin:/usr/sbin:/sbin";
@@ -142,33 +140,12 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A web server on loopback that has one page; its port.
-fn web_server() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
-    let port = listener.local_addr().expect("it is bound").port();
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let mut request = Vec::new();
-            let mut piece = [0; 512];
-            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-                match stream.read(&mut piece) {
-                    Ok(0) | Err(_) => break,
-                    Ok(len) => request.extend_from_slice(&piece[..len]),
-                }
-            }
-            let page = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\npage\n";
-            let _ = stream.write_all(page.as_bytes());
-        }
-    });
-    port
-}
-
 /// Each fourth program of the list.
 fn some(first: usize) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let dir = std::fs::canonicalize(dir.path()).map(|path| (path, dir)).expect("it is there");
     let (work, scratch) = (dir.0.join("work"), dir.0.join("input"));
-    let port = web_server().to_string();
+    let port = web::one_page().to_string();
     let (mut ran, mut missing, mut wrong) = (0, 0, Vec::new());
     for mut program in list().into_iter().skip(first).step_by(4) {
         let line = program.line();

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tests::guests::{self, Profile};
-use tests::{kvm, pace, skip_without_kvm};
+use tests::{kvm, pace, skip_without_kvm, web};
 
 const PYTHON: &str = "/usr/bin/python3";
 const CURL: &str = "/usr/bin/curl";
@@ -44,35 +44,13 @@ fn says(output: &Output, expected: &str) {
     assert_eq!((said.0.as_str(), said.1), (expected, Some(0)), "{}", text(&output.stderr));
 }
 
-/// A web server that has one page; its port.
-fn web_server() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
-    let port = listener.local_addr().expect("it is bound").port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.expect("accepting works");
-            let mut request = Vec::new();
-            let mut piece = [0; 512];
-            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-                match stream.read(&mut piece) {
-                    Ok(0) | Err(_) => break,
-                    Ok(len) => request.extend_from_slice(&piece[..len]),
-                }
-            }
-            let page = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\npage\n";
-            let _ = stream.write_all(page.as_bytes());
-        }
-    });
-    port
-}
-
 #[test]
 fn curl_gets_a_page_from_where_it_may_and_is_told_what_is_missing() {
     skip_without_kvm!();
     if is_missing("curl_gets_a_page_from_where_it_may_and_is_told_what_is_missing", CURL) {
         return;
     }
-    let port = web_server();
+    let port = web::one_page();
     let page = format!("http://127.0.0.1:{port}/");
     says(&run(&["--connect", &format!("127.0.0.1:{port}"), CURL, "-sS", &page]), "page\n");
     says(&run(&["--net", CURL, "-sS", &page]), "page\n");

@@ -26,18 +26,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../include/report.h"
+
 #define PAGE 4096ul
-
-static void say(const char *what, long value) {
-    printf("%s: %ld\n", what, value);
-    fflush(stdout);
-}
-
-static void answer(const char *what, long result) {
-    if (result < 0) printf("%s: %s\n", what, strerrorname_np(errno));
-    else printf("%s: %ld\n", what, result);
-    fflush(stdout);
-}
 
 // How a child ended: its status, or 1000 and the signal.
 static int end_of(pid_t pid) {

@@ -21,19 +21,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../include/report.h"
+
 extern char **environ;
 static char *self;
-
-static void say(const char *what, long value) {
-    printf("%s: %ld\n", what, value);
-    fflush(stdout);
-}
-
-static void answer(const char *what, long result) {
-    if (result < 0) printf("%s: %s\n", what, strerrorname_np(errno));
-    else printf("%s: %ld\n", what, result);
-    fflush(stdout);
-}
 
 static void show(const char *what, int status) {
     if (WIFEXITED(status)) printf("%s: exited %d\n", what, WEXITSTATUS(status));

@@ -276,6 +276,18 @@ pub(super) fn numbered<'a>(
     Ok(args[1..].split_at(count))
 }
 
+/// `[COUNT count]`, of what is popped: 1 without it.
+pub(super) fn count_of(rest: Args<'_>) -> Result<usize, Fail> {
+    match rest {
+        [] => Ok(1),
+        [word, count] if is(word, "COUNT") => {
+            let count = crate::request::integer(count).filter(|count| *count > 0);
+            Ok(count.ok_or("ERR count should be greater than 0")? as usize)
+        }
+        _ => Err(SYNTAX.into()),
+    }
+}
+
 /// `LMPOP`; whether there was an element.
 pub(super) fn pop_first(
     c: &mut Change<'_, '_>,
@@ -285,14 +297,7 @@ pub(super) fn pop_first(
     let (keys, rest) = numbered(args, "ERR numkeys should be greater than 0")?;
     let (end, rest) = rest.split_first().ok_or(SYNTAX)?;
     let from_left = side(end)?;
-    let count = match rest {
-        [] => 1,
-        [word, count] if is(word, "COUNT") => crate::request::integer(count)
-            .filter(|count| *count > 0)
-            .ok_or("ERR count should be greater than 0")?
-            as usize,
-        _ => return Err(SYNTAX.into()),
-    };
+    let count = count_of(rest)?;
     for key in keys {
         if c.view().list(key)?.is_some() {
             let taken = take(c, key, from_left, count)?;

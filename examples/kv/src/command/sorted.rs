@@ -401,14 +401,7 @@ pub(super) fn pop_first(
         b"MAX" => false,
         _ => return Err(SYNTAX.into()),
     };
-    let count = match rest {
-        [] => 1,
-        [word, count] if is(word, "COUNT") => crate::request::integer(count)
-            .filter(|count| *count > 0)
-            .ok_or("ERR count should be greater than 0")?
-            as usize,
-        _ => return Err(SYNTAX.into()),
-    };
+    let count = lists::count_of(rest)?;
     for key in keys {
         if c.view().sorted(key)?.is_some() {
             let taken = take(c, key, lowest, count)?;
