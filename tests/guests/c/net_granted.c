@@ -231,6 +231,23 @@ static void unix_at(char **paths)
     say("bind any abstract name", bind(s, ANY(&hidden), sizeof(sa_family_t)));
 }
 
+/* abstract NAME...: connects and binds at each abstract name, and sends there. */
+static void abstract_at(char **names)
+{
+    for (; names[0]; names++) {
+        struct sockaddr_un at = { .sun_family = AF_UNIX };
+        snprintf(at.sun_path + 1, sizeof at.sun_path - 1, "%s", names[0]);
+        socklen_t len = offsetof(struct sockaddr_un, sun_path) + 1 + strlen(names[0]);
+        int s = socket(AF_UNIX, SOCK_STREAM, 0);
+        say("connect", connect(s, ANY(&at), len));
+        close(s);
+        s = socket(AF_UNIX, SOCK_DGRAM, 0);
+        say("bind", bind(s, ANY(&at), len));
+        say("sendto", sendto(s, "x", 1, 0, ANY(&at), len));
+        close(s);
+    }
+}
+
 static const char *link_path, *inside, *outside;
 static void *relink(void *unused)
 {
@@ -310,6 +327,8 @@ int main(int argc, char **argv)
         answer(rest);
     else if (!strcmp(what, "unix"))
         unix_at(rest);
+    else if (!strcmp(what, "abstract"))
+        abstract_at(argv + 2);
     else if (!strcmp(what, "relink"))
         race_links(rest);
     puts("done");

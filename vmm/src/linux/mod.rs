@@ -142,7 +142,9 @@ pub fn syscall(ctx: &mut ThreadCtx<'_>) -> Next {
         tracer.begins(ctx, &call);
     }
     let began = Instant::now();
+    ctx.thread.set_call(Some(number));
     let result = dispatch(ctx, number, &args);
+    ctx.thread.set_call(None);
     ctx.process.stats.call(number, began.elapsed());
     if let Some(tracer) = &tracer {
         tracer.ends(ctx, &call, ended(ctx, result));

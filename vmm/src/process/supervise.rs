@@ -3,7 +3,7 @@
 //! It runs on its own thread beside the vCPU threads, and sleeps in one `epoll_wait`. Sources:
 //! attention from our own threads (the last one has left, the process is stopping, a thread was
 //! kicked), the time limit, signals from the host, timers of the program, and a tick once a second
-//! while something needs it. A control socket is planned.
+//! while something needs it, and who asks by the control socket (`control`).
 //!
 //! It is also the one place that repeats kicks. A kick is a signal; a thread that was just about to
 //! block in a host call misses it. So while any thread has not acknowledged its kick, all such
@@ -23,6 +23,8 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::host_signals::{FROM_USER, HostSignal, HostSignals};
 use super::timer_events::TimerEvents;
+use crate::control::Control;
+use crate::control::server::Server;
 use crate::linux::signal;
 use crate::linux::signal::info::{SI_KERNEL, SigInfo};
 use crate::linux::task::host_thread::gettid;
@@ -49,11 +51,13 @@ pub struct Supervise<'a> {
     pub end: Option<BorrowedFd<'a>>,
     /// Whether the user has started this process: a signal that is repeated is meant to end it.
     pub is_first: bool,
+    /// How others can look at it.
+    pub control: Option<&'a Control>,
 }
 
 impl Default for Supervise<'_> {
     fn default() -> Self {
-        Supervise { timeout: None, signals: None, end: None, is_first: true }
+        Supervise { timeout: None, signals: None, end: None, is_first: true, control: None }
     }
 }
 
@@ -116,6 +120,8 @@ const SECOND: u32 = 3;
 const TIMERS: u32 = 4;
 const LOOK: u32 = 5;
 const END: u32 = 6;
+/// And all above.
+const CONTROL: u32 = 7;
 
 /// A process that was told to end, and whose threads are still writing.
 struct Ending {
@@ -132,6 +138,7 @@ struct Supervisor<'a> {
     signals: Option<&'a HostSignals>,
     end: Option<BorrowedFd<'a>>,
     is_first: bool,
+    control: Option<Server<'a>>,
     timers: TimerEvents,
     second: Option<TimerFd>,
     /// When each kind of signal was last forwarded to the program.
@@ -150,6 +157,7 @@ impl<'a> Supervisor<'a> {
             signals: options.signals,
             end: options.end,
             is_first: options.is_first,
+            control: options.control.map(|control| Server::new(control, CONTROL)),
             timers: TimerEvents::block().map_err(LoopError::TimerEvents)?,
             second: None,
             handed: Vec::new(),
@@ -320,6 +328,7 @@ impl MutEventSubscriber for Supervisor<'_> {
         if let Some(signals) = self.signals {
             watch(Events::with_data(signals, SIGNALS, EventSet::IN));
         }
+        self.control.iter().flat_map(Server::events).for_each(watch);
         self.start_second(ops);
     }
 
@@ -355,11 +364,16 @@ impl MutEventSubscriber for Supervisor<'_> {
                     self.on_signal(signal, ops);
                 }
             }
-            _ => {
+            SECOND => {
                 if let Some(timer) = &mut self.second {
                     let _ = timer.wait();
                 }
                 self.process.every_second();
+            }
+            data => {
+                if let Some(control) = &mut self.control {
+                    control.on_event(data, self.process, ops);
+                }
             }
         }
     }

@@ -21,6 +21,7 @@ use super::start::StartError;
 use super::start_forked::AwaitsCopy;
 use super::supervise::Supervise;
 use super::{Outcome, Process};
+use crate::control::Control;
 use crate::files::Files;
 use crate::linux::children::vfork::order;
 use crate::linux::children::{Children, ForkedProcess, NewProgram};
@@ -196,6 +197,8 @@ impl Starter<'_> {
         };
         // What the starter blocked beyond that.
         signals.block_only_these();
+        // Without it, this process cannot be looked at; that is no reason not to run.
+        let control = Control::listen(None).ok();
         let process = match told {
             Told::Program => self.start_program(parent, children),
             Told::Fork { waits } => self.start_copy(parent, children, waits),
@@ -205,6 +208,7 @@ impl Starter<'_> {
             signals: Some(&signals),
             end: self.tree.end.as_ref().map(AsFd::as_fd),
             is_first: false,
+            control: control.as_ref(),
         };
         let ended = match process {
             Ok(process) => {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use vmm::control::VmName;
 use vmm::exit_code::{self, ExitCode};
 use vmm::files::{Grant, GrantError, Tty, take_over_umask};
 use vmm::host;
@@ -32,6 +33,7 @@ use crate::run_tree::{PROCESSES, Tree, parse_processes, private_tmp};
 use crate::search;
 use crate::start_error::start_failure;
 use crate::terminal;
+use crate::vms;
 
 /// Run a program in a virtual machine of its own
 ///
@@ -47,6 +49,11 @@ use crate::terminal;
     after_long_help = long_help()
 )]
 pub(crate) struct Args {
+    /// Call the VM by this name in `spacejmp ps`, `stats`, `stop` and `kill`
+    ///
+    /// No other VM of the user has it while this one runs.
+    #[arg(long, value_name = "NAME")]
+    name: Option<VmName>,
     /// The directory where address spaces and segments are kept
     ///
     /// Made at the program's first call that needs it. Default: the variable SPACEJMP_STORE, else
@@ -253,9 +260,14 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let signals = signals.map_err(|error| Failure::new("listen to signals", error))?;
     report_truncation().map_err(|error| Failure::new("listen to signals", error))?;
     let saved = terminal::Saved::now(tty);
+    let control = vms::listen(args.name)?;
     let process = Process::start(config).map_err(|error| start_failure(&program, error))?;
-    let options =
-        Supervise { timeout: args.timeout, signals: Some(&signals), ..Supervise::default() };
+    let options = Supervise {
+        timeout: args.timeout,
+        signals: Some(&signals),
+        control: control.as_ref(),
+        ..Supervise::default()
+    };
     let Ended { process, name, outcome } = Process::run_programs(process, options);
     tree.into_iter().for_each(Tree::end);
     drop(saved);

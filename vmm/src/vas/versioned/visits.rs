@@ -140,6 +140,11 @@ impl Visits {
         self.tables.values_mut()
     }
 
+    /// How many pages of a segment visits have copies of.
+    pub(crate) fn copied_pages(&self, sid: SegId) -> usize {
+        self.tables.values().filter_map(|tables| tables.views.get(&sid)).map(View::copied).sum()
+    }
+
     /// The oldest version of a segment that any tables show.
     pub(crate) fn oldest(&self, sid: SegId) -> Option<VersionNumber> {
         self.tables.values().filter_map(|tables| Some(tables.views.get(&sid)?.version)).min()
