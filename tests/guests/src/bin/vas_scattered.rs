@@ -2,7 +2,7 @@
 //! what was read, 2 MiB at a time.
 //!
 //! `vas_scattered NAME make`: writes all pages, then every eighth one again; reads all in one visit, in order and again,
-//! while another thread changes some; then in visits behind commits of a page each. All words are always those of the
+//! while another thread changes some; then in visits behind commits of a page each, and beside them. All words are always those of the
 //! version that the visit sees. `read`: reads all twice in order, and changes nothing. Prints `done`; status 0, or 1 with a message.
 
 use std::process::ExitCode;
@@ -81,10 +81,26 @@ fn main() -> ExitCode {
     for value in 4..40 {
         must("enter", enter(read));
         pages.check("behind a commit", &expected);
-        go_home();
         let page = value * 257 % PAGES;
-        pages.commit(page..page + 1, value);
-        expected[page as usize] = value;
+        let mut newer = expected.clone();
+        newer[page as usize] = value;
+        if value % 8 == 0 {
+            // The other one enters by the same handle, and sees what is new; this one does not.
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    pages.commit(page..page + 1, value);
+                    must("enter", enter(read));
+                    pages.check("another reader", &newer);
+                    go_home();
+                });
+            });
+            pages.check("beside another reader", &expected);
+            go_home();
+        } else {
+            go_home();
+            pages.commit(page..page + 1, value);
+        }
+        expected = newer;
     }
     println!("done");
     ExitCode::SUCCESS

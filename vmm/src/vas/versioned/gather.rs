@@ -23,8 +23,8 @@ use crate::vas::tables::TableFrames;
 const AT_ONCE: usize = 128;
 /// With more pages of zeros among 512 it is a waste of memory.
 const ZEROS_MAX: usize = 256;
-/// Pages of a table that were read, if a thread goes through it: a copy costs what 50 faults do.
-const READ_MIN: usize = 64;
+/// Pages of a table that were read, if a thread goes through it: a copy costs what 300 faults do.
+const READ_MIN: usize = 256;
 /// With fewer runs of pages in files it is not worth a copy.
 const RUNS_MIN: usize = 8;
 /// Large pages of files between one place and the next, at most.
