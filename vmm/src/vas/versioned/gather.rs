@@ -19,8 +19,8 @@ use super::view::{READ, View};
 use crate::vas::VasError;
 use crate::vas::tables::TableFrames;
 
-/// So many pages are copied by one call.
-const AT_ONCE: usize = 128;
+/// So many pages are copied at once: as much as is in the cache meanwhile.
+const AT_ONCE: usize = 16;
 /// With more pages of zeros among 512 it is a waste of memory.
 const ZEROS_MAX: usize = 256;
 /// Pages of a table that were read, if a thread goes through it: a copy costs what 300 faults do.
