@@ -165,6 +165,28 @@ impl Visits {
         views.flat_map(View::layers).collect()
     }
 
+    /// The newest tables of instance `vh` with which threads only read.
+    pub(super) fn newest_to_read(&self, vh: u32) -> Option<TablesId> {
+        let mut of_instance = self.tables.iter().rev().filter(|(_, tables)| tables.vh == vh);
+        of_instance.find(|(_, tables)| !tables.writes()).map(|(&id, _)| id)
+    }
+
+    /// Tables by their name.
+    pub(super) fn get(&self, id: TablesId) -> Option<&VisitTables> {
+        self.tables.get(&id)
+    }
+
+    /// Tables that no thread is in, and that the kernel lets none into; to be changed.
+    pub(super) fn idle(&mut self, id: TablesId) -> Option<&mut VisitTables> {
+        self.tables.get_mut(&id).filter(|tables| tables.is_idle())
+    }
+
+    /// Drops tables that no thread is in.
+    pub(super) fn drop_tables(&mut self, id: TablesId, frames: &mut TableFrames) {
+        let dropped = self.tables.remove(&id);
+        self.drop_all(dropped.into_iter().collect(), frames);
+    }
+
     /// What threads that only read saw last of a segment in instance `vh`.
     pub(crate) fn newest_read(&self, vh: u32, sid: SegId) -> Option<&View> {
         let of_instance = self.tables.values().rev().filter(|tables| tables.vh == vh);
