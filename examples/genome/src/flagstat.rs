@@ -1,8 +1,8 @@
 //! How many reads have which flags, as `samtools flagstat` says it.
 
 use crate::record::{
-    Core, DUPLICATE, FIRST, LAST, MATE_UNMAPPED, PAIRED, PROPER_PAIR, QC_FAIL, SECONDARY,
-    SUPPLEMENTARY, UNMAPPED,
+    DUPLICATE, FIRST, LAST, MAPPED_WELL, MATE_ELSEWHERE, MATE_UNMAPPED, PAIRED, PROPER_PAIR,
+    QC_FAIL, SECONDARY, SUPPLEMENTARY, UNMAPPED,
 };
 
 /// Counts of reads.
@@ -31,36 +31,34 @@ struct Counts {
 pub struct Flagstat([Counts; 2]);
 
 impl Flagstat {
-    /// Counts a read.
+    /// Counts a read by its [`Core::mark`](crate::record::Core::mark).
     #[inline]
-    pub fn add(&mut self, core: &Core) {
-        let counts = &mut self.0[usize::from(core.is(QC_FAIL))];
-        let is = |flags: u16| u64::from(core.is(flags));
+    pub fn add(&mut self, mark: u16) {
+        let is = |flags: u16| u64::from(mark & flags != 0);
+        let counts = &mut self.0[is(QC_FAIL) as usize];
         let mapped = 1 - is(UNMAPPED);
         counts.all += 1;
         counts.mapped += mapped;
         counts.duplicates += is(DUPLICATE);
-        if core.is(SECONDARY) {
+        if mark & SECONDARY != 0 {
             counts.secondary += 1;
-        } else if core.is(SUPPLEMENTARY) {
+        } else if mark & SUPPLEMENTARY != 0 {
             counts.supplementary += 1;
         } else {
             counts.primary += 1;
             counts.primary_mapped += mapped;
             counts.primary_duplicates += is(DUPLICATE);
-            if core.is(PAIRED) {
+            if mark & PAIRED != 0 {
                 let mate_mapped = 1 - is(MATE_UNMAPPED);
+                let elsewhere = mapped * mate_mapped * is(MATE_ELSEWHERE);
                 counts.paired += 1;
                 counts.proper += is(PROPER_PAIR) * mapped;
                 counts.first += is(FIRST);
                 counts.last += is(LAST);
                 counts.singletons += mapped * (1 - mate_mapped);
                 counts.both_mapped += mapped * mate_mapped;
-                if core.mate_reference != core.reference {
-                    counts.elsewhere += mapped * mate_mapped;
-                    let is_sure = u64::from(core.mapping_quality >= 5);
-                    counts.elsewhere_surely += mapped * mate_mapped * is_sure;
-                }
+                counts.elsewhere += elsewhere;
+                counts.elsewhere_surely += elsewhere * is(MAPPED_WELL);
             }
         }
     }

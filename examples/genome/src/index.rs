@@ -4,8 +4,9 @@
 use spacejmp::{In, Mode, VVec, Write};
 
 use crate::data::{Places, Read, Reads};
+use crate::record::{position, reference};
 use crate::region::Region;
-use crate::sort::{coordinate, pointers};
+use crate::sort::{places, pointers};
 
 /// A window is 2^14 bases, as in the indexes of files.
 const WINDOW_BITS: u32 = 14;
@@ -56,24 +57,23 @@ pub fn index(v: &mut In<Reads<'_>, Write>) -> Result<(), IndexError> {
         .map(|reference| (0, 0, vec![NONE; windows_of(reference.length)]))
         .collect();
     let mut before = 0;
-    for (read, rank) in root.reads(v).zip(0..) {
-        let place = coordinate(&read.core);
+    for ((place, span), rank) in places(v).into_iter().zip(0..) {
         // Which strand is not asked for: other programs sort without it.
         if place >> 1 < before >> 1 {
             return Err(IndexError::NotSorted);
         }
         before = place;
-        let Ok(reference) = usize::try_from(read.core.reference) else { continue };
-        let (first, behind, windows) = &mut found[reference];
+        let Some(number) = reference(place) else { continue };
+        let (first, behind, windows) = &mut found[number];
         if *behind == 0 {
             *first = rank;
         }
         *behind = rank + 1;
-        let window = |position: i64| {
-            usize::try_from(position >> WINDOW_BITS).unwrap_or(0).min(windows.len() - 1)
-        };
-        let (from, to) = (window(read.core.position.into()), window(read.get(v).end() - 1));
-        for window in &mut windows[from..=to] {
+        let count = windows.len();
+        let window =
+            |position: i64| usize::try_from(position >> WINDOW_BITS).unwrap_or(0).min(count - 1);
+        let (from, last) = (position(place), position(place) + i64::from(span) - 1);
+        for window in &mut windows[window(from)..=window(last)] {
             *window = (*window).min(rank);
         }
     }
@@ -86,12 +86,15 @@ pub fn index(v: &mut In<Reads<'_>, Write>) -> Result<(), IndexError> {
             next = *window;
         }
     }
-    // So that each read is found by its rank.
-    let order = if root.order.is_empty() { pointers(v) } else { Vec::new() };
-    let (root, at) = v.root_mut();
-    if !order.is_empty() {
+    // So that each read, and its place, is found by its rank.
+    if root.places.is_empty() {
+        let (order, placed) = (pointers(v), places(v));
+        let (root, at) = v.root_mut();
         root.order = VVec::from_slice(at, &order)?;
+        root.places = VVec::collect(at, placed.iter().map(|(place, _)| *place))?;
+        root.spans = VVec::collect(at, placed.iter().map(|(_, span)| *span))?;
     }
+    let (root, at) = v.root_mut();
     let places = found.iter().map(|(first, behind, windows)| {
         Ok(Places { first: *first, behind: *behind, windows: VVec::from_slice(at, windows)? })
     });
@@ -106,7 +109,6 @@ pub fn overlapping<'a, 'v, M: Mode>(
 ) -> Option<impl Iterator<Item = &'a Read<'v>> + use<'a, 'v, M>> {
     let root = v.root();
     let index = root.index.at(v);
-    let order = root.order.at(v);
     if index.is_empty() && (root.count > 0 || !root.references.is_empty()) {
         return None;
     }
@@ -123,7 +125,13 @@ pub fn overlapping<'a, 'v, M: Mode>(
         }
     };
     let ranks = usize::try_from(ranks.start).unwrap_or(0)..usize::try_from(ranks.end).unwrap_or(0);
-    let reads = order.get(ranks).unwrap_or(&[]).iter().map(|read| read.get(v));
-    let reads = reads.take_while(move |read| i64::from(read.core.position) < to);
-    Some(reads.filter(move |read| read.core.reference < 0 || read.get(v).end() > from))
+    let order = root.order.at(v).get(ranks.clone()).unwrap_or(&[]);
+    let places = root.places.at(v).get(ranks.clone()).unwrap_or(&[]);
+    let spans = root.spans.at(v).get(ranks).unwrap_or(&[]);
+    // Reads that do not overlap are not touched.
+    let placed = order.iter().zip(places).zip(spans);
+    let placed = placed.map(|((read, place), span)| (read, position(*place), i64::from(*span)));
+    let begun = placed.take_while(move |(_, position, _)| *position < to);
+    let there = begun.filter(move |(_, position, span)| position + span > from);
+    Some(there.map(|(read, ..)| read.get(v)))
 }

@@ -11,15 +11,19 @@ usage, under `spacejmp run`:
   genome flagstat               how many reads have which flags
   genome sort                   by their places, or by their names
   genome index                  so that regions are found
+  genome markdup                marks duplicates; reads need the tags of `samtools fixmate -m`
   genome view [REGION]..        the reads as lines of SAM; CHR, CHR:FROM-TO, or * for those without a place
+  genome depth [REGION]         how many reads cover each position that any covers
   genome save FILE              all as a file; BAM if its name ends so
   genome generate READS         reads by chance as SAM, to try it with; needs no VM
+  genome measure FILE           loads and works on a file in plain memory; says how many seconds each took, as
+                                JSON; needs no VM
 
 options:
   --vas NAME            the address space, instead of `genome`; NAME@TAG is an old version, to be read
   --threads NUMBER      of load and save, instead of as many as there are processors
   --by ORDER            of sort: `coordinate` (without it) or `name`
-  --tag TAG             of sort and index: keeps what was before, for `spacejmp vas rollback NAME TAG`
+  --tag TAG             of sort, index and markdup: keeps what was before, for `spacejmp vas rollback NAME TAG`
   -h, -H                of view: with the header; only the header
   -c                    of view: only how many reads
   --seed NUMBER         of generate: other reads
@@ -98,13 +102,17 @@ impl Options {
         }
         let words = options.words.len();
         match &options.command[..] {
-            "load" | "save" if words == 1 => {}
+            "load" | "save" | "measure" if words == 1 => {}
             "generate" if words == 1 => options.plan.reads = number(&options.words[0])?,
-            "flagstat" | "sort" | "index" if words == 0 => {}
+            "flagstat" | "sort" | "index" | "markdup" if words == 0 => {}
             "view" => {}
-            "load" | "save" => return Err(format!("{} needs one file", options.command)),
+            "depth" if words < 2 => {}
+            "depth" => return Err("depth is of one region".to_owned()),
+            "load" | "save" | "measure" => {
+                return Err(format!("{} needs one file", options.command));
+            }
             "generate" => return Err("generate needs the number of reads".to_owned()),
-            "flagstat" | "sort" | "index" => {
+            "flagstat" | "sort" | "index" | "markdup" => {
                 return Err(format!("{} has no argument {}", options.command, options.words[0]));
             }
             "" => return Err("a command is missing".to_owned()),

@@ -27,6 +27,24 @@ pub const DUPLICATE: u16 = 0x400;
 /// A further part of a read that was divided.
 pub const SUPPLEMENTARY: u16 = 0x800;
 
+/// In a mark: the mate is on another reference.
+pub const MATE_ELSEWHERE: u16 = 0x1000;
+/// In a mark: the mapping quality is 5 or better.
+pub const MAPPED_WELL: u16 = 0x2000;
+
+/// The position of a [`Core::place`].
+#[must_use]
+pub fn position(place: u64) -> i64 {
+    (place >> 1 & 0xffff_ffff).cast_signed() - 1
+}
+
+/// Its reference; `None` if it has none.
+#[must_use]
+pub fn reference(place: u64) -> Option<usize> {
+    let number = place >> 33;
+    if number == 0x7fff_ffff { None } else { usize::try_from(number).ok() }
+}
+
 /// The letters of CIGAR's operators, by their numbers.
 pub const CIGAR_OPERATORS: &[u8; 9] = b"MIDNSHP=X";
 
@@ -50,6 +68,23 @@ impl Core {
     #[must_use]
     pub fn is(&self, flags: u16) -> bool {
         self.flags & flags != 0
+    }
+
+    /// The flags, and what else is counted: [`MATE_ELSEWHERE`], [`MAPPED_WELL`].
+    #[must_use]
+    pub fn mark(&self) -> u16 {
+        let elsewhere = if self.mate_reference == self.reference { 0 } else { MATE_ELSEWHERE };
+        let well = if self.mapping_quality < 5 { 0 } else { MAPPED_WELL };
+        self.flags & 0xfff | elsewhere | well
+    }
+
+    /// What decides about a place in coordinate order: reference, position, strand. References are below
+    /// 2^31, and what has none is behind.
+    #[must_use]
+    pub fn place(&self) -> u64 {
+        let reference = u64::from(self.reference.cast_unsigned() & 0x7fff_ffff);
+        let position = (i64::from(self.position) + 1).cast_unsigned();
+        reference << 33 | position << 1 | u64::from(self.is(REVERSE))
     }
 
     /// Where the parts of the body end: name, CIGAR, sequence, qualities. The tags are what follows.
@@ -121,11 +156,17 @@ impl<'a> Record<'a> {
         covers.map(|(length, _)| u64::from(length)).sum()
     }
 
-    /// The position behind the read; one behind its own if it covers nothing.
+    /// How many positions it covers; one if none.
+    #[must_use]
+    pub fn span(&self) -> u32 {
+        let length = if self.core.is(UNMAPPED) { 0 } else { self.reference_length() };
+        u32::try_from(length.max(1)).unwrap_or(u32::MAX)
+    }
+
+    /// The position behind the read.
     #[must_use]
     pub fn end(&self) -> i64 {
-        let length = if self.core.is(UNMAPPED) { 0 } else { self.reference_length() };
-        i64::from(self.core.position) + i64::try_from(length.max(1)).unwrap_or(i64::MAX / 2)
+        i64::from(self.core.position) + i64::from(self.span())
     }
 }
 

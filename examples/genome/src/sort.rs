@@ -4,7 +4,6 @@ use spacejmp::{AllocError, In, Mode, VPtr, VVec, Write};
 
 use crate::data::{Read, Reads};
 use crate::header;
-use crate::record::{Core, REVERSE};
 
 /// By what reads are sorted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,22 +29,20 @@ impl By {
 ///
 /// # Errors
 /// [`AllocError`] when there is no room.
-pub fn sort<'v>(v: &mut In<Reads<'v>, Write>, by: By) -> Result<(), AllocError> {
-    let pointers = pointers(v);
-    let ranks = match by {
+pub fn sort(v: &mut In<Reads<'_>, Write>, by: By) -> Result<(), AllocError> {
+    let reads = pointers(v);
+    let (ranks, placed) = match by {
         By::Coordinate => by_coordinate(v),
-        By::Name => by_name(v),
+        By::Name => (by_name(v), Vec::new()),
     };
     let header = header::sorted(v.root().header.at(v), by.word());
     let (root, at) = v.root_mut();
+    root.forget_order();
     root.header = VVec::from_slice(at, &header)?;
-    root.index = VVec::new();
-    let sorted = ranks.iter().map(|rank| pointers[*rank as usize]);
-    // In place: the memory that it has is enough.
-    let mut order = root.order.at_mut(at);
-    order.clear();
-    order.reserve_exact(ranks.len())?;
-    order.extend(sorted)
+    root.order = VVec::collect(at, ranks.iter().map(|rank| reads[*rank as usize]))?;
+    root.places = VVec::collect(at, placed.iter().map(|(place, _)| *place))?;
+    root.spans = VVec::collect(at, placed.iter().map(|(_, span)| *span))?;
+    Ok(())
 }
 
 /// Pointers to all reads, in the order that they have now.
@@ -53,26 +50,36 @@ pub(crate) fn pointers<'v, M: Mode>(v: &In<Reads<'v>, M>) -> Vec<VPtr<Read<'v>, 
     let root = v.root();
     match root.order.at(v) {
         [] => {
-            let blocks = root.blocks.at(v).iter();
-            blocks.flat_map(|block| (0..block.len()).map(|index| block.ptr(index))).collect()
+            let blocks = root.blocks.at(v).iter().map(|block| block.reads);
+            blocks.flat_map(|reads| (0..reads.len()).map(move |index| reads.ptr(index))).collect()
         }
         order => order.to_vec(),
     }
 }
 
-/// What decides about a place in coordinate order. References are below 2^31, and what has none is behind.
-pub(crate) fn coordinate(core: &Core) -> u64 {
-    let reference = u64::from(core.reference.cast_unsigned() & 0x7fff_ffff);
-    let position = (i64::from(core.position) + 1).cast_unsigned();
-    reference << 33 | position << 1 | u64::from(core.is(REVERSE))
+/// Place and span of all reads, in the order that they have now.
+pub(crate) fn places<M: Mode>(v: &In<Reads<'_>, M>) -> Vec<(u64, u32)> {
+    let root = v.root();
+    if root.order.is_empty() {
+        let blocks = root.blocks.at(v).iter();
+        let pairs = blocks.flat_map(|block| block.places.get(v).iter().zip(block.spans.get(v)));
+        return pairs.map(|(place, span)| (*place, *span)).collect();
+    }
+    if root.places.is_empty() {
+        return root.reads(v).map(|read| (read.core.place(), read.get(v).span())).collect();
+    }
+    let pairs = root.places.at(v).iter().zip(root.spans.at(v));
+    pairs.map(|(place, span)| (*place, *span)).collect()
 }
 
-fn by_coordinate<M: Mode>(v: &In<Reads<'_>, M>) -> Vec<u32> {
-    let mut keys: Vec<(u64, u32)> =
-        v.root().reads(v).zip(0..).map(|(read, rank)| (coordinate(&read.core), rank)).collect();
+/// Which read comes at each place of the order, and the places and spans in it.
+fn by_coordinate<M: Mode>(v: &In<Reads<'_>, M>) -> (Vec<u32>, Vec<(u64, u32)>) {
+    let placed = places(v);
+    let mut keys: Vec<(u64, u32)> = placed.iter().map(|(place, _)| *place).zip(0..).collect();
     // With the rank in the key, the quicker kind of sort keeps what is equal in order.
     keys.sort_unstable();
-    keys.into_iter().map(|(_, rank)| rank).collect()
+    let sorted = keys.iter().map(|(_, rank)| placed[*rank as usize]).collect();
+    (keys.into_iter().map(|(_, rank)| rank).collect(), sorted)
 }
 
 /// A read that is to be sorted by its name.

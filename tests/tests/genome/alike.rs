@@ -16,7 +16,7 @@ r4\t0\tnowhere\t5\t9\t4M\ta\t5\t0\tACGT\t!!~~\tNM:i:+3
 r5\t16\tb:1-5\t70000\t255\t2H1S3M2N2M1P1D4S\ta\t1\t-12\tMRSVWYHKDB\t**********\tZZ:Z:\tZY:Z: a b
 r6\t0x1\ta\t0\t1\t*\t*\t0\t0\tA\tI
 r7\t1\ta\t7\t1\t*\t=\t8\t0\tAC\tII\tF1:f:1e-10\tF2:f:0.1\tF3:f:123456.7\tF4:f:-0\tF5:f:100000.5\tF6:f:1e20
-r8\t0\ta\t9\t1\t2M\tnowhere\t8\t0\tA=\tII\tB1:B:c,-128,127\tB2:B:C,0,255\tB3:B:s,-32768\tB4:B:I,4294967295\tB5:B:f,0.5,3\tHH:H:1aF0
+r8\t0\ta\t9\t1\t2M\tnowhere\t8\t0\tA=\tII\tB1:B:c,-128,127\tB2:B:C,0,255\tB3:B:s,-32768\tB4:B:I,4294967295\tB5:B:f,0.5,3,100000.5,0.00012345650,-0,1e-9,999999.5\tHH:H:1aF0
 r9\t0\ta\t990\t1\t30M\t*\t0\t0\t*\t*
 r10\t2048\ta\t1\t1\t5M5N\t*\t0\t0\tACGTA\t*
 ";
@@ -98,6 +98,10 @@ fn orders_regions_and_files_are_those_of_samtools() {
         same(&lab.ask(&["view", region]), &theirs, region);
     }
 
+    same(&lab.ask(&["depth"]), &lab.samtools(&["depth", "place.bam"]), "depth");
+    let theirs = lab.samtools(&["depth", "-r", "chr2:400,100-600,000", "place.bam"]);
+    same(&lab.ask(&["depth", "chr2:400,100-600,000"]), &theirs, "depth of a region");
+
     for (name, threads) in [("b.sam", "1"), ("b.bam", "1"), ("c.bam", "2")] {
         let file = lab.file(name).to_string_lossy().into_owned();
         lab.ask(&["save", &file, "--threads", threads]);
@@ -111,6 +115,27 @@ fn orders_regions_and_files_are_those_of_samtools() {
         &theirs,
         "a saved file's index",
     );
+}
+
+#[test]
+fn duplicates_are_those_of_samtools() {
+    skip_without_kvm!();
+    if without_samtools("duplicates_are_those_of_samtools") {
+        return;
+    }
+    let lab = Lab::new();
+    lab.generate("a.sam", &["8k", "--seed", "3"]);
+    lab.samtools(&["collate", "--no-PG", "-o", "collated.bam", "a.sam"]);
+    lab.samtools(&["fixmate", "--no-PG", "-m", "collated.bam", "fixed.bam"]);
+    lab.samtools(&["sort", "--no-PG", "-o", "place.bam", "fixed.bam"]);
+    lab.samtools(&["markdup", "--no-PG", "place.bam", "marked.bam"]);
+    let theirs = lab.samtools(&["view", "--no-PG", "-h", "marked.bam"]);
+    let count = lab.samtools(&["view", "-c", "-f", "1024", "marked.bam"]);
+    let count: u64 = String::from_utf8_lossy(&count).trim().parse().expect("a number");
+    assert!(count > 200, "only {count} duplicates show little");
+    lab.ask(&["load", &lab.file("place.bam").to_string_lossy()]);
+    lab.ask(&["markdup"]);
+    same(&lab.ask(&["view", "-h"]), &theirs, "marks");
 }
 
 #[test]

@@ -33,6 +33,8 @@ fn what_cannot_be_done_is_refused_with_the_remedy() {
     lab.ask(&["load", &sam]);
     for (args, expected) in [
         (&["index"][..], "genome sort"),
+        (&["depth"], "genome sort"),
+        (&["markdup"], "genome sort"),
         (&["view", "chr1"], "genome index"),
         (&["load", &sam], "spacejmp vas delete genome"),
         (&["flagstat", "--vas", "none"], "none"),

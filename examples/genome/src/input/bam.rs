@@ -17,8 +17,7 @@ struct Stream {
 impl Stream {
     /// Fills the buffer; `None` at the end of the file.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<Option<()>, Problem> {
-        let count = fill(&mut self.input, buffer)
-            .map_err(|error| at_offset(self.offset, format!("the compressed data: {error}")))?;
+        let count = fill(&mut self.input, buffer)?;
         self.offset += count as u64;
         match count {
             0 if !buffer.is_empty() => Ok(None),
@@ -36,8 +35,7 @@ impl Stream {
     /// So many bytes, without room for more than there are.
     fn bytes(&mut self, length: u32) -> Result<Vec<u8>, Problem> {
         let mut bytes = Vec::new();
-        let read = (&mut self.input).take(length.into()).read_to_end(&mut bytes);
-        read.map_err(|error| at_offset(self.offset, format!("the compressed data: {error}")))?;
+        (&mut self.input).take(length.into()).read_to_end(&mut bytes)?;
         self.offset += bytes.len() as u64;
         if bytes.len() < length as usize {
             return Err(at_offset(self.offset, "the header is cut off"));
@@ -118,7 +116,7 @@ fn batch(stream: &mut Stream, references: usize, is_done: &mut bool) -> Result<B
         if !(32..=i32::MAX as u32).contains(&size) {
             return Err(at_offset(begin, format!("a record of {size} bytes cannot be")));
         }
-        let available = stream.input.fill_buf().unwrap_or(&[]);
+        let available = stream.input.fill_buf()?;
         // Most records lie in one piece.
         if let Some(bytes) = available.get(..size as usize) {
             append(bytes, references, &mut batch).map_err(|what| at_offset(begin, what))?;
@@ -126,8 +124,7 @@ fn batch(stream: &mut Stream, references: usize, is_done: &mut bool) -> Result<B
             stream.offset += u64::from(size);
         } else {
             record.clear();
-            let read = (&mut stream.input).take(size.into()).read_to_end(&mut record);
-            read.map_err(|error| at_offset(begin, format!("the compressed data: {error}")))?;
+            (&mut stream.input).take(size.into()).read_to_end(&mut record)?;
             stream.offset += record.len() as u64;
             if record.len() < size as usize {
                 return Err(at_offset(begin, "the file ends in the middle of a record"));

@@ -1,10 +1,12 @@
 //! Files of reads, as batches on their way into the space.
 //!
-//! - [`sam`], [`bam`]: the formats; [`parallel`]: several threads that parse text
+//! - [`sam`], [`bam`]: the formats; `compressed`: blocks of compressed data; `parallel`: several threads
+//!   that work on pieces of a file
 //!
 //! An error says what is wrong, with the line or the offset.
 
 pub mod bam;
+mod compressed;
 mod parallel;
 pub mod sam;
 
@@ -12,8 +14,6 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::num::NonZero;
 use std::path::Path;
-
-use noodles_bgzf as bgzf;
 
 use crate::header::Header;
 use crate::record::Batch;
@@ -38,12 +38,8 @@ pub fn open(path: &Path, threads: NonZero<usize>) -> Result<(Header, Batches), P
     match begin {
         [b'C', b'R', b'A', b'M', ..] => Err("CRAM is not read yet".into()),
         [0x1f, 0x8b, ..] => {
-            let inner: Box<dyn BufRead + Send> = match threads.get() {
-                1 => Box::new(bgzf::io::Reader::new(file)),
-                _ => Box::new(bgzf::io::MultithreadedReader::with_worker_count(threads, file)),
-            };
-            let mut inner = inner;
-            let begin = inner.fill_buf().map_err(|error| format!("at offset 0: {error}"))?;
+            let mut inner: Box<dyn BufRead + Send> = Box::new(compressed::open(file, threads));
+            let begin = inner.fill_buf()?;
             if begin.starts_with(b"BAM\x01") { bam::open(inner) } else { sam::open(inner, threads) }
         }
         _ => sam::open(Box::new(file), threads),

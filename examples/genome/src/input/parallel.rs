@@ -11,7 +11,7 @@ pub(super) fn map<T, R>(
     items: impl Iterator<Item = T> + Send + 'static,
     work: impl Fn(T) -> R + Send + Sync + 'static,
     threads: NonZero<usize>,
-) -> Box<dyn Iterator<Item = R>>
+) -> Box<dyn Iterator<Item = R> + Send>
 where
     T: Send + 'static,
     R: Send + 'static,

@@ -5,6 +5,7 @@ pub mod parse;
 pub mod show;
 pub(crate) mod tags;
 
+pub(crate) use number::push;
 pub use parse::parse;
 pub use show::show;
 

@@ -46,9 +46,17 @@ pub(crate) fn float(text: &[u8]) -> Option<f64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Appends a number with six digits, as `%g`; between 0.0001 and 999999 halves are rounded up, as
-/// htslib does.
+/// Appends a number with six digits, as `%g` of C does.
 pub(crate) fn push_float(out: &mut Vec<u8>, number: f64) {
+    push_rounded(out, number, false);
+}
+
+/// The same, but between 0.0001 and 999999 halves are rounded up, as htslib does it in arrays.
+pub(crate) fn push_float_of_array(out: &mut Vec<u8>, number: f64) {
+    push_rounded(out, number, true);
+}
+
+fn push_rounded(out: &mut Vec<u8>, number: f64, halves_up: bool) {
     if number.is_sign_negative() && !number.is_nan() {
         out.push(b'-');
     }
@@ -59,7 +67,7 @@ pub(crate) fn push_float(out: &mut Vec<u8>, number: f64) {
         out.extend_from_slice(b"inf");
     } else if size == 0.0 {
         out.push(b'0');
-    } else if (0.0001..=999_999.0).contains(&size) {
+    } else if halves_up && (0.0001..=999_999.0).contains(&size) {
         push_decimal(out, size);
     } else {
         push_exponent(out, size);
@@ -119,11 +127,18 @@ mod tests {
             (1e-5, "1e-05"),
             (1.5e20, "1.5e+20"),
             (f64::INFINITY, "inf"),
-            (100_000.5, "100001"),
+            (100_000.5, "100000"),
             (0.1f32 as f64, "0.1"),
         ] {
             let mut out = Vec::new();
             push_float(&mut out, number);
+            assert_eq!(String::from_utf8_lossy(&out), expected, "{number}");
+        }
+        for (number, expected) in
+            [(100_000.5, "100001"), (0.1, "0.1"), (-2.5, "-2.5"), (1e20, "1e+20")]
+        {
+            let mut out = Vec::new();
+            push_float_of_array(&mut out, number);
             assert_eq!(String::from_utf8_lossy(&out), expected, "{number}");
         }
     }

@@ -17,8 +17,6 @@ const fn numbers() -> [u8; 256] {
         numbers[letter.to_ascii_lowercase() as usize] = number as u8;
         number += 1;
     }
-    numbers[b'U' as usize] = 8;
-    numbers[b'u' as usize] = 8;
     let mut digit = 0;
     while digit < 4 {
         numbers[b'0' as usize + digit] = 1 << digit;

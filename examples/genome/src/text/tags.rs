@@ -1,6 +1,6 @@
 //! The tags of a read: as text `NM:i:3`, encoded as in BAM.
 
-use super::number::{float, push, push_float, signed};
+use super::number::{float, push, push_float, push_float_of_array, signed};
 
 /// Encodes one tag.
 pub(super) fn parse(field: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
@@ -154,7 +154,10 @@ pub(super) fn show(name: [u8; 2], kind: u8, value: &[u8], out: &mut Vec<u8>) {
             out.extend_from_slice(&[b'B', b':', value[0]]);
             for number in value[5..].chunks_exact(size(value[0]).unwrap_or(1)) {
                 out.push(b',');
-                show_number(value[0], number, out);
+                match number.try_into().map(f32::from_le_bytes) {
+                    Ok(number) if value[0] == b'f' => push_float_of_array(out, number.into()),
+                    _ => show_number(value[0], number, out),
+                }
             }
         }
         b'f' | b'd' => {
