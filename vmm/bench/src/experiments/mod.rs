@@ -5,6 +5,7 @@
 //! - [`map`]: attaching and detaching, against `mmap`
 //! - [`rpc`]: getting bytes that another party has, against channels and sockets
 //! - [`run`]: the foundation: computing, starting, memory, reading files
+//! - [`sam`]: reads of genomes, against samtools
 //! - [`scale`]: switching as the number of something grows
 //! - [`sdk`]: heap and collections of the guest SDK, against those at home
 //! - [`start`]: starting an empty program, against other ways to isolate one
@@ -19,6 +20,7 @@ mod map_sizes;
 mod paths;
 pub mod rpc;
 pub mod run;
+pub mod sam;
 pub mod scale;
 pub mod sdk;
 pub mod start;
@@ -112,6 +114,7 @@ pub const ALL: &[Experiment] = &[
     Experiment { subject: &subjects::SCALE, measure: scale::measure },
     Experiment { subject: &subjects::SDK, measure: sdk::measure },
     Experiment { subject: &subjects::START, measure: start::measure },
+    Experiment { subject: &subjects::SAM, measure: sam::measure },
 ];
 
 /// Those that are no part of `all`.
