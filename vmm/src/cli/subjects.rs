@@ -47,12 +47,16 @@ pub const SDK: Subject =
 pub const START: Subject =
     subject("start", "Starting an empty program, against other ways to isolate one", "");
 
+/// `bench kv`.
+pub const KV: Subject =
+    subject("kv", "A key-value store without a server, against Redis and LMDB", "Figure 10");
+
 /// `bench store`.
 pub const STORE: Subject =
     subject("store", "Versioned spaces: commits, reads and loads, against LMDB, redb, SQLite", "");
 
 /// What `bench all` measures, in the order of the report.
-pub const ALL: [&Subject; 9] = [&RUN, &SWITCH, &MAP, &TLB, &RPC, &GUPS, &SCALE, &SDK, &START];
+pub const ALL: [&Subject; 10] = [&RUN, &SWITCH, &MAP, &TLB, &RPC, &GUPS, &SCALE, &SDK, &START, &KV];
 
 /// What is measured only when it is named: it writes to a disk for minutes, and needs what is built
 /// separately.
