@@ -91,6 +91,9 @@ impl EmptyVm {
         let tsc_khz = vcpu.tsc_khz();
         limits.limit_threads(u64::from(machine.max_vcpus()));
         files.charge_to(machine.mem.ledger().clone());
+        if let Some(member) = children.member() {
+            files.count_descriptors(Arc::new(member.clone()));
+        }
         let vas_config = VasConfig {
             store: vm.store.clone(),
             grants: vm.vases.clone(),

@@ -192,6 +192,8 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
             "network",
             "network_programs",
             "forks",
+            "job_control",
+            "others",
             "processes",
             "procfs",
             "process",

@@ -141,6 +141,13 @@ pub(crate) struct Args {
     /// for all of them together. 1 is the program alone.
     #[arg(long, value_name = "N", value_parser = parse_processes, default_value_t = PROCESSES)]
     processes: u32,
+    /// Files that all processes of the run may have open together [default: as many as the host lets each
+    /// of them have, `ulimit -n`]
+    ///
+    /// Every descriptor counts, in each process. Beyond that `open` and its kin give ENFILE, and no process
+    /// can be started that would inherit more.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    open_files: Option<u64>,
     /// Let processes that the program leaves behind go on when it has ended
     #[arg(long)]
     detach_children: bool,
@@ -228,8 +235,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     };
     // Dropped, and so removed, on every way out.
     let tmp = private_tmp(root.is_some(), &grants, memory_bytes, args.detach_children)?;
-    let new_tree = || Tree::new(args.processes, args.detach_children, tmp.as_deref());
-    let tree = (args.processes > 1).then(new_tree);
+    let limits = (args.processes, args.open_files.unwrap_or(u64::MAX));
+    let new_tree = || Tree::new(limits, args.detach_children, tmp.as_deref());
+    let tree = (args.processes > 1 || args.open_files.is_some()).then(new_tree);
     let tree = tree.transpose().map_err(|error| Failure::new("prepare for processes", error))?;
     let config = RunConfig {
         command: Command {
