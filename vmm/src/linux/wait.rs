@@ -96,15 +96,13 @@ fn next(ctx: &ThreadCtx<'_>, which: Which, options: u32) -> Result<Option<Change
 /// Takes what was seen, unless another thread was faster.
 fn take(ctx: &ThreadCtx<'_>, seen: Changed, options: i32) -> Option<Changed> {
     let children = &ctx.process.children;
-    if seen.has_ended() && !children.forget(seen.pid) {
-        return None;
+    if !seen.has_ended() {
+        return wait(libc::P_PID, seen.pid, options | libc::WNOHANG).ok().flatten();
     }
-    let taken = wait(libc::P_PID, seen.pid, options | libc::WNOHANG).ok().flatten();
-    if seen.has_ended() {
-        // It may have been the last one that others wait for.
-        children.wake_waiting(ctx.process);
-    }
-    taken
+    let taken = children.take(seen.pid, options)?;
+    // It may have been the last one that others wait for.
+    children.wake_waiting(ctx.process);
+    Some(taken)
 }
 
 /// `wait4(2)`.
@@ -139,10 +137,10 @@ pub(super) fn waitid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         libc::P_PID if id > 0 => Ok(Which::One(id)),
         libc::P_PGID if id == 0 => Ok(Which::Group(crate::host::process_group())),
         libc::P_PGID if id > 0 => Ok(Which::Group(id)),
-        // The only process descriptors are the program's own, and it is not its own child.
-        libc::P_PIDFD if id >= 0 => match super::pidfd::is_one(ctx, id) {
-            true => Err(Errno::ECHILD),
-            false => Err(Errno::EBADF),
+        libc::P_PIDFD if id >= 0 => match super::pidfd::process_of(ctx, id) {
+            Ok(Some(pid)) => Ok(Which::One(pid)),
+            Ok(None) => Err(Errno::ECHILD),
+            Err(errno) => Err(errno),
         },
         _ => Err(Errno::EINVAL),
     };

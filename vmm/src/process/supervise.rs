@@ -27,7 +27,6 @@ use crate::linux::signal;
 use crate::linux::signal::info::{SI_KERNEL, SigInfo};
 use crate::linux::task::host_thread::gettid;
 use crate::linux::task::{KickState, Outcome, Process};
-use crate::process_tree::wait::wait;
 
 /// A second signal of the same kind within this time ends the program, whatever its handler
 /// does with the first: a user who presses Ctrl-C twice means it.
@@ -256,8 +255,7 @@ impl Supervisor<'_> {
                 0,
                 0,
             ]);
-            if nobody_waits && children.forget(ended.pid) {
-                let _ = wait(libc::P_PID, ended.pid, libc::WEXITED | libc::WNOHANG);
+            if nobody_waits && children.take(ended.pid, libc::WEXITED).is_some() {
                 children.wake_waiting(process);
             }
             // An ordinary signal carries nothing that could be lost.

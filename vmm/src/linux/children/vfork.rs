@@ -286,6 +286,19 @@ fn is_same(number: i64) -> bool {
             | libc::SYS_madvise
             | libc::SYS_futex
             | libc::SYS_sched_yield
+            | libc::SYS_sched_getaffinity
+            | libc::SYS_sched_setaffinity
+            | libc::SYS_sched_getscheduler
+            | libc::SYS_sched_setscheduler
+            | libc::SYS_sched_getparam
+            | libc::SYS_sched_setparam
+            | libc::SYS_sched_getattr
+            | libc::SYS_sched_setattr
+            | libc::SYS_sched_rr_get_interval
+            | libc::SYS_sched_get_priority_min
+            | libc::SYS_sched_get_priority_max
+            | libc::SYS_getpriority
+            | libc::SYS_setpriority
             | libc::SYS_clock_gettime
             | libc::SYS_clock_nanosleep
             | libc::SYS_nanosleep
