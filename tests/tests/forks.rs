@@ -151,6 +151,42 @@ fn descriptors_that_wait_are_inherited() {
 }
 
 #[test]
+fn signals_of_input_and_output_reach_the_owner_and_nobody_else() {
+    skip_without_kvm!();
+    let world = World::new();
+    world.same_as_native("io");
+    let refused = text(&world.run(&[], &["no-io"]).stdout);
+    let expected = [
+        "group: 0",
+        "asked for: EINVAL",
+        "owner: 0",
+        "signal: 0",
+        "asked for: EINVAL",
+        "signal: 0",
+        "asked for: 0",
+        "group: EINVAL",
+        "signal: EINVAL",
+        "kept: 1",
+    ];
+    assert_eq!(refused.lines().collect::<Vec<_>>(), expected);
+    // A program without other processes cannot be told: its VMM takes no such signal.
+    let alone = text(&world.run(&["--processes", "1"], &["io"]).stdout);
+    assert!(alone.starts_with("asked for: EINVAL"), "{alone}");
+}
+
+#[test]
+fn a_descriptor_of_a_process_says_when_it_has_ended_and_signals_it() {
+    skip_without_kvm!();
+    World::new().same_as_native("pidfds");
+}
+
+#[test]
+fn the_ends_of_a_fifo_wait_for_each_other() {
+    skip_without_kvm!();
+    World::new().same_as_native("fifo");
+}
+
+#[test]
 fn groups_sessions_and_orphans_are_as_natively() {
     skip_without_kvm!();
     World::new().same_as_native("groups");

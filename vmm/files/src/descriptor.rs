@@ -10,6 +10,9 @@ use super::host;
 /// A pipe's size beyond which Linux does not even round.
 const MAX_PIPE_BYTES: u32 = 1 << 31;
 
+/// Of `F_NOTIFY`: a flag, not an event.
+const DN_MULTISHOT: u32 = 1 << 31;
+
 /// `struct flock`, word by word.
 pub type Flock = [u64; 4];
 
@@ -97,9 +100,11 @@ impl Files {
             // All others are refused on an `O_PATH` description.
             _ if file.path_only() => Err(Errno::EBADF),
             libc::F_SETFL => {
-                file.set_flags(OFlags::from_bits_retain(number))?;
+                self.set_flags(&file, OFlags::from_bits_retain(number))?;
                 Ok(0)
             }
+            // Nothing is asked for any longer; nothing can be.
+            libc::F_NOTIFY if number & !DN_MULTISHOT == 0 => Ok(0),
             // Leases cannot be requested: none is held.
             libc::F_GETLEASE => Ok(u64::from(libc::F_UNLCK.cast_unsigned())),
             libc::F_GETPIPE_SZ => {

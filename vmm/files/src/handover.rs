@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
 use abi::Errno;
@@ -186,6 +186,7 @@ impl Files {
             socket_names: SocketNames::default(),
             passed: PassedFiles::default(),
             is_of_host_process: true,
+            passes_sigio: AtomicBool::new(false),
         }
     }
 
@@ -365,8 +366,7 @@ impl Files {
                         SHARED => OpenFile::new(owned, Origin::Shared)?,
                         EPOLL => OpenFile::new(owned, Origin::Own)?.of_kind(FileKind::Epoll),
                         SIGNALS => signals(a)?,
-                        // It can be waited for; signals go to a process of one's own.
-                        PROCESS => OpenFile::new(owned, Origin::Own)?.of_kind(FileKind::Other),
+                        PROCESS => OpenFile::new(owned, Origin::Own)?.of_kind(FileKind::PidFd),
                         NETLINK => OpenFile::new(owned, Origin::Own)?.of_kind(FileKind::Netlink),
                         IN_MEMORY => {
                             let file = OpenFile::new(owned, Origin::Own)?;
@@ -407,6 +407,7 @@ impl Files {
             socket_names: SocketNames::default(),
             passed: PassedFiles::default(),
             is_of_host_process: true,
+            passes_sigio: AtomicBool::new(false),
         })
     }
 }
