@@ -344,6 +344,11 @@ static void files(void) {
         fcntl(fd, F_GETLK, &mine);
         result = mine.l_type == F_WRLCK;
     });
+    close(dup(fd));
+    CHILD("closing a copy drops it", {
+        fcntl(fd, F_GETLK, &mine);
+        result = mine.l_type == F_UNLCK;
+    });
     int one = fork();
     if (one == 0) {
         char numbers[3][12];

@@ -1,11 +1,14 @@
 //! Calls on descriptors as such: `close`, `dup`, `fcntl`.
 
+use std::sync::Arc;
+
 use abi::Errno;
 use nix::fcntl::FcntlArg;
 use rustix::fs::{OFlags, SealFlags};
 
 use super::files::Files;
 use super::host;
+use super::open_file::OpenFile;
 
 /// A pipe's size beyond which Linux does not even round.
 const MAX_PIPE_BYTES: u32 = 1 << 31;
@@ -22,7 +25,16 @@ impl Files {
     /// # Errors
     /// `EBADF`. An error of the host at the last reference is not reported.
     pub fn close(&self, fd: i32) -> Result<(), Errno> {
-        self.table.remove(fd)
+        self.closed(self.table.remove(fd)?);
+        Ok(())
+    }
+
+    /// A descriptor was closed: the process's record locks on the file are gone, although it may have others.
+    fn closed(&self, file: Arc<OpenFile>) {
+        // Those of a process between `vfork` and `execve` are its parent's.
+        if file.has_locks() && self.is_of_host_process {
+            drop(file.host_fd().try_clone_to_owned());
+        }
     }
 
     /// `close_range`.
@@ -36,7 +48,9 @@ impl Files {
         if flags & !(unshare | cloexec) != 0 || first > last {
             return Err(Errno::EINVAL);
         }
-        self.table.range(first, last, flags & cloexec != 0);
+        for file in self.table.range(first, last, flags & cloexec != 0) {
+            self.closed(file);
+        }
         Ok(())
     }
 
@@ -55,7 +69,8 @@ impl Files {
     pub fn dup2(&self, old: i32, new: i32) -> Result<i32, Errno> {
         let file = self.get(old)?;
         if old != new {
-            self.table.replace(new, file, false)?;
+            let old = self.table.replace(new, file, false)?;
+            old.into_iter().for_each(|old| self.closed(old));
         }
         Ok(new)
     }
@@ -69,7 +84,8 @@ impl Files {
             return Err(Errno::EINVAL);
         }
         let file = self.get(old)?;
-        self.table.replace(new, file, flags & libc::O_CLOEXEC != 0)?;
+        let old = self.table.replace(new, file, flags & libc::O_CLOEXEC != 0)?;
+        old.into_iter().for_each(|old| self.closed(old));
         Ok(new)
     }
 
@@ -147,9 +163,6 @@ impl Files {
     /// `fcntl` with a `struct flock`, given and returned as words. The locks are the host's,
     /// so other programs on the host see them; waiting ends with `EINTR` at a signal.
     ///
-    /// One difference from Linux: closing one of several descriptors made by `dup` does not
-    /// drop the program's locks on that file; closing the last one does.
-    ///
     /// # Errors
     /// Those of Linux's `fcntl`.
     pub fn fcntl_lock(&self, fd: i32, command: i32, lock: Flock) -> Result<Flock, Errno> {
@@ -166,6 +179,9 @@ impl Files {
         };
         nix::fcntl::fcntl(file.host_fd(), argument)
             .map_err(|error| Errno::from_raw(error as i32))?;
+        if matches!(command, libc::F_SETLK | libc::F_SETLKW) {
+            file.note_locks();
+        }
         Ok(encode_flock(lock, &flock))
     }
 }

@@ -144,7 +144,8 @@ impl Files {
             return Err(FilesError::Store { fd: fd.unsigned_abs(), store });
         }
         let file = OpenFile::new(owned, Origin::Shared).map_err(cannot)?;
-        self.table.replace(fd, Arc::new(file), false).map_err(cannot)
+        self.table.replace(fd, Arc::new(file), false).map_err(cannot)?;
+        Ok(())
     }
 
     /// The open file of a descriptor.

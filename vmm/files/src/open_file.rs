@@ -114,6 +114,8 @@ pub struct OpenFile {
     peers: OnceLock<Box<Peers>>,
     /// Of a `signalfd`: which signals it is for.
     signals: AtomicU64,
+    /// Whether this process has set record locks by it.
+    locked: AtomicBool,
 }
 
 impl Drop for OpenFile {
@@ -170,6 +172,7 @@ impl OpenFile {
             watched: OnceLock::new(),
             peers: OnceLock::new(),
             signals: AtomicU64::new(0),
+            locked: AtomicBool::new(false),
         }
     }
 
@@ -469,6 +472,16 @@ impl OpenFile {
         }
         self.mark_nonblocking(wanted.contains(OFlags::NONBLOCK));
         Ok(())
+    }
+
+    /// This process sets record locks.
+    pub(super) fn note_locks(&self) {
+        self.locked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has set some, which it may have dropped since.
+    pub(super) fn has_locks(&self) -> bool {
+        self.locked.load(Ordering::Relaxed)
     }
 
     pub(super) fn mark_nonblocking(&self, nonblocking: bool) {

@@ -245,6 +245,14 @@ pub(in crate::linux) fn call(
                 (false, _) => Err(Errno::ESRCH),
             }
         }
+        // None has arrived yet: none reaches it until its program runs.
+        libc::SYS_rt_sigpending => match usize::try_from(a[1]) {
+            Ok(bytes @ 0..=8) => {
+                let none = [0; 8];
+                ctx.user().copy_out(a[0], none.get(..bytes).unwrap_or_default()).map(|()| 0)
+            }
+            _ => Err(Errno::EINVAL),
+        },
         served if is_same(served) => return None,
         _ => {
             if ctx.process.stats.unserved(number) {
@@ -276,7 +284,6 @@ fn is_same(number: i64) -> bool {
             | libc::SYS_execveat
             | libc::SYS_rt_sigaction
             | libc::SYS_rt_sigprocmask
-            | libc::SYS_rt_sigpending
             | libc::SYS_sigaltstack
             | libc::SYS_brk
             | libc::SYS_mmap
