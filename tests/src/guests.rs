@@ -15,8 +15,18 @@ use std::sync::{Mutex, OnceLock};
 /// Names the folder of programs built before.
 pub const PREBUILT: &str = "SPACEJMP_GUESTS";
 /// Packages whose programs tests run.
-const PACKAGES: [&str; 9] =
-    ["bank", "graph", "guests", "kv", "mkgraph", "notebook", "spacejmp-bench", "vmm", "wordindex"];
+const PACKAGES: [&str; 10] = [
+    "bank",
+    "genome",
+    "graph",
+    "guests",
+    "kv",
+    "mkgraph",
+    "notebook",
+    "spacejmp-bench",
+    "vmm",
+    "wordindex",
+];
 
 /// How a C program is linked; always statically.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

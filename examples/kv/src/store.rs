@@ -165,6 +165,14 @@ impl Store {
         Ok(tag)
     }
 
+    /// Makes durable what was committed.
+    ///
+    /// # Errors
+    /// The disk cannot be written.
+    pub fn sync(&self) -> spacejmp::Result<()> {
+        self.space.sync().map(|_| ())
+    }
+
     /// How many keys each database has, and how many of them expire.
     pub(crate) fn keyspace(&self) -> spacejmp::Result<Vec<(usize, usize)>> {
         self.space.read(|v| {
@@ -256,15 +264,54 @@ impl Client<'_> {
         Ok(Reply::parse(&out.bytes).map_or(Reply::Null, |(reply, _)| reply))
     }
 
+    /// Carries out commands in one visit, as a pipeline: others see all their changes or none, and they
+    /// are stored when this returns. One that would wait finds nothing.
+    ///
+    /// # Errors
+    /// As of [`Client::call`]; none of the commands has been carried out then.
+    pub fn call_all(&mut self, mut requests: Vec<Words>) -> spacejmp::Result<Vec<Reply>> {
+        // Nothing at all is no command, like a word that is none.
+        requests
+            .iter_mut()
+            .filter(|words| words.is_empty())
+            .for_each(|words| words.push(Vec::new()));
+        let mut out = Out { bytes: Vec::new(), is_resp3: true };
+        let mut left = &requests[..];
+        while !left.is_empty() {
+            let mut job = Job {
+                session: &mut self.session,
+                requests: left,
+                out: &mut out,
+                done: 0,
+                waits: None,
+                room: usize::MAX,
+            };
+            self.store.visit(std::slice::from_mut(&mut job))?;
+            let (done, waits) = (job.done, job.waits.is_some());
+            if waits {
+                timed_out(&mut out);
+            }
+            left = &left[(done + usize::from(waits)).min(left.len())..];
+        }
+        let (mut replies, mut at) = (Vec::with_capacity(requests.len()), 0);
+        while let Some((reply, len)) = Reply::parse(&out.bytes[at..]) {
+            replies.push(reply);
+            at += len;
+        }
+        Ok(replies)
+    }
+
     fn carry_out(
         &mut self,
         request: &Words,
         began: Instant,
         out: &mut Out,
     ) -> spacejmp::Result<()> {
+        let may_wait = crate::command::blocking_limit(request).is_some();
         loop {
             // Before the attempt, so that no change in between is missed.
-            let seen = if self.store.is_old { 0 } else { self.store.space.version()? };
+            let seen =
+                if self.store.is_old || !may_wait { 0 } else { self.store.space.version()? };
             let requests = std::slice::from_ref(request);
             let mut job = Job {
                 session: &mut self.session,

@@ -31,7 +31,7 @@ mod seg;
 mod switch;
 mod vas;
 
-use abi::Errno;
+pub use abi::Errno;
 
 use crate::call_page::CallPage;
 

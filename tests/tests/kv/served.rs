@@ -142,6 +142,69 @@ fn messages_reach_those_who_listen_to_a_channel_or_a_pattern() {
 }
 
 #[test]
+fn a_transaction_publishes_when_it_is_carried_out_and_not_when_it_is_given_up() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::kv(folder.path(), &["--durability", "manual"]);
+    let (mut one, mut other) = (server.connect(), server.connect());
+    one.say("SUBSCRIBE news");
+    one.say("PSUBSCRIBE n*");
+    for end in ["DISCARD", "EXEC"] {
+        assert_eq!(other.say("MULTI"), "+OK\r\n");
+        assert_eq!(other.say(&format!("PUBLISH news {end}")), "+QUEUED\r\n");
+        assert_eq!(other.say("PUBLISH olds x"), "+QUEUED\r\n");
+        let reply = other.say(end);
+        assert!(reply == "+OK\r\n" || reply == "*2\r\n:2\r\n:0\r\n", "{reply}");
+    }
+    assert_eq!(one.reply(), b"*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$4\r\nEXEC\r\n");
+    assert_eq!(other.say("MULTI"), "+OK\r\n");
+    let error = "-ERR Command not allowed inside a transaction\r\n";
+    assert_eq!(other.say("SAVE"), error);
+    assert!(other.say("EXEC").starts_with("-EXECABORT"));
+}
+
+#[test]
+fn what_can_be_configured_takes_effect_and_all_of_a_request_or_nothing_does() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::kv(folder.path(), &["--durability", "manual"]);
+    let mut wire = server.connect();
+    assert!(wire.say("CONFIG SET maxclients 1 databases 3").starts_with("-ERR Unknown option"));
+    assert_eq!(wire.say("CONFIG GET maxclients"), "*2\r\n$10\r\nmaxclients\r\n$5\r\n10000\r\n");
+    assert_eq!(wire.say("CONFIG SET maxclients 1 proto-max-bulk-len 1mb"), "+OK\r\n");
+    assert_eq!(server.connect().rest(), b"-ERR max number of clients reached\r\n");
+    assert_eq!(wire.say("CONFIG SET maxclients 5 requirepass word"), "+OK\r\n");
+    let mut other = server.connect();
+    assert!(other.say("GET k").starts_with("-NOAUTH"));
+    assert_eq!(other.say("AUTH word"), "+OK\r\n");
+    assert_eq!(other.say("GET k"), "$-1\r\n");
+    other.send(b"*2\r\n$4\r\nECHO\r\n$2000000\r\n");
+    assert_eq!(other.rest(), b"-ERR Protocol error: invalid bulk length\r\n");
+}
+
+#[test]
+fn object_says_how_a_value_is_kept() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::kv(folder.path(), &["--durability", "manual"]);
+    let mut wire = server.connect();
+    wire.say("MSET i 12 s word");
+    wire.ask(&[b"SET", b"t", &[b'x'; 100]]);
+    wire.say("RPUSH l a");
+    wire.say("ZADD z 1 a");
+    for (key, encoding) in
+        [("i", "int"), ("s", "embstr"), ("t", "raw"), ("l", "quicklist"), ("z", "skiplist")]
+    {
+        let reply = format!("${}\r\n{encoding}\r\n", encoding.len());
+        assert_eq!(wire.say(&format!("OBJECT ENCODING {key}")), reply);
+    }
+    assert_eq!(wire.say("OBJECT REFCOUNT i"), ":1\r\n");
+    assert_eq!(wire.say("OBJECT ENCODING nothing"), "$-1\r\n");
+    assert!(wire.say("OBJECT FREQ i").starts_with("-ERR An LFU"));
+    assert!(wire.say("OBJECT IDLETIME i").starts_with("-ERR idle times are not kept"));
+}
+
+#[test]
 fn keys_expire_by_the_clock_also_while_nobody_serves() {
     skip_without_kvm!();
     let folder = tempfile::tempdir().expect("a folder");

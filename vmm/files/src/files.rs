@@ -11,7 +11,7 @@ use abi::Errno;
 use rustix::fs::Mode;
 use thiserror::Error;
 
-use super::charge::{FilesOnly, MemoryAccount};
+use super::charge::{DescriptorCount, FilesOnly, MemoryAccount};
 use super::grant::Grant;
 use super::memory_dir::MemoryAt;
 use super::namespace::{Mount, Namespace};
@@ -203,6 +203,12 @@ impl Files {
         Ok(())
     }
 
+    /// The path of what the program runs.
+    #[must_use]
+    pub fn program_path(&self) -> Vec<u8> {
+        self.namespace.exe.as_ref().map(|exe| exe.path.clone()).unwrap_or_default()
+    }
+
     /// The current directory's guest path, without NUL.
     ///
     /// # Errors
@@ -235,6 +241,17 @@ impl Files {
     /// `umask`: sets the new mask and returns the old.
     pub fn umask(&self, mask: u32) -> u32 {
         self.umask.swap(mask & 0o777, Ordering::Relaxed)
+    }
+
+    /// From now on the descriptors count against `count`, too. Called once, before the program runs.
+    pub fn count_descriptors(&self, count: Arc<dyn DescriptorCount>) {
+        self.table.count_against(count);
+    }
+
+    /// How many descriptors are open.
+    #[must_use]
+    pub fn open_count(&self) -> u64 {
+        self.table.open().len() as u64
     }
 
     /// How many descriptors the program may have (`RLIMIT_NOFILE`).

@@ -115,10 +115,10 @@ const OWN: u64 = 1;
 const IN_MEMORY: u64 = 2;
 const IN_GRANT: u64 = 3;
 const OF_TREE: u64 = 4;
+const PROCESS: u64 = 7;
 /// Of copies alone.
 const EPOLL: u64 = 5;
 const SIGNALS: u64 = 6;
-const PROCESS: u64 = 7;
 const NETLINK: u64 = 8;
 /// Of the current directory: in a grant, or of the tree.
 const NONE: u64 = u64::MAX;
@@ -290,11 +290,10 @@ impl Files {
             FileKind::SignalFd if what_for == For::Copy => {
                 return Ok((SIGNALS, file.signals(), 0));
             }
-            FileKind::PidFd if what_for == For::Copy => return Ok((PROCESS, 0, 0)),
+            FileKind::PidFd => return Ok((PROCESS, 0, 0)),
             FileKind::Netlink if what_for == For::Copy => return Ok((NETLINK, 0, 0)),
             FileKind::Epoll => Some("an epoll"),
             FileKind::SignalFd => Some("a signalfd"),
-            FileKind::PidFd => Some("a process descriptor"),
             // As any other socket it would do more than answer questions.
             FileKind::Netlink => Some("a netlink socket"),
             _ => None,

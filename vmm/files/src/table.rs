@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use abi::Errno;
 
+use super::charge::DescriptorCount;
 use super::open_file::OpenFile;
 
 /// How many descriptors a program may have unless told otherwise: Linux's usual soft limit.
@@ -24,6 +25,8 @@ struct Slots {
     /// No slot below this one is free.
     lowest: usize,
     limit: usize,
+    /// What they count against, if anything.
+    count: Option<Arc<dyn DescriptorCount>>,
 }
 
 /// Closed files are dropped after the table's lock is released: the last reference closes
@@ -40,7 +43,19 @@ impl Table {
     pub(super) fn new(files: impl IntoIterator<Item = OpenFile>) -> Table {
         let slot = |file| Some(Slot { file: Arc::new(file), cloexec: false });
         let slots: Vec<_> = files.into_iter().map(slot).collect();
-        Table(RwLock::new(Slots { lowest: slots.len(), slots, limit: DEFAULT_NOFILE as usize }))
+        Table(RwLock::new(Slots {
+            lowest: slots.len(),
+            slots,
+            limit: DEFAULT_NOFILE as usize,
+            count: None,
+        }))
+    }
+
+    /// From now on the descriptors count against `count`, those that are open among them. A copy does not count.
+    pub(super) fn count_against(&self, count: Arc<dyn DescriptorCount>) {
+        let mut table = self.write();
+        count.note(table.used());
+        table.count = Some(count);
     }
 
     /// A table with the same open files; without those that are closed by `execve` if `for_exec`.
@@ -48,7 +63,7 @@ impl Table {
         let table = self.read();
         let kept = |slot: &Option<Slot>| slot.clone().filter(|slot| !(for_exec && slot.cloexec));
         let slots: Vec<Option<Slot>> = table.slots.iter().map(kept).collect();
-        Table(RwLock::new(Slots { slots, lowest: 0, limit: table.limit }))
+        Table(RwLock::new(Slots { slots, lowest: 0, limit: table.limit, count: None }))
     }
 
     /// An empty table.
@@ -57,13 +72,20 @@ impl Table {
             slots: Vec::new(),
             lowest: 0,
             limit: limit.min(NOFILE_MAX) as usize,
+            count: None,
         }))
     }
 
     /// Puts a file at a number, whatever the limit is now.
     pub(super) fn place(&self, fd: u32, file: Arc<OpenFile>, cloexec: bool) {
         // Closed after the lock is released.
-        let _old = self.write().put(fd as usize, Slot { file, cloexec });
+        let mut table = self.write();
+        let old = table.put(fd as usize, Slot { file, cloexec });
+        if let (None, Some(count)) = (&old, &table.count) {
+            count.note(1);
+        }
+        drop(table);
+        drop(old);
     }
 
     // A panic elsewhere while the lock was held left no half-done change: every method
@@ -91,7 +113,7 @@ impl Table {
     /// Puts a file at the lowest free number not below `from`.
     ///
     /// # Errors
-    /// `EMFILE` if all numbers are taken.
+    /// `EMFILE` if all numbers are taken, `ENFILE` if there may be no more in all processes.
     pub(super) fn insert(
         &self,
         file: Arc<OpenFile>,
@@ -102,6 +124,7 @@ impl Table {
         let mut table = self.write();
         let at = table.free(from).ok_or(Errno::EMFILE)?;
         let fd = i32::try_from(at).map_err(|_| Errno::EMFILE)?;
+        table.take_one()?;
         table.put(at, Slot { file, cloexec });
         Ok(fd)
     }
@@ -115,7 +138,7 @@ impl Table {
     /// Puts a file at exactly this number and returns what was there.
     ///
     /// # Errors
-    /// `EBADF` if the number is negative or not below the limit.
+    /// `EBADF` if the number is negative or not below the limit; `ENFILE` as [`Table::insert`].
     pub(super) fn replace(
         &self,
         fd: i32,
@@ -127,6 +150,9 @@ impl Table {
         if at >= table.limit {
             return Err(Errno::EBADF);
         }
+        if !table.slots.get(at).is_some_and(Option::is_some) {
+            table.take_one()?;
+        }
         Ok(table.put(at, Slot { file, cloexec }).map(|slot| slot.file))
     }
 
@@ -136,6 +162,7 @@ impl Table {
         let old = table.slots.get_mut(at).and_then(Option::take);
         let old = old.ok_or(Errno::EBADF)?;
         table.lowest = table.lowest.min(at);
+        table.give_back(1);
         Ok(old.file)
     }
 
@@ -156,6 +183,7 @@ impl Table {
         }
         if !closed.is_empty() {
             table.lowest = table.lowest.min(first);
+            table.give_back(closed.len() as u64);
         }
         closed
     }
@@ -180,7 +208,30 @@ impl Table {
     }
 }
 
+impl Drop for Slots {
+    fn drop(&mut self) {
+        self.give_back(self.used());
+    }
+}
+
 impl Slots {
+    fn used(&self) -> u64 {
+        self.slots.iter().flatten().count() as u64
+    }
+
+    fn take_one(&self) -> Result<(), Errno> {
+        match &self.count {
+            Some(count) if !count.take(1) => Err(Errno::ENFILE),
+            _ => Ok(()),
+        }
+    }
+
+    fn give_back(&self, descriptors: u64) {
+        if let Some(count) = &self.count {
+            count.give_back(descriptors);
+        }
+    }
+
     fn slot(&self, fd: i32) -> Result<&Slot, Errno> {
         self.slots.get(index(fd)?).and_then(Option::as_ref).ok_or(Errno::EBADF)
     }

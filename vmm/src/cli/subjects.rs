@@ -46,13 +46,24 @@ pub const SDK: Subject =
 /// `bench start`.
 pub const START: Subject =
     subject("start", "Starting an empty program, against other ways to isolate one", "");
+/// `bench sam`.
+pub const SAM: Subject = subject(
+    "sam",
+    "Working on reads of a genome, against samtools (cargo build --release -p genome)",
+    "Figures 11 and 12",
+);
+
+/// `bench kv`.
+pub const KV: Subject =
+    subject("kv", "A key-value store without a server, against Redis and LMDB", "Figure 10");
 
 /// `bench store`.
 pub const STORE: Subject =
     subject("store", "Versioned spaces: commits, reads and loads, against LMDB, redb, SQLite", "");
 
 /// What `bench all` measures, in the order of the report.
-pub const ALL: [&Subject; 9] = [&RUN, &SWITCH, &MAP, &TLB, &RPC, &GUPS, &SCALE, &SDK, &START];
+pub const ALL: [&Subject; 11] =
+    [&RUN, &SWITCH, &MAP, &TLB, &RPC, &GUPS, &SCALE, &SDK, &START, &KV, &SAM];
 
 /// What is measured only when it is named: it writes to a disk for minutes, and needs what is built
 /// separately.

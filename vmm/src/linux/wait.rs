@@ -131,6 +131,11 @@ pub(super) fn wait4(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 pub(super) fn waitid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [kind, id, info, options, usage, _] = *a;
     let (id, options) = (id as i32, options as u32);
+    // Of a descriptor that does not block it is asked without waiting.
+    let asks_only = kind as u32 == libc::P_PIDFD
+        && options & libc::WNOHANG as u32 == 0
+        && ctx.files().for_io(id).is_ok_and(|file| file.nonblocking());
+    let nohang = if asks_only { libc::WNOHANG as u32 } else { 0 };
     let which = match kind as u32 {
         _ if options & !WAITID != 0 || options & EVENTS == 0 => Err(Errno::EINVAL),
         libc::P_ALL => Ok(Which::All),
@@ -138,13 +143,16 @@ pub(super) fn waitid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         libc::P_PGID if id == 0 => Ok(Which::Group(crate::host::process_group())),
         libc::P_PGID if id > 0 => Ok(Which::Group(id)),
         libc::P_PIDFD if id >= 0 => match super::pidfd::process_of(ctx, id) {
-            Ok(Some(pid)) => Ok(Which::One(pid)),
-            Ok(None) => Err(Errno::ECHILD),
+            Ok(pid) => pid.map(Which::One).ok_or(Errno::ECHILD),
             Err(errno) => Err(errno),
         },
         _ => Err(Errno::EINVAL),
     };
-    let found = which.map_err(Fail::from).and_then(|which| next(ctx, which, options));
+    let found = which.map_err(Fail::from).and_then(|which| next(ctx, which, options | nohang));
+    let found = match found {
+        Ok(None) if asks_only => Err(Errno::EAGAIN.into()),
+        found => found,
+    };
     if let Err(fail @ (Fail::Restart | Fail::RestartAlways)) = found {
         return Err(fail);
     }

@@ -6,9 +6,8 @@ use std::time::Duration;
 use super::Server;
 use super::connection::Connection;
 use crate::command;
-use crate::glob;
 use crate::reply::Out;
-use crate::request::{Limits, Words, integer};
+use crate::request::{Words, integer};
 use crate::session::Session;
 
 /// What a server says it is, for clients that ask.
@@ -103,7 +102,7 @@ impl Server<'_> {
                 connection.session = Session::default();
                 connection.channels.clear();
                 connection.patterns.clear();
-                connection.is_stranger = self.options.password.is_some();
+                connection.is_stranger = self.settings.password.is_some();
                 out.is_resp3 = false;
                 out.simple("RESET");
             }
@@ -132,7 +131,7 @@ impl Server<'_> {
 
     /// Whether a password is the server's, in a time that does not depend on where it differs.
     fn knows(&self, password: &[u8]) -> bool {
-        let held = self.options.password.as_deref().unwrap_or_default().as_bytes();
+        let held = self.settings.password.as_deref().unwrap_or_default().as_bytes();
         let differences =
             held.iter().zip(password).fold(0, |all, (one, other)| all | (one ^ other));
         held.len() == password.len() && differences == 0
@@ -140,7 +139,7 @@ impl Server<'_> {
 
     fn auth(&mut self, id: u64, words: &[Vec<u8>], out: &mut Out) {
         let (user, password) = match words {
-            [password] if self.options.password.is_some() => (&b"default"[..], password),
+            [password] if self.settings.password.is_some() => (&b"default"[..], password),
             [_] => {
                 out.error("ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?");
                 return;
@@ -152,7 +151,7 @@ impl Server<'_> {
             }
         };
         // Without a password of its own the default user takes any.
-        if user == b"default" && (self.options.password.is_none() || self.knows(password)) {
+        if user == b"default" && (self.settings.password.is_none() || self.knows(password)) {
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.is_stranger = false;
             }
@@ -266,30 +265,6 @@ impl Server<'_> {
         }
     }
 
-    fn config(&self, request: &[Vec<u8>], out: &mut Out) {
-        match (&request[1].to_ascii_uppercase()[..], &request[2..]) {
-            (b"GET", patterns) if !patterns.is_empty() => {
-                let all = [
-                    ("appendonly", "yes".to_owned()),
-                    ("databases", crate::data::DATABASES.to_string()),
-                    ("maxclients", self.options.max_clients.to_string()),
-                    ("proto-max-bulk-len", Limits::KNOWN.bulk.to_string()),
-                    ("client-query-buffer-limit", Limits::KNOWN.query.to_string()),
-                    ("save", String::new()),
-                ];
-                let is_wanted = |name: &str| patterns.iter().any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()));
-                let found: Vec<_> = all.iter().filter(|(name, _)| is_wanted(name)).collect();
-                out.map(found.len());
-                for (name, value) in found {
-                    out.bulk(name.as_bytes());
-                    out.bulk(value.as_bytes());
-                }
-            }
-            (b"RESETSTAT", []) => out.ok(),
-            _ => out.error("ERR only CONFIG GET and CONFIG RESETSTAT are served: options are given when the server starts"),
-        }
-    }
-
     fn info(&self, request: &[Vec<u8>], out: &mut Out) -> spacejmp::Result<()> {
         let wanted = |section: &str| {
             request.len() == 1
@@ -315,7 +290,7 @@ impl Server<'_> {
                 text,
                 "# Clients\r\nconnected_clients:{}\r\nmaxclients:{}\r\nblocked_clients:{blocked}\r\n\r\n",
                 self.connections.len(),
-                self.options.max_clients
+                self.settings.max_clients
             );
         }
         if wanted("stats") {

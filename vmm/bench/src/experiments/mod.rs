@@ -2,9 +2,11 @@
 //! help of `spacejmp bench` is made, too.
 //!
 //! - [`gups`]: random updates in windows of which one is reachable at a time
+//! - [`kv`]: a key-value store without a server, against Redis and LMDB
 //! - [`map`]: attaching and detaching, against `mmap`
 //! - [`rpc`]: getting bytes that another party has, against channels and sockets
 //! - [`run`]: the foundation: computing, starting, memory, reading files
+//! - [`sam`]: reads of genomes, against samtools
 //! - [`scale`]: switching as the number of something grows
 //! - [`sdk`]: heap and collections of the guest SDK, against those at home
 //! - [`start`]: starting an empty program, against other ways to isolate one
@@ -14,11 +16,13 @@
 
 mod counter;
 pub mod gups;
+pub mod kv;
 pub mod map;
 mod map_sizes;
 mod paths;
 pub mod rpc;
 pub mod run;
+pub mod sam;
 pub mod scale;
 pub mod sdk;
 pub mod start;
@@ -42,6 +46,8 @@ pub struct Bench<'a> {
     pub programs: &'a Programs,
     /// How much is measured.
     pub size: Size,
+    /// Whether sizes that take many gigabytes are measured, too.
+    pub is_huge: bool,
     /// Whether the host offers its guests TLB tags; `None` if that could not be
     /// determined.
     pub has_tags: Option<bool>,
@@ -112,6 +118,8 @@ pub const ALL: &[Experiment] = &[
     Experiment { subject: &subjects::SCALE, measure: scale::measure },
     Experiment { subject: &subjects::SDK, measure: sdk::measure },
     Experiment { subject: &subjects::START, measure: start::measure },
+    Experiment { subject: &subjects::KV, measure: kv::measure },
+    Experiment { subject: &subjects::SAM, measure: sam::measure },
 ];
 
 /// Those that are no part of `all`.

@@ -32,6 +32,18 @@ impl View for Two {
         60
     }
 
+    fn others(&self) -> Vec<i32> {
+        vec![72]
+    }
+
+    fn program_of(&self, pid: i32) -> Result<Vec<u8>, Errno> {
+        if pid == 72 { Ok(b"/proc/cpuinfo".to_vec()) } else { Err(Errno::ENOENT) }
+    }
+
+    fn directory_of(&self, pid: i32) -> Result<Vec<u8>, Errno> {
+        if pid == 72 { Ok(b"/dev".to_vec()) } else { Err(Errno::ENOENT) }
+    }
+
     fn text(&self, row: usize, tid: Option<i32>) -> Result<Vec<u8>, Errno> {
         let path = TEXTS[row].path;
         Ok(format!("{path} {tid:?}").into_bytes())

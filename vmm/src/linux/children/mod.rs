@@ -45,9 +45,23 @@ pub struct Children {
     waiting: AtomicUsize,
 }
 
+/// How a process comes to a starter in the session that it is in now.
+pub trait MakeStarter: std::fmt::Debug + Send + Sync {
+    /// Makes it. The program has one thread, the caller.
+    ///
+    /// # Errors
+    /// The host's.
+    fn make(&self, process: &Process) -> std::io::Result<Channel>;
+}
+
 #[derive(Debug)]
 struct Starts {
     starter: Mutex<Channel>,
+    /// The first one, if there is another: the run's first has the names of files in memory.
+    earlier: Mutex<Option<Channel>>,
+    /// The session that this process led when the starter was made, by its controlling terminal.
+    made_in: Mutex<Option<i64>>,
+    make_starter: Arc<dyn MakeStarter>,
     /// This process's own place in the run.
     member: Member,
     /// Who has the names of files in memory when there are several processes.
@@ -77,9 +91,43 @@ struct Made {
 impl Children {
     /// Those of a process that can start others, by the starter at the other end.
     #[must_use]
-    pub fn by(starter: Channel, member: Member, names: Arc<dyn NameServer>) -> Children {
-        let starts = Starts { starter: Mutex::new(starter), member, names };
+    pub fn by(
+        starter: Channel,
+        member: Member,
+        names: Arc<dyn NameServer>,
+        make_starter: Arc<dyn MakeStarter>,
+    ) -> Children {
+        let (starter, earlier) = (Mutex::new(starter), Mutex::default());
+        let made_in = Mutex::new(fork_process::session_led());
+        let starts = Starts { starter, earlier, made_in, make_starter, member, names };
         Children { starts: Some(starts), ..Children::default() }
+    }
+
+    /// Has other processes start in the session that `process` leads, with its terminal, if it has made it or has
+    /// got another terminal since the last one was started.
+    pub(super) fn follow_session(&self, process: &Process) {
+        let Some(starts) = &self.starts else { return };
+        let led = fork_process::session_led();
+        let mut made_in = locked(&starts.made_in);
+        if led.is_none() || led == *made_in {
+            return;
+        }
+        if process.threads.counts().0 > 1 {
+            tracing::warn!(
+                "the program has several threads: what it starts stays in its old session"
+            );
+            return;
+        }
+        match starts.make_starter.make(process) {
+            Ok(new) => {
+                let before = std::mem::replace(&mut *locked(&starts.starter), new);
+                locked(&starts.earlier).get_or_insert(before);
+                *made_in = led;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what the program starts stays in its old session");
+            }
+        }
     }
 
     /// This process's place in the run, if it is one in which processes start others.
@@ -155,17 +203,25 @@ impl Children {
         }
     }
 
-    /// Makes a process, a child of this one, that waits to be told what it does. It will see these files'
-    /// names.
-    fn make(&self, files: &Files) -> Result<Made, Errno> {
+    /// Makes a process, a child of this one, that waits to be told what it does.
+    fn make(&self, process: &Process) -> Result<Made, Errno> {
         let starts = self.starts.as_ref().ok_or(Errno::ENOSYS)?;
-        self.share_names(files, true);
-        let Some(member) = starts.member.registry().take() else {
+        self.share_names(&process.files, true);
+        self.follow_session(process);
+        let registry = starts.member.registry();
+        if !registry.has_room_for_files(process.files.open_count()) {
+            tracing::warn!(
+                "no new process for the program: the run has as many open files as --open-files allows"
+            );
+            return Err(Errno::EAGAIN);
+        }
+        let Some(member) = registry.take() else {
             tracing::warn!(
                 "no new process for the program: the run has as many as --processes allows"
             );
             return Err(Errno::EAGAIN);
         };
+        process.show_to_first();
         let made = starts.make(&member);
         match made {
             Ok((pid, channel)) => {

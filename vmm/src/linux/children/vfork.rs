@@ -106,7 +106,7 @@ pub(in crate::linux) fn vfork(ctx: &mut ThreadCtx<'_>, args: ForkArgs) -> CallRe
         tracing::warn!(error = %crate::error::chain(&error), "no new process for the program");
         Errno::EAGAIN
     })?;
-    let made = ctx.process.children.make(&ctx.process.files)?;
+    let made = ctx.process.children.make(ctx.process)?;
     let actions = ctx.process.signals.copy(args.clear_handlers);
     let parent = ParentState {
         regs: ctx.vcpu.regs,
