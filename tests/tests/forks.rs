@@ -169,6 +169,36 @@ fn descriptors_that_wait_are_inherited() {
 }
 
 #[test]
+fn signals_of_input_and_output_reach_the_owner_and_nobody_else() {
+    skip_without_kvm!();
+    let world = World::new();
+    world.shared_as_natively("io");
+    let refused = text(&world.run_of(&[], "./forks_shared", &["no-io"]).stdout);
+    let expected = [
+        "group: 0",
+        "asked for: EINVAL",
+        "owner: 0",
+        "signal: 0",
+        "asked for: EINVAL",
+        "signal: 0",
+        "asked for: 0",
+        "group: EINVAL",
+        "signal: EINVAL",
+        "kept: 1",
+    ];
+    assert_eq!(refused.lines().collect::<Vec<_>>(), expected);
+    // A program without other processes cannot be told: its VMM takes no such signal.
+    let alone = text(&world.run_of(&["--processes", "1"], "./forks_shared", &["io"]).stdout);
+    assert!(alone.starts_with("asked for: EINVAL"), "{alone}");
+}
+
+#[test]
+fn the_ends_of_a_fifo_wait_for_each_other() {
+    skip_without_kvm!();
+    World::new().shared_as_natively("fifo");
+}
+
+#[test]
 fn groups_sessions_and_orphans_are_as_natively() {
     skip_without_kvm!();
     World::new().same_as_native("groups");

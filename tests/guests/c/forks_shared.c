@@ -12,10 +12,13 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -58,6 +61,11 @@ static void files(void) {
     CHILD("the lock outlives the child", {
         fcntl(fd, F_GETLK, &mine);
         result = mine.l_type == F_WRLCK;
+    });
+    close(dup(fd));
+    CHILD("closing a copy drops it", {
+        fcntl(fd, F_GETLK, &mine);
+        result = mine.l_type == F_UNLCK;
     });
     int one = fork();
     if (one == 0) {
@@ -280,6 +288,112 @@ static void waiting(void) {
     say("not here", sigismember(&pending, SIGUSR1));
 }
 
+static volatile sig_atomic_t io_signals;
+static void on_io(int signal) { io_signals += signal == SIGIO; }
+
+// Waits for the signal with which the kernel tells of input on `fd`.
+static int told(int fd) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGIO);
+    struct timespec limit = {.tv_sec = 20};
+    char byte;
+    return sigtimedwait(&set, NULL, &limit) == SIGIO && read(fd, &byte, 1) == 1;
+}
+
+// SIGIO of sockets and pipes, between processes.
+static void io(void) {
+    int ends[2], pipes[2], on = 1;
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) || pipe(pipes)) exit(1);
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGIO);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    int asked = ioctl(ends[0], FIOASYNC, &on);
+    answer("asked for", asked);
+    if (asked) return;
+    say("kept", fcntl(ends[0], F_GETFL) & O_ASYNC);
+    answer("owner", fcntl(ends[0], F_SETOWN, getpid()));
+    answer("asked for again", ioctl(ends[0], FIOASYNC, &on));
+    CHILD("writes", result = write(ends[1], "x", 1));
+    say("the socket's", told(ends[0]));
+    answer("owner", fcntl(pipes[0], F_SETOWN, getpid()));
+    answer("asked for", fcntl(pipes[0], F_SETFL, O_ASYNC | O_NONBLOCK));
+    say("kept", fcntl(pipes[0], F_GETFL) & (O_ASYNC | O_NONBLOCK));
+    CHILD("writes", result = write(pipes[1], "x", 1));
+    say("the pipe's", told(pipes[0]));
+    // A child is not the owner, and one that sets the flags changes nothing about that.
+    CHILD("sets the flags", {
+        result = fcntl(ends[0], F_SETFL, O_ASYNC | O_NONBLOCK) == 0 && write(ends[1], "x", 1) == 1;
+        sigset_t pending;
+        sigpending(&pending);
+        result += 2 * sigismember(&pending, SIGIO);
+    });
+    say("the socket's", told(ends[0]));
+    signal(SIGIO, on_io);
+    on = 0;
+    answer("no longer", ioctl(ends[0], FIOASYNC, &on));
+    answer("nobody's", fcntl(pipes[0], F_SETOWN, 0));
+    CHILD("writes", result = write(ends[1], "x", 1) + write(pipes[1], "x", 1));
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
+    say("none", io_signals);
+    int file = open("forks", O_RDONLY);
+    on = 1;
+    answer("a file's", ioctl(file, FIOASYNC, &on));
+    on = 0;
+    answer("a file's none", ioctl(file, FIOASYNC, &on));
+}
+
+// What the host would have to send to a thread, or to more than this process.
+static void no_io(void) {
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends)) exit(1);
+    answer("group", fcntl(ends[0], F_SETOWN, -getpgrp()));
+    answer("asked for", fcntl(ends[0], F_SETFL, O_ASYNC));
+    answer("owner", fcntl(ends[0], F_SETOWN, getpid()));
+    answer("signal", fcntl(ends[0], F_SETSIG, SIGUSR1));
+    answer("asked for", fcntl(ends[0], F_SETFL, O_ASYNC));
+    answer("signal", fcntl(ends[0], F_SETSIG, 0));
+    answer("asked for", fcntl(ends[0], F_SETFL, O_ASYNC));
+    answer("group", fcntl(ends[0], F_SETOWN, -getpgrp()));
+    answer("signal", fcntl(ends[0], F_SETSIG, SIGUSR1));
+    say("kept", fcntl(ends[0], F_GETOWN) == getpid());
+}
+
+static void on_alarm(int signal) { (void)signal; }
+
+// A FIFO, whose ends wait for each other.
+static void fifo(void) {
+    unlink("fifo");
+    answer("made", mkfifo("fifo", 0600));
+    answer("no reader", open("fifo", O_WRONLY | O_NONBLOCK));
+    for (int first = 0; first < 2; first++) {
+        fflush(stdout);
+        pid_t pid = fork();
+        if (pid == 0) {
+            if (first) usleep(20000);
+            int to = open("fifo", O_WRONLY);
+            _exit(write(to, "abc", 3) != 3);
+        }
+        if (!first) usleep(20000);
+        int from = open("fifo", O_RDONLY);
+        char text[8];
+        ssize_t bytes, all = 0;
+        while ((bytes = read(from, text, sizeof text)) > 0) all += bytes;
+        say("read", all);
+        say("writer", end_of(pid));
+        close(from);
+    }
+    // A signal ends the wait.
+    struct sigaction action = {.sa_handler = on_alarm};
+    sigaction(SIGALRM, &action, NULL);
+    struct itimerval soon = {.it_value = {.tv_usec = 50000}, .it_interval = {.tv_usec = 50000}};
+    setitimer(ITIMER_REAL, &soon, NULL);
+    answer("nobody writes", open("fifo", O_RDONLY));
+    answer("nobody reads", open("fifo", O_WRONLY));
+    unlink("fifo");
+}
+
 int main(int argc, char **argv) {
     const char *mode = argc > 1 ? argv[1] : "";
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -288,6 +402,9 @@ int main(int argc, char **argv) {
     else if (!strcmp(mode, "shared")) shared();
     else if (!strcmp(mode, "posix-shared")) posix_shared();
     else if (!strcmp(mode, "waiting")) waiting();
+    else if (!strcmp(mode, "io")) io();
+    else if (!strcmp(mode, "no-io")) no_io();
+    else if (!strcmp(mode, "fifo")) fifo();
     else return 2;
     return 0;
 }

@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use abi::Errno;
@@ -82,6 +82,8 @@ pub struct Files {
     pub(super) passed: PassedFiles,
     /// Whether this host process is the program's, not that of its parent (`vfork`).
     pub(super) is_of_host_process: bool,
+    /// Whether a SIGIO that the host sends to this process reaches the program.
+    pub(super) passes_sigio: AtomicBool,
 }
 
 /// What a directory descriptor and a path, or an empty one, designate.
@@ -122,6 +124,7 @@ impl Files {
             socket_names: SocketNames::default(),
             passed: PassedFiles::default(),
             is_of_host_process: true,
+            passes_sigio: AtomicBool::new(false),
         };
         let path = cwd.as_os_str().as_bytes();
         match files.chdir(path) {
@@ -141,7 +144,8 @@ impl Files {
             return Err(FilesError::Store { fd: fd.unsigned_abs(), store });
         }
         let file = OpenFile::new(owned, Origin::Shared).map_err(cannot)?;
-        self.table.replace(fd, Arc::new(file), false).map_err(cannot)
+        self.table.replace(fd, Arc::new(file), false).map_err(cannot)?;
+        Ok(())
     }
 
     /// The open file of a descriptor.

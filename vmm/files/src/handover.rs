@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
 use abi::Errno;
@@ -186,6 +186,7 @@ impl Files {
             socket_names: SocketNames::default(),
             passed: PassedFiles::default(),
             is_of_host_process: true,
+            passes_sigio: AtomicBool::new(false),
         }
     }
 
@@ -405,6 +406,7 @@ impl Files {
             socket_names: SocketNames::default(),
             passed: PassedFiles::default(),
             is_of_host_process: true,
+            passes_sigio: AtomicBool::new(false),
         })
     }
 }

@@ -135,11 +135,16 @@ impl Table {
         self.read().free(0).map(|_| ()).ok_or(Errno::EMFILE)
     }
 
-    /// Puts a file at exactly this number, closing what was there.
+    /// Puts a file at exactly this number and returns what was there.
     ///
     /// # Errors
     /// `EBADF` if the number is negative or not below the limit; `ENFILE` as [`Table::insert`].
-    pub(super) fn replace(&self, fd: i32, file: Arc<OpenFile>, cloexec: bool) -> Result<(), Errno> {
+    pub(super) fn replace(
+        &self,
+        fd: i32,
+        file: Arc<OpenFile>,
+        cloexec: bool,
+    ) -> Result<Option<Arc<OpenFile>>, Errno> {
         let at = index(fd)?;
         let mut table = self.write();
         if at >= table.limit {
@@ -148,26 +153,21 @@ impl Table {
         if !table.slots.get(at).is_some_and(Option::is_some) {
             table.take_one()?;
         }
-        let old = table.put(at, Slot { file, cloexec });
-        drop(table);
-        drop(old);
-        Ok(())
+        Ok(table.put(at, Slot { file, cloexec }).map(|slot| slot.file))
     }
 
-    pub(super) fn remove(&self, fd: i32) -> Result<(), Errno> {
+    pub(super) fn remove(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
         let at = index(fd)?;
         let mut table = self.write();
         let old = table.slots.get_mut(at).and_then(Option::take);
         let old = old.ok_or(Errno::EBADF)?;
         table.lowest = table.lowest.min(at);
         table.give_back(1);
-        drop(table);
-        drop(old);
-        Ok(())
+        Ok(old.file)
     }
 
-    /// Closes, or marks close-on-exec, every descriptor from `first` to `last`.
-    pub(super) fn range(&self, first: u32, last: u32, only_cloexec: bool) {
+    /// Removes and returns, or marks close-on-exec, every descriptor from `first` to `last`.
+    pub(super) fn range(&self, first: u32, last: u32, only_cloexec: bool) -> Vec<Arc<OpenFile>> {
         let mut closed = Vec::new();
         let mut table = self.write();
         let first = first as usize;
@@ -178,14 +178,14 @@ impl Table {
                     slot.cloexec = true;
                 }
             } else {
-                closed.extend(slot.take());
+                closed.extend(slot.take().map(|slot| slot.file));
             }
         }
         if !closed.is_empty() {
             table.lowest = table.lowest.min(first);
             table.give_back(closed.len() as u64);
         }
-        drop(table);
+        closed
     }
 
     pub(super) fn cloexec(&self, fd: i32) -> Result<bool, Errno> {

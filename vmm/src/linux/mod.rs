@@ -17,6 +17,7 @@ mod futex_waitv;
 pub(crate) mod host_fault;
 pub mod identity;
 pub mod io;
+mod io_signals;
 mod legacy;
 pub mod limits;
 pub mod memory;
@@ -373,9 +374,9 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         }
         libc::SYS_inotify_rm_watch => done(files.inotify_rm_watch(fd, a[1] as i32)),
 
-        libc::SYS_open => descriptor(files.openat(CWD, &path(a[0])?, a[1] as i32, a[2] as u32)),
-        libc::SYS_creat => descriptor(files.openat(CWD, &path(a[0])?, file::CREAT, a[1] as u32)),
-        libc::SYS_openat => descriptor(files.openat(fd, &path(a[1])?, a[2] as i32, a[3] as u32)),
+        libc::SYS_open => file::open(ctx, CWD, &path(a[0])?, a[1] as i32, a[2] as u32),
+        libc::SYS_creat => file::open(ctx, CWD, &path(a[0])?, file::CREAT, a[1] as u32),
+        libc::SYS_openat => file::open(ctx, fd, &path(a[1])?, a[2] as i32, a[3] as u32),
         libc::SYS_close => done(files.close(fd)),
         libc::SYS_close_range => done(files.close_range(a[0] as u32, a[1] as u32, a[2] as u32)),
         libc::SYS_dup => descriptor(files.dup(fd)),

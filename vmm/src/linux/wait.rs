@@ -96,15 +96,13 @@ fn next(ctx: &ThreadCtx<'_>, which: Which, options: u32) -> Result<Option<Change
 /// Takes what was seen, unless another thread was faster.
 fn take(ctx: &ThreadCtx<'_>, seen: Changed, options: i32) -> Option<Changed> {
     let children = &ctx.process.children;
-    if seen.has_ended() && !children.forget(seen.pid) {
-        return None;
+    if !seen.has_ended() {
+        return wait(libc::P_PID, seen.pid, options | libc::WNOHANG).ok().flatten();
     }
-    let taken = wait(libc::P_PID, seen.pid, options | libc::WNOHANG).ok().flatten();
-    if seen.has_ended() {
-        // It may have been the last one that others wait for.
-        children.wake_waiting(ctx.process);
-    }
-    taken
+    let taken = children.take(seen.pid, options)?;
+    // It may have been the last one that others wait for.
+    children.wake_waiting(ctx.process);
+    Some(taken)
 }
 
 /// `wait4(2)`.

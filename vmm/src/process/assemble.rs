@@ -93,6 +93,8 @@ impl EmptyVm {
         files.charge_to(machine.mem.ledger().clone());
         if let Some(member) = children.member() {
             files.count_descriptors(Arc::new(member.clone()));
+            // Without, it is not blocked, and would end this process.
+            files.pass_sigio();
         }
         let vas_config = VasConfig {
             store: vm.store.clone(),

@@ -198,6 +198,8 @@ fn load(
     let mut lap = empty.stats.laps();
     let machine = empty.kernel.machine().clone();
     let private = &empty.private;
+    let stack_limit = limits.soft(libc::RLIMIT_STACK);
+    private.keep_room_for_stack(stack_limit);
     let loaded = load::load(private, &executable.file, &executable.image).map_err(bad)?;
     // A guard page between program and heap, so that an overrun of one does not hit the other.
     private.set_heap(loaded.end + PAGE_SIZE);
@@ -219,7 +221,6 @@ fn load(
         aux: auxiliary_vector(&machine, &loaded, loader.as_ref()),
         random,
     };
-    let stack_limit = limits.soft(libc::RLIMIT_STACK);
     let built = stack::build(private, &contents, loaded.exec_stack, stack_limit);
     let built = built.map_err(StartError::Stack)?;
     let rip = loader.as_ref().map_or(loaded.entry, |loader| loader.entry);

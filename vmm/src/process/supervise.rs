@@ -30,7 +30,6 @@ use crate::linux::task::host_thread::gettid;
 use crate::linux::task::{KickState, Outcome, Process};
 use crate::linux::{signal, timer};
 use crate::process_tree::stop::Bell;
-use crate::process_tree::wait::wait;
 
 /// A second signal of the same kind within this time ends the program, whatever its handler
 /// does with the first: a user who presses Ctrl-C twice means it.
@@ -301,8 +300,7 @@ impl Supervisor<'_> {
                 0,
                 0,
             ]);
-            if nobody_waits && children.forget(ended.pid) {
-                let _ = wait(libc::P_PID, ended.pid, libc::WEXITED | libc::WNOHANG);
+            if nobody_waits && children.take(ended.pid, libc::WEXITED).is_some() {
                 children.wake_waiting(process);
             }
             // An ordinary signal carries nothing that could be lost.

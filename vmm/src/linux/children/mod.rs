@@ -152,7 +152,9 @@ impl Children {
     /// its own has ended. Nothing happens if it is not there.
     pub(crate) fn bury_orphan(&self, pid: i32) {
         let look = libc::WEXITED | libc::WNOHANG;
-        if self.has(pid)
+        // One that a thread is about to take is known for as long as it is there.
+        let children = locked(&self.pids);
+        if children.contains_key(&pid)
             || !matches!(wait::wait(libc::P_PID, pid, look | libc::WNOWAIT), Ok(Some(_)))
         {
             return;
@@ -247,17 +249,16 @@ impl Children {
         locked(&self.pids).get(&pid).map(|child| child.has_started)
     }
 
-    /// A child has ended and is about to be waited for: its number may be used again after that.
-    /// Returns whether it was still known: one thread waits for it.
-    pub(crate) fn forget(&self, pid: i32) -> bool {
+    /// Waits for a child that has ended: one thread does. `None` if it was another one. Its number may be used
+    /// again after that.
+    pub(crate) fn take(&self, pid: i32, options: i32) -> Option<wait::Changed> {
+        // Until it is gone for the host, too: nobody else may take it for an orphan.
         let mut pids = locked(&self.pids);
-        if pids.remove(&pid).is_none() {
-            return false;
-        }
+        pids.remove(&pid)?;
         if let Some(starts) = &self.starts {
             starts.member.registry().free(pid);
         }
-        true
+        wait::wait(libc::P_PID, pid, options | libc::WNOHANG).ok().flatten()
     }
 
     /// Runs `wait`, which waits in the host.

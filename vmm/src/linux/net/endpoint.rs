@@ -106,6 +106,8 @@ fn check_internet(kind: i32, protocol: i32, all: bool) -> Result<(), Errno> {
         {
             Ok(())
         }
+        // Which protocol is always to be said.
+        (libc::SOCK_RAW, 0) => Err(UNSUPPORTED_PROTOCOL),
         (libc::SOCK_RAW, _) => Err(Errno::EPERM),
         (libc::SOCK_STREAM | libc::SOCK_DGRAM, _) => Err(UNSUPPORTED_PROTOCOL),
         _ => Err(UNSUPPORTED_TYPE),
@@ -122,7 +124,11 @@ pub(in crate::linux) fn socketpair(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult 
     match domain {
         libc::AF_UNIX if kind & 0xf > TYPE_MAX => return Err(Errno::EINVAL.into()),
         libc::AF_UNIX => check_unix(kind & 0xf, protocol)?,
-        libc::AF_INET | libc::AF_INET6 => return Err(Errno::EOPNOTSUPP.into()),
+        // There are no pairs of what there is, either.
+        libc::AF_INET | libc::AF_INET6 => {
+            check_internet(kind & 0xf, protocol, true)?;
+            return Err(Errno::EOPNOTSUPP.into());
+        }
         _ => return Err(UNSUPPORTED_FAMILY.into()),
     }
     let cloexec = flags & libc::SOCK_CLOEXEC != 0;
