@@ -9,10 +9,13 @@
 //! - [`redb`]: its default durability, which syncs at every commit
 //! - [`sqlite`]: a write-ahead log, `synchronous = FULL`, prepared statements, a large cache
 //!
+//! [`clients`] is LMDB as a side of `spacejmp bench kv`.
+//!
 //! The keys, the values and the loops are those of the programs that run in a VM: the same source
 //! files. A program of its own, in a workspace of its own: what is measured here is linked into
 //! nothing of ours.
 
+mod clients;
 mod lmdb;
 mod reader;
 mod redb;
@@ -31,6 +34,9 @@ mod keys;
 mod random;
 #[path = "../../vmm/bench/programs/payload/samples.rs"]
 mod samples;
+
+#[path = "../../examples/kv/src/bin/kv-benchmark/workload.rs"]
+mod orders;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,6 +75,12 @@ struct Cli {
     /// Which of the pages and keys are drawn
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// How many bytes a value of `fill` has
+    #[arg(long, default_value_t = 4)]
+    value: usize,
+    /// Clients sync every commit
+    #[arg(long)]
+    durable: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -104,13 +116,19 @@ enum Workload {
     Commit,
     /// Look keys up, first alone, then beside a writer of 100 transactions a second; after `load`
     Beside,
+    /// Give every key a value of `--value` bytes, as a client of `bench kv` (LMDB only)
+    Fill,
+    /// Obey orders from standard input, as a client of `bench kv` (LMDB only)
+    Clients,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli) {
         Ok(object) => {
-            println!("{object}");
+            if let Some(object) = object {
+                println!("{object}");
+            }
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -120,8 +138,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<Object> {
+fn run(cli: &Cli) -> Result<Option<Object>> {
     std::fs::create_dir_all(&cli.dir)?;
+    match (cli.workload, cli.peer) {
+        (Workload::Fill, Which::Lmdb) => clients::fill_all(&cli.dir, cli.entries, cli.value)?,
+        (Workload::Clients, Which::Lmdb) => clients::serve(&cli.dir, cli.durable)?,
+        (Workload::Fill | Workload::Clients, _) => {
+            return Err("only LMDB has clients: their peer is Redis".into());
+        }
+        _ => return measured(cli).map(Some),
+    }
+    Ok(None)
+}
+
+fn measured(cli: &Cli) -> Result<Object> {
     match cli.peer {
         Which::Lmdb => on(&lmdb::Lmdb::open(&cli.dir)?, cli),
         Which::Redb => on(&redb::Redb::open(&cli.dir)?, cli),
@@ -136,5 +166,6 @@ fn on<P: Peer>(peer: &P, cli: &Cli) -> Result<Object> {
         Workload::Put => workload::put(peer, cli.entries, cli.count, cli.seed),
         Workload::Commit => workload::commit(peer, cli.pages, cli.count, cli.seed),
         Workload::Beside => reader::run(peer, cli.entries, cli.millis),
+        Workload::Fill | Workload::Clients => Err("it measures nothing".into()),
     }
 }

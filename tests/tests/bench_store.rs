@@ -24,7 +24,7 @@ const OF_PEERS: [&str; 11] = [
     "reads_beside_writer_sqlite",
 ];
 /// What needs nobody else.
-const OURS: [&str; 31] = [
+const OURS: [&str; 33] = [
     "commit_1_over_floor",
     "commit_64_over_floor",
     "commit_64g_over_64m",
@@ -52,8 +52,10 @@ const OURS: [&str; 31] = [
     "open_exits",
     "open_host_calls",
     "clones_cache_ratio",
+    "read_32_generations_over_plain_first",
     "read_32_generations_over_plain_scan",
     "read_32_generations_over_plain_random",
+    "read_32_generations_over_plain_first_merged",
     "read_32_generations_over_plain_scan_merged",
     "read_32_generations_over_plain_random_merged",
 ];

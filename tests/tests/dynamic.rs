@@ -95,6 +95,23 @@ fn a_dynamic_program_runs_as_it_is() {
 }
 
 #[test]
+fn a_dynamic_program_has_as_much_stack_as_the_shell_says() {
+    skip_without_kvm!();
+    let (_dir, at) = folder();
+    let program = at.join("dynamic");
+    cc("dynamic.c", &program, &[]);
+    for limit in ["1024", "200000", "unlimited"] {
+        // Not every user may raise it.
+        let script = format!("ulimit -S -s {limit} && exec \"$@\"");
+        let spacejmp = guests::program("vmm", "spacejmp", Profile::Dev);
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, "sh"]).arg(spacejmp).args(["run", "--no-store"]).arg(&program);
+        let output = command.env_remove("SPACEJMP_LOG").output().expect("it starts");
+        assert!(output.status.success(), "{limit}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn without_libraries_or_a_loader_the_error_says_which_grant_is_missing() {
     skip_without_kvm!();
     let (_dir, at) = folder();

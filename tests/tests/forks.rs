@@ -13,7 +13,10 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A folder with the guest, which is granted.
+/// The guests, by what they try: what is inherited, and what is shared.
+const GUESTS: [&str; 2] = ["forks", "forks_shared"];
+
+/// A folder with the guests, which is granted.
 struct World {
     _dir: TempDir,
     folder: PathBuf,
@@ -21,17 +24,20 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let guest = guests::c("forks");
-        let dir = tempfile::tempdir_in(guest.parent().expect("it is somewhere")).expect("a folder");
+        let guests = GUESTS.map(guests::c);
+        let beside = guests[0].parent().expect("it is somewhere");
+        let dir = tempfile::tempdir_in(beside).expect("a folder");
         let folder = std::fs::canonicalize(dir.path()).expect("it is there");
-        // No copy: a file that is being written cannot be run, and a thread that starts a program
-        // meanwhile keeps it open for a moment.
-        std::fs::hard_link(&guest, folder.join("forks")).expect("the guest");
+        for (name, guest) in GUESTS.iter().zip(&guests) {
+            // No copy: a file that is being written cannot be run, and a thread that starts a program
+            // meanwhile keeps it open for a moment.
+            std::fs::hard_link(guest, folder.join(name)).expect("the guest");
+        }
         World { _dir: dir, folder }
     }
 
-    fn native(&self, words: &[&str]) -> Output {
-        let mut command = Command::new(self.folder.join("forks"));
+    fn native(&self, guest: &str, words: &[&str]) -> Output {
+        let mut command = Command::new(self.folder.join(guest));
         command.args(words).current_dir(&self.folder).stdin(Stdio::null());
         command.output().expect("it starts")
     }
@@ -49,12 +55,24 @@ impl World {
         self.run_of(options, "./forks", words)
     }
 
+    /// What a child inherits.
     #[track_caller]
     fn same_as_native(&self, mode: &str) {
-        let native = self.native(&[mode]);
+        self.same(GUESTS[0], mode);
+    }
+
+    /// What the two share.
+    #[track_caller]
+    fn shared_as_natively(&self, mode: &str) {
+        self.same(GUESTS[1], mode);
+    }
+
+    #[track_caller]
+    fn same(&self, guest: &str, mode: &str) {
+        let native = self.native(guest, &[mode]);
         // Each run begins with the same folder.
         let _ = std::fs::remove_dir(self.folder.join("below"));
-        let here = self.run(&[], &[mode]);
+        let here = self.run_of(&[], &format!("./{guest}"), &[mode]);
         let _ = std::fs::remove_dir(self.folder.join("below"));
         assert_eq!(
             (text(&here.stdout), here.status.code()),
@@ -105,7 +123,7 @@ fn mask_actions_and_the_alternate_stack_are_inherited_and_pending_signals_and_ti
 #[test]
 fn open_files_share_offsets_and_record_locks_stay_their_owners() {
     skip_without_kvm!();
-    World::new().same_as_native("files");
+    World::new().shared_as_natively("files");
 }
 
 #[test]
@@ -135,19 +153,49 @@ fn a_process_with_much_memory_forks_again_and_again() {
 #[test]
 fn files_in_memory_have_the_same_names_for_parent_and_child() {
     skip_without_kvm!();
-    World::new().same_as_native("posix-shared");
+    World::new().shared_as_natively("posix-shared");
 }
 
 #[test]
 fn locks_semaphores_and_futexes_in_shared_memory_work_across() {
     skip_without_kvm!();
-    World::new().same_as_native("shared");
+    World::new().shared_as_natively("shared");
 }
 
 #[test]
 fn descriptors_that_wait_are_inherited() {
     skip_without_kvm!();
-    World::new().same_as_native("waiting");
+    World::new().shared_as_natively("waiting");
+}
+
+#[test]
+fn signals_of_input_and_output_reach_the_owner_and_nobody_else() {
+    skip_without_kvm!();
+    let world = World::new();
+    world.shared_as_natively("io");
+    let refused = text(&world.run_of(&[], "./forks_shared", &["no-io"]).stdout);
+    let expected = [
+        "group: 0",
+        "asked for: EINVAL",
+        "owner: 0",
+        "signal: 0",
+        "asked for: EINVAL",
+        "signal: 0",
+        "asked for: 0",
+        "group: EINVAL",
+        "signal: EINVAL",
+        "kept: 1",
+    ];
+    assert_eq!(refused.lines().collect::<Vec<_>>(), expected);
+    // A program without other processes cannot be told: its VMM takes no such signal.
+    let alone = text(&world.run_of(&["--processes", "1"], "./forks_shared", &["io"]).stdout);
+    assert!(alone.starts_with("asked for: EINVAL"), "{alone}");
+}
+
+#[test]
+fn the_ends_of_a_fifo_wait_for_each_other() {
+    skip_without_kvm!();
+    World::new().shared_as_natively("fifo");
 }
 
 #[test]

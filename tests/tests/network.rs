@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use tests::vm::Run;
 use tests::{guests, skip_without_kvm};
+use vmm::control::Control;
 use vmm::process::Outcome;
 
 #[test]
@@ -268,6 +270,20 @@ fn unix_sockets_are_those_of_directories_granted_for_writing() {
     let counts = [&reached, &read_only, &secret].map(|count| count.load(Ordering::SeqCst));
     assert_eq!(counts, [2, 0, 0]);
     assert_eq!(std::fs::read_dir(at("secret")).expect("it is there").count(), 1);
+}
+
+#[test]
+fn no_program_reaches_the_control_sockets_of_vms_whatever_it_is_granted() {
+    skip_without_kvm!();
+    let _control = Control::listen(None).expect("this process listens");
+    let uid = std::fs::metadata("/proc/self").expect("it is there").uid();
+    let ours = format!("spacejmp/vm/{uid}/{}", std::process::id());
+    let free = format!("spacejmp/vm/{uid}/a-free-name");
+    let other = format!("spacejmp-test-{}", std::process::id());
+    let ended = granted(&["abstract", &ours, &free, &other]).net().in_vm();
+    let refused = "connect: EACCES\nbind: EACCES\nsendto: EACCES\n".repeat(2);
+    let allowed = "connect: ECONNREFUSED\nbind: 0\nsendto: 1\ndone\n";
+    ended.expect(0, &(refused + allowed));
 }
 
 #[test]

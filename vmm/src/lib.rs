@@ -20,11 +20,13 @@
 //! - [`process`]: a program in its VM: start, threads, end; [`process_tree`]: the processes of a run
 //! - [`linux`]: Linux system calls; [`call`]: SpaceJMP's own
 //! - [`stats`]: counters of a run; [`report`]: summaries and crash reports
+//! - [`control`]: a running VM as others see it
 //! - [`cli`]: what the commands have in common; [`error`], [`exit_code`]
 
 pub mod access;
 pub mod call;
 pub mod cli;
+pub mod control;
 pub mod exit_code;
 pub mod guest;
 pub mod kernel;

@@ -15,6 +15,8 @@ pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// The programs of `spacejmp bench`.
 const BENCH: &[&str] = &["spacejmp-bench", "spacejmp-bench-hello", "spacejmp-bench-payload"];
+/// The programs that `bench kv` measures.
+const KV: &[&str] = &["kv", "kv-benchmark"];
 
 /// The checkout this xtask was built from, or a copy of it.
 pub(crate) struct Workspace {
@@ -64,19 +66,28 @@ impl Workspace {
         if self.has_bench() {
             cargo.args(["--package", "spacejmp-bench"]);
         }
+        if self.has_kv() {
+            cargo.args(["--package", "kv"]);
+        }
         succeed(&mut cargo)
     }
 
     /// What [`Workspace::build_bench`] makes, all in one folder.
     pub(crate) fn bench_programs(&self) -> Vec<PathBuf> {
         let beside = if self.has_bench() { BENCH } else { &[] };
-        let beside = beside.iter().map(|name| self.spacejmp().with_file_name(name));
+        let kv: &[&str] = if self.has_kv() { KV } else { &[] };
+        let beside = beside.iter().chain(kv).map(|name| self.spacejmp().with_file_name(name));
         iter::once(self.spacejmp()).chain(beside).collect()
     }
 
     /// Older revisions have the benchmarks in `spacejmp` itself.
     fn has_bench(&self) -> bool {
         self.file("vmm/bench").is_dir()
+    }
+
+    /// Older revisions measure no key-value store.
+    fn has_kv(&self) -> bool {
+        self.file("examples/kv/src/bin/kv-benchmark").is_dir()
     }
 
     /// A file of the source, by its path in the checkout.

@@ -1,10 +1,14 @@
 //! A session: what a client has chosen (database, transaction, watched keys), and how its commands are carried
 //! out inside a visit.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use spacejmp::{Mode, Read, Write};
 
 use crate::command::{self, Args, Command, Run, TABLE, blocking_limit, blocks_for_one, find};
 use crate::data::{Change, Fail, Kv, Root, View, now};
+use crate::glob;
 use crate::reply::Out;
 use crate::request::{Words, integer};
 
@@ -18,6 +22,28 @@ pub(crate) struct Session {
     is_spoilt: bool,
     /// Database, key, and what `View::state` gave.
     watched: Vec<(usize, Vec<u8>, Option<u64>)>,
+    /// The command has been tried, and waits.
+    pub(crate) is_retry: bool,
+    /// Who listens to which channels, for `PUBLISH` in a transaction: of a served client.
+    pub(crate) audience: Option<Arc<Audience>>,
+    /// What a transaction has published: channels and messages, to be sent when it is stored.
+    pub(crate) published: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// How many listen to channels, and to patterns of their names.
+#[derive(Debug, Default)]
+pub(crate) struct Audience {
+    pub(crate) channels: BTreeMap<Vec<u8>, usize>,
+    pub(crate) patterns: BTreeMap<Vec<u8>, usize>,
+}
+
+impl Audience {
+    /// How many get a message to a channel.
+    fn count(&self, channel: &[u8]) -> usize {
+        let patterns = self.patterns.iter().filter(|(pattern, _)| glob::matches(pattern, channel));
+        self.channels.get(channel).copied().unwrap_or(0)
+            + patterns.map(|(_, count)| count).sum::<usize>()
+    }
 }
 
 /// Where commands are carried out: in a visit to read or to write.
@@ -98,8 +124,10 @@ impl Session {
             match command.name {
                 "EXEC" => return self.exec(place, is_old, out),
                 "DISCARD" | "MULTI" | "WATCH" => {}
-                _ if matches!(command.run, Run::Server) => {
-                    out.error(&format!("ERR {} is not allowed in transactions", command.name));
+                _ if matches!(command.run, Run::Server)
+                    && !(command.name == "PUBLISH" && self.audience.is_some()) =>
+                {
+                    out.error("ERR Command not allowed inside a transaction");
                     self.is_spoilt = true;
                     return Ended::Replied;
                 }
@@ -139,7 +167,8 @@ impl Session {
                 run(View { root, at, now, db }, args, out)
             }
             (Run::Write(run), Place::Write(root, at)) => {
-                run(&mut Change { root, at, now, db }, args, out)
+                let is_retry = self.is_retry;
+                run(&mut Change { root, at, now, db, is_retry }, args, out)
             }
             (Run::Write(_), Place::Read(..)) => Err(Fail::Said(OLD.into())),
             (Run::Session, Place::Read(root, at)) => {
@@ -194,6 +223,13 @@ impl Session {
         out.array(queue.len());
         for args in &queue {
             let Some(command) = find(&args[0]) else { continue };
+            if command.name == "PUBLISH"
+                && let Some(audience) = &self.audience
+            {
+                out.count(audience.count(&args[1]));
+                self.published.push((args[1].clone(), args[2].clone()));
+                continue;
+            }
             match self.carry_out(command, place, args, is_old, out) {
                 Ended::Replied => {}
                 Ended::Waits(_) if blocks_for_one(args) => out.null(),
@@ -266,6 +302,12 @@ impl Session {
             _ => return Err(format!("ERR {} is served by `kv serve`", command.name).into()),
         }
         Ok(())
+    }
+
+    /// Whether a transaction that it may end has something to publish.
+    pub(crate) fn may_publish(&self, requests: &[Words]) -> bool {
+        let is = |words: &Words| find(&words[0]).is_some_and(|command| command.name == "PUBLISH");
+        self.queue.iter().flatten().chain(requests).any(is)
     }
 
     /// Ends a transaction, and watches nothing any more.

@@ -108,7 +108,7 @@ impl Store {
                 let (root, at) = v.root_mut();
                 let time = now();
                 if root.next_expiry(at).is_some_and(|next| next <= time) {
-                    Change { root, at, now: time, db: 0 }.purge(PURGED);
+                    Change { root, at, now: time, db: 0, is_retry: false }.purge(PURGED);
                 }
                 let mut place = Place::Write(root, at);
                 run_all(jobs, &mut place, is_old, &full)
@@ -138,7 +138,9 @@ impl Store {
         }
         self.space.write(|v| {
             let (root, at) = v.root_mut();
-            Ok::<_, Error>(Change { root, at, now: now(), db: 0 }.purge(MOST) == MOST)
+            Ok::<_, Error>(
+                Change { root, at, now: now(), db: 0, is_retry: false }.purge(MOST) == MOST,
+            )
         })
     }
 
@@ -163,6 +165,14 @@ impl Store {
             }
         }
         Ok(tag)
+    }
+
+    /// Makes durable what was committed.
+    ///
+    /// # Errors
+    /// The disk cannot be written.
+    pub fn sync(&self) -> spacejmp::Result<()> {
+        self.space.sync().map(|_| ())
     }
 
     /// How many keys each database has, and how many of them expire.
@@ -250,10 +260,49 @@ impl Client<'_> {
                 let tag = self.store.save()?;
                 out.simple(&format!("OK, kept as {tag}"));
             } else {
-                self.carry_out(&request, began, &mut out)?;
+                let done = self.carry_out(&request, began, &mut out);
+                self.session.is_retry = false;
+                done?;
             }
         }
         Ok(Reply::parse(&out.bytes).map_or(Reply::Null, |(reply, _)| reply))
+    }
+
+    /// Carries out commands in one visit, as a pipeline: others see all their changes or none, and they
+    /// are stored when this returns. One that would wait finds nothing.
+    ///
+    /// # Errors
+    /// As of [`Client::call`]; none of the commands has been carried out then.
+    pub fn call_all(&mut self, mut requests: Vec<Words>) -> spacejmp::Result<Vec<Reply>> {
+        // Nothing at all is no command, like a word that is none.
+        requests
+            .iter_mut()
+            .filter(|words| words.is_empty())
+            .for_each(|words| words.push(Vec::new()));
+        let mut out = Out { bytes: Vec::new(), is_resp3: true };
+        let mut left = &requests[..];
+        while !left.is_empty() {
+            let mut job = Job {
+                session: &mut self.session,
+                requests: left,
+                out: &mut out,
+                done: 0,
+                waits: None,
+                room: usize::MAX,
+            };
+            self.store.visit(std::slice::from_mut(&mut job))?;
+            let (done, waits) = (job.done, job.waits.is_some());
+            if waits {
+                timed_out(&mut out);
+            }
+            left = &left[(done + usize::from(waits)).min(left.len())..];
+        }
+        let (mut replies, mut at) = (Vec::with_capacity(requests.len()), 0);
+        while let Some((reply, len)) = Reply::parse(&out.bytes[at..]) {
+            replies.push(reply);
+            at += len;
+        }
+        Ok(replies)
     }
 
     fn carry_out(
@@ -262,9 +311,11 @@ impl Client<'_> {
         began: Instant,
         out: &mut Out,
     ) -> spacejmp::Result<()> {
+        let may_wait = crate::command::blocking_limit(request).is_some();
         loop {
             // Before the attempt, so that no change in between is missed.
-            let seen = if self.store.is_old { 0 } else { self.store.space.version()? };
+            let seen =
+                if self.store.is_old || !may_wait { 0 } else { self.store.space.version()? };
             let requests = std::slice::from_ref(request);
             let mut job = Job {
                 session: &mut self.session,
@@ -282,6 +333,7 @@ impl Client<'_> {
                 timed_out(out);
                 return Ok(());
             }
+            self.session.is_retry = true;
             self.store.space.wait_newer(seen, left.min(Duration::from_secs(3600)))?;
         }
     }

@@ -74,6 +74,8 @@ static int inherited(void) {
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);
     say("nofile", limit.rlim_cur < 1000 ? (long)limit.rlim_cur : -1);
+    say("policy", sched_getscheduler(0));
+    say("nice", getpriority(PRIO_PROCESS, 0));
     say("leads its group", getpgrp() == getpid());
     say("leads its session", getsid(0) == getpid());
     say("TEST", getenv("TEST") ? atoi(getenv("TEST")) : -1);
@@ -110,12 +112,17 @@ static int vfork_own(void) {
         sigprocmask(SIG_BLOCK, &set, NULL);
         struct rlimit limit = {50, 60};
         setrlimit(RLIMIT_NOFILE, &limit);
+        struct sched_param priority = {0};
+        if (sched_setscheduler(0, SCHED_BATCH, &priority) || sched_getscheduler(getpid()) != SCHED_BATCH) _exit(92);
+        if (setpriority(PRIO_PROCESS, 0, 3)) _exit(93);
         execve(self, args, environ);
         _exit(91);
     }
     show("child", wait_for(pid));
     getcwd(after, sizeof after);
     say("same directory", strcmp(before, after) == 0);
+    say("same policy", sched_getscheduler(0));
+    say("same nice value", getpriority(PRIO_PROCESS, 0));
     say("same descriptor", lseek(fd, 0, SEEK_CUR));
     answer("its own descriptor", fcntl(7, F_GETFD));
     answer("other", fcntl(other, F_GETFD));
@@ -304,7 +311,9 @@ static int groups(void) {
 static int spawned_as_told(void) {
     posix_spawnattr_t attr;
     posix_spawnattr_init(&attr);
-    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
+                                     POSIX_SPAWN_SETSCHEDULER);
+    posix_spawnattr_setschedpolicy(&attr, SCHED_BATCH);
     sigset_t mask, defaults;
     sigemptyset(&mask);
     sigaddset(&mask, SIGUSR1);

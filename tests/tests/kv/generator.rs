@@ -83,6 +83,8 @@ const TEMPLATES: &[&str] = &[
     "GETBIT s C",
     "BITCOUNT s",
     "BITCOUNT s I I",
+    "BITCOUNT s I I BIT",
+    "BITCOUNT s I I byte",
     "DEL K",
     "DEL K K",
     "UNLINK K s",

@@ -122,6 +122,31 @@ fn whoever_waited_longest_is_served_first_and_gets_one_element() {
 }
 
 #[test]
+fn who_waits_is_not_disturbed_by_other_kinds_of_values_and_can_be_told_to_go_on() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::kv(folder.path(), &["--durability", "manual"]);
+    let (mut one, mut other) = (server.connect(), server.connect());
+    let id = one.say("CLIENT ID");
+    let id = id.trim_matches([':', '\r', '\n']);
+    one.send(&encoded(&[b"BLPOP", b"k", b"l", b"0"]));
+    while !other.say("INFO clients").contains("blocked_clients:1") {}
+    assert_eq!(other.say("SET k v"), "+OK\r\n");
+    assert_eq!(other.say("RPUSH l a"), ":1\r\n");
+    assert_eq!(one.reply(), b"*2\r\n$1\r\nl\r\n$1\r\na\r\n");
+    assert!(one.say("BLPOP k l 0").starts_with("-WRONGTYPE"), "it does not wait yet");
+    for (how, reply) in
+        [("TIMEOUT", "*-1\r\n"), ("ERROR", "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n")]
+    {
+        one.send(&encoded(&[b"BLPOP", b"l", b"0"]));
+        while !other.say("INFO clients").contains("blocked_clients:1") {}
+        assert_eq!(other.say(&format!("CLIENT UNBLOCK {id} {how}")), ":1\r\n");
+        assert_eq!(one.reply(), reply.as_bytes());
+    }
+    assert_eq!(other.say(&format!("CLIENT UNBLOCK {id}")), ":0\r\n");
+}
+
+#[test]
 fn messages_reach_those_who_listen_to_a_channel_or_a_pattern() {
     skip_without_kvm!();
     let folder = tempfile::tempdir().expect("a folder");
@@ -139,6 +164,69 @@ fn messages_reach_those_who_listen_to_a_channel_or_a_pattern() {
     assert_eq!(one.say("UNSUBSCRIBE"), "*3\r\n$11\r\nunsubscribe\r\n$4\r\nnews\r\n:0\r\n");
     assert_eq!(third.say("PUBSUB CHANNELS"), "*0\r\n");
     assert_eq!(third.say("PUBLISH news again"), ":1\r\n");
+}
+
+#[test]
+fn a_transaction_publishes_when_it_is_carried_out_and_not_when_it_is_given_up() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::kv(folder.path(), &["--durability", "manual"]);
+    let (mut one, mut other) = (server.connect(), server.connect());
+    one.say("SUBSCRIBE news");
+    one.say("PSUBSCRIBE n*");
+    for end in ["DISCARD", "EXEC"] {
+        assert_eq!(other.say("MULTI"), "+OK\r\n");
+        assert_eq!(other.say(&format!("PUBLISH news {end}")), "+QUEUED\r\n");
+        assert_eq!(other.say("PUBLISH olds x"), "+QUEUED\r\n");
+        let reply = other.say(end);
+        assert!(reply == "+OK\r\n" || reply == "*2\r\n:2\r\n:0\r\n", "{reply}");
+    }
+    assert_eq!(one.reply(), b"*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$4\r\nEXEC\r\n");
+    assert_eq!(other.say("MULTI"), "+OK\r\n");
+    let error = "-ERR Command not allowed inside a transaction\r\n";
+    assert_eq!(other.say("SAVE"), error);
+    assert!(other.say("EXEC").starts_with("-EXECABORT"));
+}
+
+#[test]
+fn what_can_be_configured_takes_effect_and_all_of_a_request_or_nothing_does() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::kv(folder.path(), &["--durability", "manual"]);
+    let mut wire = server.connect();
+    assert!(wire.say("CONFIG SET maxclients 1 databases 3").starts_with("-ERR Unknown option"));
+    assert_eq!(wire.say("CONFIG GET maxclients"), "*2\r\n$10\r\nmaxclients\r\n$5\r\n10000\r\n");
+    assert_eq!(wire.say("CONFIG SET maxclients 1 proto-max-bulk-len 1mb"), "+OK\r\n");
+    assert_eq!(server.connect().rest(), b"-ERR max number of clients reached\r\n");
+    assert_eq!(wire.say("CONFIG SET maxclients 5 requirepass word"), "+OK\r\n");
+    let mut other = server.connect();
+    assert!(other.say("GET k").starts_with("-NOAUTH"));
+    assert_eq!(other.say("AUTH word"), "+OK\r\n");
+    assert_eq!(other.say("GET k"), "$-1\r\n");
+    other.send(b"*2\r\n$4\r\nECHO\r\n$2000000\r\n");
+    assert_eq!(other.rest(), b"-ERR Protocol error: invalid bulk length\r\n");
+}
+
+#[test]
+fn object_says_how_a_value_is_kept() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::kv(folder.path(), &["--durability", "manual"]);
+    let mut wire = server.connect();
+    wire.say("MSET i 12 s word");
+    wire.ask(&[b"SET", b"t", &[b'x'; 100]]);
+    wire.say("RPUSH l a");
+    wire.say("ZADD z 1 a");
+    for (key, encoding) in
+        [("i", "int"), ("s", "embstr"), ("t", "raw"), ("l", "quicklist"), ("z", "skiplist")]
+    {
+        let reply = format!("${}\r\n{encoding}\r\n", encoding.len());
+        assert_eq!(wire.say(&format!("OBJECT ENCODING {key}")), reply);
+    }
+    assert_eq!(wire.say("OBJECT REFCOUNT i"), ":1\r\n");
+    assert_eq!(wire.say("OBJECT ENCODING nothing"), "$-1\r\n");
+    assert!(wire.say("OBJECT FREQ i").starts_with("-ERR An LFU"));
+    assert!(wire.say("OBJECT IDLETIME i").starts_with("-ERR idle times are not kept"));
 }
 
 #[test]

@@ -51,6 +51,31 @@ fn what_is_filled_in_order_is_large_pages_which_commits_aborts_and_removals_take
 }
 
 #[test]
+fn who_goes_through_scattered_pages_reads_copies_of_2_mib_in_bounded_memory() {
+    skip_without_kvm!();
+    let world = World::new();
+    assert_eq!(world.good("vas_scattered", &["words", "make"]), "done\n");
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let stats = folder.path().join("stats");
+    let copied = |limit: &str| {
+        let mut run = world.command_of(&["run", "--memory", limit, "--stats=json", "--stats-to"]);
+        let program = guests::rust("vas_scattered");
+        let ended = run.arg(&stats).arg(program).args(["words", "read"]).output();
+        let ended = ended.expect("the command starts");
+        assert_eq!(ended.stdout, b"done\n", "{ended:?}");
+        let stats = std::fs::read_to_string(&stats).expect("statistics were written");
+        let stats: serde_json::Value = serde_json::from_str(&stats).expect("they are JSON");
+        let memory = stats["memory"].as_array().expect("memory by kind");
+        let copied = memory.iter().find(|one| one["kind"] == "versioned").expect("of copies");
+        copied["peak_bytes"].as_u64().expect("a number")
+    };
+    // The first 2 MiB of six tell that a thread goes through them.
+    assert_eq!(copied("256M"), 10 * MIB);
+    let (some, quarter) = (copied("32M"), 8 * MIB);
+    assert!((2 * MIB..=quarter).contains(&some), "{some} bytes");
+}
+
+#[test]
 fn the_last_to_leave_leaves_a_short_log_and_freed_pages_give_their_space_back() {
     skip_without_kvm!();
     let world = World::new();

@@ -10,6 +10,7 @@
 //!   comparisons
 //! - [`programs`]: the programs that are timed; their sources are in `programs/`
 //! - [`sample`]: running one and reading its answer
+//! - [`worker`]: a program that goes on while others run
 //! - [`stats`]: medians and ratios
 
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@ pub mod programs;
 pub mod report;
 pub mod sample;
 pub mod stats;
+pub mod worker;
 
 use vmm::cli::bench::PROGRAM;
 use vmm::error::Remedy;
@@ -29,6 +31,12 @@ pub enum BenchError {
     /// A program to be timed is not where it should be.
     #[error("{path} is missing, the program to be timed")]
     Missing {
+        /// Where it should be.
+        path: String,
+    },
+    /// A program of the key-value store is not beside ours.
+    #[error("there is no {path}, a program of the key-value store")]
+    NoKv {
         /// Where it should be.
         path: String,
     },
@@ -99,6 +107,7 @@ impl Remedy for BenchError {
     fn remedy(&self) -> Option<String> {
         match self {
             Self::Missing { .. } => Some(format!("build it: cargo build --release -p {PROGRAM}")),
+            Self::NoKv { .. } => Some("build it: cargo build --release -p kv".into()),
             Self::NoPeers { .. } => Some(
                 "build it: cargo xtask peers; or leave --peers out, and measure without it".into(),
             ),

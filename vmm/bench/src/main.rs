@@ -172,7 +172,8 @@ fn measure(args: &Args) -> Result<ExitCode, Failure> {
     let host = host::probe();
     let has_tags = host.guest_cpu.as_ref().map(|cpu| cpu.pcid);
     let store = &args.store;
-    let bench = Bench { runner: &runner, programs: &programs, size, has_tags, store };
+    let bench =
+        Bench { runner: &runner, programs: &programs, size, is_huge: args.full, has_tags, store };
     let mut bar = Bar { is_watched: io::stderr().is_terminal(), all: chosen.len(), begun: 0 };
     let mut reports: Vec<(&Experiment, Report)> = Vec::new();
     let mut failed = BTreeMap::new();
@@ -209,7 +210,7 @@ fn causes(error: &dyn std::error::Error) -> String {
 
 /// Options that nothing of what is to be measured has.
 #[derive(Debug, thiserror::Error)]
-#[error("--entries, --batch and --peers are options of `bench store`")]
+#[error("--entries and --batch are options of `bench store`")]
 struct OnlyForStore;
 
 /// A run without its counterpart.

@@ -84,7 +84,7 @@ impl Runner {
         stats: bool,
     ) -> Result<Sample, BenchError> {
         let stats_file = self.dir.join("stats.json");
-        let mut command = self.command(place, program, args, stats.then_some(&stats_file));
+        let mut command = self.command(place, program, args, stats.then_some(&*stats_file));
         let what = format!("{command:?}");
         let started_ns = monotonic_ns();
         let began = Instant::now();
@@ -196,12 +196,14 @@ impl Runner {
         Ok(seen)
     }
 
-    fn command(
+    /// The command that runs `program`, with the statistics of a VM in a file at its end if one is named.
+    #[must_use]
+    pub fn command(
         &self,
         place: Environment,
         program: &Path,
         args: &[&str],
-        stats_file: Option<&PathBuf>,
+        stats_file: Option<&Path>,
     ) -> Command {
         let mut command = match place {
             Environment::Native => Command::new(program),

@@ -20,6 +20,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use abi::PAGE_SIZE;
 use rustix::fs::{OFlags, SeekFrom};
 
+/// What the descriptors of a process count against, besides its own limit.
+pub trait DescriptorCount: fmt::Debug + Send + Sync {
+    /// Counts so many more; returns whether there may be as many.
+    fn open(&self, count: u64) -> bool;
+
+    /// Counts them, even if there may not be as many.
+    fn note_open(&self, count: u64);
+
+    /// Counts so many less.
+    fn close(&self, count: u64);
+}
+
 /// The memory account that files are part of, and its limit: the run's.
 pub trait MemoryAccount: fmt::Debug + Send + Sync {
     /// Charges bytes for files.

@@ -1,14 +1,20 @@
 //! Calls on descriptors as such: `close`, `dup`, `fcntl`.
 
+use std::sync::Arc;
+
 use abi::Errno;
 use nix::fcntl::FcntlArg;
 use rustix::fs::{OFlags, SealFlags};
 
 use super::files::Files;
 use super::host;
+use super::open_file::OpenFile;
 
 /// A pipe's size beyond which Linux does not even round.
 const MAX_PIPE_BYTES: u32 = 1 << 31;
+
+/// Of `F_NOTIFY`: a flag, not an event.
+const DN_MULTISHOT: u32 = 1 << 31;
 
 /// `struct flock`, word by word.
 pub type Flock = [u64; 4];
@@ -19,7 +25,16 @@ impl Files {
     /// # Errors
     /// `EBADF`. An error of the host at the last reference is not reported.
     pub fn close(&self, fd: i32) -> Result<(), Errno> {
-        self.table.remove(fd)
+        self.closed(self.table.remove(fd)?);
+        Ok(())
+    }
+
+    /// A descriptor was closed: the process's record locks on the file are gone, although it may have others.
+    fn closed(&self, file: Arc<OpenFile>) {
+        // Those of a process between `vfork` and `execve` are its parent's.
+        if file.has_locks() && self.is_of_host_process {
+            drop(file.host_fd().try_clone_to_owned());
+        }
     }
 
     /// `close_range`.
@@ -33,7 +48,9 @@ impl Files {
         if flags & !(unshare | cloexec) != 0 || first > last {
             return Err(Errno::EINVAL);
         }
-        self.table.range(first, last, flags & cloexec != 0);
+        for file in self.table.range(first, last, flags & cloexec != 0) {
+            self.closed(file);
+        }
         Ok(())
     }
 
@@ -52,7 +69,8 @@ impl Files {
     pub fn dup2(&self, old: i32, new: i32) -> Result<i32, Errno> {
         let file = self.get(old)?;
         if old != new {
-            self.table.replace(new, file, false)?;
+            let old = self.table.replace(new, file, false)?;
+            old.into_iter().for_each(|old| self.closed(old));
         }
         Ok(new)
     }
@@ -66,7 +84,8 @@ impl Files {
             return Err(Errno::EINVAL);
         }
         let file = self.get(old)?;
-        self.table.replace(new, file, flags & libc::O_CLOEXEC != 0)?;
+        let old = self.table.replace(new, file, flags & libc::O_CLOEXEC != 0)?;
+        old.into_iter().for_each(|old| self.closed(old));
         Ok(new)
     }
 
@@ -97,9 +116,11 @@ impl Files {
             // All others are refused on an `O_PATH` description.
             _ if file.path_only() => Err(Errno::EBADF),
             libc::F_SETFL => {
-                file.set_flags(OFlags::from_bits_retain(number))?;
+                self.set_flags(&file, OFlags::from_bits_retain(number))?;
                 Ok(0)
             }
+            // Nothing is asked for any longer; nothing can be.
+            libc::F_NOTIFY if number & !DN_MULTISHOT == 0 => Ok(0),
             // Leases cannot be requested: none is held.
             libc::F_GETLEASE => Ok(u64::from(libc::F_UNLCK.cast_unsigned())),
             libc::F_GETPIPE_SZ => {
@@ -142,9 +163,6 @@ impl Files {
     /// `fcntl` with a `struct flock`, given and returned as words. The locks are the host's,
     /// so other programs on the host see them; waiting ends with `EINTR` at a signal.
     ///
-    /// One difference from Linux: closing one of several descriptors made by `dup` does not
-    /// drop the program's locks on that file; closing the last one does.
-    ///
     /// # Errors
     /// Those of Linux's `fcntl`.
     pub fn fcntl_lock(&self, fd: i32, command: i32, lock: Flock) -> Result<Flock, Errno> {
@@ -161,6 +179,9 @@ impl Files {
         };
         nix::fcntl::fcntl(file.host_fd(), argument)
             .map_err(|error| Errno::from_raw(error as i32))?;
+        if matches!(command, libc::F_SETLK | libc::F_SETLKW) {
+            file.note_locks();
+        }
         Ok(encode_flock(lock, &flock))
     }
 }

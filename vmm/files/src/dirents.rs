@@ -92,7 +92,12 @@ impl Files {
                 let known = self.terminals().into_iter();
                 entries.extend(known.map(|number| leaf(number, Leaf::Terminal(number))));
             }
-            Mount::Processes => entries.push(numbered(namespace.pid(), NodeId::PROCESS)),
+            Mount::Processes => {
+                let others = namespace.others().into_iter().map(|pid| (pid, NodeId::other(pid)));
+                let mut all: Vec<_> = others.chain([(namespace.pid(), NodeId::PROCESS)]).collect();
+                all.sort_unstable_by_key(|(pid, _)| *pid);
+                entries.extend(all.into_iter().map(|(pid, id)| numbered(pid, id)));
+            }
             Mount::Tasks => {
                 let mut tids = namespace.tids();
                 tids.sort_unstable();

@@ -4,14 +4,14 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use abi::Errno;
 use rustix::fs::Mode;
 use thiserror::Error;
 
-use super::charge::{FilesOnly, MemoryAccount};
+use super::charge::{DescriptorCount, FilesOnly, MemoryAccount};
 use super::grant::Grant;
 use super::memory_dir::MemoryAt;
 use super::namespace::{Mount, Namespace};
@@ -82,6 +82,8 @@ pub struct Files {
     pub(super) passed: PassedFiles,
     /// Whether this host process is the program's, not that of its parent (`vfork`).
     pub(super) is_of_host_process: bool,
+    /// Whether a SIGIO that the host sends to this process reaches the program.
+    pub(super) passes_sigio: AtomicBool,
 }
 
 /// What a directory descriptor and a path, or an empty one, designate.
@@ -122,6 +124,7 @@ impl Files {
             socket_names: SocketNames::default(),
             passed: PassedFiles::default(),
             is_of_host_process: true,
+            passes_sigio: AtomicBool::new(false),
         };
         let path = cwd.as_os_str().as_bytes();
         match files.chdir(path) {
@@ -141,7 +144,8 @@ impl Files {
             return Err(FilesError::Store { fd: fd.unsigned_abs(), store });
         }
         let file = OpenFile::new(owned, Origin::Shared).map_err(cannot)?;
-        self.table.replace(fd, Arc::new(file), false).map_err(cannot)
+        self.table.replace(fd, Arc::new(file), false).map_err(cannot)?;
+        Ok(())
     }
 
     /// The open file of a descriptor.
@@ -199,6 +203,12 @@ impl Files {
         Ok(())
     }
 
+    /// The path of what the program runs.
+    #[must_use]
+    pub fn program_path(&self) -> Vec<u8> {
+        self.namespace.exe.as_ref().map(|exe| exe.path.clone()).unwrap_or_default()
+    }
+
     /// The current directory's guest path, without NUL.
     ///
     /// # Errors
@@ -231,6 +241,17 @@ impl Files {
     /// `umask`: sets the new mask and returns the old.
     pub fn umask(&self, mask: u32) -> u32 {
         self.umask.swap(mask & 0o777, Ordering::Relaxed)
+    }
+
+    /// From now on the descriptors count against `count`, too. Called once, before the program runs.
+    pub fn count_descriptors(&self, count: Arc<dyn DescriptorCount>) {
+        self.table.count_against(count);
+    }
+
+    /// How many descriptors are open.
+    #[must_use]
+    pub fn open_count(&self) -> u64 {
+        self.table.open().len() as u64
     }
 
     /// How many descriptors the program may have (`RLIMIT_NOFILE`).

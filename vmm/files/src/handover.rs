@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
 use abi::Errno;
@@ -115,10 +115,10 @@ const OWN: u64 = 1;
 const IN_MEMORY: u64 = 2;
 const IN_GRANT: u64 = 3;
 const OF_TREE: u64 = 4;
+const PROCESS: u64 = 7;
 /// Of copies alone.
 const EPOLL: u64 = 5;
 const SIGNALS: u64 = 6;
-const PROCESS: u64 = 7;
 const NETLINK: u64 = 8;
 /// Of the current directory: in a grant, or of the tree.
 const NONE: u64 = u64::MAX;
@@ -186,6 +186,7 @@ impl Files {
             socket_names: SocketNames::default(),
             passed: PassedFiles::default(),
             is_of_host_process: true,
+            passes_sigio: AtomicBool::new(false),
         }
     }
 
@@ -289,11 +290,10 @@ impl Files {
             FileKind::SignalFd if what_for == For::Copy => {
                 return Ok((SIGNALS, file.signals(), 0));
             }
-            FileKind::PidFd if what_for == For::Copy => return Ok((PROCESS, 0, 0)),
+            FileKind::PidFd => return Ok((PROCESS, 0, 0)),
             FileKind::Netlink if what_for == For::Copy => return Ok((NETLINK, 0, 0)),
             FileKind::Epoll => Some("an epoll"),
             FileKind::SignalFd => Some("a signalfd"),
-            FileKind::PidFd => Some("a process descriptor"),
             // As any other socket it would do more than answer questions.
             FileKind::Netlink => Some("a netlink socket"),
             _ => None,
@@ -365,8 +365,7 @@ impl Files {
                         SHARED => OpenFile::new(owned, Origin::Shared)?,
                         EPOLL => OpenFile::new(owned, Origin::Own)?.of_kind(FileKind::Epoll),
                         SIGNALS => signals(a)?,
-                        // It can be waited for; signals go to a process of one's own.
-                        PROCESS => OpenFile::new(owned, Origin::Own)?.of_kind(FileKind::Other),
+                        PROCESS => OpenFile::new(owned, Origin::Own)?.of_kind(FileKind::PidFd),
                         NETLINK => OpenFile::new(owned, Origin::Own)?.of_kind(FileKind::Netlink),
                         IN_MEMORY => {
                             let file = OpenFile::new(owned, Origin::Own)?;
@@ -407,6 +406,7 @@ impl Files {
             socket_names: SocketNames::default(),
             passed: PassedFiles::default(),
             is_of_host_process: true,
+            passes_sigio: AtomicBool::new(false),
         })
     }
 }

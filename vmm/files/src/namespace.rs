@@ -134,7 +134,7 @@ impl Namespace {
         off_limits: OffLimits,
         texts: Vec<TextFile>,
     ) -> Result<Namespace, NamespaceError> {
-        let mut tree = Tree::new(texts.iter().map(|text| text.path));
+        let mut tree = Tree::new(texts.iter().map(|text| (text.path, text.of_others)));
         // Outer ones first: what is between an outer and an inner one depends on this.
         let mut ordered: Vec<&Grant> = grants.iter().collect();
         ordered.sort_by_key(|grant| grant.guest.components().count());
@@ -255,6 +255,11 @@ impl Namespace {
         self.view().map_or_else(Vec::new, |view| view.tids())
     }
 
+    /// The other processes that have a directory now.
+    pub(super) fn others(&self) -> Vec<i32> {
+        self.view().map_or_else(Vec::new, |view| view.others())
+    }
+
     /// The child of that name, `.` and `..` excepted.
     pub(super) fn child(&self, id: NodeId, name: &[u8]) -> Option<Child> {
         if let Some(child) = self.tree.child(id, name) {
@@ -270,7 +275,10 @@ impl Namespace {
             tree::Mount::Terminals => number(name).map(|n| Child::Leaf(Leaf::Terminal(n))),
             tree::Mount::Processes => {
                 let pid = i32::try_from(number(name)?).ok()?;
-                (pid == self.pid()).then_some(Child::Dir(NodeId::PROCESS))
+                match pid == self.pid() {
+                    true => Some(Child::Dir(NodeId::PROCESS)),
+                    false => self.others().contains(&pid).then(|| Child::Dir(NodeId::other(pid))),
+                }
             }
             tree::Mount::Tasks => {
                 let tid = i32::try_from(number(name)?).ok()?;
@@ -293,7 +301,7 @@ impl Namespace {
         path.push(b'/');
         match id.thread() {
             _ if id == NodeId::PROCESS => path.extend(self.pid().to_string().bytes()),
-            Some(tid) if id.is_task() => path.extend(tid.to_string().bytes()),
+            Some(tid) if id.is_task() || id.is_other() => path.extend(tid.to_string().bytes()),
             _ => path.extend(&self.tree.node(id).name),
         }
         path

@@ -1,12 +1,13 @@
 //! `open`: every way to get a descriptor for a path.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use abi::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
-use super::attr::permissions;
+use super::attr::{by_number, permissions};
 use super::files::Files;
 use super::host;
 use super::memory_dir::HowToOpen;
@@ -37,13 +38,12 @@ const PATH_ONLY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NO
 impl Files {
     /// `openat`, and `open` with `AT_FDCWD`: the new descriptor.
     ///
-    /// Never blocks: a FIFO opened for reading is opened immediately, one opened for writing gives
-    /// `ENXIO` while there is no reader, as with `O_NONBLOCK`. A terminal never becomes the
-    /// controlling one. In a read-only grant, opening anything for writing, truncating and
+    /// A FIFO waits for its other end, unless it is opened with `O_NONBLOCK`; nothing else does. A
+    /// terminal never becomes the controlling one. In a read-only grant, opening anything for writing, truncating and
     /// creating return `EROFS`, devices and FIFOs included.
     ///
     /// # Errors
-    /// Linux's own; `EACCES` for a file on a procfs that happens to be inside a grant; `EPERM`
+    /// Linux's own, `EINTR` among them; `EACCES` for a file on a procfs that happens to be inside a grant; `EPERM`
     /// for a new file with set-ID bits.
     pub fn openat(&self, dirfd: i32, path: &[u8], flags: i32, mode: u32) -> Result<i32, Errno> {
         let cloexec = flags & libc::O_CLOEXEC != 0;
@@ -127,6 +127,15 @@ fn open_entry(
     }
     let fd = match rustix::fs::openat(at.dir(), at.name(), safe, mode) {
         Ok(fd) => fd,
+        // A FIFO without a reader, or a device that is not there.
+        Err(rustix::io::Errno::NXIO) if !flags.contains(OFlags::NONBLOCK) => {
+            let Step::Done(pinned) = pin(at, follow)? else { return Ok(Step::Link) };
+            let stat = rustix::fs::fstat(&pinned).map_err(host)?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo {
+                return Err(Errno::ENXIO);
+            }
+            open_fifo(pinned.as_fd(), flags)?
+        }
         // The kernel returns ELOOP for a link, ENOTDIR if a directory is also required.
         Err(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) if follow && at.is_link() => {
             return Ok(Step::Link);
@@ -135,12 +144,30 @@ fn open_entry(
     };
     let stat = rustix::fs::fstat(&fd).map_err(host)?;
     off_limits.check_opened_by_name(&stat)?;
+    let waits = !flags.intersects(OFlags::PATH | OFlags::NONBLOCK);
+    let reads = flags & OFlags::RWMODE == OFlags::RDONLY;
+    let fd = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo if waits && reads && !has_writer(&fd) => open_fifo(fd.as_fd(), flags)?,
+        _ => fd,
+    };
     let file = OpenFile::of(fd, Origin::Grant(at.grant.clone()), safe, &stat);
     if follow && file.kind() == FileKind::Link {
         return Ok(Step::Link);
     }
     settle(&file, flags, &stat)?;
     Ok(Step::Done(file))
+}
+
+/// Opens a FIFO again, waiting for its other end.
+fn open_fifo(fifo: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = (flags & (OFlags::RWMODE | KEPT_BY_SETFL)) | OFlags::CLOEXEC | OFlags::NOCTTY;
+    rustix::fs::open(by_number(fifo), flags, Mode::empty()).map_err(host)
+}
+
+/// Whether somebody writes to a FIFO that was opened for reading, or has done so since.
+fn has_writer(fifo: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(fifo, PollFlags::IN)];
+    rustix::event::poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 /// What is opened with set-ID bits must be there already: then they mean nothing.

@@ -114,6 +114,8 @@ pub struct OpenFile {
     peers: OnceLock<Box<Peers>>,
     /// Of a `signalfd`: which signals it is for.
     signals: AtomicU64,
+    /// Whether this process has set record locks by it.
+    locked: AtomicBool,
 }
 
 impl Drop for OpenFile {
@@ -126,7 +128,7 @@ impl Drop for OpenFile {
 
 /// Flags of the host that say how we opened a path, not how the program did.
 const OURS: OFlags = OFlags::NOFOLLOW.union(OFlags::DIRECTORY).union(O_ASYNC);
-const O_ASYNC: OFlags = OFlags::from_bits_retain(libc::O_ASYNC as u32);
+pub(super) const O_ASYNC: OFlags = OFlags::from_bits_retain(libc::O_ASYNC as u32);
 
 impl OpenFile {
     /// Wraps a host descriptor. Its access mode and flags are read from the host.
@@ -170,6 +172,7 @@ impl OpenFile {
             watched: OnceLock::new(),
             peers: OnceLock::new(),
             signals: AtomicU64::new(0),
+            locked: AtomicBool::new(false),
         }
     }
 
@@ -450,18 +453,11 @@ impl OpenFile {
         self.given = given & OURS;
     }
 
-    /// Sets `O_NONBLOCK`, `O_APPEND`, `O_DIRECT` and `O_NOATIME`, as `F_SETFL` does.
+    /// Sets `O_NONBLOCK`, `O_APPEND`, `O_DIRECT` and `O_NOATIME`, as `F_SETFL` does, and `O_ASYNC`
+    /// where the host may send its signal.
     pub(super) fn set_flags(&self, wanted: OFlags) -> Result<(), Errno> {
-        let settable = OFlags::APPEND | OFlags::DIRECT | OFlags::NOATIME;
-        // The signal of O_ASYNC would go to the VMM, not to the program. Files that never send
-        // one do not keep the flag on Linux, either.
-        let sends = matches!(
-            self.kind,
-            FileKind::Pipe | FileKind::Terminal | FileKind::Socket | FileKind::Netlink
-        );
-        if sends && wanted.contains(O_ASYNC) {
-            return Err(Errno::EINVAL);
-        }
+        let mut settable = OFlags::APPEND | OFlags::DIRECT | OFlags::NOATIME;
+        settable.set(O_ASYNC, self.can_signal());
         let flags = match self.origin {
             // Its host descriptor never blocks.
             _ if self.kind == FileKind::SignalFd => OFlags::NONBLOCK,
@@ -476,6 +472,16 @@ impl OpenFile {
         }
         self.mark_nonblocking(wanted.contains(OFlags::NONBLOCK));
         Ok(())
+    }
+
+    /// This process sets record locks.
+    pub(super) fn note_locks(&self) {
+        self.locked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has set some, which it may have dropped since.
+    pub(super) fn has_locks(&self) -> bool {
+        self.locked.load(Ordering::Relaxed)
     }
 
     pub(super) fn mark_nonblocking(&self, nonblocking: bool) {

@@ -1,16 +1,21 @@
 //! The owner of an open file description: the process that Linux would notify of events on it, and
 //! with which signal.
 //!
-//! What `fcntl` sets is recorded and read back. No notification is ever sent: that would need
-//! `O_ASYNC`, a lease or a change notification, and none of them is supported.
+//! What `fcntl` sets is recorded and read back. The host is told, too, of an owner that is the program
+//! itself, for pipes and sockets that the program has made: then `O_ASYNC` is served, by the host's SIGIO
+//! to this host process, which passes it on. Another signal would tell of the host's descriptor, and
+//! one to a thread or a group would reach more than the program.
 #![forbid(unsafe_code)]
 
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
 use abi::Errno;
+use rustix::fs::OFlags;
 
 use super::files::Files;
-use super::open_file::OpenFile;
+use super::host;
+use super::open_file::{FileKind, O_ASYNC, OpenFile};
 
 /// Commands the C library does not name.
 pub(super) const F_SETSIG: i32 = 10;
@@ -57,7 +62,68 @@ impl Owner {
     }
 }
 
+impl State {
+    /// Whether the host can send what this asks for.
+    fn suits_host(&self) -> bool {
+        let [kind, id] = self.who;
+        (kind == F_OWNER_PID || id == 0) && self.signal == 0
+    }
+}
+
+impl OpenFile {
+    /// Whether the host may be asked to send signals of input and output on this: nobody outside
+    /// of the run has the description, and its owner is what we make it.
+    pub(super) fn can_signal(&self) -> bool {
+        self.is_own() && matches!(self.kind(), FileKind::Pipe | FileKind::Socket)
+    }
+
+    /// Changes owner and signal.
+    ///
+    /// # Errors
+    /// `EINVAL` while the host sends signals, for what it cannot be asked to send.
+    fn change_owner(&self, change: impl FnOnce(&mut State)) -> Result<(), Errno> {
+        let mut new = self.owner.state();
+        change(&mut new);
+        if !new.suits_host() && self.can_signal() {
+            let flags = rustix::fs::fcntl_getfl(self.host_fd()).map_err(host)?;
+            if flags.contains(O_ASYNC) {
+                return Err(Errno::EINVAL);
+            }
+        }
+        self.owner.change(|state| *state = new);
+        Ok(())
+    }
+}
+
 impl Files {
+    /// From now on a SIGIO that the host sends to this process is passed on to the program.
+    pub fn pass_sigio(&self) {
+        self.passes_sigio.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the host is to know the owner of this file.
+    #[must_use]
+    pub fn host_signals(&self, file: &OpenFile) -> bool {
+        self.passes_sigio.load(Ordering::Relaxed) && file.can_signal()
+    }
+
+    /// `F_SETFL`.
+    ///
+    /// # Errors
+    /// `EINVAL` for `O_ASYNC` where no signal can be sent. Files that never send one on Linux do not keep
+    /// the flag.
+    pub(super) fn set_flags(&self, file: &OpenFile, wanted: OFlags) -> Result<(), Errno> {
+        let sends = matches!(
+            file.kind(),
+            FileKind::Pipe | FileKind::Terminal | FileKind::Socket | FileKind::Netlink
+        );
+        let served = self.host_signals(file) && file.owner.state().suits_host();
+        if sends && wanted.contains(O_ASYNC) && !served {
+            return Err(Errno::EINVAL);
+        }
+        file.set_flags(wanted)
+    }
+
     /// The commands on owner and signal that take a number, `None` for all others.
     pub(super) fn fcntl_on_owner(
         &self,
@@ -73,10 +139,7 @@ impl Files {
                 Ok(i64::from(id).cast_unsigned())
             }
             F_SETSIG if number > LAST_SIGNAL => Err(Errno::EINVAL),
-            F_SETSIG => {
-                file.owner.change(|state| state.signal = number);
-                Ok(0)
-            }
+            F_SETSIG => file.change_owner(|state| state.signal = number).map(|()| 0),
             F_GETSIG => Ok(u64::from(file.owner.state().signal)),
             _ => return None,
         })
@@ -89,8 +152,7 @@ impl Files {
             [F_OWNER_PID, id]
         };
         self.check_owner(who)?;
-        file.owner.change(|state| state.who = who);
-        Ok(0)
+        file.change_owner(|state| state.who = who).map(|()| 0)
     }
 
     /// `fcntl` with `F_SETOWN_EX` and, with no new owner, `F_GETOWN_EX`.
@@ -101,7 +163,7 @@ impl Files {
         let file = self.for_io(fd)?;
         if let Some(new) = new {
             self.check_owner(new)?;
-            file.owner.change(|state| state.who = new);
+            file.change_owner(|state| state.who = new)?;
         }
         Ok(file.owner.state().who)
     }

@@ -264,6 +264,8 @@ impl Files {
         Ok(match link {
             Link::Exe => namespace.exe.as_ref().ok_or(Errno::ENOENT)?.path.clone(),
             Link::Cwd => self.getcwd()?,
+            Link::ExeOf(pid) => namespace.view().ok_or(Errno::ENOENT)?.program_of(pid)?,
+            Link::CwdOf(pid) => namespace.view().ok_or(Errno::ENOENT)?.directory_of(pid)?,
             Link::Root => b"/".to_vec(),
             Link::Descriptor(fd) => self.name_of(&*self.descriptor(fd)?)?,
             Link::ProcSelf => namespace.pid().to_string().into_bytes(),
@@ -287,7 +289,8 @@ impl Files {
             }
             (_, Some(Text::Row(row, tid))) => {
                 let of = match tid {
-                    Some(tid) => NodeId::task(tid),
+                    Some(tid) if self.namespace.tids().contains(&tid) => NodeId::task(tid),
+                    Some(pid) => NodeId::other(pid),
                     None => NodeId::PROCESS,
                 };
                 let of = String::from_utf8_lossy(&self.namespace.path(of)).into_owned();
@@ -499,6 +502,8 @@ pub(super) fn leaf_ino(leaf: Leaf) -> u64 {
         Leaf::Link(Link::ThreadSelf) => (2, 4),
         Leaf::Link(Link::Mounts) => (2, 5),
         Leaf::Link(Link::DevFd) => (2, 6),
+        Leaf::Link(Link::ExeOf(pid)) => (8, u64::from(pid.unsigned_abs())),
+        Leaf::Link(Link::CwdOf(pid)) => (9, u64::from(pid.unsigned_abs())),
         Leaf::Link(Link::Standard(fd)) => (3, u64::from(fd)),
         Leaf::Link(Link::Descriptor(fd)) => (4, u64::from(fd)),
         Leaf::Text(Text::DescriptorInfo(fd)) => (5, u64::from(fd)),

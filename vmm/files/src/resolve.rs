@@ -435,7 +435,9 @@ impl Files {
             Link::ProcSelf | Link::ThreadSelf | Link::Mounts => {
                 Leads::Path([b"/proc/".as_slice(), &self.link_text(link)?].concat())
             }
-            Link::DevFd | Link::Standard(_) => Leads::Path(self.link_text(link)?),
+            Link::DevFd | Link::Standard(_) | Link::ExeOf(_) | Link::CwdOf(_) => {
+                Leads::Path(self.link_text(link)?)
+            }
         })
     }
 

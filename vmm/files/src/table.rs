@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use abi::Errno;
 
+use super::charge::DescriptorCount;
 use super::open_file::OpenFile;
 
 /// How many descriptors a program may have unless told otherwise: Linux's usual soft limit.
@@ -24,6 +25,8 @@ struct Slots {
     /// No slot below this one is free.
     lowest: usize,
     limit: usize,
+    /// What they count against, if anything.
+    count: Option<Arc<dyn DescriptorCount>>,
 }
 
 /// Closed files are dropped after the table's lock is released: the last reference closes
@@ -40,7 +43,19 @@ impl Table {
     pub(super) fn new(files: impl IntoIterator<Item = OpenFile>) -> Table {
         let slot = |file| Some(Slot { file: Arc::new(file), cloexec: false });
         let slots: Vec<_> = files.into_iter().map(slot).collect();
-        Table(RwLock::new(Slots { lowest: slots.len(), slots, limit: DEFAULT_NOFILE as usize }))
+        Table(RwLock::new(Slots {
+            lowest: slots.len(),
+            slots,
+            limit: DEFAULT_NOFILE as usize,
+            count: None,
+        }))
+    }
+
+    /// From now on the descriptors count against `count`, those that are open among them. A copy does not count.
+    pub(super) fn count_against(&self, count: Arc<dyn DescriptorCount>) {
+        let mut table = self.write();
+        count.note_open(table.used());
+        table.count = Some(count);
     }
 
     /// A table with the same open files; without those that are closed by `execve` if `for_exec`.
@@ -48,7 +63,7 @@ impl Table {
         let table = self.read();
         let kept = |slot: &Option<Slot>| slot.clone().filter(|slot| !(for_exec && slot.cloexec));
         let slots: Vec<Option<Slot>> = table.slots.iter().map(kept).collect();
-        Table(RwLock::new(Slots { slots, lowest: 0, limit: table.limit }))
+        Table(RwLock::new(Slots { slots, lowest: 0, limit: table.limit, count: None }))
     }
 
     /// An empty table.
@@ -57,13 +72,20 @@ impl Table {
             slots: Vec::new(),
             lowest: 0,
             limit: limit.min(NOFILE_MAX) as usize,
+            count: None,
         }))
     }
 
     /// Puts a file at a number, whatever the limit is now.
     pub(super) fn place(&self, fd: u32, file: Arc<OpenFile>, cloexec: bool) {
         // Closed after the lock is released.
-        let _old = self.write().put(fd as usize, Slot { file, cloexec });
+        let mut table = self.write();
+        let old = table.put(fd as usize, Slot { file, cloexec });
+        if let (None, Some(count)) = (&old, &table.count) {
+            count.note_open(1);
+        }
+        drop(table);
+        drop(old);
     }
 
     // A panic elsewhere while the lock was held left no half-done change: every method
@@ -91,7 +113,7 @@ impl Table {
     /// Puts a file at the lowest free number not below `from`.
     ///
     /// # Errors
-    /// `EMFILE` if all numbers are taken.
+    /// `EMFILE` if all numbers are taken, `ENFILE` if there may be no more in all processes.
     pub(super) fn insert(
         &self,
         file: Arc<OpenFile>,
@@ -102,6 +124,7 @@ impl Table {
         let mut table = self.write();
         let at = table.free(from).ok_or(Errno::EMFILE)?;
         let fd = i32::try_from(at).map_err(|_| Errno::EMFILE)?;
+        table.take_one()?;
         table.put(at, Slot { file, cloexec });
         Ok(fd)
     }
@@ -112,35 +135,39 @@ impl Table {
         self.read().free(0).map(|_| ()).ok_or(Errno::EMFILE)
     }
 
-    /// Puts a file at exactly this number, closing what was there.
+    /// Puts a file at exactly this number and returns what was there.
     ///
     /// # Errors
-    /// `EBADF` if the number is negative or not below the limit.
-    pub(super) fn replace(&self, fd: i32, file: Arc<OpenFile>, cloexec: bool) -> Result<(), Errno> {
+    /// `EBADF` if the number is negative or not below the limit; `ENFILE` as [`Table::insert`].
+    pub(super) fn replace(
+        &self,
+        fd: i32,
+        file: Arc<OpenFile>,
+        cloexec: bool,
+    ) -> Result<Option<Arc<OpenFile>>, Errno> {
         let at = index(fd)?;
         let mut table = self.write();
         if at >= table.limit {
             return Err(Errno::EBADF);
         }
-        let old = table.put(at, Slot { file, cloexec });
-        drop(table);
-        drop(old);
-        Ok(())
+        if !table.slots.get(at).is_some_and(Option::is_some) {
+            table.take_one()?;
+        }
+        Ok(table.put(at, Slot { file, cloexec }).map(|slot| slot.file))
     }
 
-    pub(super) fn remove(&self, fd: i32) -> Result<(), Errno> {
+    pub(super) fn remove(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
         let at = index(fd)?;
         let mut table = self.write();
         let old = table.slots.get_mut(at).and_then(Option::take);
         let old = old.ok_or(Errno::EBADF)?;
         table.lowest = table.lowest.min(at);
-        drop(table);
-        drop(old);
-        Ok(())
+        table.give_back(1);
+        Ok(old.file)
     }
 
-    /// Closes, or marks close-on-exec, every descriptor from `first` to `last`.
-    pub(super) fn range(&self, first: u32, last: u32, only_cloexec: bool) {
+    /// Removes and returns, or marks close-on-exec, every descriptor from `first` to `last`.
+    pub(super) fn range(&self, first: u32, last: u32, only_cloexec: bool) -> Vec<Arc<OpenFile>> {
         let mut closed = Vec::new();
         let mut table = self.write();
         let first = first as usize;
@@ -151,13 +178,14 @@ impl Table {
                     slot.cloexec = true;
                 }
             } else {
-                closed.extend(slot.take());
+                closed.extend(slot.take().map(|slot| slot.file));
             }
         }
         if !closed.is_empty() {
             table.lowest = table.lowest.min(first);
+            table.give_back(closed.len() as u64);
         }
-        drop(table);
+        closed
     }
 
     pub(super) fn cloexec(&self, fd: i32) -> Result<bool, Errno> {
@@ -180,7 +208,30 @@ impl Table {
     }
 }
 
+impl Drop for Slots {
+    fn drop(&mut self) {
+        self.give_back(self.used());
+    }
+}
+
 impl Slots {
+    fn used(&self) -> u64 {
+        self.slots.iter().flatten().count() as u64
+    }
+
+    fn take_one(&self) -> Result<(), Errno> {
+        match &self.count {
+            Some(count) if !count.open(1) => Err(Errno::ENFILE),
+            _ => Ok(()),
+        }
+    }
+
+    fn give_back(&self, descriptors: u64) {
+        if let Some(count) = &self.count {
+            count.close(descriptors);
+        }
+    }
+
     fn slot(&self, fd: i32) -> Result<&Slot, Errno> {
         self.slots.get(index(fd)?).and_then(Option::as_ref).ok_or(Errno::EBADF)
     }

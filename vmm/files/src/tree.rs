@@ -53,7 +53,7 @@ impl GrantRoot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NodeId {
     index: u32,
-    /// Whose it is, for a directory at or below `task/TID`; else 0.
+    /// Whose it is, for a directory at or below `task/TID`, or another process's; else 0.
     tid: i32,
 }
 
@@ -63,6 +63,8 @@ impl NodeId {
     pub(super) const PROCESS: NodeId = NodeId::at(1);
     /// The template of a thread's directory.
     const TASK: NodeId = NodeId::at(2);
+    /// The template of another process's directory.
+    const OTHER: NodeId = NodeId::at(3);
 
     const fn at(index: u32) -> NodeId {
         NodeId { index, tid: 0 }
@@ -71,6 +73,11 @@ impl NodeId {
     /// The directory of a thread.
     pub(super) fn task(tid: i32) -> NodeId {
         NodeId { tid, ..NodeId::TASK }
+    }
+
+    /// The directory of another process.
+    pub(super) fn other(pid: i32) -> NodeId {
+        NodeId { tid: pid, ..NodeId::OTHER }
     }
 
     /// It as numbers, for [`Tree::known`].
@@ -83,7 +90,12 @@ impl NodeId {
         self.index == NodeId::TASK.index
     }
 
-    /// The thread whose directory it is, or is in.
+    /// Whether it is the directory of another process.
+    pub(super) fn is_other(self) -> bool {
+        self.index == NodeId::OTHER.index
+    }
+
+    /// The thread, or the other process, whose directory it is, or is in.
     pub(super) fn thread(self) -> Option<i32> {
         (self.tid != 0).then_some(self.tid)
     }
@@ -165,6 +177,10 @@ pub(super) enum Link {
     Exe,
     /// `/proc/self/cwd`.
     Cwd,
+    /// `exe` of another process.
+    ExeOf(i32),
+    /// Its `cwd`.
+    CwdOf(i32),
     /// `/proc/self/root`.
     Root,
     /// `/proc/self/fd/7`: whatever that descriptor refers to.
@@ -184,7 +200,7 @@ pub(super) enum Link {
 /// A file whose content is generated when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Text {
-    /// A row of the table of such files, and, if it is in a thread's directory, the thread it
+    /// A row of the table of such files, and, if it is in a thread's directory or another process's, whom it
     /// describes.
     Row(u16, Option<i32>),
     /// `fdinfo` of a descriptor.
@@ -216,8 +232,8 @@ pub(super) struct Tree {
 impl Tree {
     /// The tree without grants. `files` are the paths of the files whose content is generated when
     /// they are opened; one with a component `#` is a file of the process and of each of its
-    /// threads.
-    pub(super) fn new(files: impl Iterator<Item = &'static str>) -> Tree {
+    /// threads, and, if that is said, of other processes.
+    pub(super) fn new(files: impl Iterator<Item = (&'static str, bool)>) -> Tree {
         let root = Node {
             parent: NodeId::ROOT.index,
             name: Vec::new(),
@@ -228,9 +244,13 @@ impl Tree {
         // In the order of the constants above. Their parents are set right away.
         let process = tree.add(NodeId::ROOT, b"", Mount::Synthetic);
         let task = tree.add(NodeId::ROOT, b"", Mount::Synthetic);
+        let other = tree.add(NodeId::ROOT, b"", Mount::Synthetic);
         let proc = tree.child_or_new(NodeId::ROOT, b"proc");
         tree.node_mut(proc).mount = Mount::Processes;
         tree.node_mut(process).parent = proc.index;
+        tree.node_mut(other).parent = proc.index;
+        tree.add_leaf(other, b"exe", Leaf::Link(Link::ExeOf(0)));
+        tree.add_leaf(other, b"cwd", Leaf::Link(Link::CwdOf(0)));
         let tasks = tree.child_or_new(process, b"task");
         tree.node_mut(tasks).mount = Mount::Tasks;
         tree.node_mut(task).parent = tasks.index;
@@ -246,12 +266,15 @@ impl Tree {
         tree.add_leaf(proc, b"self", Leaf::Link(Link::ProcSelf));
         tree.add_leaf(proc, b"thread-self", Leaf::Link(Link::ThreadSelf));
         tree.add_leaf(proc, b"mounts", Leaf::Link(Link::Mounts));
-        for (row, path) in (0..).zip(files) {
+        for (row, (path, of_others)) in (0..).zip(files) {
             let leaf = Leaf::Text(Text::Row(row, None));
             match path.strip_prefix("/proc/#/") {
                 Some(name) => {
                     tree.add_leaf(process, name.as_bytes(), leaf);
                     tree.add_leaf(task, name.as_bytes(), leaf);
+                    if of_others {
+                        tree.add_leaf(other, name.as_bytes(), leaf);
+                    }
                 }
                 None => tree.add_at(path.as_bytes(), leaf),
             }
@@ -403,7 +426,7 @@ impl Tree {
 
     /// The directory above.
     pub(super) fn parent(&self, id: NodeId) -> NodeId {
-        let tid = if id.is_task() { 0 } else { id.tid };
+        let tid = if id.is_task() || id.is_other() { 0 } else { id.tid };
         NodeId { index: self.node(id).parent, tid }
     }
 
@@ -456,12 +479,18 @@ impl Tree {
 }
 
 impl Child {
-    /// As seen in the directory `parent`: a thread's children are that thread's.
+    /// As seen in the directory `parent`: the children of a thread's directory, or another process's, are that one's.
     fn of(self, parent: NodeId) -> Child {
         match self {
             Child::Dir(id) => Child::Dir(NodeId { tid: parent.tid, ..id }),
             Child::Leaf(Leaf::Text(Text::Row(row, _))) => {
                 Child::Leaf(Leaf::Text(Text::Row(row, parent.thread())))
+            }
+            Child::Leaf(Leaf::Link(Link::ExeOf(_))) => {
+                Child::Leaf(Leaf::Link(Link::ExeOf(parent.tid)))
+            }
+            Child::Leaf(Leaf::Link(Link::CwdOf(_))) => {
+                Child::Leaf(Leaf::Link(Link::CwdOf(parent.tid)))
             }
             other => other,
         }

@@ -13,6 +13,8 @@ pub struct TextFile {
     pub path: &'static str,
     /// Its permissions.
     pub mode: u32,
+    /// Whether it is also there for other processes: in place of `#`.
+    pub of_others: bool,
 }
 
 /// The process whose `/proc` it is.
@@ -26,11 +28,26 @@ pub trait View: fmt::Debug + Send + Sync {
     /// The thread whose call is being served.
     fn caller(&self) -> i32;
 
+    /// The other processes that have a directory now.
+    fn others(&self) -> Vec<i32>;
+
+    /// The path of the program of another process.
+    ///
+    /// # Errors
+    /// `ENOENT` when it is gone.
+    fn program_of(&self, pid: i32) -> Result<Vec<u8>, Errno>;
+
+    /// The path of its current directory.
+    ///
+    /// # Errors
+    /// As [`View::program_of`].
+    fn directory_of(&self, pid: i32) -> Result<Vec<u8>, Errno>;
+
     /// The process group it is in, or 0 for one outside of the PID namespace.
     fn process_group(&self) -> i32;
 
     /// The content of the file in a row of the table that [`Namespace::new`] was given, for one
-    /// thread or for the process.
+    /// thread, another process, or the process.
     ///
     /// [`Namespace::new`]: super::Namespace::new
     ///

@@ -32,6 +32,9 @@ pub struct Args {
     /// Smaller sizes: seconds instead of minutes, for a first look
     #[arg(long)]
     pub quick: bool,
+    /// Also sizes that take many minutes and many gigabytes: of `kv`, 10 million keys and 10 GiB
+    #[arg(long, conflicts_with = "quick")]
+    pub full: bool,
     /// Print one JSON object, figures under `results`
     #[arg(long)]
     pub json: bool,
@@ -61,7 +64,7 @@ pub struct StoreArgs {
     /// The peers are always loaded in one.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub batch: u64,
-    /// The program with LMDB, redb and SQLite, instead of the one beside spacejmp-bench
+    /// The program with LMDB, redb and SQLite, instead of the one beside spacejmp-bench; for `kv`, too
     ///
     /// `cargo xtask peers` builds it. Without it what needs it is `not available`.
     #[arg(long, value_name = "PATH")]
@@ -69,10 +72,10 @@ pub struct StoreArgs {
 }
 
 impl StoreArgs {
-    /// Whether one was given.
+    /// Whether one was given that nothing else has.
     #[must_use]
     pub fn is_given(&self) -> bool {
-        self.entries.is_some() || self.batch != 0 || self.peers.is_some()
+        self.entries.is_some() || self.batch != 0
     }
 }
 
@@ -143,7 +146,7 @@ Exit status: 0 if all was measured and the checks were kept; 1 if a check was br
 are not to be used) or, for compare, a count has grown; 125 if something could not be measured.";
 
 fn names() -> PossibleValuesParser {
-    let all = PossibleValue::new(ALL).help("All of them but store, one after another");
+    let all = PossibleValue::new(ALL).help("All of them but kv and store, one after another");
     let each = |subject: &Subject| PossibleValue::new(subject.name).help(subject.about);
     subjects::named().map(each).chain([all]).collect::<Vec<_>>().into()
 }

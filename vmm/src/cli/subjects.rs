@@ -53,6 +53,10 @@ pub const SAM: Subject = subject(
     "Figures 11 and 12",
 );
 
+/// `bench kv`.
+pub const KV: Subject =
+    subject("kv", "A key-value store without a server, against Redis and LMDB", "Figure 10");
+
 /// `bench store`.
 pub const STORE: Subject =
     subject("store", "Versioned spaces: commits, reads and loads, against LMDB, redb, SQLite", "");
@@ -63,7 +67,7 @@ pub const ALL: [&Subject; 10] =
 
 /// What is measured only when it is named: it writes to a disk for minutes, and needs what is built
 /// separately.
-pub const ON_REQUEST: [&Subject; 1] = [&STORE];
+pub const ON_REQUEST: [&Subject; 2] = [&KV, &STORE];
 
 /// All that have a name.
 pub fn named() -> impl Iterator<Item = &'static Subject> {

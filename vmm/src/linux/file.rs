@@ -8,7 +8,7 @@ use std::sync::Arc;
 use abi::Errno;
 use rustix::pipe::SpliceFlags;
 
-use super::{CWD, CallResult, Fail, done, value};
+use super::{CWD, CallResult, Fail, done, io_signals, value};
 use crate::files::{
     F_GETOWN_EX, F_SETOWN_EX, FileKind, Files, OpenFile, Times, WriteAt, host, times_of,
 };
@@ -32,13 +32,22 @@ fn waiting<T>(ctx: &ThreadCtx<'_>, call: impl FnOnce() -> Result<T, Errno>) -> R
     call().map_err(|e| if e == Errno::EINTR { Fail::Restart } else { e.into() })
 }
 
+/// `openat(2)`: of a FIFO, it waits for the other end.
+pub(super) fn open(ctx: &ThreadCtx<'_>, at: i32, path: &[u8], flags: i32, mode: u32) -> CallResult {
+    value(waiting(ctx, || files(ctx).openat(at, path, flags, mode))? as u64)
+}
+
 pub(super) fn fcntl(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let command = a[1] as i32;
     if matches!(command, F_SETOWN_EX | F_GETOWN_EX) {
         return owner(ctx, a[0] as i32, command, a[2]);
     }
     if !Files::is_lock_command(command) {
-        return value(files(ctx).fcntl(a[0] as i32, command, a[2])?);
+        let result = files(ctx).fcntl(a[0] as i32, command, a[2])?;
+        if command == libc::F_SETOWN {
+            io_signals::tell_host(ctx, a[0] as i32)?;
+        }
+        return value(result);
     }
     let lock = ctx.user().read_words(a[2])?;
     let lock = waiting(ctx, || files(ctx).fcntl_lock(a[0] as i32, command, lock))?;
@@ -59,6 +68,7 @@ fn owner(ctx: &ThreadCtx<'_>, fd: i32, command: i32, at: u64) -> CallResult {
     let mut bytes = [[0; 4]; 2];
     ctx.user().copy_in(at, bytes.as_flattened_mut())?;
     files(ctx).fcntl_owner(fd, Some(bytes.map(i32::from_le_bytes)))?;
+    io_signals::tell_host(ctx, fd)?;
     value(0)
 }
 

@@ -8,7 +8,7 @@ use abi::Errno;
 
 use super::sched::{has_bit, set_bit};
 use super::time::{checked, deadline_at};
-use super::{CallResult, Fail, done, net, terminal, value};
+use super::{CallResult, Fail, done, io_signals, net, terminal, value};
 use crate::files::{FileKind, OpenFile, host};
 use crate::linux::task::ThreadCtx;
 
@@ -246,6 +246,7 @@ pub(super) fn ioctl(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             let new = if on { old | bit } else { old & !bit };
             value(files.fcntl(fd as i32, libc::F_SETFL, new)?)
         }
+        libc::FIOASYNC => io_signals::fioasync(ctx, &file, fd as i32, arg),
         libc::FIOCLEX => value(files.fcntl(fd as i32, libc::F_SETFD, 1)?),
         libc::FIONCLEX => value(files.fcntl(fd as i32, libc::F_SETFD, 0)?),
         _ => Err(Errno::ENOTTY.into()),

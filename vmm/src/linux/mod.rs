@@ -17,6 +17,7 @@ mod futex_waitv;
 pub(crate) mod host_fault;
 pub mod identity;
 pub mod io;
+mod io_signals;
 mod legacy;
 pub mod limits;
 pub mod memory;
@@ -142,7 +143,9 @@ pub fn syscall(ctx: &mut ThreadCtx<'_>) -> Next {
         tracer.begins(ctx, &call);
     }
     let began = Instant::now();
+    ctx.thread.set_call(Some(number));
     let result = dispatch(ctx, number, &args);
+    ctx.thread.set_call(None);
     ctx.process.stats.call(number, began.elapsed());
     if let Some(tracer) = &tracer {
         tracer.ends(ctx, &call, ended(ctx, result));
@@ -371,9 +374,9 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         }
         libc::SYS_inotify_rm_watch => done(files.inotify_rm_watch(fd, a[1] as i32)),
 
-        libc::SYS_open => descriptor(files.openat(CWD, &path(a[0])?, a[1] as i32, a[2] as u32)),
-        libc::SYS_creat => descriptor(files.openat(CWD, &path(a[0])?, file::CREAT, a[1] as u32)),
-        libc::SYS_openat => descriptor(files.openat(fd, &path(a[1])?, a[2] as i32, a[3] as u32)),
+        libc::SYS_open => file::open(ctx, CWD, &path(a[0])?, a[1] as i32, a[2] as u32),
+        libc::SYS_creat => file::open(ctx, CWD, &path(a[0])?, file::CREAT, a[1] as u32),
+        libc::SYS_openat => file::open(ctx, fd, &path(a[1])?, a[2] as i32, a[3] as u32),
         libc::SYS_close => done(files.close(fd)),
         libc::SYS_close_range => done(files.close_range(a[0] as u32, a[1] as u32, a[2] as u32)),
         libc::SYS_dup => descriptor(files.dup(fd)),
@@ -441,9 +444,9 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         libc::SYS_splice => file::splice(ctx, a),
         libc::SYS_tee => file::tee(ctx, a),
 
-        libc::SYS_chdir => done(files.chdir(&path(a[0])?)),
+        libc::SYS_chdir => moved(ctx, files.chdir(&path(a[0])?)),
         libc::SYS_chroot => Err(file::chroot(ctx, a).into()),
-        libc::SYS_fchdir => done(files.fchdir(fd)),
+        libc::SYS_fchdir => moved(ctx, files.fchdir(fd)),
         libc::SYS_getcwd => file::getcwd(ctx, a),
         libc::SYS_umask => value(u64::from(files.umask(a[0] as u32))),
         libc::SYS_chmod => done(files.fchmodat2(CWD, &path(a[0])?, a[1] as u32, 0)),
@@ -485,6 +488,15 @@ fn file_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
 }
 
 /// The calls on sockets.
+/// After a change of the current directory, which other processes see.
+fn moved(ctx: &ThreadCtx<'_>, result: Result<(), Errno>) -> CallResult {
+    result?;
+    if ctx.child.is_none() {
+        ctx.process.show();
+    }
+    value(0)
+}
+
 fn socket_call(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
     match i64::try_from(number).unwrap_or(-1) {
         libc::SYS_socket => net::create(ctx, a),

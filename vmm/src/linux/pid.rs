@@ -102,6 +102,9 @@ pub(super) fn setpgid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 }
 
 /// `setsid(2)`.
-pub(super) fn setsid(_ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
-    number(rustix::process::setsid().map_err(host)?.as_raw_pid())
+pub(super) fn setsid(ctx: &mut ThreadCtx<'_>, _a: &[u64; 6]) -> CallResult {
+    let session = rustix::process::setsid().map_err(host)?.as_raw_pid();
+    // Now, while it has one thread.
+    ctx.process.children.follow_session(ctx.process);
+    number(session)
 }

@@ -147,6 +147,9 @@ fn set_name(ctx: &ThreadCtx<'_>, at: u64) -> CallResult {
         name.push(byte[0]);
     }
     ctx.thread.set_name(&name);
+    if ctx.thread.tid == ctx.process.pid() {
+        ctx.process.show();
+    }
     value(0)
 }
 

@@ -49,13 +49,22 @@ fn host_affinity(host_tid: i32) -> Result<Vec<u8>, Errno> {
 }
 
 /// The host thread with a thread number of the program's, which is the same number; 0 is the
-/// caller.
+/// caller. A process between `vfork` and `execve` is its host process, whose first thread will run its
+/// program.
 ///
 /// # Errors
-/// `ESRCH` for a number that no thread of the program has.
+/// `ESRCH` for a number that no thread of the program and no process of the run has.
 fn host_thread(ctx: &ThreadCtx<'_>, tid: u64) -> Result<i32, Errno> {
+    if let Some(child) = &ctx.child {
+        return if [0, child.pid].contains(&(tid as i32)) {
+            Ok(child.pid)
+        } else {
+            Err(Errno::ESRCH)
+        };
+    }
     match tid as i32 {
         0 => Ok(ctx.thread.tid),
+        tid if ctx.process.children.is_of_run(tid) => Ok(tid),
         tid => Ok(ctx.process.threads.get(tid).ok_or(Errno::ESRCH)?.tid),
     }
 }
@@ -254,6 +263,10 @@ fn concerned(ctx: &ThreadCtx<'_>, who: &Who, which: u64, id: u64) -> Result<Vec<
     let all = || ctx.process.threads.all().iter().map(|thread| thread.tid).collect();
     if which == who.process {
         return Ok(vec![host_thread(ctx, id)?]);
+    }
+    if ctx.child.is_some() {
+        // The others of its group and its user are its parent's.
+        return Err(Errno::ESRCH);
     }
     let is_us = if which == who.group {
         own == 0 || own == crate::host::process_group() || ctx.process.threads.get(own).is_some()

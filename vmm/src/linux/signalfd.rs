@@ -57,8 +57,8 @@ impl SignalFiles {
         }
     }
 
-    /// A signal was taken from a queue.
-    pub(super) fn taken(&self, process: &Process) {
+    /// Makes all ready for what is pending, and for nothing else.
+    pub(crate) fn settle(&self, process: &Process) {
         for file in self.all() {
             settle(process, &file);
         }

@@ -97,8 +97,9 @@ struct Task<'a> {
     ready: SyncSender<()>,
 }
 
-/// Starts the survivor and waits for its end. The survivor uses this thread's thread-local memory:
-/// the kernel (`CLONE_VFORK`) suspends this thread as long as the survivor runs.
+/// Starts the survivor and waits for its end. The survivor uses this thread's thread-local memory, which this
+/// thread does not touch as long as the survivor runs. Not by `CLONE_VFORK`: the host kernel cannot stop a
+/// process (Ctrl-Z) one of whose threads it has suspended.
 fn host(process: &Process, pipe: &OwnedFd, ready: SyncSender<()>) {
     // Inherited: no signal sent to a process group ends the survivor.
     block_signals();
@@ -106,18 +107,21 @@ fn host(process: &Process, pipe: &OwnedFd, ready: SyncSender<()>) {
     let mut stack = vec![0_u8; STACK_BYTES];
     let top = stack.as_mut_ptr_range().end.cast::<c_void>();
     let argument = (&raw const task).cast_mut().cast::<c_void>();
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK;
+    let flags = libc::CLONE_VM;
     // SAFETY: `top` is the end of memory that nothing else uses, aligned by the C library; the
-    // task and the stack outlive the child, because the call returns after its end. Thread-local
-    // memory is this thread's, which does not run meanwhile.
+    // task and the stack outlive the child, for which this function waits. Thread-local memory is this
+    // thread's, which only waits meanwhile, as below.
     let child = unsafe { libc::clone(survive, top, flags, argument) };
     if child < 0 {
         let error = std::io::Error::last_os_error();
         tracing::warn!(%error, "robust locks will stay held if this process is killed");
         return;
     }
-    // SAFETY: asks for no status. It has no exit signal, which `__WALL` allows.
-    unsafe { libc::waitpid(child, std::ptr::null_mut(), libc::__WALL) };
+    let none = std::ptr::null_mut::<c_int>();
+    // SAFETY: asks for no status. It has no exit signal, which `__WALL` allows. Of thread-local memory the call
+    // itself touches nothing unless it fails, and it cannot be interrupted: all signals are blocked, and the
+    // kernel goes on with it after a stop.
+    unsafe { libc::syscall(libc::SYS_wait4, child, none, libc::__WALL, 0) };
 }
 
 fn block_signals() {

@@ -96,15 +96,13 @@ fn next(ctx: &ThreadCtx<'_>, which: Which, options: u32) -> Result<Option<Change
 /// Takes what was seen, unless another thread was faster.
 fn take(ctx: &ThreadCtx<'_>, seen: Changed, options: i32) -> Option<Changed> {
     let children = &ctx.process.children;
-    if seen.has_ended() && !children.forget(seen.pid) {
-        return None;
+    if !seen.has_ended() {
+        return wait(libc::P_PID, seen.pid, options | libc::WNOHANG).ok().flatten();
     }
-    let taken = wait(libc::P_PID, seen.pid, options | libc::WNOHANG).ok().flatten();
-    if seen.has_ended() {
-        // It may have been the last one that others wait for.
-        children.wake_waiting(ctx.process);
-    }
-    taken
+    let taken = children.take(seen.pid, options)?;
+    // It may have been the last one that others wait for.
+    children.wake_waiting(ctx.process);
+    Some(taken)
 }
 
 /// `wait4(2)`.
@@ -133,20 +131,28 @@ pub(super) fn wait4(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 pub(super) fn waitid(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [kind, id, info, options, usage, _] = *a;
     let (id, options) = (id as i32, options as u32);
+    // Of a descriptor that does not block it is asked without waiting.
+    let asks_only = kind as u32 == libc::P_PIDFD
+        && options & libc::WNOHANG as u32 == 0
+        && ctx.files().for_io(id).is_ok_and(|file| file.nonblocking());
+    let nohang = if asks_only { libc::WNOHANG as u32 } else { 0 };
     let which = match kind as u32 {
         _ if options & !WAITID != 0 || options & EVENTS == 0 => Err(Errno::EINVAL),
         libc::P_ALL => Ok(Which::All),
         libc::P_PID if id > 0 => Ok(Which::One(id)),
         libc::P_PGID if id == 0 => Ok(Which::Group(crate::host::process_group())),
         libc::P_PGID if id > 0 => Ok(Which::Group(id)),
-        // The only process descriptors are the program's own, and it is not its own child.
-        libc::P_PIDFD if id >= 0 => match super::pidfd::is_one(ctx, id) {
-            true => Err(Errno::ECHILD),
-            false => Err(Errno::EBADF),
+        libc::P_PIDFD if id >= 0 => match super::pidfd::process_of(ctx, id) {
+            Ok(pid) => pid.map(Which::One).ok_or(Errno::ECHILD),
+            Err(errno) => Err(errno),
         },
         _ => Err(Errno::EINVAL),
     };
-    let found = which.map_err(Fail::from).and_then(|which| next(ctx, which, options));
+    let found = which.map_err(Fail::from).and_then(|which| next(ctx, which, options | nohang));
+    let found = match found {
+        Ok(None) if asks_only => Err(Errno::EAGAIN.into()),
+        found => found,
+    };
     if let Err(fail @ (Fail::Restart | Fail::RestartAlways)) = found {
         return Err(fail);
     }

@@ -37,6 +37,14 @@ pub fn argument_bytes(limit: u64) -> u64 {
 }
 
 impl PrivateRegion {
+    /// Keeps the room that the stack needs for a given limit: what is mapped anywhere from now on lies
+    /// below. Before anything is.
+    pub fn keep_room_for_stack(&self, limit: u64) {
+        let start = STACK_TOP.raw() - bytes_for(limit);
+        let top = (start - GUARD_BYTES) & !(PAGE_SIZE_2M - 1);
+        self.edit(|inner| inner.mmap_top = MMAP_TOP.raw().min(top));
+    }
+
     /// Maps the stack for a given limit.
     ///
     /// # Errors
@@ -45,8 +53,6 @@ impl PrivateRegion {
         let bytes = bytes_for(limit);
         let range = STACK_TOP.raw() - bytes..STACK_TOP.raw();
         self.edit(|inner| {
-            let top = (range.start - GUARD_BYTES) & !(PAGE_SIZE_2M - 1);
-            inner.mmap_top = MMAP_TOP.raw().min(top);
             let lock = MemoryLock::Unlocked;
             let (backing, on_fork) = (Backing::Anonymous, OnFork::Copied);
             let vma = Vma { end: range.end, prot, backing, label: LABEL, lock, on_fork };

@@ -91,6 +91,11 @@ impl EmptyVm {
         let tsc_khz = vcpu.tsc_khz();
         limits.limit_threads(u64::from(machine.max_vcpus()));
         files.charge_to(machine.mem.ledger().clone());
+        if let Some(member) = children.member() {
+            files.count_descriptors(Arc::new(member.clone()));
+            // Without, it is not blocked, and would end this process.
+            files.pass_sigio();
+        }
         let vas_config = VasConfig {
             store: vm.store.clone(),
             grants: vm.vases.clone(),

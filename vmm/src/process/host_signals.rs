@@ -104,8 +104,10 @@ impl HostSignals {
 
 /// What processes of a run send each other besides: not those that a fault raises (their default
 /// action is right), nor those that stop a process, which the host's kernel does.
-const BETWEEN_PROCESSES: [libc::c_int; 9] = [
+const BETWEEN_PROCESSES: [libc::c_int; 10] = [
     libc::SIGCHLD,
+    // It has continued the process before it is read.
+    libc::SIGCONT,
     libc::SIGUSR1,
     libc::SIGUSR2,
     libc::SIGALRM,

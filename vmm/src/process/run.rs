@@ -8,6 +8,7 @@ use super::supervise::{self, Supervise};
 use super::thread;
 use crate::linux::task::host_thread::gettid;
 use crate::linux::task::{KickState, Outcome, Process, Thread};
+use crate::process_tree::stop::{self, STOPS};
 use crate::stats::Phase;
 use crate::vas::Release;
 use crate::vm::{MemoryKind, Vcpu, kick};
@@ -42,7 +43,7 @@ impl Process {
         loop {
             let left = limit.map(|limit| limit.saturating_duration_since(Instant::now()));
             let outcome = process.run_to_end(Supervise { timeout: left, ..options });
-            let Some(next) = process.life.take_next() else {
+            let Some(next) = process.take_next() else {
                 let name = process.program.short.clone();
                 return Ended { process: Some(process), name, outcome };
             };
@@ -105,6 +106,15 @@ impl Process {
         first.clear_child_tid.store(begins.clear_tid, Ordering::Relaxed);
         self.life.begin(first.tid);
         self.threads.add(first.clone());
+        self.show();
+        if self.children.member().is_some() {
+            STOPS.into_iter().for_each(|signal| self.signals.mirror_stop(signal));
+        }
+        // What was pending when the program before was replaced.
+        self.signal_files.settle(self);
+        if first.is_interrupted(self) {
+            self.threads.kick_until_acknowledged(&first);
+        }
         std::thread::scope(|scope| {
             let (ready, is_ready) = mpsc::sync_channel(1);
             let events = std::thread::Builder::new().name("events".to_owned());
@@ -126,6 +136,7 @@ impl Process {
 
     /// The event loop, until no thread is left.
     fn serve_events(&self, options: Supervise<'_>, ready: mpsc::SyncSender<()>) {
+        stop::block_here();
         if let Err(error) = supervise::until_empty(self, options, ready) {
             self.stop(Outcome::HostFailed(crate::error::chain(&error)));
             // Without the event loop, only the kicks make the threads leave.

@@ -23,9 +23,10 @@ use crate::linux::children::{Children, NewProgram};
 use crate::linux::limits::Limits;
 use crate::linux::prctl::Settings;
 use crate::linux::proc::{Facts, text_files};
-use crate::linux::signal::{SignalActions, ThreadSignals};
+use crate::linux::signal::{KeptSignals, SignalActions, ThreadSignals};
 use crate::linux::task::{Executable, FirstThread, Process, ProgramName, VmSettings};
 use crate::private::{Backing, PrivateRegion, Prot};
+use crate::process_tree::stop;
 use crate::stats::Phase;
 use crate::store::{FOLDERS, Store};
 use crate::vm::machine::leaf;
@@ -142,8 +143,9 @@ impl Process {
             executable: chosen.program,
             loader: chosen.loader,
             mask: 0,
-            ignored: 0,
+            ignored: stop::ignored(),
             limits,
+            kept: KeptSignals::default(),
         };
         load(program, &vm, Arc::new(children), started)
     }
@@ -158,10 +160,11 @@ impl Process {
         children: Arc<Children>,
     ) -> Result<Arc<Process>, StartError> {
         let started = Instant::now();
-        let NewProgram { path, args, env, files, loader, mask, ignored, limits } = new;
+        let NewProgram { path, args, env, files, loader, mask, ignored, limits, kept } = new;
         let name = String::from_utf8_lossy(&path).into_owned();
         let (executable, loader) = executable::parse_chosen(&files, loader, &name)?;
-        let program = Program { path, args, env, files, executable, loader, mask, ignored, limits };
+        let program =
+            Program { path, args, env, files, executable, loader, mask, ignored, limits, kept };
         load(program, vm, children, started)
     }
 }
@@ -177,6 +180,7 @@ struct Program {
     mask: u64,
     ignored: u64,
     limits: Limits,
+    kept: KeptSignals,
 }
 
 /// Creates a VM for a program.
@@ -186,13 +190,16 @@ fn load(
     children: Arc<Children>,
     started: Instant,
 ) -> Result<Arc<Process>, StartError> {
-    let Program { path, args, env, files, executable, loader, mask, ignored, limits } = program;
+    let Program { path, args, env, files, executable, loader, mask, ignored, limits, kept } =
+        program;
     let name = String::from_utf8_lossy(&path).into_owned();
     let bad = |source| StartError::Elf { program: name.clone(), source };
     let mut empty = EmptyVm::new(vm, &children, started)?;
     let mut lap = empty.stats.laps();
     let machine = empty.kernel.machine().clone();
     let private = &empty.private;
+    let stack_limit = limits.soft(libc::RLIMIT_STACK);
+    private.keep_room_for_stack(stack_limit);
     let loaded = load::load(private, &executable.file, &executable.image).map_err(bad)?;
     // A guard page between program and heap, so that an overrun of one does not hit the other.
     private.set_heap(loaded.end + PAGE_SIZE);
@@ -214,7 +221,6 @@ fn load(
         aux: auxiliary_vector(&machine, &loaded, loader.as_ref()),
         random,
     };
-    let stack_limit = limits.soft(libc::RLIMIT_STACK);
     let built = stack::build(private, &contents, loaded.exec_stack, stack_limit);
     let built = built.map_err(StartError::Stack)?;
     let rip = loader.as_ref().map_or(loaded.entry, |loader| loader.entry);
@@ -224,8 +230,10 @@ fn load(
 
     let short = path.rsplit(|byte| *byte == b'/').next().unwrap_or(&path);
     let short = String::from_utf8_lossy(short).into_owned();
+    let (signals, of_thread) = (SignalActions::ignoring(ignored), ThreadSignals::blocking(mask));
+    kept.give(&signals, &of_thread);
     let first_thread = FirstThread {
-        signals: ThreadSignals::blocking(mask),
+        signals: of_thread,
         name: short.as_bytes().get(..15).unwrap_or(short.as_bytes()).to_vec(),
         clear_tid: 0,
     };
@@ -235,12 +243,14 @@ fn load(
         files,
         limits,
         settings: Settings::default(),
-        signals: SignalActions::ignoring(ignored),
+        signals,
         facts: Facts::new(built),
         first_thread,
         held_by: None,
     };
-    empty.begin(begins, vm, children)
+    let process = empty.begin(begins, vm, children)?;
+    process.timers.put_aside(kept.intervals);
+    Ok(process)
 }
 
 /// Maps the vDSO's image; the page it reads is already mapped.

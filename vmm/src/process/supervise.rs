@@ -3,7 +3,7 @@
 //! It runs on its own thread beside the vCPU threads, and sleeps in one `epoll_wait`. Sources:
 //! attention from our own threads (the last one has left, the process is stopping, a thread was
 //! kicked), the time limit, signals from the host, timers of the program, and a tick once a second
-//! while something needs it. A control socket is planned.
+//! while something needs it, and who asks by the control socket (`control`).
 //!
 //! It is also the one place that repeats kicks. A kick is a signal; a thread that was just about to
 //! block in a host call misses it. So while any thread has not acknowledged its kick, all such
@@ -23,11 +23,13 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::host_signals::{FROM_USER, HostSignal, HostSignals};
 use super::timer_events::TimerEvents;
-use crate::linux::signal;
-use crate::linux::signal::info::{SI_KERNEL, SigInfo};
+use crate::control::Control;
+use crate::control::server::Server;
+use crate::linux::signal::info::{SI_KERNEL, SI_USER, SigInfo};
 use crate::linux::task::host_thread::gettid;
 use crate::linux::task::{KickState, Outcome, Process};
-use crate::process_tree::wait::wait;
+use crate::linux::{signal, timer};
+use crate::process_tree::stop::Bell;
 
 /// A second signal of the same kind within this time ends the program, whatever its handler
 /// does with the first: a user who presses Ctrl-C twice means it.
@@ -49,11 +51,13 @@ pub struct Supervise<'a> {
     pub end: Option<BorrowedFd<'a>>,
     /// Whether the user has started this process: a signal that is repeated is meant to end it.
     pub is_first: bool,
+    /// How others can look at it.
+    pub control: Option<&'a Control>,
 }
 
 impl Default for Supervise<'_> {
     fn default() -> Self {
-        Supervise { timeout: None, signals: None, end: None, is_first: true }
+        Supervise { timeout: None, signals: None, end: None, is_first: true, control: None }
     }
 }
 
@@ -70,6 +74,8 @@ pub(super) enum LoopError {
     Timer(#[source] vmm_sys_util::errno::Error),
     #[error("cannot listen to timers")]
     TimerEvents(#[source] std::io::Error),
+    #[error("cannot listen to signals that stop the program")]
+    Bell(#[source] std::io::Error),
 }
 
 /// Serves events until no thread of `process` is left; signals on `ready` when it has started.
@@ -92,12 +98,22 @@ pub(super) fn until_empty(
     if let Err(errno) = process.timers.limit_cpu(cpu) {
         tracing::warn!(%errno, "cannot watch the limit of CPU time (ulimit -t)");
     }
+    if let Err(errno) = process.timers.resume_intervals() {
+        tracing::warn!(%errno, "a timer does not go on after execve");
+    }
     // The waiting thread may have ended.
     let _ = ready.send(());
     let mut kicked = Instant::now();
     loop {
         let timeout_ms = match process.threads.kick_state(process.is_stopping()) {
-            KickState::NoThreads => return Ok(()),
+            KickState::NoThreads => {
+                if process.life.is_replaced()
+                    && let Ok(supervisor) = manager.subscriber_mut(id)
+                {
+                    timer::stop_intervals(process, || while supervisor.handle_timers() {});
+                }
+                return Ok(());
+            }
             KickState::Acknowledged => -1,
             KickState::Unacknowledged => 1,
         };
@@ -116,6 +132,9 @@ const SECOND: u32 = 3;
 const TIMERS: u32 = 4;
 const LOOK: u32 = 5;
 const END: u32 = 6;
+const BELL: u32 = 7;
+/// And all above.
+const CONTROL: u32 = 8;
 
 /// A process that was told to end, and whose threads are still writing.
 struct Ending {
@@ -132,7 +151,10 @@ struct Supervisor<'a> {
     signals: Option<&'a HostSignals>,
     end: Option<BorrowedFd<'a>>,
     is_first: bool,
+    control: Option<Server<'a>>,
     timers: TimerEvents,
+    /// For signals that stop processes and that the program handles.
+    bell: Option<Bell>,
     second: Option<TimerFd>,
     /// When each kind of signal was last forwarded to the program.
     handed: Vec<(i32, Instant)>,
@@ -143,14 +165,18 @@ struct Supervisor<'a> {
 impl<'a> Supervisor<'a> {
     fn new(process: &'a Process, options: Supervise<'a>) -> Result<Supervisor<'a>, LoopError> {
         // A timer set to zero never fires.
-        let timeout = options.timeout.map(|time| timer(time.max(Duration::from_nanos(1)), None));
+        let timeout =
+            options.timeout.map(|time| new_timer(time.max(Duration::from_nanos(1)), None));
+        let bell = process.children.member().map(|_| Bell::new());
         Ok(Supervisor {
             process,
             timeout: timeout.transpose()?,
             signals: options.signals,
             end: options.end,
             is_first: options.is_first,
+            control: options.control.map(|control| Server::new(control, CONTROL)),
             timers: TimerEvents::block().map_err(LoopError::TimerEvents)?,
+            bell: bell.transpose().map_err(LoopError::Bell)?,
             second: None,
             handed: Vec::new(),
             ending: None,
@@ -193,6 +219,19 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// Whether the program controls jobs on the terminal: then it decides what the keys of a terminal mean,
+    /// however often they are pressed.
+    fn is_shell(&self) -> bool {
+        self.process.signals.has_ignored(libc::SIGTSTP)
+    }
+
+    /// Handles some timers that have expired, and returns whether there were any.
+    fn handle_timers(&self) -> bool {
+        self.timers.read(|word, overruns| {
+            timer::expired(self.process, word, overruns);
+        })
+    }
+
     fn look(&mut self) {
         let Some(ending) = &mut self.ending else {
             unreachable!("the timer that brings us here is a part of `ending`");
@@ -209,10 +248,15 @@ impl<'a> Supervisor<'a> {
         if number == libc::SIGCHLD {
             return self.on_child(&signal);
         }
+        if number == libc::SIGCONT {
+            // Who waits for a terminal is stopped again, if the process is still in the background.
+            let threads = &self.process.threads;
+            threads.all().iter().for_each(|thread| threads.kick_until_acknowledged(thread));
+        }
         // From another program, or between the terminal and one that the user has not started.
         let is_for_program = children.is_of_run(sender)
             || !FROM_USER.contains(&number)
-            || (!self.is_first && sender == 0);
+            || (sender == 0 && (!self.is_first || self.is_shell()));
         if is_for_program {
             // An ordinary signal carries nothing that could be lost.
             let _ = signal::send_to_process(self.process, info);
@@ -256,8 +300,7 @@ impl Supervisor<'_> {
                 0,
                 0,
             ]);
-            if nobody_waits && children.forget(ended.pid) {
-                let _ = wait(libc::P_PID, ended.pid, libc::WEXITED | libc::WNOHANG);
+            if nobody_waits && children.take(ended.pid, libc::WEXITED).is_some() {
                 children.wake_waiting(process);
             }
             // An ordinary signal carries nothing that could be lost.
@@ -266,7 +309,7 @@ impl Supervisor<'_> {
     }
 }
 
-fn timer(after: Duration, period: Option<Duration>) -> Result<TimerFd, LoopError> {
+fn new_timer(after: Duration, period: Option<Duration>) -> Result<TimerFd, LoopError> {
     let mut timer = TimerFd::new().map_err(LoopError::Timer)?;
     timer.reset(after, period).map_err(LoopError::Timer)?;
     Ok(timer)
@@ -274,7 +317,7 @@ fn timer(after: Duration, period: Option<Duration>) -> Result<TimerFd, LoopError
 
 /// A timer that fires every `period`, watched as `data`.
 fn watch_timer(period: Duration, data: u32, ops: &mut EventOps<'_>) -> Result<TimerFd, LoopError> {
-    let timer = timer(period, Some(period))?;
+    let timer = new_timer(period, Some(period))?;
     let watched = ops.add(Events::with_data(&timer, data, EventSet::IN));
     watched.map_err(|source| LoopError::Events { action: "watch a timer", source })?;
     Ok(timer)
@@ -317,9 +360,13 @@ impl MutEventSubscriber for Supervisor<'_> {
         if let Some(end) = &self.end {
             watch(Events::with_data(end, END, EventSet::IN));
         }
+        if let Some(bell) = &self.bell {
+            watch(Events::with_data(bell, BELL, EventSet::IN));
+        }
         if let Some(signals) = self.signals {
             watch(Events::with_data(signals, SIGNALS, EventSet::IN));
         }
+        self.control.iter().flat_map(Server::events).for_each(watch);
         self.start_second(ops);
     }
 
@@ -347,19 +394,30 @@ impl MutEventSubscriber for Supervisor<'_> {
                 }
                 self.end(Outcome::Interrupted { signal: libc::SIGKILL as u8 }, ops);
             }
-            TIMERS => self.timers.read(|word, overruns| {
-                crate::linux::timer::expired(self.process, word, overruns);
-            }),
+            TIMERS => _ = self.handle_timers(),
+            BELL => {
+                for (number, from) in self.bell.iter().flat_map(Bell::take) {
+                    let code = if from == 0 { SI_KERNEL } else { SI_USER };
+                    // An ordinary signal carries nothing that could be lost.
+                    let info = SigInfo::new(number, code, from);
+                    let _ = signal::send_to_process(self.process, info);
+                }
+            }
             SIGNALS => {
                 while let Some(signal) = self.signals.and_then(HostSignals::next) {
                     self.on_signal(signal, ops);
                 }
             }
-            _ => {
+            SECOND => {
                 if let Some(timer) = &mut self.second {
                     let _ = timer.wait();
                 }
                 self.process.every_second();
+            }
+            data => {
+                if let Some(control) = &mut self.control {
+                    control.on_event(data, self.process, ops);
+                }
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::linux::signal::{self, Due, Fatal};
 use crate::linux::survivor::Survivor;
 use crate::linux::task::{Outcome, Process, Thread, ThreadCtx};
 use crate::linux::{self, Next, children};
+use crate::process_tree::stop;
 use crate::report;
 use crate::stats::{ExitReason, FaultKind};
 use crate::vm::exit::Exit;
@@ -25,6 +26,10 @@ pub(super) fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) 
     process.vases.note_thread(vcpu.index(), Some(thread.tid));
     process.stats.thread_started();
     let armed = vcpu.arm();
+    if process.children.member().is_some() {
+        stop::mirror(thread.signals.mask());
+    }
+    show_threads(process);
     let mut ctx = ThreadCtx { process, thread, vcpu: &mut vcpu, child: None };
     // A panic is a bug in the VMM. It ends the program with a report; without this the process
     // would wait for this thread indefinitely.
@@ -49,10 +54,18 @@ pub(super) fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) 
     }
     process.stats.thread_ended();
     let last = process.threads.remove(thread.tid, Some(vcpu));
+    show_threads(process);
     if last && !process.is_stopping() {
         // The last thread left with `exit` rather than `exit_group`: the status is the first
         // thread's, as on Linux.
         process.stop(Outcome::Exited(process.first_status()));
+    }
+}
+
+/// Tells the other processes of the run how many there are.
+fn show_threads(process: &Process) {
+    if let Some(member) = process.children.member() {
+        member.show_threads(process.threads.counts().0);
     }
 }
 

@@ -31,17 +31,19 @@ impl TimerEvents {
         Ok(TimerEvents(host_signals::open(&set)?))
     }
 
-    /// Calls `f` with the value and the overruns of some timers that have expired.
-    pub(super) fn read(&self, mut f: impl FnMut(u64, u32)) {
+    /// Calls `f` with the value and the overruns of some timers that have expired, and returns whether there
+    /// were any.
+    pub(super) fn read(&self, mut f: impl FnMut(u64, u32)) -> bool {
         let mut infos = [0; INFO_BYTES * BATCH];
         // Non-blocking: there may be nothing to read.
-        let Ok(got) = (&self.0).read(&mut infos) else { return };
+        let Ok(got) = (&self.0).read(&mut infos) else { return false };
         for info in infos.get(..got).unwrap_or_default().chunks_exact(INFO_BYTES) {
             let field = |at: usize| info.get(at..).unwrap_or_default();
             let overruns = field(OVERRUN).first_chunk().copied().unwrap_or_default();
             let word = field(WORD).first_chunk().copied().unwrap_or_default();
             f(u64::from_ne_bytes(word), u32::from_ne_bytes(overruns));
         }
+        got > 0
     }
 }
 

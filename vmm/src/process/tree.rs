@@ -21,9 +21,10 @@ use super::start::StartError;
 use super::start_forked::AwaitsCopy;
 use super::supervise::Supervise;
 use super::{Outcome, Process};
+use crate::control::Control;
 use crate::files::Files;
 use crate::linux::children::vfork::order;
-use crate::linux::children::{Children, ForkedProcess, NewProgram};
+use crate::linux::children::{Children, ForkedProcess, MakeStarter, NewProgram};
 use crate::linux::task::VmSettings;
 use crate::process_tree::channel::Message;
 use crate::process_tree::fork::{self, Forked, fork_sibling};
@@ -32,35 +33,38 @@ use crate::process_tree::{Channel, Member, Registry};
 use crate::vm::MemoryLedger;
 
 /// What the processes of a run have in common, beside what their programs may see.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ProcessTree {
     registry: Arc<Registry>,
-    names: Names,
+    names: Arc<Names>,
     /// Closed at the other end when the run has ended.
-    end: Option<PipeReader>,
+    end: Option<Arc<PipeReader>>,
     tell: fn(&str, &Outcome),
-    kept: Vec<OwnedFd>,
+    kept: Arc<Vec<OwnedFd>>,
 }
 
 impl ProcessTree {
-    /// For a run of so many processes. Those that are left when the other end of `end` is closed end
+    /// For a run of so many processes, with so many open files together. Those that are left when the other end of `end` is closed end
     /// then. `tell` reports to the user how a program was ended.
     ///
     /// # Errors
     /// The host has no memory.
     pub fn new(
         processes: u32,
+        open_files: u64,
         end: Option<PipeReader>,
         tell: fn(&str, &Outcome),
     ) -> io::Result<ProcessTree> {
-        let (registry, names) = (Arc::new(Registry::new(processes)?), Names::new()?);
-        Ok(ProcessTree { registry, names, end, tell, kept: Vec::new() })
+        let (registry, names) =
+            (Arc::new(Registry::new(processes, open_files)?), Arc::new(Names::new()?));
+        let (end, kept) = (end.map(Arc::new), Arc::default());
+        Ok(ProcessTree { registry, names, end, tell, kept })
     }
 
     /// With descriptors that every process of the run keeps open.
     #[must_use]
     pub fn keeping(self, kept: Vec<OwnedFd>) -> ProcessTree {
-        ProcessTree { kept, ..self }
+        ProcessTree { kept: Arc::new(kept), ..self }
     }
 
     /// All processes of the run.
@@ -91,7 +95,9 @@ impl ProcessTree {
     ) -> io::Result<Children> {
         let (here, there) = Channel::pair()?;
         match fork::fork()? {
-            Forked::Parent(_) => Ok(Children::by(here, member, self.names.client())),
+            Forked::Parent(_) => {
+                Ok(Children::by(here, member, self.names.client(), Arc::new(self.clone())))
+            }
             Forked::Child => {
                 drop(here);
                 Starter { tree: self, files, vm }.serve(&there, server)
@@ -99,6 +105,36 @@ impl ProcessTree {
         }
     }
 }
+
+impl MakeStarter for ProcessTree {
+    /// A process can only be made in a session by one that is in it, and the starter cannot enter another one.
+    /// So this one is forked now, without the guest's memory, by a host thread that serves no program.
+    fn make(&self, process: &Process) -> io::Result<Channel> {
+        process.machine.mem.keep_from_forks().map_err(io::Error::other)?;
+        let (here, there) = Channel::pair()?;
+        let begin = || match fork::fork_beside_threads() {
+            Ok(Forked::Child) => {
+                fork::block_all_signals();
+                fork::unmap_shared();
+                // Descriptors and all.
+                let _ = process.files.abandon_names();
+                let starter = Starter { tree: self, files: &process.files, vm: &process.vm };
+                starter.serve(&there, None)
+            }
+            made => made,
+        };
+        std::thread::scope(|scope| {
+            // It may come to run a whole VMM.
+            let thread = std::thread::Builder::new().stack_size(STARTER_STACK_BYTES);
+            let gone = |_| io::Error::other("a thread has panicked");
+            thread.spawn_scoped(scope, begin)?.join().map_err(gone)?
+        })?;
+        Ok(here)
+    }
+}
+
+/// As much as the host gives a process's first thread.
+const STARTER_STACK_BYTES: usize = 8 << 20;
 
 /// What a new process is told to do.
 #[derive(Clone, Copy)]
@@ -122,7 +158,7 @@ impl Starter<'_> {
     fn serve(self, vmm: &Channel, server: Option<Channel>) -> ! {
         fork::block_all_signals();
         let _ = rustix::thread::set_name(c"starter");
-        let end = self.tree.end.as_ref().map(AsRawFd::as_raw_fd);
+        let end = self.tree.end.as_ref().map(|end| end.as_raw_fd());
         let trace = self.vm.tracer.as_ref().map(|tracer| tracer.to().as_raw_fd());
         let kept = self.tree.kept.iter().map(AsRawFd::as_raw_fd);
         let names = [self.tree.names.descriptor()].into_iter();
@@ -196,6 +232,8 @@ impl Starter<'_> {
         };
         // What the starter blocked beyond that.
         signals.block_only_these();
+        // Without it, this process cannot be looked at; that is no reason not to run.
+        let control = Control::listen(None).ok();
         let process = match told {
             Told::Program => self.start_program(parent, children),
             Told::Fork { waits } => self.start_copy(parent, children, waits),
@@ -203,8 +241,9 @@ impl Starter<'_> {
         let options = Supervise {
             timeout: None,
             signals: Some(&signals),
-            end: self.tree.end.as_ref().map(AsFd::as_fd),
+            end: self.tree.end.as_ref().map(|end| end.as_fd()),
             is_first: false,
+            control: control.as_ref(),
         };
         let ended = match process {
             Ok(process) => {

@@ -33,6 +33,39 @@ pub fn fork() -> io::Result<Forked> {
     forked(unsafe { libc::fork() }.into())
 }
 
+/// A child of the caller, which has other threads. In the child there are none, and what they held locked stays
+/// so, except for the allocator (fork(3)): it may use nothing that they can have locked. It has what of the
+/// caller's memory is not kept from it (`MADV_DONTFORK`).
+///
+/// # Errors
+/// The host has no more processes or memory.
+pub fn fork_beside_threads() -> io::Result<Forked> {
+    // SAFETY: takes no arguments. The caller answers for the locks, as above.
+    forked(unsafe { libc::fork() }.into())
+}
+
+/// Unmaps what this process, which is a copy of another one and has one thread, shares with that: files and
+/// devices. Memory that is shared without a file stays: it is the run's.
+///
+/// What owned the mappings is a copy of the caller's and must be neither used nor dropped in this process.
+pub fn unmap_shared() {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    for line in maps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(range), Some(rights)) = (words.next(), words.next()) else { continue };
+        let number = |text: &str| usize::from_str_radix(text, 16).ok();
+        let ends = range.split_once('-').map(|(from, to)| (number(from), number(to)));
+        let Some((Some(from), Some(to))) = ends else { continue };
+        // How the kernel shows memory without a file.
+        let is_of_run = line.contains("/dev/zero");
+        if rights.ends_with('s') && !is_of_run {
+            let at = ptr::without_provenance_mut::<libc::c_void>(from);
+            // SAFETY: nothing in this process refers to it any more, as above.
+            unsafe { libc::munmap(at, to.saturating_sub(from)) };
+        }
+    }
+}
+
 /// A child of the caller's parent, which gets its SIGCHLD and waits for it. As [`fork`], the caller
 /// must have one thread.
 ///
@@ -136,6 +169,22 @@ pub fn group_of(pid: i32) -> io::Result<i32> {
 pub fn session_of(pid: i32) -> io::Result<i32> {
     // SAFETY: takes a number.
     number(unsafe { libc::getsid(pid) })
+}
+
+/// The controlling terminal of the session that this process leads, as a device number, 0 for none; `None` if it
+/// leads no session.
+#[must_use]
+pub fn session_led() -> Option<i64> {
+    // The number of fields between the name and the one of the terminal (proc_pid_stat(5)).
+    const BEFORE: usize = 4;
+    let leads = session_of(0).is_ok_and(|session| session.cast_unsigned() == std::process::id());
+    if !leads {
+        return None;
+    }
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let terminal = rest.split_ascii_whitespace().nth(BEFORE).and_then(|text| text.parse().ok());
+    Some(terminal.unwrap_or(0))
 }
 
 /// `setpgid(2)`.

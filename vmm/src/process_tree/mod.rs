@@ -8,12 +8,16 @@
 //! - [`channel`]: messages with descriptors between them
 //! - [`wire`]: how those messages are written
 //! - [`names`]: the names of files in memory, which all VMMs of a run have in common
+//! - [`shown`]: what each of them shows of itself to the others
+//! - [`stop`]: the signals by which a terminal stops them
 //! - [`registry`]: memory that all VMMs of a run share: who belongs to it, and what it holds
 
 pub mod channel;
 pub mod fork;
 pub mod names;
 pub mod registry;
+pub mod shown;
+pub mod stop;
 pub mod wait;
 pub mod wire;
 

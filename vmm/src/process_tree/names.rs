@@ -56,7 +56,8 @@ impl Names {
 #[derive(Debug)]
 struct Client {
     knock: Arc<Channel>,
-    channel: Mutex<Option<Channel>>,
+    /// With the process that has connected: a copy of it has to do so itself.
+    channel: Mutex<Option<(u32, Channel)>>,
 }
 
 impl Client {
@@ -79,14 +80,19 @@ impl NameServer for Client {
             tracing::warn!(%error, "names of files in memory are not shared with other processes");
             Errno::EIO
         };
+        let this = std::process::id();
         let at = match channel.take() {
-            Some(at) => at,
-            None => self.connect().map_err(gone)?,
+            Some((of, at)) if of == this => at,
+            other => {
+                // A copy's descriptor is closed, and its number may be another one's.
+                std::mem::forget(other);
+                self.connect().map_err(gone)?
+            }
         };
         at.send(request, &fd.into_iter().collect::<Vec<_>>()).map_err(gone)?;
         let answer = at.receive().and_then(|answer| answer.ok_or(io::ErrorKind::BrokenPipe.into()));
         let answer = answer.map_err(gone)?;
-        *channel = Some(at);
+        *channel = Some((this, at));
         Ok((answer.bytes, answer.fds))
     }
 }

@@ -9,6 +9,9 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
+use super::shown::{Cell, Shown};
+use crate::files::DescriptorCount;
+
 /// The most processes that a run may have.
 pub const PROCESSES_MAX: u32 = 1 << 15;
 
@@ -19,6 +22,7 @@ struct Entry {
     /// 0: free. [`TAKEN`]: of a process that is being made.
     pid: AtomicI32,
     held: AtomicU64,
+    open_files: AtomicU64,
 }
 
 const TAKEN: i32 = -1;
@@ -28,6 +32,9 @@ const TAKEN: i32 = -1;
 #[derive(Debug)]
 struct Head {
     total: AtomicU64,
+    open_files: AtomicU64,
+    /// How many there may be.
+    open_files_limit: AtomicU64,
 }
 
 /// See the module.
@@ -44,21 +51,25 @@ unsafe impl Send for Registry {}
 unsafe impl Sync for Registry {}
 
 impl Registry {
-    /// A table for that many processes, shared with those that are forked from this one.
+    /// A table for that many processes, with so many open files together, shared with those that are forked from
+    /// this one.
     ///
     /// # Errors
     /// The host has no memory.
-    pub fn new(processes: u32) -> io::Result<Registry> {
+    pub fn new(processes: u32, open_files: u64) -> io::Result<Registry> {
         let entries = processes.clamp(1, PROCESSES_MAX);
-        let bytes = size_of::<Entry>() + entries as usize * size_of::<Entry>();
+        let of_each = size_of::<Entry>() + size_of::<Cell>();
+        let bytes = size_of::<Entry>() + entries as usize * of_each;
         let rights = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
         // SAFETY: a new mapping at an address of the kernel's choice.
         let at = unsafe { libc::mmap(ptr::null_mut(), bytes, rights, flags, -1, 0) };
-        match NonNull::new(at.cast()) {
-            Some(memory) if at != libc::MAP_FAILED => Ok(Registry { memory, bytes, entries }),
-            _ => Err(io::Error::last_os_error()),
-        }
+        let registry = match NonNull::new(at.cast()) {
+            Some(memory) if at != libc::MAP_FAILED => Registry { memory, bytes, entries },
+            _ => return Err(io::Error::last_os_error()),
+        };
+        registry.head().open_files_limit.store(open_files, Ordering::Relaxed);
+        Ok(registry)
     }
 
     fn head(&self) -> &Head {
@@ -74,6 +85,31 @@ impl Registry {
         unsafe { std::slice::from_raw_parts(first, self.entries as usize) }
     }
 
+    /// What the process at each place shows of itself.
+    fn cells(&self) -> &[Cell] {
+        let first = self.memory.as_ptr().cast::<Entry>().wrapping_add(1 + self.entries as usize);
+        const _: () = assert!(align_of::<Entry>().is_multiple_of(align_of::<Cell>()));
+        // SAFETY: `new` has mapped these after the entries, at an address that is aligned for entries and so
+        // for them; zeroes are valid atomics, and all access is atomic.
+        unsafe { std::slice::from_raw_parts(first.cast::<Cell>(), self.entries as usize) }
+    }
+
+    /// What a process of the run shows of itself, and how many threads it has; `None` if it is none.
+    #[must_use]
+    pub fn shown(&self, pid: i32) -> Option<(Shown, u32)> {
+        let of_pid = |entry: &Entry| pid > 0 && entry.pid.load(Ordering::Acquire) == pid;
+        let place = self.entries().iter().position(of_pid)?;
+        let cell = self.cells().get(place)?;
+        Some((cell.look()?, cell.threads.load(Ordering::Relaxed)))
+    }
+
+    /// Bytes that a process of the run holds.
+    #[must_use]
+    pub fn held_by(&self, pid: i32) -> u64 {
+        let entry = self.entries().iter().find(|entry| entry.pid.load(Ordering::Acquire) == pid);
+        entry.map_or(0, |entry| entry.held.load(Ordering::Relaxed))
+    }
+
     /// Takes an entry for a process that is about to be made; `None` if the run has as many as it
     /// may.
     #[must_use]
@@ -81,7 +117,10 @@ impl Registry {
         let place = self.entries().iter().position(|entry| {
             entry.pid.compare_exchange(0, TAKEN, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         })?;
-        Some(Member { registry: self.clone(), place })
+        let member = Member { registry: self.clone(), place };
+        member.show(&Shown::default());
+        member.show_threads(0);
+        Some(member)
     }
 
     /// Whether a host process belongs to the run.
@@ -110,12 +149,26 @@ impl Registry {
     fn clear(&self, entry: &Entry) {
         let held = entry.held.swap(0, Ordering::AcqRel);
         self.subtract(held);
+        self.close(entry.open_files.swap(0, Ordering::AcqRel));
         entry.pid.store(0, Ordering::Release);
     }
 
     fn subtract(&self, bytes: u64) {
         let less = |now: u64| Some(now.saturating_sub(bytes));
         let _ = self.head().total.fetch_update(Ordering::AcqRel, Ordering::Relaxed, less);
+    }
+
+    fn close(&self, files: u64) {
+        let less = |now: u64| Some(now.saturating_sub(files));
+        let _ = self.head().open_files.fetch_update(Ordering::AcqRel, Ordering::Relaxed, less);
+    }
+
+    /// Whether there may be so many more open files.
+    #[must_use]
+    pub fn has_room_for_files(&self, files: u64) -> bool {
+        let head = self.head();
+        let sum = head.open_files.load(Ordering::Relaxed).checked_add(files);
+        sum.is_some_and(|sum| sum <= head.open_files_limit.load(Ordering::Relaxed))
     }
 
     /// Records bytes that no single process holds.
@@ -172,6 +225,20 @@ impl Member {
         Member { registry: registry.clone(), place: place as usize }
     }
 
+    /// Shows this to the other processes; by one thread at a time.
+    pub fn show(&self, shown: &Shown) {
+        if let Some(cell) = self.registry.cells().get(self.place) {
+            cell.show(shown);
+        }
+    }
+
+    /// Shows how many threads the process has.
+    pub fn show_threads(&self, count: usize) {
+        if let Some(cell) = self.registry.cells().get(self.place) {
+            cell.threads.store(count as u32, Ordering::Relaxed);
+        }
+    }
+
     /// Enters the process's number.
     pub fn set_pid(&self, pid: i32) {
         if let Some(entry) = self.entry() {
@@ -223,15 +290,45 @@ impl Member {
     }
 }
 
+impl DescriptorCount for Member {
+    fn open(&self, count: u64) -> bool {
+        let head = self.registry.head();
+        let limit = head.open_files_limit.load(Ordering::Relaxed);
+        let fits = |now: u64| now.checked_add(count).filter(|sum| *sum <= limit);
+        let taken = head.open_files.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).is_ok();
+        if taken && let Some(entry) = self.entry() {
+            entry.open_files.fetch_add(count, Ordering::AcqRel);
+        }
+        taken
+    }
+
+    fn note_open(&self, count: u64) {
+        self.registry.head().open_files.fetch_add(count, Ordering::AcqRel);
+        if let Some(entry) = self.entry() {
+            entry.open_files.fetch_add(count, Ordering::AcqRel);
+        }
+    }
+
+    fn close(&self, count: u64) {
+        let Some(entry) = self.entry() else { return };
+        let less = |now: u64| Some(now.saturating_sub(count));
+        if let Ok(before) = entry.open_files.fetch_update(Ordering::AcqRel, Ordering::Relaxed, less)
+        {
+            self.registry.close(count.min(before));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use super::Registry;
+    use super::{Registry, Shown};
+    use crate::files::DescriptorCount;
 
     #[test]
     fn no_more_places_are_taken_than_there_are() {
-        let registry = Arc::new(Registry::new(2).unwrap());
+        let registry = Arc::new(Registry::new(2, u64::MAX).unwrap());
         let one = registry.take().unwrap();
         let other = registry.take().unwrap();
         assert!(registry.take().is_none());
@@ -247,7 +344,7 @@ mod tests {
 
     #[test]
     fn memory_counts_together_and_goes_with_its_process() {
-        let registry = Arc::new(Registry::new(2).unwrap());
+        let registry = Arc::new(Registry::new(2, u64::MAX).unwrap());
         let (one, other) = (registry.take().unwrap(), registry.take().unwrap());
         one.set_pid(10);
         other.set_pid(11);
@@ -260,5 +357,45 @@ mod tests {
         other.release_all();
         other.release(10);
         assert_eq!(registry.total_bytes(), 0);
+    }
+
+    #[test]
+    fn open_files_count_together_and_go_with_their_process() {
+        let registry = Arc::new(Registry::new(2, 10).unwrap());
+        let (one, other) = (registry.take().unwrap(), registry.take().unwrap());
+        one.set_pid(10);
+        assert!(one.open(6) && !other.open(5) && other.open(4) && !one.open(1));
+        other.close(1);
+        assert!(registry.has_room_for_files(1) && !registry.has_room_for_files(2));
+        one.note_open(5);
+        assert!(!other.open(1) && !registry.has_room_for_files(0));
+        registry.free(10);
+        assert!(other.open(7) && !other.open(1));
+    }
+
+    #[test]
+    fn a_process_shows_of_itself_what_there_is_room_for() {
+        let registry = Arc::new(Registry::new(2, u64::MAX).unwrap());
+        let member = registry.take().unwrap();
+        assert!(registry.shown(10).is_none());
+        member.set_pid(10);
+        assert_eq!(registry.shown(10), Some((Shown::default(), 0)));
+        let shown = Shown {
+            name: b"cat".to_vec(),
+            args: vec![7; 100_000],
+            program: b"/bin/cat".to_vec(),
+            directory: b"/".to_vec(),
+        };
+        member.show(&shown);
+        member.show_threads(3);
+        let (seen, threads) = registry.shown(10).unwrap();
+        assert_eq!((seen.args.len(), threads), (2048, 3));
+        assert_eq!(Shown { args: shown.args.clone(), ..seen }, shown);
+        assert_eq!((registry.shown(0), registry.shown(11)), (None, None));
+        // The next process at this place shows nothing of the one before.
+        registry.free(10);
+        let next = registry.take().unwrap();
+        next.set_pid(12);
+        assert_eq!(registry.shown(12), Some((Shown::default(), 0)));
     }
 }

@@ -13,7 +13,8 @@
 //! - `versioned`: segments whose every change is all or nothing: views of versions, commit, abort
 //! - `tables`: page tables of segments and instances, and their frames
 //! - [`content`]: holding locks for a copy of what is not attached
-//! - [`report`]: looking at all this, for crash reports; [`error`]: what can go wrong
+//! - [`report`]: looking at all this, for crash reports; [`live`]: from outside; [`error`]: what can go
+//!   wrong
 //!
 //! Lock order: the state's mutex, then the machine's table pool. A thread never waits for a
 //! segment's lock while it holds either.
@@ -23,6 +24,7 @@ pub mod content;
 pub mod error;
 pub mod granted;
 pub mod kept;
+pub mod live;
 mod opened;
 mod range_allocator;
 mod reconcile;

@@ -33,7 +33,7 @@ use kvm_ioctls::VmFd;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
     Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend, GuestMemoryMmap,
-    GuestRegionMmap,
+    GuestMemoryRegion, GuestRegionMmap,
 };
 
 use super::extents::Extents;
@@ -406,6 +406,18 @@ impl GuestMem {
         Ok(unsafe { HostRange::new(slice.ptr_guard_mut().as_ptr(), len) })
     }
 
+    /// Keeps all of it, as it is now, from processes that are forked from this one.
+    ///
+    /// # Errors
+    /// [`MemoryError::Host`].
+    pub fn keep_from_forks(&self) -> Result<(), MemoryError> {
+        for region in self.regions.memory().iter() {
+            let (gpa, len) = (GuestPhys::literal(region.start_addr().0), region.len());
+            self.advise("keep from other processes", gpa, len, libc::MADV_DONTFORK)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn advise(
         &self,
         action: &'static str,
@@ -561,7 +573,7 @@ pub enum FileMapping {
 
 impl Drop for GuestMem {
     fn drop(&mut self) {
-        use vm_memory::{GuestMemoryRegion, MemoryRegionAddress};
+        use vm_memory::MemoryRegionAddress;
         for region in self.regions.memory().iter() {
             if let Ok(ptr) = region.get_host_address(MemoryRegionAddress(0)) {
                 // SAFETY: made by `reserve_aligned`; the VM's vCPUs, the only other users, hold an

@@ -132,7 +132,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     LeftOut {
         kinds: ALL,
         reason: "measures times, of which an emulated machine has none that mean anything",
-        what: &["bench", "bench_start", "bench_store"],
+        what: &["bench", "bench_kv", "bench_start", "bench_store"],
     },
     LeftOut {
         kinds: ALL,
@@ -192,6 +192,8 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
             "network",
             "network_programs",
             "forks",
+            "job_control",
+            "others",
             "processes",
             "procfs",
             "process",

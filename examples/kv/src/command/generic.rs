@@ -21,6 +21,43 @@ pub(super) fn kind<M: Mode>(v: View<'_, '_, M>, args: Args<'_>, out: &mut Out) -
     Ok(())
 }
 
+/// `OBJECT`. Who reads changes nothing, so nobody knows when or how often that was.
+pub(super) fn object<M: Mode>(v: View<'_, '_, M>, args: Args<'_>, out: &mut Out) -> Done {
+    let name = args[1].to_ascii_uppercase();
+    let known = matches!(&name[..], b"ENCODING" | b"REFCOUNT" | b"IDLETIME" | b"FREQ");
+    let shown = String::from_utf8_lossy(&args[1]).into_owned();
+    let key = match &args[2..] {
+        [key] if known => key,
+        [] if name == b"HELP" => {
+            let lines = [
+                "OBJECT ENCODING key",
+                "OBJECT FREQ key",
+                "OBJECT HELP",
+                "OBJECT IDLETIME key",
+                "OBJECT REFCOUNT key",
+            ];
+            out.array(lines.len());
+            lines.iter().for_each(|line| out.simple(line));
+            return Ok(());
+        }
+        _ if known => {
+            return Err(super::wrong_number(&format!("object|{}", shown.to_ascii_lowercase())));
+        }
+        _ => return Err(format!("ERR unknown subcommand '{shown}'. Try OBJECT HELP.").into()),
+    };
+    let Some(value) = v.value(key) else {
+        out.null();
+        return Ok(());
+    };
+    match &name[..] {
+        b"ENCODING" => out.bulk(value.encoding().as_bytes()),
+        b"REFCOUNT" => out.int(1),
+        b"FREQ" => return Err("ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.".into()),
+        _ => return Err("ERR idle times are not kept: reading changes nothing".into()),
+    }
+    Ok(())
+}
+
 pub(super) fn dbsize<M: Mode>(v: View<'_, '_, M>, _: Args<'_>, out: &mut Out) -> Done {
     out.count(v.len());
     Ok(())

@@ -276,13 +276,31 @@ pub(super) fn float_sum(held: &[u8], by: &[u8], not_held: &'static str) -> Resul
 }
 
 pub(super) fn bitcount<M: Mode>(v: View<'_, '_, M>, args: Args<'_>, out: &mut Out) -> Done {
-    let text = v.string(&args[1])?.unwrap_or_default();
-    let text = match &args[2..] {
-        [] => text,
-        [start, end] => &text[part(int(start)?, int(end)?, text.len())],
+    let Some(text) = v.string(&args[1])? else {
+        out.count(0);
+        return Ok(());
+    };
+    let bits = match &args[2..] {
+        [] => 0..text.len() * 8,
+        [start, end, unit] if super::is(unit, "BIT") => {
+            part(int(start)?, int(end)?, text.len() * 8)
+        }
+        [start, end, rest @ ..]
+            if rest.is_empty() || matches!(rest, [unit] if super::is(unit, "BYTE")) =>
+        {
+            let bytes = part(int(start)?, int(end)?, text.len());
+            bytes.start * 8..bytes.end * 8
+        }
         _ => return Err(SYNTAX.into()),
     };
-    out.count(text.iter().map(|byte| byte.count_ones() as usize).sum());
+    // Whole bytes, but for those at both ends.
+    let of = |place: usize| {
+        let from = bits.start.saturating_sub(place * 8).min(8);
+        let to = bits.end.saturating_sub(place * 8).min(8);
+        let mask = (0xff_u32 >> from) & !(0xff_u32 >> to);
+        (u32::from(text[place]) & mask).count_ones() as usize
+    };
+    out.count((bits.start / 8..bits.end.div_ceil(8)).map(of).sum());
     Ok(())
 }
 

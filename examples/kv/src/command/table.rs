@@ -112,6 +112,7 @@ pub(crate) static TABLE: &[Command] = &[
     row!(W "MSET" -3 (1, -1, 2) strings::mset),
     row!(W "MSETNX" -3 (1, -1, 2) strings::mset),
     row!(s "MULTI" 1 (0, 0, 0)),
+    row!(r "OBJECT" -2 (0, 0, 0) generic::object),
     row!(w "PERSIST" 2 (1, 1, 1) generic::persist),
     row!(w "PEXPIRE" -3 (1, 1, 1) generic::expire),
     row!(w "PEXPIREAT" -3 (1, 1, 1) generic::expire),

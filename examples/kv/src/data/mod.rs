@@ -128,6 +128,20 @@ impl<'v> Value<'v> {
         }
     }
 
+    /// What `OBJECT ENCODING` says: how it is kept, by the name that Redis has for what is most alike.
+    pub(crate) fn encoding(&self) -> &'static str {
+        match self {
+            Value::Short(len, text) => {
+                let text = &text[..usize::from(*len).min(SHORT)];
+                if crate::request::integer(text).is_some() { "int" } else { "embstr" }
+            }
+            Value::String(_) => "raw",
+            Value::List(_) => "quicklist",
+            Value::Hash(_) | Value::Set(_) => "hashtable",
+            Value::Sorted(_) => "skiplist",
+        }
+    }
+
     /// Its name in `TYPE`.
     pub(crate) fn kind(&self) -> &'static str {
         match self {

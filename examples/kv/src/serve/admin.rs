@@ -6,10 +6,9 @@ use std::time::Duration;
 use super::Server;
 use super::connection::Connection;
 use crate::command;
-use crate::glob;
 use crate::reply::Out;
-use crate::request::{Limits, Words, integer};
-use crate::session::Session;
+use crate::request::{Words, integer};
+use crate::session::{Session, timed_out};
 
 /// What a server says it is, for clients that ask.
 const VERSION: &str = "7.0.0";
@@ -103,7 +102,7 @@ impl Server<'_> {
                 connection.session = Session::default();
                 connection.channels.clear();
                 connection.patterns.clear();
-                connection.is_stranger = self.options.password.is_some();
+                connection.is_stranger = self.settings.password.is_some();
                 out.is_resp3 = false;
                 out.simple("RESET");
             }
@@ -132,7 +131,7 @@ impl Server<'_> {
 
     /// Whether a password is the server's, in a time that does not depend on where it differs.
     fn knows(&self, password: &[u8]) -> bool {
-        let held = self.options.password.as_deref().unwrap_or_default().as_bytes();
+        let held = self.settings.password.as_deref().unwrap_or_default().as_bytes();
         let differences =
             held.iter().zip(password).fold(0, |all, (one, other)| all | (one ^ other));
         held.len() == password.len() && differences == 0
@@ -140,7 +139,7 @@ impl Server<'_> {
 
     fn auth(&mut self, id: u64, words: &[Vec<u8>], out: &mut Out) {
         let (user, password) = match words {
-            [password] if self.options.password.is_some() => (&b"default"[..], password),
+            [password] if self.settings.password.is_some() => (&b"default"[..], password),
             [_] => {
                 out.error("ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?");
                 return;
@@ -152,7 +151,7 @@ impl Server<'_> {
             }
         };
         // Without a password of its own the default user takes any.
-        if user == b"default" && (self.options.password.is_none() || self.knows(password)) {
+        if user == b"default" && (self.settings.password.is_none() || self.knows(password)) {
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.is_stranger = false;
             }
@@ -223,6 +222,32 @@ impl Server<'_> {
         out.array(0);
     }
 
+    /// `CLIENT UNBLOCK`: somebody who waits goes on, as if its time were over or with an error.
+    fn unblock(&mut self, which: &[u8], how: Option<&Vec<u8>>, out: &mut Out) {
+        let is_error = match how.map(|how| how.to_ascii_uppercase()).as_deref() {
+            None | Some(b"TIMEOUT") => false,
+            Some(b"ERROR") => true,
+            _ => {
+                out.error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
+                return;
+            }
+        };
+        let Some(which) = integer(which) else {
+            out.error(crate::command::NO_INTEGER);
+            return;
+        };
+        let connection = u64::try_from(which).ok().and_then(|id| self.connections.get_mut(&id));
+        let waiting = connection.and_then(|one| one.blocked.take().map(|_| one));
+        out.count(usize::from(waiting.is_some()));
+        match waiting {
+            Some(one) if is_error => {
+                one.out.error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+            }
+            Some(one) => timed_out(&mut one.out),
+            None => {}
+        }
+    }
+
     fn client(&mut self, id: u64, request: &[Vec<u8>], out: &mut Out) {
         let line = |one: &Connection| {
             format!(
@@ -256,6 +281,9 @@ impl Server<'_> {
                 }
                 out.ok();
             }
+            (b"UNBLOCK", [which, how @ ..]) if how.len() <= 1 => {
+                self.unblock(which, how.first(), out)
+            }
             (b"LIST", []) => {
                 out.bulk(self.connections.values().map(line).collect::<String>().as_bytes())
             }
@@ -263,30 +291,6 @@ impl Server<'_> {
                 out.bulk(self.connections.get(&id).map(line).unwrap_or_default().as_bytes())
             }
             _ => out.error("ERR unknown subcommand or wrong number of arguments for 'client'"),
-        }
-    }
-
-    fn config(&self, request: &[Vec<u8>], out: &mut Out) {
-        match (&request[1].to_ascii_uppercase()[..], &request[2..]) {
-            (b"GET", patterns) if !patterns.is_empty() => {
-                let all = [
-                    ("appendonly", "yes".to_owned()),
-                    ("databases", crate::data::DATABASES.to_string()),
-                    ("maxclients", self.options.max_clients.to_string()),
-                    ("proto-max-bulk-len", Limits::KNOWN.bulk.to_string()),
-                    ("client-query-buffer-limit", Limits::KNOWN.query.to_string()),
-                    ("save", String::new()),
-                ];
-                let is_wanted = |name: &str| patterns.iter().any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()));
-                let found: Vec<_> = all.iter().filter(|(name, _)| is_wanted(name)).collect();
-                out.map(found.len());
-                for (name, value) in found {
-                    out.bulk(name.as_bytes());
-                    out.bulk(value.as_bytes());
-                }
-            }
-            (b"RESETSTAT", []) => out.ok(),
-            _ => out.error("ERR only CONFIG GET and CONFIG RESETSTAT are served: options are given when the server starts"),
         }
     }
 
@@ -315,7 +319,7 @@ impl Server<'_> {
                 text,
                 "# Clients\r\nconnected_clients:{}\r\nmaxclients:{}\r\nblocked_clients:{blocked}\r\n\r\n",
                 self.connections.len(),
-                self.options.max_clients
+                self.settings.max_clients
             );
         }
         if wanted("stats") {

@@ -3,6 +3,7 @@
 use super::Server;
 use crate::glob;
 use crate::reply::Out;
+use crate::session::Audience;
 
 /// A message as a subscriber gets it.
 fn message(out: &mut Out, pattern: Option<&[u8]>, channel: &[u8], content: &[u8]) {
@@ -22,6 +23,20 @@ fn message(out: &mut Out, pattern: Option<&[u8]>, channel: &[u8], content: &[u8]
 }
 
 impl Server<'_> {
+    /// Who listens now.
+    pub(super) fn audience(&self) -> Audience {
+        let mut audience = Audience::default();
+        for connection in self.connections.values() {
+            for channel in &connection.channels {
+                *audience.channels.entry(channel.clone()).or_default() += 1;
+            }
+            for pattern in &connection.patterns {
+                *audience.patterns.entry(pattern.clone()).or_default() += 1;
+            }
+        }
+        audience
+    }
+
     /// Sends a message; how many have got it.
     pub(super) fn publish(&mut self, channel: &[u8], content: &[u8]) -> usize {
         let mut sent = 0;

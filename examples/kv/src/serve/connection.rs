@@ -31,6 +31,8 @@ pub(super) struct Connection {
     pub(super) id: u64,
     stream: Stream,
     parser: Parser,
+    /// When the first of its requests arrived: connections are served in this order.
+    pub(super) arrived: u64,
     /// Requests that are whole.
     pub(super) pending: VecDeque<Words>,
     pub(super) out: Out,
@@ -64,6 +66,7 @@ impl Connection {
             id,
             stream,
             parser: Parser::default(),
+            arrived: 0,
             pending: VecDeque::new(),
             out: Out::default(),
             sent: 0,
@@ -84,7 +87,7 @@ impl Connection {
     }
 
     /// Takes what has arrived.
-    pub(super) fn receive(&mut self) {
+    pub(super) fn receive(&mut self, known: Limits) {
         if self.is_closing {
             // Who does not read its last reply is not waited for.
             self.is_gone = true;
@@ -99,7 +102,7 @@ impl Connection {
             Ok(0) => self.is_gone = true,
             Ok(len) => {
                 self.parser.push(&piece[..len]);
-                self.parse();
+                self.parse(known);
             }
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
@@ -107,10 +110,10 @@ impl Connection {
         }
     }
 
-    /// Takes whole requests from what has arrived.
-    pub(super) fn parse(&mut self) {
+    /// Takes whole requests from what has arrived; `known` are the limits of who has given the password.
+    pub(super) fn parse(&mut self, known: Limits) {
         while self.pending.len() < PENDING && !self.is_closing {
-            let limits = if self.is_stranger { Limits::STRANGER } else { Limits::KNOWN };
+            let limits = if self.is_stranger { Limits::STRANGER } else { known };
             match self.parser.next(limits) {
                 Ok(Some(request)) => self.pending.push_back(request),
                 Ok(None) => return,

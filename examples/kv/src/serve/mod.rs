@@ -6,10 +6,12 @@
 //! many connections there are. Replies to what writes are sent when it is stored.
 //!
 //! - here: options and the loop; `connection`: sockets and buffers; `listen`: where it listens
-//! - `round`: visits; `admin`: commands about the server and the connection; `channels`: `PUBLISH`
+//! - `round`: visits; `admin`: commands about the server and the connection; `config`: `CONFIG`;
+//!   `channels`: `PUBLISH`
 
 mod admin;
 mod channels;
+mod config;
 mod connection;
 mod listen;
 mod round;
@@ -23,6 +25,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{Timespec, epoll};
 
 use crate::Store;
+use config::Settings;
 use connection::Connection;
 use listen::Listener;
 
@@ -42,7 +45,7 @@ pub struct Options {
 /// A server, and all its connections.
 struct Server<'a> {
     store: &'a Store,
-    options: Options,
+    settings: Settings,
     epoll: OwnedFd,
     listeners: Vec<Listener>,
     connections: BTreeMap<u64, Connection>,
@@ -51,6 +54,8 @@ struct Server<'a> {
     /// Commands carried out, and connections accepted.
     commands: u64,
     accepted: u64,
+    /// How often something has arrived.
+    arrivals: u64,
     /// The version at which the last attempt for those who wait was made.
     tried: u64,
 }
@@ -78,7 +83,7 @@ pub fn run(
     let places: Vec<String> = listeners.iter().map(Listener::place).collect();
     let mut server = Server {
         store,
-        options,
+        settings: Settings::new(&options),
         epoll,
         listeners,
         connections: BTreeMap::new(),
@@ -86,6 +91,7 @@ pub fn run(
         began: Instant::now(),
         commands: 0,
         accepted: 0,
+        arrivals: 0,
         tried: 0,
     };
     // Whoever cannot enter should know now.
@@ -113,7 +119,11 @@ impl Server<'_> {
             } else if flags.intersects(ARRIVED)
                 && let Some(connection) = self.connections.get_mut(&id)
             {
-                connection.receive();
+                self.arrivals += 1;
+                if connection.pending.is_empty() {
+                    connection.arrived = self.arrivals;
+                }
+                connection.receive(self.settings.limits);
             }
         }
         while self.round()? {}
@@ -140,11 +150,11 @@ impl Server<'_> {
 
     fn accept(&mut self, index: usize) {
         while let Some(stream) = self.listeners.get(index).and_then(Listener::accept) {
-            let is_full = self.connections.len() >= self.options.max_clients;
+            let is_full = self.connections.len() >= self.settings.max_clients;
             let id = self.next_id;
             self.next_id += 1;
             self.accepted += 1;
-            let needs_password = self.options.password.is_some();
+            let needs_password = self.settings.password.is_some();
             let mut connection = Connection::new(id, stream, needs_password);
             if is_full {
                 connection.out.error("ERR max number of clients reached");

@@ -1,12 +1,13 @@
 //! Visits: what has arrived from all connections is carried out in few of them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Server;
 use super::connection::{Blocked, Connection, OUTPUT};
 use crate::reply::Out;
 use crate::request::Words;
-use crate::session::{Session, timed_out};
+use crate::session::{Audience, Session, timed_out};
 use crate::store::Job;
 
 /// What one connection has for a visit, apart from the connection while that lasts.
@@ -32,10 +33,11 @@ impl Server<'_> {
     /// Carries out what there is, for each connection up to the next command that stands between
     /// visits. Whether there may be more.
     pub(super) fn round(&mut self) -> spacejmp::Result<bool> {
-        let ids: Vec<u64> =
-            self.connections.values().filter(|one| one.can_go_on()).map(|one| one.id).collect();
+        let ready = self.connections.values().filter(|one| one.can_go_on());
+        let mut ids: Vec<(u64, u64)> = ready.map(|one| (one.arrived, one.id)).collect();
+        ids.sort_unstable();
         let (mut readers, mut writers, mut is_busy) = (Vec::new(), Vec::new(), false);
-        for id in ids {
+        for (_, id) in ids {
             is_busy |= self.serve_ahead(id)?;
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             let Some(batch) = batch(connection) else { continue };
@@ -43,12 +45,27 @@ impl Server<'_> {
             let writes = batch.requests.iter().any(|request| batch.session.writes(request));
             if writes { writers.push(batch) } else { readers.push(batch) }
         }
+        self.tell_who_listens(readers.iter_mut().chain(&mut writers));
         self.visit(&mut readers)?;
         self.put_back(readers);
         self.visit(&mut writers)?;
         self.put_back(writers);
-        self.connections.values_mut().for_each(Connection::parse);
+        let limits = self.settings.limits;
+        self.connections.values_mut().for_each(|connection| connection.parse(limits));
         Ok(is_busy)
+    }
+
+    /// Nobody begins to listen to a channel, or ceases to, during a visit.
+    fn tell_who_listens<'b>(&self, batches: impl Iterator<Item = &'b mut Batch>) {
+        let mut known: Option<Arc<Audience>> = None;
+        for Batch { session, requests, .. } in batches {
+            if session.may_publish(requests) {
+                let audience = known.get_or_insert_with(|| Arc::new(self.audience()));
+                session.audience = Some(Arc::clone(audience));
+            } else {
+                session.audience.get_or_insert_default();
+            }
+        }
     }
 
     /// Carries out batches in one visit, or where that cannot be stored, one by one.
@@ -104,6 +121,7 @@ impl Server<'_> {
             self.commands += done as u64;
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             (connection.session, connection.out) = (session, out);
+            let published = std::mem::take(&mut connection.session.published);
             let mut rest = requests.into_iter().skip(done);
             if let Some(limit) = waits
                 && let Some(request) = rest.next()
@@ -115,6 +133,9 @@ impl Server<'_> {
             }
             for request in rest.rev() {
                 connection.pending.push_front(request);
+            }
+            for (channel, message) in published {
+                self.publish(&channel, &message);
             }
         }
     }
@@ -138,12 +159,15 @@ impl Server<'_> {
                 let Some(connection) = self.connections.get_mut(id) else { continue };
                 let Some(blocked) = &connection.blocked else { continue };
                 let requests = vec![blocked.request.clone()];
-                batches.push(Batch::of(connection, requests));
+                let mut batch = Batch::of(connection, requests);
+                batch.session.is_retry = true;
+                batches.push(batch);
             }
             self.visit(&mut batches)?;
             for batch in batches {
                 let Some(connection) = self.connections.get_mut(&batch.id) else { continue };
                 (connection.session, connection.out) = (batch.session, batch.out);
+                connection.session.is_retry = false;
                 if batch.waits.is_none() {
                     connection.blocked = None;
                     self.commands += 1;

@@ -2,6 +2,7 @@
 //! help of `spacejmp bench` is made, too.
 //!
 //! - [`gups`]: random updates in windows of which one is reachable at a time
+//! - [`kv`]: a key-value store without a server, against Redis and LMDB; only when named
 //! - [`map`]: attaching and detaching, against `mmap`
 //! - [`rpc`]: getting bytes that another party has, against channels and sockets
 //! - [`run`]: the foundation: computing, starting, memory, reading files
@@ -15,6 +16,7 @@
 
 mod counter;
 pub mod gups;
+pub mod kv;
 pub mod map;
 mod map_sizes;
 mod paths;
@@ -44,6 +46,8 @@ pub struct Bench<'a> {
     pub programs: &'a Programs,
     /// How much is measured.
     pub size: Size,
+    /// Whether sizes that take many gigabytes are measured, too.
+    pub is_huge: bool,
     /// Whether the host offers its guests TLB tags; `None` if that could not be
     /// determined.
     pub has_tags: Option<bool>,
@@ -118,8 +122,10 @@ pub const ALL: &[Experiment] = &[
 ];
 
 /// Those that are no part of `all`.
-pub const ON_REQUEST: &[Experiment] =
-    &[Experiment { subject: &subjects::STORE, measure: store::measure }];
+pub const ON_REQUEST: &[Experiment] = &[
+    Experiment { subject: &subjects::KV, measure: kv::measure },
+    Experiment { subject: &subjects::STORE, measure: store::measure },
+];
 
 /// The experiment with this name.
 #[must_use]

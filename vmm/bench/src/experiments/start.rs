@@ -111,7 +111,8 @@ impl Found {
     }
 }
 
-fn in_path(name: &str, path: &OsStr) -> Option<PathBuf> {
+/// Where a program is, in the folders of a `PATH`.
+pub(super) fn in_path(name: &str, path: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(path).map(|dir| dir.join(name)).find(|program| program.is_file())
 }
 

@@ -15,6 +15,10 @@ pub const FIGURE_7: &str = include_str!("../../data/paper/figure-7.csv");
 pub const FIGURE_8_16: &str = include_str!("../../data/paper/figure-8-sets-of-16.csv");
 /// Figure 8, sets of 64.
 pub const FIGURE_8_64: &str = include_str!("../../data/paper/figure-8-sets-of-64.csv");
+/// Figure 10: GETs.
+pub const FIGURE_10_GET: &str = include_str!("../../data/paper/figure-10-get.csv");
+/// Figure 10: SETs.
+pub const FIGURE_10_SET: &str = include_str!("../../data/paper/figure-10-set.csv");
 /// Figure 11: work on reads of a genome, times as fast as on files.
 pub const FIGURE_11: &str = include_str!("../../data/paper/figure-11.csv");
 const FIGURES: &str = include_str!("../../data/paper/figures.csv");
@@ -58,7 +62,8 @@ mod tests {
 
     #[test]
     fn every_file_has_its_origin_a_head_and_only_numbers() {
-        for file in [FIGURE_1, FIGURE_6, FIGURE_7, FIGURE_8_16, FIGURE_8_64, FIGURE_11] {
+        let files = [FIGURE_1, FIGURE_6, FIGURE_7, FIGURE_8_16, FIGURE_8_64];
+        for file in files.into_iter().chain([FIGURE_10_GET, FIGURE_10_SET, FIGURE_11]) {
             let comments = file.lines().take_while(|line| line.starts_with('#')).count();
             assert!(comments >= 3, "{file}");
             assert_eq!(file.lines().nth(comments), Some("series,x,y"));

@@ -206,11 +206,24 @@ fn a_procfs_below_a_grant_is_not_opened() {
 }
 
 #[test]
-fn opening_a_fifo_never_waits() {
+fn a_fifo_waits_for_its_other_end_unless_that_is_not_wanted() {
     let w = World::new();
     w.files.mknodat(CWD, b"fifo", libc::S_IFIFO | 0o600).unwrap();
-    assert_eq!(w.open("fifo", libc::O_WRONLY), Err(Errno::ENXIO));
+    assert_eq!(w.open("fifo", libc::O_WRONLY | libc::O_NONBLOCK), Err(Errno::ENXIO));
+    let early = w.open("fifo", libc::O_RDONLY | libc::O_NONBLOCK).unwrap();
+    w.files.close(early).unwrap();
+    // Whichever comes first waits for the other.
+    for _ in 0..20 {
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| w.open("fifo", libc::O_WRONLY).unwrap());
+            let reader = w.open("fifo", libc::O_RDONLY).unwrap();
+            w.files.close(writer.join().unwrap()).unwrap();
+            w.files.close(reader).unwrap();
+        });
+    }
+    let both = w.open("fifo", libc::O_RDWR).unwrap();
     let fd = w.open("fifo", libc::O_RDONLY).unwrap();
+    w.files.close(both).unwrap();
     let file = w.files.get(fd).unwrap();
     assert_eq!(file.kind(), super::super::FileKind::Pipe);
     assert!(file.may_block() && !file.nonblocking());

@@ -31,12 +31,12 @@ const CWD: i32 = libc::AT_FDCWD;
 /// Files like those of a process: on itself and its threads, on the machine, and one that can be
 /// written.
 const TEXTS: &[TextFile] = &[
-    TextFile { path: "/proc/#/comm", mode: 0o644 },
-    TextFile { path: "/proc/#/status", mode: 0o444 },
-    TextFile { path: "/proc/cpuinfo", mode: 0o444 },
-    TextFile { path: "/proc/sys/kernel/ostype", mode: 0o444 },
-    TextFile { path: "/proc/uptime", mode: 0o444 },
-    TextFile { path: "/sys/devices/system/cpu/online", mode: 0o444 },
+    TextFile { path: "/proc/#/comm", mode: 0o644, of_others: true },
+    TextFile { path: "/proc/#/status", mode: 0o444, of_others: false },
+    TextFile { path: "/proc/cpuinfo", mode: 0o444, of_others: false },
+    TextFile { path: "/proc/sys/kernel/ostype", mode: 0o444, of_others: false },
+    TextFile { path: "/proc/uptime", mode: 0o444, of_others: false },
+    TextFile { path: "/sys/devices/system/cpu/online", mode: 0o444, of_others: false },
 ];
 
 /// A host directory, and a program's files with it granted at `/w`, its current directory.

@@ -29,6 +29,7 @@ mod vas;
 mod vas_archive;
 mod version;
 mod versions;
+mod vms;
 
 use std::process;
 
@@ -57,6 +58,11 @@ enum Command {
     Vas(vas::Args),
     Seg(seg::Args),
     Store(store::Args),
+    Ps(vms::ps::Args),
+    Top(vms::top::Args),
+    Stats(vms::stats::Args),
+    Stop(vms::signal::StopArgs),
+    Kill(vms::signal::KillArgs),
     Demo(demo::Args),
     Bench(BenchArgs),
     Doctor(doctor::Args),
@@ -107,6 +113,11 @@ impl Command {
             Self::Vas(args) => vas::run(args),
             Self::Seg(args) => seg::run(args),
             Self::Store(args) => store::run(&args),
+            Self::Ps(args) => vms::ps::run(&args),
+            Self::Top(args) => vms::top::run(&args),
+            Self::Stats(args) => vms::stats::run(&args),
+            Self::Stop(args) => vms::signal::stop(args),
+            Self::Kill(args) => vms::signal::kill(args),
             Self::Demo(args) => demo::run(&args),
             Self::Bench(_) => bench::run(),
             Self::Doctor(args) => doctor::run(&args),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use vmm::control::VmName;
 use vmm::exit_code::{self, ExitCode};
 use vmm::files::{Grant, GrantError, Tty, take_over_umask};
 use vmm::host;
@@ -32,6 +33,7 @@ use crate::run_tree::{PROCESSES, Tree, parse_processes, private_tmp};
 use crate::search;
 use crate::start_error::start_failure;
 use crate::terminal;
+use crate::vms;
 
 /// Run a program in a virtual machine of its own
 ///
@@ -47,6 +49,11 @@ use crate::terminal;
     after_long_help = long_help()
 )]
 pub(crate) struct Args {
+    /// Call the VM by this name in `spacejmp ps`, `stats`, `stop` and `kill`
+    ///
+    /// No other VM of the user has it while this one runs.
+    #[arg(long, value_name = "NAME")]
+    name: Option<VmName>,
     /// The directory where address spaces and segments are kept
     ///
     /// Made at the program's first call that needs it. Default: the variable SPACEJMP_STORE, else
@@ -134,6 +141,13 @@ pub(crate) struct Args {
     /// for all of them together. 1 is the program alone.
     #[arg(long, value_name = "N", value_parser = parse_processes, default_value_t = PROCESSES)]
     processes: u32,
+    /// Files that all processes of the run may have open together [default: as many as the host lets each
+    /// of them have, `ulimit -n`]
+    ///
+    /// Every descriptor counts, in each process. Beyond that `open` and its kin give ENFILE, and no process
+    /// can be started that would inherit more.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    open_files: Option<u64>,
     /// Let processes that the program leaves behind go on when it has ended
     #[arg(long)]
     detach_children: bool,
@@ -221,8 +235,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     };
     // Dropped, and so removed, on every way out.
     let tmp = private_tmp(root.is_some(), &grants, memory_bytes, args.detach_children)?;
-    let new_tree = || Tree::new(args.processes, args.detach_children, tmp.as_deref());
-    let tree = (args.processes > 1).then(new_tree);
+    let limits = (args.processes, args.open_files.unwrap_or(u64::MAX));
+    let new_tree = || Tree::new(limits, args.detach_children, tmp.as_deref());
+    let tree = (args.processes > 1 || args.open_files.is_some()).then(new_tree);
     let tree = tree.transpose().map_err(|error| Failure::new("prepare for processes", error))?;
     let config = RunConfig {
         command: Command {
@@ -253,9 +268,14 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let signals = signals.map_err(|error| Failure::new("listen to signals", error))?;
     report_truncation().map_err(|error| Failure::new("listen to signals", error))?;
     let saved = terminal::Saved::now(tty);
+    let control = vms::listen(args.name)?;
     let process = Process::start(config).map_err(|error| start_failure(&program, error))?;
-    let options =
-        Supervise { timeout: args.timeout, signals: Some(&signals), ..Supervise::default() };
+    let options = Supervise {
+        timeout: args.timeout,
+        signals: Some(&signals),
+        control: control.as_ref(),
+        ..Supervise::default()
+    };
     let Ended { process, name, outcome } = Process::run_programs(process, options);
     tree.into_iter().for_each(Tree::end);
     drop(saved);

@@ -63,9 +63,9 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// For so many processes. If they are `detached`, those that are left at the end go on.
+    /// For so many processes and open files. If they are `detached`, those that are left at the end go on.
     pub(crate) fn new(
-        processes: u32,
+        (processes, open_files): (u32, u64),
         detached: bool,
         tmp: Option<&PrivateTmp>,
     ) -> io::Result<Tree> {
@@ -74,7 +74,7 @@ impl Tree {
         let read = (!detached).then_some(read);
         let tell = |name: &str, outcome: &Outcome| ending::tell(name, outcome, None);
         let kept = tmp.map(PrivateTmp::kept).transpose()?.unwrap_or_default();
-        let shared = Arc::new(ProcessTree::new(processes, read, tell)?.keeping(kept));
+        let shared = Arc::new(ProcessTree::new(processes, open_files, read, tell)?.keeping(kept));
         if !detached {
             adopt_orphans();
         }

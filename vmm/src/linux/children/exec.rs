@@ -15,6 +15,7 @@ use abi::Errno;
 use super::strings::read_strings;
 use crate::files::{Files, For, HandedOver, MemoryAccount, Sent};
 use crate::linux::limits::Limits;
+use crate::linux::signal::KeptSignals;
 use crate::linux::task::ThreadCtx;
 use crate::linux::{CWD, CallResult, Done};
 use crate::private::stack::argument_bytes;
@@ -39,6 +40,8 @@ pub struct NewProgram {
     pub ignored: u64,
     /// Its limits.
     pub limits: Limits,
+    /// What of signals and timers stays: nothing in a new process.
+    pub kept: KeptSignals,
 }
 
 /// What `execve` was asked for.
@@ -127,11 +130,12 @@ fn exec(
         mask: ctx.mask(),
         ignored: ctx.actions().ignored_set(),
         limits: ctx.limits().copy(),
+        kept: KeptSignals::default(),
     };
     match ctx.child {
         Some(_) => super::vfork::start_program(ctx, &new),
         None => {
-            ctx.process.stop_for(new);
+            ctx.process.stop_for(new, ctx.thread.clone());
             Ok(Done::Stop)
         }
     }
@@ -190,6 +194,7 @@ impl NewProgram {
         };
         let handed = HandedOver { bytes: input.bytes().ok_or(BAD)?.to_vec(), fds: fds.collect() };
         let files = base.taken_over(handed, account)?;
-        Ok(NewProgram { path, args, env, files, loader, mask, ignored, limits })
+        let kept = KeptSignals::default();
+        Ok(NewProgram { path, args, env, files, loader, mask, ignored, limits, kept })
     }
 }

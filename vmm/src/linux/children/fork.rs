@@ -29,7 +29,7 @@ pub(in crate::linux) fn fork(ctx: &mut ThreadCtx<'_>, args: ForkArgs) -> CallRes
         tracing::warn!("the program forks inside an address space, which it must leave before");
         return Err(Errno::EBUSY.into());
     }
-    let made = ctx.process.children.make(&ctx.process.files)?;
+    let made = ctx.process.children.make(ctx.process)?;
     let pid = made.pid;
     match send_copy(ctx, &args, &made) {
         Ok(()) => {}

@@ -45,9 +45,23 @@ pub struct Children {
     waiting: AtomicUsize,
 }
 
+/// How a process comes to a starter in the session that it is in now.
+pub trait MakeStarter: std::fmt::Debug + Send + Sync {
+    /// Makes it. The program has one thread, the caller.
+    ///
+    /// # Errors
+    /// The host's.
+    fn make(&self, process: &Process) -> std::io::Result<Channel>;
+}
+
 #[derive(Debug)]
 struct Starts {
     starter: Mutex<Channel>,
+    /// The first one, if there is another: the run's first has the names of files in memory.
+    earlier: Mutex<Option<Channel>>,
+    /// The session that this process led when the starter was made, by its controlling terminal.
+    made_in: Mutex<Option<i64>>,
+    make_starter: Arc<dyn MakeStarter>,
     /// This process's own place in the run.
     member: Member,
     /// Who has the names of files in memory when there are several processes.
@@ -77,9 +91,43 @@ struct Made {
 impl Children {
     /// Those of a process that can start others, by the starter at the other end.
     #[must_use]
-    pub fn by(starter: Channel, member: Member, names: Arc<dyn NameServer>) -> Children {
-        let starts = Starts { starter: Mutex::new(starter), member, names };
+    pub fn by(
+        starter: Channel,
+        member: Member,
+        names: Arc<dyn NameServer>,
+        make_starter: Arc<dyn MakeStarter>,
+    ) -> Children {
+        let (starter, earlier) = (Mutex::new(starter), Mutex::default());
+        let made_in = Mutex::new(fork_process::session_led());
+        let starts = Starts { starter, earlier, made_in, make_starter, member, names };
         Children { starts: Some(starts), ..Children::default() }
+    }
+
+    /// Has other processes start in the session that `process` leads, with its terminal, if it has made it or has
+    /// got another terminal since the last one was started.
+    pub(super) fn follow_session(&self, process: &Process) {
+        let Some(starts) = &self.starts else { return };
+        let led = fork_process::session_led();
+        let mut made_in = locked(&starts.made_in);
+        if led.is_none() || led == *made_in {
+            return;
+        }
+        if process.threads.counts().0 > 1 {
+            tracing::warn!(
+                "the program has several threads: what it starts stays in its old session"
+            );
+            return;
+        }
+        match starts.make_starter.make(process) {
+            Ok(new) => {
+                let before = std::mem::replace(&mut *locked(&starts.starter), new);
+                locked(&starts.earlier).get_or_insert(before);
+                *made_in = led;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what the program starts stays in its old session");
+            }
+        }
     }
 
     /// This process's place in the run, if it is one in which processes start others.
@@ -104,7 +152,9 @@ impl Children {
     /// its own has ended. Nothing happens if it is not there.
     pub(crate) fn bury_orphan(&self, pid: i32) {
         let look = libc::WEXITED | libc::WNOHANG;
-        if self.has(pid)
+        // One that a thread is about to take is known for as long as it is there.
+        let children = locked(&self.pids);
+        if children.contains_key(&pid)
             || !matches!(wait::wait(libc::P_PID, pid, look | libc::WNOWAIT), Ok(Some(_)))
         {
             return;
@@ -153,17 +203,25 @@ impl Children {
         }
     }
 
-    /// Makes a process, a child of this one, that waits to be told what it does. It will see these files'
-    /// names.
-    fn make(&self, files: &Files) -> Result<Made, Errno> {
+    /// Makes a process, a child of this one, that waits to be told what it does.
+    fn make(&self, process: &Process) -> Result<Made, Errno> {
         let starts = self.starts.as_ref().ok_or(Errno::ENOSYS)?;
-        self.share_names(files, true);
-        let Some(member) = starts.member.registry().take() else {
+        self.share_names(&process.files, true);
+        self.follow_session(process);
+        let registry = starts.member.registry();
+        if !registry.has_room_for_files(process.files.open_count()) {
+            tracing::warn!(
+                "no new process for the program: the run has as many open files as --open-files allows"
+            );
+            return Err(Errno::EAGAIN);
+        }
+        let Some(member) = registry.take() else {
             tracing::warn!(
                 "no new process for the program: the run has as many as --processes allows"
             );
             return Err(Errno::EAGAIN);
         };
+        process.show_to_first();
         let made = starts.make(&member);
         match made {
             Ok((pid, channel)) => {
@@ -191,17 +249,16 @@ impl Children {
         locked(&self.pids).get(&pid).map(|child| child.has_started)
     }
 
-    /// A child has ended and is about to be waited for: its number may be used again after that.
-    /// Returns whether it was still known: one thread waits for it.
-    pub(crate) fn forget(&self, pid: i32) -> bool {
+    /// Waits for a child that has ended: one thread does. `None` if it was another one. Its number may be used
+    /// again after that.
+    pub(crate) fn take(&self, pid: i32, options: i32) -> Option<wait::Changed> {
+        // Until it is gone for the host, too: nobody else may take it for an orphan.
         let mut pids = locked(&self.pids);
-        if pids.remove(&pid).is_none() {
-            return false;
-        }
+        pids.remove(&pid)?;
         if let Some(starts) = &self.starts {
             starts.member.registry().free(pid);
         }
-        true
+        wait::wait(libc::P_PID, pid, options | libc::WNOHANG).ok().flatten()
     }
 
     /// Runs `wait`, which waits in the host.

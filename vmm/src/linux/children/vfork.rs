@@ -106,7 +106,7 @@ pub(in crate::linux) fn vfork(ctx: &mut ThreadCtx<'_>, args: ForkArgs) -> CallRe
         tracing::warn!(error = %crate::error::chain(&error), "no new process for the program");
         Errno::EAGAIN
     })?;
-    let made = ctx.process.children.make(&ctx.process.files)?;
+    let made = ctx.process.children.make(ctx.process)?;
     let actions = ctx.process.signals.copy(args.clear_handlers);
     let parent = ParentState {
         regs: ctx.vcpu.regs,
@@ -245,6 +245,14 @@ pub(in crate::linux) fn call(
                 (false, _) => Err(Errno::ESRCH),
             }
         }
+        // None has arrived yet: none reaches it until its program runs.
+        libc::SYS_rt_sigpending => match usize::try_from(a[1]) {
+            Ok(bytes @ 0..=8) => {
+                let none = [0; 8];
+                ctx.user().copy_out(a[0], none.get(..bytes).unwrap_or_default()).map(|()| 0)
+            }
+            _ => Err(Errno::EINVAL),
+        },
         served if is_same(served) => return None,
         _ => {
             if ctx.process.stats.unserved(number) {
@@ -276,7 +284,6 @@ fn is_same(number: i64) -> bool {
             | libc::SYS_execveat
             | libc::SYS_rt_sigaction
             | libc::SYS_rt_sigprocmask
-            | libc::SYS_rt_sigpending
             | libc::SYS_sigaltstack
             | libc::SYS_brk
             | libc::SYS_mmap
@@ -286,6 +293,19 @@ fn is_same(number: i64) -> bool {
             | libc::SYS_madvise
             | libc::SYS_futex
             | libc::SYS_sched_yield
+            | libc::SYS_sched_getaffinity
+            | libc::SYS_sched_setaffinity
+            | libc::SYS_sched_getscheduler
+            | libc::SYS_sched_setscheduler
+            | libc::SYS_sched_getparam
+            | libc::SYS_sched_setparam
+            | libc::SYS_sched_getattr
+            | libc::SYS_sched_setattr
+            | libc::SYS_sched_rr_get_interval
+            | libc::SYS_sched_get_priority_min
+            | libc::SYS_sched_get_priority_max
+            | libc::SYS_getpriority
+            | libc::SYS_setpriority
             | libc::SYS_clock_gettime
             | libc::SYS_clock_nanosleep
             | libc::SYS_nanosleep

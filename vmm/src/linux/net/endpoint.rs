@@ -11,6 +11,7 @@ use rustix::fs::Mode;
 use super::address::{self, Address, destination};
 use super::grant::Binding;
 use super::host::{self, Whose};
+use super::peer::{CONTROL_PREFIX, is_control};
 use super::{Args, Ctx, never_waits, put_name, socket as socket_of, waiting};
 use crate::files::{FileKind, OpenFile, SocketPlace, host as host_errno};
 use crate::linux::task::ThreadCtx;
@@ -105,6 +106,8 @@ fn check_internet(kind: i32, protocol: i32, all: bool) -> Result<(), Errno> {
         {
             Ok(())
         }
+        // Which protocol is always to be said.
+        (libc::SOCK_RAW, 0) => Err(UNSUPPORTED_PROTOCOL),
         (libc::SOCK_RAW, _) => Err(Errno::EPERM),
         (libc::SOCK_STREAM | libc::SOCK_DGRAM, _) => Err(UNSUPPORTED_PROTOCOL),
         _ => Err(UNSUPPORTED_TYPE),
@@ -121,7 +124,11 @@ pub(in crate::linux) fn socketpair(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult 
     match domain {
         libc::AF_UNIX if kind & 0xf > TYPE_MAX => return Err(Errno::EINVAL.into()),
         libc::AF_UNIX => check_unix(kind & 0xf, protocol)?,
-        libc::AF_INET | libc::AF_INET6 => return Err(Errno::EOPNOTSUPP.into()),
+        // There are no pairs of what there is, either.
+        libc::AF_INET | libc::AF_INET6 => {
+            check_internet(kind & 0xf, protocol, true)?;
+            return Err(Errno::EOPNOTSUPP.into());
+        }
         _ => return Err(UNSUPPORTED_FAMILY.into()),
     }
     let cloexec = flags & libc::SOCK_CLOEXEC != 0;
@@ -195,9 +202,9 @@ pub(super) fn check_destination(
             let name = address::encode(&Address::Path(place.name().to_vec()));
             Ok(Checked { name, place: Some(place) })
         }
-        address @ Address::Abstract(_) => {
-            check_abstract(ctx)?;
-            Ok(named(&address))
+        Address::Abstract(name) => {
+            check_abstract(ctx, &name)?;
+            Ok(named(&Address::Abstract(name)))
         }
         address @ Address::Netlink { port: 0, groups: 0 } => Ok(named(&address)),
         // To other processes, and to groups of them.
@@ -224,8 +231,15 @@ fn own_address(file: &OpenFile) -> Result<Option<SocketAddr>, Errno> {
     })
 }
 
-fn check_abstract(ctx: &ThreadCtx<'_>) -> Result<(), Errno> {
+fn check_abstract(ctx: &ThreadCtx<'_>, name: &[u8]) -> Result<(), Errno> {
     let network = &ctx.process.network;
+    if is_control(name) {
+        network.refused(format_args!(
+            "the program wants to use a UNIX socket whose name begins with {CONTROL_PREFIX}: these are \
+             the control sockets of VMs, and not for programs in them"
+        ));
+        return Err(Errno::EACCES);
+    }
     if network.grants.all {
         return Ok(());
     }
@@ -275,9 +289,13 @@ pub(in crate::linux) fn bind(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
         }
         Address::Path(path) => return done(bind_path(ctx, &file, &path)),
         // The host chooses an abstract name for a socket that is to have none.
-        address @ (Address::Abstract(_) | Address::Unnamed) => {
-            check_abstract(ctx)?;
-            address
+        Address::Unnamed => {
+            check_abstract(ctx, &[])?;
+            Address::Unnamed
+        }
+        Address::Abstract(name) => {
+            check_abstract(ctx, &name)?;
+            Address::Abstract(name)
         }
         // Groups are what changes are told to.
         address @ Address::Netlink { .. } => address,

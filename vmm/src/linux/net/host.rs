@@ -111,7 +111,7 @@ pub(super) fn name(fd: BorrowedFd<'_>, whose: Whose) -> Result<Vec<u8>, Errno> {
 }
 
 /// `getsockopt` into `value`: how many bytes there are.
-pub(super) fn getsockopt(
+pub(in crate::linux) fn getsockopt(
     fd: BorrowedFd<'_>,
     [level, option]: [i32; 2],
     value: &mut [u8],

@@ -10,7 +10,7 @@
 //!
 //! - `endpoint`: `socket`, `bind`, `connect`, `listen`, `accept` and names
 //! - `message`: sending and receiving; `options`: `getsockopt`, `setsockopt`
-//! - `interfaces`: `ioctl`
+//! - `interfaces`: `ioctl`; `peer`: who is at the other end
 //! - `host`: the host's calls
 
 pub mod address;
@@ -22,6 +22,7 @@ mod interfaces;
 mod message;
 pub mod netlink;
 mod options;
+mod peer;
 
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ pub use grant::{ConnectGrant, ListenGrant, NetGrantError, NetGrants, Network};
 pub(super) use interfaces::ioctl;
 pub(super) use message::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
 pub(super) use options::{get as getsockopt, set as setsockopt};
+pub use peer::CONTROL_PREFIX;
+pub(crate) use peer::peer;
 
 use super::Fail;
 use crate::files::{FileKind, OpenFile};

@@ -22,6 +22,16 @@ impl Stat {
         Stat::parse(&read("stat"))
     }
 
+    /// Of another process of the host; empty for one that is not there.
+    pub(super) fn of_host_process(pid: i32) -> Stat {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        Stat::parse(&text.unwrap_or_default())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn parse(text: &str) -> Stat {
         // The name may contain anything, including parentheses and spaces.
         let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
@@ -36,6 +46,14 @@ impl Stat {
     /// A field by its number in `proc_pid_stat(5)`; 0 where the host does not show it.
     pub(super) fn number(&self, number: usize) -> i64 {
         self.field(number).and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    /// The host's letter for the state.
+    pub(super) fn letter(&self) -> char {
+        self.field(3)
+            .and_then(|text| text.chars().next())
+            .filter(char::is_ascii_alphabetic)
+            .unwrap_or('S')
     }
 
     /// Running or sleeping, as far as a program is concerned: its vCPU runs, or waits in a

@@ -8,6 +8,7 @@
 //! `files` decides where the files are in the tree, and how they are opened, listed and read.
 //!
 //! - `task`: a process or a thread: `status`, `stat` and most others
+//! - `others`: the other processes of the run
 //! - `maps`: its memory; `mounts`: its name space
 //! - `machine`: processors, memory, time; `tunables`: `/proc/sys` and `/sys`
 //! - `host`: numbers from the host's files on our own threads
@@ -17,6 +18,7 @@ mod host;
 mod machine;
 mod maps;
 mod mounts;
+mod others;
 mod task;
 mod tunables;
 
@@ -25,6 +27,7 @@ use std::sync::Arc;
 
 use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE_2M};
+use others::Other;
 use tunables::of_pipes;
 
 use crate::files::{NOFILE_MAX, TextFile, View};
@@ -44,12 +47,15 @@ struct Subject<'a> {
 
 type Content = Result<Vec<u8>, Errno>;
 type Make = fn(&Subject<'_>) -> Content;
+type MakeOther = fn(&Other) -> Content;
 
 /// One file.
 struct Row {
     path: &'static str,
     mode: u32,
     make: Make,
+    /// The same of another process of the run, if it is there.
+    other: Option<MakeOther>,
 }
 
 /// A file of one line.
@@ -58,20 +64,25 @@ fn line(text: impl std::fmt::Display) -> Content {
 }
 
 const fn row(path: &'static str, make: Make) -> Row {
-    Row { path, mode: 0o444, make }
+    Row { path, mode: 0o444, make, other: None }
+}
+
+/// One that other processes have, too.
+const fn each(path: &'static str, make: Make, other: MakeOther) -> Row {
+    Row { path, mode: 0o444, make, other: Some(other) }
 }
 
 /// One that only its owner may read.
 const fn own(path: &'static str, make: Make) -> Row {
-    Row { path, mode: 0o400, make }
+    Row { path, mode: 0o400, make, other: None }
 }
 
 /// All of them; `#` is the process or a thread. Ascending in each folder, as they are listed.
 const ROWS: &[Row] = &[
     own("/proc/#/auxv", |of| Ok(of.process.facts.auxv.clone())),
     row("/proc/#/cgroup", |_| line("0::/")),
-    row("/proc/#/cmdline", task::cmdline),
-    Row { path: COMM, mode: 0o644, make: task::comm },
+    each("/proc/#/cmdline", task::cmdline, others::cmdline),
+    Row { path: COMM, mode: 0o644, make: task::comm, other: Some(others::comm) },
     // There are no core files, whatever the filter.
     row("/proc/#/coredump_filter", |_| line("00000000")),
     own("/proc/#/environ", task::environ),
@@ -89,9 +100,9 @@ const ROWS: &[Row] = &[
     row("/proc/#/sessionid", task::loginuid),
     row("/proc/#/smaps", maps::smaps),
     row("/proc/#/smaps_rollup", maps::smaps_rollup),
-    row("/proc/#/stat", task::stat),
-    row("/proc/#/statm", task::statm),
-    row("/proc/#/status", task::status),
+    each("/proc/#/stat", task::stat, others::stat),
+    each("/proc/#/statm", task::statm, others::statm),
+    each("/proc/#/status", task::status, others::status),
     row("/proc/#/wchan", task::wchan),
     // There is no boot loader, and so no command line.
     row("/proc/cmdline", |_| line("")),
@@ -153,7 +164,11 @@ const COMM: &str = "/proc/#/comm";
 /// The files, in the order of their rows: what the name space needs to know of them.
 #[must_use]
 pub fn text_files() -> Vec<TextFile> {
-    ROWS.iter().map(|row| TextFile { path: row.path, mode: row.mode }).collect()
+    let file = |row: &Row| {
+        let (path, mode, of_others) = (row.path, row.mode, row.other.is_some());
+        TextFile { path, mode, of_others }
+    };
+    ROWS.iter().map(file).collect()
 }
 
 /// What some files show of a process and is known when it starts.
@@ -216,13 +231,32 @@ impl View for Process {
         self.threads.get(host).map_or_else(|| self.pid(), |thread| thread.tid)
     }
 
+    fn others(&self) -> Vec<i32> {
+        let member = self.children.member();
+        let pids = member.map(|member| member.registry().pids()).unwrap_or_default();
+        pids.into_iter().filter(|pid| *pid != self.pid()).collect()
+    }
+
+    fn program_of(&self, pid: i32) -> Result<Vec<u8>, Errno> {
+        Other::of(self, pid).map_err(|_| Errno::ENOENT)?.program()
+    }
+
+    fn directory_of(&self, pid: i32) -> Result<Vec<u8>, Errno> {
+        Other::of(self, pid).map_err(|_| Errno::ENOENT)?.directory()
+    }
+
     fn process_group(&self) -> i32 {
         crate::host::process_group()
     }
 
     fn text(&self, row: usize, tid: Option<i32>) -> Result<Vec<u8>, Errno> {
         let row = ROWS.get(row).ok_or(Errno::ENOENT)?;
-        (row.make)(&self.subject(tid)?)
+        match (tid, row.other) {
+            (Some(pid), Some(make)) if self.threads.get(pid).is_none() => {
+                make(&Other::of(self, pid)?)
+            }
+            _ => (row.make)(&self.subject(tid)?),
+        }
     }
 
     fn take(&self, row: usize, tid: Option<i32>, bytes: &[u8]) -> Result<(), Errno> {
@@ -234,6 +268,7 @@ impl View for Process {
         let thread = subject.thread.ok_or(Errno::ESRCH)?;
         let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
         thread.set_name(name.get(..15).unwrap_or(name));
+        self.show();
         Ok(())
     }
 }

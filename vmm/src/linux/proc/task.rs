@@ -88,14 +88,14 @@ pub(super) fn stat(of: &Subject<'_>) -> Content {
     let mut text = format!("{} (", of.tid).into_bytes();
     text.extend(name(of));
     text.extend(format!(") {}", state(of)).bytes());
-    // Parent, group, session, no controlling terminal; flags; faults; times of the process, and
+    // Parent, group, session, controlling terminal and its group; flags; faults; times of the process, and
     // of children it has none; priority, threads, start; size.
     let signed = [
         i64::from(ids.parent),
         i64::from(ids.group),
         i64::from(ids.session),
-        0,
-        -1,
+        n(7),
+        n(8),
         0,
         n(10),
         0,

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use super::queue::Queue;
 use super::thread::UNBLOCKABLE;
 use super::{bit, locked};
+use crate::process_tree::stop::{self, HostAction};
 use crate::process_tree::wire::{Reader, Writer};
 
 const SIGNALS: usize = 64;
@@ -124,8 +125,19 @@ impl SignalActions {
         locked(&self.actions).get((signal - 1) as usize).copied().unwrap_or_default()
     }
 
+    /// What the host is to do with one of the signals that stop, so that it has the effect that the program
+    /// chose.
+    pub(crate) fn mirror_stop(&self, signal: i32) {
+        let action = match self.get(signal).handler {
+            SIG_DFL => HostAction::Default,
+            SIG_IGN => HostAction::Ignore,
+            _ => HostAction::Tell,
+        };
+        stop::set_action(signal, action);
+    }
+
     /// Whether the program chose to ignore it.
-    pub(in crate::linux) fn has_ignored(&self, signal: i32) -> bool {
+    pub(crate) fn has_ignored(&self, signal: i32) -> bool {
         self.get(signal).handler == SIG_IGN
     }
 

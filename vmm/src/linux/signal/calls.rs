@@ -4,6 +4,7 @@
 use abi::Errno;
 
 use super::actions::{Action, SA_KNOWN};
+use super::send::can_stop;
 use super::stack::AltStack;
 use super::thread::UNBLOCKABLE;
 use super::{bit, locked};
@@ -33,6 +34,9 @@ pub(in crate::linux) fn rt_sigaction(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> C
         let (flags, mask) = (flags & SA_KNOWN, mask & !UNBLOCKABLE);
         let action = Action { handler, flags, restorer, mask };
         ctx.actions().set(signal, action);
+        if ctx.child.is_none() && can_stop(ctx.process, signal) {
+            ctx.process.signals.mirror_stop(signal);
+        }
         // An ignored signal does not stay pending, blocked or not.
         if ctx.child.is_none() && ctx.process.signals.is_ignored(signal) {
             ctx.process.signals.pending.remove(bit(signal));

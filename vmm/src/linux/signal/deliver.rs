@@ -9,6 +9,7 @@ use abi::Errno;
 
 use super::actions::{Action, SA_NODEFER, SA_ONSTACK, SA_RESTART, SA_RESTORER, SIG_DFL};
 use super::info::{SI_KERNEL, SigInfo};
+use super::send::{can_stop, stops};
 use super::stack::AltStack;
 use super::{bit, locked};
 use crate::linux::fault::Fault;
@@ -124,7 +125,7 @@ fn deliver_pending(
     interrupted: &mut Option<Interrupted>,
 ) -> Result<(), Fatal> {
     while let Some(info) = ctx.take(!ctx.thread.signals.mask()) {
-        if ctx.process.signals.is_ignored(info.signo) {
+        if stops(ctx.process, &info, false) || ctx.process.signals.is_ignored(info.signo) {
             continue;
         }
         let action = ctx.process.signals.get(info.signo);
@@ -222,5 +223,9 @@ fn enter_handler(
     let own = if action.flags & SA_NODEFER != 0 { 0 } else { bit(info.signo) };
     signals.set_mask(old_mask | action.mask | own);
     ctx.process.signals.note_handled(info.signo);
+    if can_stop(ctx.process, info.signo) {
+        // It may have been for once.
+        ctx.process.signals.mirror_stop(info.signo);
+    }
     Ok(())
 }

@@ -3,12 +3,14 @@
 //! - state: [`actions`], the process's actions; [`thread`], what a thread blocks; `queue`,
 //!   what is pending; [`info`], what a signal carries; `stack`, the alternate stack
 //! - [`mod@deliver`]: from there to a handler, or to the end of the process
+//! - [`KeptSignals`]: what stays over `execve`
 //! - calls: `calls` on that state, `send`, and `wait`
 
 pub mod actions;
 mod calls;
 pub mod deliver;
 pub mod info;
+mod kept;
 pub mod name;
 mod queue;
 mod send;
@@ -23,6 +25,7 @@ pub use actions::SignalActions;
 pub(super) use calls::{rt_sigaction, rt_sigpending, rt_sigprocmask, rt_sigreturn, sigaltstack};
 pub use deliver::{Again, Due, Fatal, FatalCause, Interrupted, deliver};
 pub use info::SigInfo;
+pub use kept::KeptSignals;
 pub(super) use send::send_to_first_of;
 pub use send::{broken_pipe, file_too_large, send_to_process, send_to_thread};
 pub(super) use send::{from_program, queued_info, signal_or_probe};
@@ -80,7 +83,7 @@ impl ThreadCtx<'_> {
         let own = || self.thread.signals.pending.take(wanted);
         let info = own().or_else(|| self.process.signals.pending.take(wanted))?;
         self.process.timers.note_taken(&info);
-        self.process.signal_files.taken(self.process);
+        self.process.signal_files.settle(self.process);
         Some(info)
     }
 }

@@ -80,6 +80,13 @@ impl Queue {
         Some(info)
     }
 
+    /// All of them, in the order of arrival.
+    pub(super) fn take_all(&self) -> Vec<SigInfo> {
+        let mut infos = locked(&self.infos);
+        self.set.store(0, Ordering::Release);
+        std::mem::take(&mut *infos)
+    }
+
     /// Drops the signals in `set`.
     pub(super) fn remove(&self, set: u64) {
         let mut infos = locked(&self.infos);

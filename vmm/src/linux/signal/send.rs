@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use abi::Errno;
 
-use super::actions::Action;
+use super::actions::SIG_DFL;
+use super::bit;
 use super::calls::signal_number;
 use super::info::{SI_TKILL, SI_USER, SIGINFO_BYTES, SigInfo};
 use crate::linux::children::signals::members;
 use crate::linux::task::{Process, Thread, ThreadCtx};
 use crate::linux::{CallResult, children, value};
 use crate::process_tree::fork;
+use crate::process_tree::stop::STOPS;
 
 /// Maximum number of pending signals, for a thread or for the process.
 fn pending_limit(process: &Process) -> u64 {
@@ -19,11 +21,11 @@ fn pending_limit(process: &Process) -> u64 {
 
 /// Stops the process if that is what the signal does: the host process, as its parent will see it.
 /// Only in a run of several; a program alone has no parent that waits for it to stop.
-fn stops(process: &Process, info: &SigInfo, is_blocked: bool) -> bool {
+pub(super) fn stops(process: &Process, info: &SigInfo, is_blocked: bool) -> bool {
     let signal = info.signo;
-    let asks = matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
-    let by_default = asks && !is_blocked && process.signals.get(signal) == Action::default();
-    let stops = (signal == libc::SIGSTOP || by_default) && process.children.member().is_some();
+    let by_default = || !is_blocked && process.signals.get(signal).handler == SIG_DFL;
+    let is_stop = signal == libc::SIGSTOP && process.children.member().is_some();
+    let stops = is_stop || (can_stop(process, signal) && by_default());
     if stops {
         // All its threads stop; this one goes on here when the process is continued.
         let _ = fork::signal(process.pid(), signal, None, || true);
@@ -31,11 +33,30 @@ fn stops(process: &Process, info: &SigInfo, is_blocked: bool) -> bool {
     stops
 }
 
+/// Whether a terminal stops the process by this signal, unless the program chose otherwise.
+pub(super) fn can_stop(process: &Process, signal: i32) -> bool {
+    STOPS.contains(&signal) && process.children.member().is_some()
+}
+
+/// To be stopped undoes what is to continue the process, and the other way round.
+fn undo_opposite(process: &Process, signal: i32) {
+    let opposite = match signal {
+        libc::SIGCONT => STOPS.into_iter().fold(0, |set, stop| set | bit(stop)),
+        _ if STOPS.contains(&signal) => bit(libc::SIGCONT),
+        _ => return,
+    };
+    process.signals.pending.remove(opposite);
+    for thread in process.threads.all() {
+        thread.signals.pending.remove(opposite);
+    }
+}
+
 /// Sends `info` to one thread.
 ///
 /// # Errors
 /// `EAGAIN` when too many signals are pending.
 pub fn send_to_thread(process: &Process, thread: &Thread, info: SigInfo) -> Result<(), Errno> {
+    undo_opposite(process, info.signo);
     if stops(process, &info, thread.signals.blocks(info.signo)) {
         return Ok(());
     }
@@ -67,6 +88,7 @@ pub(in crate::linux) fn send_to_first_of(
     info: SigInfo,
 ) -> Result<(), Errno> {
     let is_blocked = threads.iter().any(|thread| thread.signals.blocks(info.signo));
+    undo_opposite(process, info.signo);
     if stops(process, &info, is_blocked) {
         return Ok(());
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::queue::Queue;
 use super::stack::AltStack;
 use super::{bit, locked};
+use crate::process_tree::stop;
 
 /// Signals that cannot be blocked, caught or ignored.
 pub(super) const UNBLOCKABLE: u64 = bit(libc::SIGKILL) | bit(libc::SIGSTOP);
@@ -76,7 +77,7 @@ impl ThreadSignals {
     }
 
     /// The signals it blocks.
-    pub(in crate::linux) fn mask(&self) -> u64 {
+    pub(crate) fn mask(&self) -> u64 {
         self.mask.load(Ordering::Relaxed)
     }
 
@@ -85,9 +86,10 @@ impl ThreadSignals {
         self.mask() & bit(signal) != 0
     }
 
-    /// Makes it block the signals in `mask`, except the unblockable ones; returns the previous
-    /// mask.
+    /// Makes it, the calling thread, block the signals in `mask`, except the unblockable ones; returns the
+    /// previous mask.
     pub(super) fn set_mask(&self, mask: u64) -> u64 {
+        stop::mask_changed(mask);
         self.mask.swap(mask & !UNBLOCKABLE, Ordering::Relaxed)
     }
 

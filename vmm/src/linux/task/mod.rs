@@ -27,7 +27,7 @@ use super::limits::Limits;
 use super::net::{NetGrants, Network};
 use super::prctl::Settings;
 use super::proc::Facts;
-use super::signal::{SignalActions, ThreadSignals};
+use super::signal::{KeptSignals, SignalActions, ThreadSignals};
 use super::signalfd::SignalFiles;
 use super::strace::Tracer;
 use super::survivor::Survivor;
@@ -146,8 +146,8 @@ pub(crate) struct Life {
     stopped: OnceLock<Instant>,
     /// What its first thread begins with.
     first_thread: Mutex<Option<FirstThread>>,
-    /// The program that takes its place.
-    next: Mutex<Option<Box<NewProgram>>>,
+    /// The program that takes its place, and the thread that called for it.
+    next: Mutex<Option<(Box<NewProgram>, Arc<Thread>)>>,
 }
 
 impl Life {
@@ -174,11 +174,6 @@ impl Life {
     /// Whether another program takes its place.
     pub(crate) fn is_replaced(&self) -> bool {
         locked(&self.next).is_some()
-    }
-
-    /// The program that takes this one's place, once, if it has ended for that.
-    pub(crate) fn take_next(&self) -> Option<Box<NewProgram>> {
-        locked(&self.next).take()
     }
 
     /// The first thread's vCPU, once.
@@ -283,14 +278,21 @@ impl Process {
     }
 
     /// Ends the program, unless it has ended already, so that another one can take its place.
-    pub fn stop_for(&self, next: NewProgram) {
+    pub fn stop_for(&self, next: NewProgram, caller: Arc<Thread>) {
         {
             let ended = locked(&self.life.outcome);
             if ended.is_none() {
-                *locked(&self.life.next) = Some(Box::new(next));
+                *locked(&self.life.next) = Some((Box::new(next), caller));
             }
         }
         self.stop(Outcome::Exited(0));
+    }
+
+    /// The program that takes this one's place, once, if it has ended for that: when no thread is left.
+    pub(crate) fn take_next(&self) -> Option<Box<NewProgram>> {
+        let (mut next, caller) = locked(&self.life.next).take()?;
+        next.kept = KeptSignals::of(self, &caller);
+        Some(next)
     }
 
     /// Determines that the process ends with `outcome`, unless it has ended already, but lets

@@ -30,6 +30,8 @@ pub struct Thread {
     /// Nanoseconds of processor time when it was last asked what it had spent.
     spent: AtomicU64,
     name: Mutex<Vec<u8>>,
+    /// The Linux call that it is in, and 1; 0 in none. For who looks from outside.
+    call: AtomicU64,
 }
 
 impl Thread {
@@ -44,6 +46,7 @@ impl Thread {
             signals,
             spent: AtomicU64::new(0),
             name: Mutex::default(),
+            call: AtomicU64::new(0),
         })
     }
 
@@ -51,6 +54,18 @@ impl Thread {
     #[must_use]
     pub fn name(&self) -> Vec<u8> {
         self.name.lock().unwrap_or_else(|poison| poison.into_inner()).clone()
+    }
+
+    /// The number of the Linux call that it is in.
+    #[must_use]
+    pub fn call(&self) -> Option<u64> {
+        self.call.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// It begins the Linux call with this number, or has ended one.
+    pub(in crate::linux) fn set_call(&self, number: Option<u64>) {
+        let word = number.map_or(0, |number| number.saturating_add(1));
+        self.call.store(word, Ordering::Relaxed);
     }
 
     /// Sets its name.

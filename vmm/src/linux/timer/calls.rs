@@ -3,7 +3,7 @@
 use abi::Errno;
 
 use super::host::{HostTimer, Tell};
-use super::{INTERVAL, MOST_OVERRUNS, Target, Timer};
+use super::{INTERVAL, MOST_OVERRUNS, Target, Timer, Timers};
 use crate::linux::task::ThreadCtx;
 use crate::linux::time::{host_clock, process_clock};
 use crate::linux::{CallResult, done, signal, value};
@@ -110,7 +110,7 @@ pub(in crate::linux) fn timer_delete(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> C
 }
 
 /// The clock of an interval timer.
-fn interval_clock(which: i32) -> Result<libc::clockid_t, Errno> {
+pub(super) fn interval_clock(which: i32) -> Result<libc::clockid_t, Errno> {
     match which {
         libc::ITIMER_REAL => Ok(libc::CLOCK_MONOTONIC),
         libc::ITIMER_VIRTUAL => Ok(process_clock(1)),
@@ -119,24 +119,26 @@ fn interval_clock(which: i32) -> Result<libc::clockid_t, Errno> {
     }
 }
 
-/// Sets an interval timer; returns the time that was left.
-fn set_interval(
-    ctx: &ThreadCtx<'_>,
-    which: i32,
-    new: &libc::itimerspec,
-) -> Result<libc::itimerspec, Errno> {
-    let clock = interval_clock(which)?;
-    let timers = &ctx.process.timers;
-    let mut inner = timers.lock();
-    let interval = inner.intervals.get_mut(which as usize).ok_or(Errno::EINVAL)?;
-    let timer = match interval {
-        Some(timer) => timer,
-        None => {
-            let tell = timers.tell(INTERVAL | u64::from(which.cast_unsigned()));
-            interval.insert(HostTimer::new(clock, tell)?)
-        }
-    };
-    timer.set(0, new)
+impl Timers {
+    /// Sets an interval timer; returns the time that was left.
+    pub(super) fn interval(
+        &self,
+        which: i32,
+        flags: i32,
+        new: &libc::itimerspec,
+    ) -> Result<libc::itimerspec, Errno> {
+        let clock = interval_clock(which)?;
+        let mut inner = self.lock();
+        let interval = inner.intervals.get_mut(which as usize).ok_or(Errno::EINVAL)?;
+        let timer = match interval {
+            Some(timer) => timer,
+            None => {
+                let tell = self.tell(INTERVAL | u64::from(which.cast_unsigned()));
+                interval.insert(HostTimer::new(clock, tell)?)
+            }
+        };
+        timer.set(flags, new)
+    }
 }
 
 /// `setitimer(2)`.
@@ -149,7 +151,7 @@ pub(in crate::linux) fn setitimer(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> Call
     if !valid(interval_sec, interval_usec) || !valid(sec, usec) {
         return Err(Errno::EINVAL.into());
     }
-    let before = set_interval(ctx, which as i32, &spec(new, 1000))?;
+    let before = ctx.process.timers.interval(which as i32, 0, &spec(new, 1000))?;
     done(ctx.user().put_words(old, four(&before, 1000)))
 }
 
@@ -169,7 +171,7 @@ pub(in crate::linux) fn getitimer(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> Call
 /// `alarm(2)`.
 pub(in crate::linux) fn alarm(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let new = spec([0, 0, u64::from(a[0] as u32), 0], 1);
-    let left = set_interval(ctx, libc::ITIMER_REAL, &new)?.it_value;
+    let left = ctx.process.timers.interval(libc::ITIMER_REAL, 0, &new)?.it_value;
     // To the nearest second, but never 0 for a timer that runs.
     let up = left.tv_nsec >= 500_000_000 || (left.tv_sec == 0 && left.tv_nsec > 0);
     value((left.tv_sec + i64::from(up)).cast_unsigned())

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use abi::Errno;
 
-use crate::linux::time::checked;
+use crate::linux::time::{checked, now};
 
 /// The signal timers expire with: blocked in the one thread it is sent to, seen by no other.
 #[must_use]
@@ -63,7 +63,7 @@ impl HostTimer {
         flags: i32,
         new: &libc::itimerspec,
     ) -> Result<libc::itimerspec, Errno> {
-        let mut old = libc::itimerspec { it_interval: ZERO, it_value: ZERO };
+        let mut old = NEVER;
         // SAFETY: reads the one structure and writes the other.
         checked(unsafe {
             let new = std::ptr::from_ref(new);
@@ -77,7 +77,7 @@ impl HostTimer {
     /// # Errors
     /// None for an existing timer.
     pub(super) fn get(&self) -> Result<libc::itimerspec, Errno> {
-        let mut now = libc::itimerspec { it_interval: ZERO, it_value: ZERO };
+        let mut now = NEVER;
         // SAFETY: writes the structure it is given.
         checked(unsafe { libc::syscall(libc::SYS_timer_gettime, self.0, &raw mut now) })?;
         Ok(now)
@@ -92,3 +92,24 @@ impl Drop for HostTimer {
 }
 
 const ZERO: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+/// The times of a timer that does not run.
+pub(super) const NEVER: libc::itimerspec = libc::itimerspec { it_interval: ZERO, it_value: ZERO };
+
+/// Whether one time is greater.
+pub(super) fn is_later(one: libc::timespec, other: libc::timespec) -> bool {
+    (one.tv_sec, one.tv_nsec) > (other.tv_sec, other.tv_nsec)
+}
+
+/// The same times with the moment by the clock, instead of what is left until then; `None` for a timer that
+/// does not run.
+pub(super) fn at(clock: libc::clockid_t, left: libc::itimerspec) -> Option<libc::itimerspec> {
+    const SECOND: i64 = 1_000_000_000;
+    let (now, value) = (now(clock).ok()?, left.it_value);
+    if value.tv_sec == 0 && value.tv_nsec == 0 {
+        return None;
+    }
+    let nanoseconds = now.tv_nsec.saturating_add(value.tv_nsec);
+    let tv_sec = now.tv_sec.saturating_add(value.tv_sec).saturating_add(nanoseconds / SECOND);
+    let it_value = libc::timespec { tv_sec, tv_nsec: nanoseconds % SECOND };
+    Some(libc::itimerspec { it_value, ..left })
+}

@@ -37,7 +37,12 @@ pub struct Timers {
     inner: Mutex<Inner>,
     /// The host thread of the event loop, which is notified.
     server: AtomicI32,
+    /// The interval timers while no event loop is there: between two programs.
+    aside: Mutex<Intervals>,
 }
+
+/// The interval timers that run, each with the time of its clock when it expires, and its interval.
+pub(crate) type Intervals = [Option<libc::itimerspec>; 3];
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -118,10 +123,68 @@ impl Timers {
         if used >= hard { libc::SIGKILL } else { libc::SIGXCPU }
     }
 
+    fn intervals_left(&self) -> [libc::itimerspec; 3] {
+        let inner = self.lock();
+        inner
+            .intervals
+            .each_ref()
+            .map(|timer| timer.as_ref().and_then(|timer| timer.get().ok()).unwrap_or(host::NEVER))
+    }
+
+    /// Those will run when there is an event loop.
+    pub(crate) fn put_aside(&self, intervals: Intervals) {
+        *self.aside.lock().unwrap_or_else(|poison| poison.into_inner()) = intervals;
+    }
+
+    /// Those that were put aside, once.
+    pub(super) fn take_aside(&self) -> Intervals {
+        std::mem::take(&mut *self.aside.lock().unwrap_or_else(|poison| poison.into_inner()))
+    }
+
+    /// Lets those run that were put aside; the calling thread is notified.
+    ///
+    /// # Errors
+    /// `EAGAIN` when the user has too many timers.
+    pub(crate) fn resume_intervals(&self) -> Result<(), Errno> {
+        for (which, times) in (0..).zip(self.take_aside()) {
+            let Some(times) = times else { continue };
+            self.interval(which, libc::TIMER_ABSTIME, &times)?;
+        }
+        Ok(())
+    }
+
     /// Deletes all timers: no thread is left to be notified.
     pub(crate) fn clear(&self) {
         *self.lock() = Inner::default();
     }
+}
+
+/// Stops the interval timers, for the program that takes this one's place. To be called by the thread that is
+/// notified; `handle_expired` handles those that have expired.
+pub(crate) fn stop_intervals(process: &Process, handle_expired: impl FnOnce()) {
+    let timers = &process.timers;
+    let before = timers.intervals_left();
+    handle_expired();
+    let mut aside = Intervals::default();
+    let mut late = Vec::new();
+    {
+        let inner = timers.lock();
+        let all = (0..).zip(&inner.intervals).zip(before).zip(&mut aside);
+        for (((which, timer), before), aside) in all {
+            let Some(timer) = timer else { continue };
+            let left = timer.set(0, &host::NEVER).unwrap_or(host::NEVER);
+            // It has expired meanwhile: newer kernels drop the signal of a timer that is set again.
+            if host::is_later(before.it_value, host::NEVER.it_value)
+                && (!host::is_later(left.it_value, host::NEVER.it_value)
+                    || host::is_later(left.it_value, before.it_value))
+            {
+                late.push(INTERVAL | u64::from(i32::cast_unsigned(which)));
+            }
+            *aside = calls::interval_clock(which).ok().and_then(|clock| host::at(clock, left));
+        }
+    }
+    late.into_iter().for_each(|word| expired(process, word, 0));
+    timers.put_aside(aside);
 }
 
 /// A timer of the host has expired, and `overruns` more times since it was last handled here.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use abi::layout::LOCK_PAGES;
 use abi::switch::LockRef;
 use abi::{GuestPhys, LeaseId, PAGE_SIZE};
-use seg_lock::{AtomicWords, LockOutcome, Member, Patience, WORDS, Waiting};
+use seg_lock::{AtomicWords, LockOutcome, LockView, Member, Patience, WORDS, Waiting};
 
 use crate::store::{SegmentFile, Store};
 use crate::vas::VasError;
@@ -186,9 +186,14 @@ impl LockPage {
         LockUser { page: self, host: self.host(store, stopping) }
     }
 
+    /// Who has the lock, and who waits for it.
+    pub(crate) fn inspect(&self) -> LockView {
+        seg_lock::inspect(&self.words)
+    }
+
     /// Whether a thread of this VM has the lock, exclusively.
     pub(crate) fn is_ours(&self) -> bool {
-        seg_lock::inspect(&self.words).owner == Some(self.member)
+        self.inspect().owner == Some(self.member)
     }
 
     /// Declares the content consistent; `false` unless the VM holds the lock exclusively.

@@ -74,6 +74,8 @@ pub struct Vases {
     pub(crate) kernel_views: Arc<AtomicBool>,
     /// The program's thread on each vCPU that runs one.
     pub(crate) threads: Mutex<BTreeMap<u32, i32>>,
+    /// The instance that each vCPU's thread waits to enter, of those that do.
+    pub(crate) waiting: Mutex<BTreeMap<u32, u32>>,
 }
 
 /// What the mutex is for.
@@ -122,7 +124,7 @@ impl Vases {
         let writing = state.visits.writing();
         let shares = state.residency.shares();
         let kernel_views = state.kernel_views.is_any();
-        let (state, threads) = (Mutex::new(state), Mutex::default());
+        let (state, threads, waiting) = (Mutex::new(state), Mutex::default(), Mutex::default());
         let draining = AtomicBool::new(false);
         Vases {
             machine,
@@ -138,6 +140,7 @@ impl Vases {
             writing,
             kernel_views,
             threads,
+            waiting,
         }
     }
 

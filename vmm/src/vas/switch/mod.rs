@@ -110,7 +110,8 @@ impl Vases {
             _ => interrupted,
         };
         let stops = || stops() || self.is_kept_out(writes, &new);
-        let switched = exchange(&old, &new, patience, &store, &stops);
+        let wait = || exchange(&old, &new, patience, &store, &stops);
+        let switched = self.waiting_for(vcpu.index(), target, wait);
         let mut guard = self.lock();
         let state = &mut *guard;
         drop(held);

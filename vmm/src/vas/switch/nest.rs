@@ -60,7 +60,8 @@ impl Vases {
         let writes = old.writes() || self.lock().suspended_write(index);
         let limited = self.patience(vcpu, &old, patience);
         let stop = || (stops.interrupted)() || self.is_kept_out(writes, &new);
-        let switched = exchange(&LockSet::default(), &new, limited.patience, &store, &stop);
+        let wait = || exchange(&LockSet::default(), &new, limited.patience, &store, &stop);
+        let switched = self.waiting_for(index, target, wait);
         let mut guard = self.lock();
         let state = &mut *guard;
         let [hold, _target] = held;

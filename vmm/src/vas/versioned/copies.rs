@@ -61,6 +61,14 @@ impl Copies {
         held.saturating_add(PAGE_SIZE_2M) <= self.ledger.limit_bytes() / 4
     }
 
+    /// Whether 2 MiB may be copied so that they are read more quickly: nothing else is to lack memory for it, so
+    /// a quarter of the limit at most, and only while half of it is free.
+    pub(crate) fn has_room_to_gather(&self) -> bool {
+        let total = self.ledger.total().saturating_add(PAGE_SIZE_2M);
+        let is_free = self.ledger.check(MemoryKind::Versioned, self.ledger.limit_bytes() / 2);
+        self.has_room_for_group() && total <= self.ledger.limit_bytes() / 2 && is_free.is_ok()
+    }
+
     /// Whether the host may be using a frame, on behalf of a system call: or one near it.
     pub(crate) fn is_in_use(&self, frame: Frame) -> bool {
         self.place(frame).0.is_pinned()

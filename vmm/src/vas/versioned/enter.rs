@@ -52,7 +52,9 @@ impl State {
         if writes {
             self.hide_writers(vh);
         }
-        let id = match self.visits.fitting(vh, writes, &versions) {
+        let known = self.visits.fitting(vh, writes, &versions);
+        let followed = || if writes { None } else { self.follow(vcpu, vh, &versions) };
+        let id = match known.or_else(followed) {
             Some(id) => id,
             None => self.build_visit(vh, &members, &versions)?,
         };

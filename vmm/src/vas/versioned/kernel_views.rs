@@ -330,6 +330,11 @@ impl State {
         }
     }
 
+    /// The kernel is shown nothing of instance `vh` before the next visit that the VMM begins.
+    pub(super) fn hide_view(&mut self, vh: u32) {
+        self.kernel_views.hide(vh);
+    }
+
     /// The kernel enters instance `vh` no more, and no thread is inside: its tables are the VMM's
     /// again.
     pub(crate) fn drop_views(&mut self, vh: u32) {

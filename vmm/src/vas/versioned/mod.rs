@@ -2,12 +2,13 @@
 //!
 //! - [`segment`]: a segment's files, and the windows through which its pages are seen
 //! - [`view`]: one version of it as page tables, with a writer's own copies of pages; `leaf`: 2 MiB of
-//!   them; `fresh`: pages where nothing exists yet
+//!   them; `fresh`: pages where nothing exists yet; `gather`: a reader's pages that lie in several files
 //! - [`copies`]: the memory of those copies; [`spill`]: pages for which there is none
 //! - [`visits`]: which tables each vCPU runs on; tables are shared by visits that see the same
 //!   versions, and kept for the next one; [`suspended`]: visits with others inside of them
 //! - [`sync`]: commits that are durable later, and syncs that failed; [`watch`]: versions as a
 //!   program asks for them, waits for them and makes them durable
+//! - [`follow`]: tables that nobody is in come to show a newer version
 //! - [`kernel_views`]: views that the guest kernel enters and leaves by itself; [`kernel_writers`]: writers
 //!   that it lets in
 //! - [`let_go`]: what nobody sees any more
@@ -26,7 +27,9 @@ mod append;
 pub(crate) mod commit;
 pub(crate) mod copies;
 mod enter;
+mod follow;
 mod fresh;
+mod gather;
 pub(crate) mod kernel_views;
 mod kernel_writers;
 mod leaf;
@@ -38,3 +41,5 @@ pub(crate) mod sync;
 pub(crate) mod view;
 pub(crate) mod visits;
 mod watch;
+#[cfg(test)]
+mod world;

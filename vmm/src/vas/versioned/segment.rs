@@ -127,6 +127,11 @@ impl VersionedSegment {
         lock(&self.log)
     }
 
+    /// Bytes of its logs; `None` while another thread has them.
+    pub(crate) fn log_bytes(&self) -> Option<u64> {
+        self.log.try_lock().ok().map(|log| log.log_bytes())
+    }
+
     /// The log, to be used without the state locked.
     pub(crate) fn shared_log(&self) -> Arc<Mutex<Log>> {
         self.log.clone()

@@ -2,7 +2,7 @@
 //!
 //! On hosts with shadow page tables a large entry that was ever present must not be replaced, and a writer
 //! replaces entries page by page: what a version shows is mapped for it as 4 KiB. 2 MiB that are all its own
-//! are one page (`fresh`). In a reader's view no entry is ever replaced, so 2 MiB that lie in one layer are one
+//! are one page (`fresh`). In a reader's view no large page is ever replaced, so 2 MiB that lie in one layer are one
 //! page there.
 #![forbid(unsafe_code)]
 
@@ -20,7 +20,7 @@ use spacejmp_versions::segment::Source;
 use spacejmp_versions::{LayerId, PageIndex, VersionNumber};
 
 use super::copies::{Copies, Frame};
-use super::leaf::Leaf;
+use super::leaf::{self, Leaf};
 use super::segment::{VersionedSegment, lock};
 use super::spill::Spill;
 use super::visits::KEPT_COPIES_MAX;
@@ -131,9 +131,7 @@ impl View {
         for (&group, leaf) in &older.leaves {
             let start = (group * PAGE_SIZE_2M).max(self.range.start);
             let end = ((group + 1) * PAGE_SIZE_2M).min(self.end());
-            let is_there = leaf.logs.iter().all(|id| log.log_file(*id).is_some())
-                && leaf.layers.iter().all(|id| log.layer_file(*id).is_some());
-            if leaf.filled != end || start >= end || !is_there {
+            if leaf.filled != end || start >= end || !leaf.is_kept_by(&log) {
                 continue;
             }
             if changed.range(self.page(start)..self.page(end)).next().is_none() {
@@ -192,6 +190,26 @@ impl View {
         Ok(())
     }
 
+    /// Whether the entry at `gva` leads to `page`.
+    pub(super) fn leads_to(
+        &self,
+        gva: u64,
+        page: GuestPhys,
+        frames: &TableFrames,
+    ) -> Result<bool, MemoryError> {
+        let table = self.leaves.get(&(gva / PAGE_SIZE_2M)).and_then(|leaf| leaf.table());
+        let Some(table) = table else { return Ok(false) };
+        let entry = table.get(frames.mem(), gva)?;
+        Ok(entry.is_present() && entry.target() == page)
+    }
+
+    /// Its entries lead to what `version` has.
+    pub(super) fn shows(&mut self, version: VersionNumber, facts: VersionFacts) {
+        self.version = version;
+        self.committed = facts.clone();
+        self.facts = facts;
+    }
+
     /// How many pages it has copies of.
     pub(crate) fn copied(&self) -> usize {
         self.copies.len()
@@ -248,10 +266,12 @@ impl View {
             return Ok(());
         }
         let frame = frames.alloc()?;
-        let entry = Entry::Table(frame);
-        let linked = Table::new(frame, Level::Table)
-            .fill(frames.mem(), start, entries)
-            .and_then(|()| self.link_leaf(gva, entry, frames));
+        let (table, entry) = (Table::new(frame, Level::Table), Entry::Table(frame));
+        let filled = match self.right {
+            Right::Read => leaf::fill_to_read(table, frames.mem(), start, entries),
+            Right::Write => table.fill(frames.mem(), start, entries),
+        };
+        let linked = filled.and_then(|()| self.link_leaf(gva, entry, frames));
         if let Err(error) = linked {
             frames.park([frame]);
             return Err(error.into());
@@ -314,6 +334,9 @@ impl View {
             && self.right == Right::Write
             && self.make_fresh_group(gva, segment, copies, frames)?
         {
+            return Ok(());
+        }
+        if self.right == Right::Read && self.gather(gva, segment, copies, frames)? {
             return Ok(());
         }
         let was_filled =
@@ -511,9 +534,14 @@ impl View {
     /// it any more.
     pub(super) fn into_parts(self) -> (Vec<GuestPhys>, Vec<Frame>, Option<Spill>) {
         let tables = self.pdpts.into_values().chain(self.directories.into_values());
-        let leaves = self.leaves.into_values().filter_map(Arc::into_inner);
-        let tables = tables.chain(leaves.filter_map(|leaf| leaf.frame())).collect();
-        (tables, self.copies.into_values().collect(), self.spill)
+        let (mut tables, mut own): (Vec<_>, Vec<_>) =
+            (tables.collect(), self.copies.into_values().collect());
+        for leaf in self.leaves.into_values().filter_map(Arc::into_inner) {
+            let (table, gathered) = leaf.into_parts();
+            tables.extend(table);
+            own.extend(gathered);
+        }
+        (tables, own, self.spill)
     }
 }
 

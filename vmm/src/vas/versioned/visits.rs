@@ -140,6 +140,11 @@ impl Visits {
         self.tables.values_mut()
     }
 
+    /// How many pages of a segment visits have copies of.
+    pub(crate) fn copied_pages(&self, sid: SegId) -> usize {
+        self.tables.values().filter_map(|tables| tables.views.get(&sid)).map(View::copied).sum()
+    }
+
     /// The oldest version of a segment that any tables show.
     pub(crate) fn oldest(&self, sid: SegId) -> Option<VersionNumber> {
         self.tables.values().filter_map(|tables| Some(tables.views.get(&sid)?.version)).min()
@@ -158,6 +163,28 @@ impl Visits {
     pub(crate) fn layers(&self, sid: SegId) -> BTreeSet<LayerId> {
         let views = self.tables.values().filter_map(|tables| tables.views.get(&sid));
         views.flat_map(View::layers).collect()
+    }
+
+    /// The newest tables of instance `vh` with which threads only read.
+    pub(super) fn newest_to_read(&self, vh: u32) -> Option<TablesId> {
+        let mut of_instance = self.tables.iter().rev().filter(|(_, tables)| tables.vh == vh);
+        of_instance.find(|(_, tables)| !tables.writes()).map(|(&id, _)| id)
+    }
+
+    /// Tables by their name.
+    pub(super) fn get(&self, id: TablesId) -> Option<&VisitTables> {
+        self.tables.get(&id)
+    }
+
+    /// Tables that no thread is in, and that the kernel lets none into; to be changed.
+    pub(super) fn idle(&mut self, id: TablesId) -> Option<&mut VisitTables> {
+        self.tables.get_mut(&id).filter(|tables| tables.is_idle())
+    }
+
+    /// Drops tables that no thread is in.
+    pub(super) fn drop_tables(&mut self, id: TablesId, frames: &mut TableFrames) {
+        let dropped = self.tables.remove(&id);
+        self.drop_all(dropped.into_iter().collect(), frames);
     }
 
     /// What threads that only read saw last of a segment in instance `vh`.

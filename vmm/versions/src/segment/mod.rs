@@ -219,11 +219,17 @@ impl<D: Folder> Segment<D> {
         self.has_failed
     }
 
+    /// Bytes that the logs take, what is prepared for further entries included.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        self.stack.open.iter().map(|log| log.prepared).sum()
+    }
+
     /// Whether the logs have become long enough for a checkpoint to be worthwhile: opening reads all
     /// of them, and a root record names only so many.
     #[must_use]
     pub fn checkpoint_is_due(&self) -> bool {
-        let bytes: u64 = self.stack.open.iter().map(|log| log.prepared).sum();
+        let bytes = self.log_bytes();
         let depth = self.stack.root.generations.len();
         bytes > self.limits.log_bytes
             || self.stack.open.len() >= LOGS_WORTH_READING
@@ -235,7 +241,7 @@ impl<D: Folder> Segment<D> {
     /// that would copy much more than the logs have.
     #[must_use]
     pub fn checkpoint_is_due_at_rest(&self) -> bool {
-        let bytes: u64 = self.stack.open.iter().map(|log| log.prepared).sum();
+        let bytes = self.log_bytes();
         let layers = self.stack.layers.iter().flatten().skip(1);
         let above: u64 = layers.map(|layer| layer.pages.count() * PAGE_BYTES as u64).sum();
         let is_cheap = above <= bytes.saturating_mul(COPIED_AT_REST);

@@ -18,7 +18,7 @@ mod copies;
 mod entering;
 mod numbers;
 mod opening;
-mod peers;
+pub(super) mod peers;
 mod raw;
 mod sharing;
 
@@ -59,7 +59,7 @@ struct Subjects<'a> {
 }
 
 /// Whether what is synced lies on a disk.
-enum Disk {
+pub(super) enum Disk {
     /// As far as can be seen.
     Real,
     /// In memory: a sync does nothing there, and no figure with one means anything.
@@ -67,7 +67,7 @@ enum Disk {
 }
 
 impl Disk {
-    fn of(folder: &Path) -> Disk {
+    pub(super) fn of(folder: &Path) -> Disk {
         const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
         match rustix::fs::statfs(folder) {
             Ok(about) if IN_MEMORY.contains(&(about.f_type as u64)) => Disk::Memory(format!(
@@ -78,7 +78,7 @@ impl Disk {
         }
     }
 
-    fn why_not(&self) -> Option<&str> {
+    pub(super) fn why_not(&self) -> Option<&str> {
         match self {
             Disk::Real => None,
             Disk::Memory(why) => Some(why),

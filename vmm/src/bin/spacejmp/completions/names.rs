@@ -1,11 +1,12 @@
-//! `spacejmp __complete`: the names that could stand where the cursor is, for the completion scripts. It
-//! says nothing if there is no store, or nothing to say.
+//! `spacejmp __complete`: the names of objects in the store and of VMs that could stand where the cursor is,
+//! for the completion scripts. It says nothing if there is no store, or nothing to say.
 
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
 use clap::{Arg, Command, CommandFactory};
+use vmm::control::Vm;
 use vmm::exit_code::ExitCode;
 use vmm::store::{Name, Store};
 
@@ -18,7 +19,8 @@ use crate::store_options::StoreArgs;
 #[command(after_help = "\
 Examples:
   spacejmp __complete -- vas show bo
-  spacejmp __complete -- seg untag ledger mon")]
+  spacejmp __complete -- seg untag ledger mon
+  spacejmp __complete -- stop we")]
 pub(crate) struct Args {
     /// The words behind `spacejmp`; the last may be empty
     #[arg(last = true)]
@@ -29,11 +31,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let words: Vec<String> =
         args.words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let mut text = String::new();
-    if let Some((place, typed)) = place(&words)
-        && let Ok(path) = StoreArgs::of(place.store.clone()).path()
-        && let Ok(store) = Store::open(&path)
-    {
-        for name in names(&store, &place) {
+    if let Some((place, typed)) = place(&words) {
+        for name in candidates(&place) {
             // One to a line.
             if name.starts_with(typed) && !name.chars().any(char::is_control) {
                 text += &(name + "\n");
@@ -41,6 +40,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         }
     }
     errors::write_all(&mut io::stdout(), text.as_bytes())
+}
+
+fn candidates(place: &Place) -> Vec<String> {
+    if place.kind == Kind::Vm {
+        let vms = Vm::names().unwrap_or_default();
+        return vms.iter().map(ToString::to_string).collect();
+    }
+    let path = StoreArgs::of(place.store.clone()).path();
+    let store = path.ok().and_then(|path| Store::open(&path).ok());
+    store.map(|store| names(&store, place)).unwrap_or_default()
 }
 
 /// What could stand at the cursor.
@@ -69,6 +78,8 @@ enum Kind {
     BesideVas(String),
     /// What it compares this segment with.
     BesideSegment(String),
+    /// The name or the number of a VM that runs.
+    Vm,
 }
 
 /// Commands whose object is no version of another.
@@ -99,6 +110,9 @@ fn place(words: &[String]) -> Option<(Place, &str)> {
     let kind = match (&path[..], waiting.as_deref()) {
         (["run"], Some("vas")) => Kind::Vas,
         (_, Some(_)) => return None,
+        ([sub], None) if !typed.starts_with('-') => {
+            (argument(command, positionals.len())? == "vm" && *sub != "run").then_some(Kind::Vm)?
+        }
         ([group @ ("vas" | "seg"), sub], None) if !typed.starts_with('-') => {
             of_argument(*group == "vas", sub, argument(command, positionals.len())?, &positionals)?
         }
@@ -182,6 +196,8 @@ fn names(store: &Store, place: &Place) -> Vec<String> {
         Kind::TagOfSegment(of) => of_segment(of),
         Kind::BesideVas(of) => beside(of_vas(&object(of)), vases()),
         Kind::BesideSegment(of) => beside(of_segment(&object(of)), segments()),
+        // In no store.
+        Kind::Vm => Vec::new(),
     };
     names.sort_unstable();
     names
@@ -218,6 +234,11 @@ mod tests {
             ("run --timeout 3 --vas bo", Some(Kind::Vas)),
             ("run ./report", None),
             ("--log info vas show ", Some(Kind::Vas)),
+            ("stop we", Some(Kind::Vm)),
+            ("kill --signal HUP one ", Some(Kind::Vm)),
+            ("kill --signal ", None),
+            ("stats web ", None),
+            ("ps ", None),
             ("vas show --js", None),
             ("vas", None),
             ("nothing at all", None),

@@ -1,0 +1,272 @@
+//! A VM's side of its control socket: a source of the event loop.
+//!
+//! Nothing here waits. A question is a line, the answer is made at once and sent as the other side
+//! takes it; who does neither loses its place to the next one when all are taken.
+#![forbid(unsafe_code)]
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use event_manager::{EventOps, EventSet, Events};
+
+use super::address::{VmName, VmRef, listen, own_uid};
+use super::report::VmReport;
+use crate::linux::net::peer;
+use crate::linux::task::Process;
+
+/// Connections at the same time.
+const CONNECTIONS: usize = 8;
+/// A question has no more bytes.
+const QUESTION_BYTES_MAX: usize = 64;
+
+/// What is asked of a VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Question {
+    /// A report as JSON.
+    Report,
+    /// Nothing but whether it lives.
+    Alive,
+}
+
+impl Question {
+    pub(super) fn line(self) -> &'static str {
+        match self {
+            Question::Report => "report",
+            Question::Alive => "alive",
+        }
+    }
+
+    fn parse(line: &[u8]) -> Option<Question> {
+        let all = [Question::Report, Question::Alive];
+        all.into_iter().find(|question| question.line().as_bytes() == line)
+    }
+}
+
+/// The control sockets of a VM: by its process's number, and by its name.
+#[derive(Debug)]
+pub struct Control {
+    name: Option<VmName>,
+    listeners: Vec<UnixListener>,
+}
+
+impl Control {
+    /// Listens as the calling process, and as `name` if it is given one.
+    ///
+    /// # Errors
+    /// Another VM of this user has that name ([`io::ErrorKind::AddrInUse`]), or the host's.
+    pub fn listen(name: Option<VmName>) -> io::Result<Control> {
+        let pid = VmRef::Pid(std::process::id().cast_signed());
+        let by_name = name.clone().map(VmRef::Name);
+        let listeners = [pid].into_iter().chain(by_name).map(|vm| listen(&vm));
+        Ok(Control { name, listeners: listeners.collect::<io::Result<_>>()? })
+    }
+
+    /// The name it was given.
+    #[must_use]
+    pub fn name(&self) -> Option<&VmName> {
+        self.name.as_ref()
+    }
+}
+
+/// Serves [`Control`] to the event loop.
+#[derive(Debug)]
+pub(crate) struct Server<'a> {
+    control: &'a Control,
+    /// The `data` of the first listener's events; those of further ones and of connections follow.
+    first: u32,
+    connections: [Option<Connection>; CONNECTIONS],
+    next: usize,
+}
+
+impl<'a> Server<'a> {
+    /// Its events are those with `first` and higher.
+    pub(crate) fn new(control: &'a Control, first: u32) -> Server<'a> {
+        Server { control, first, connections: Default::default(), next: 0 }
+    }
+
+    /// What is to be watched from the start.
+    pub(crate) fn events(&self) -> impl Iterator<Item = Events> {
+        let events = |(listener, data)| Events::with_data(listener, data, EventSet::IN);
+        self.control.listeners.iter().zip(self.first..).map(events)
+    }
+
+    /// Something happened to what is watched as `data`.
+    pub(crate) fn on_event(&mut self, data: u32, process: &Process, ops: &mut EventOps<'_>) {
+        let index = data.saturating_sub(self.first) as usize;
+        if let Some(listener) = self.control.listeners.get(index) {
+            while let Ok((stream, _)) = listener.accept() {
+                self.take(stream, ops);
+            }
+            return;
+        }
+        let Some(place) = self.connections.get_mut(index - self.control.listeners.len()) else {
+            return;
+        };
+        let Some(connection) = place else { return };
+        let told = connection.go_on(|question| answer(question, process, self.control.name()));
+        let data = |events| Events::with_data(&connection.stream, data, events);
+        let watched = match told {
+            Ok(Wants::Question) => Ok(()),
+            Ok(Wants::Room) => ops.modify(data(EventSet::OUT)),
+            Ok(Wants::Nothing) | Err(_) => {
+                let _ = ops.remove(data(EventSet::IN));
+                *place = None;
+                Ok(())
+            }
+        };
+        if watched.is_err() {
+            *place = None;
+        }
+    }
+
+    fn take(&mut self, stream: UnixStream, ops: &mut EventOps<'_>) {
+        // Who may end this process may look at it.
+        let is_allowed = peer(&stream).is_ok_and(|(_, uid)| uid == own_uid() || uid == 0);
+        if !is_allowed || stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        let free = self.connections.iter().position(Option::is_none);
+        let index = free.unwrap_or(self.next % CONNECTIONS);
+        self.next = index + 1;
+        let data = self.first + (self.control.listeners.len() + index) as u32;
+        if let Some(old) = self.connections[index].take() {
+            let _ = ops.remove(Events::empty(&old.stream));
+        }
+        let events = Events::with_data_raw(stream.as_raw_fd(), data, EventSet::IN);
+        if ops.add(events).is_ok() {
+            self.connections[index] =
+                Some(Connection { stream, asked: Vec::new(), answer: Vec::new(), sent: 0 });
+        }
+    }
+}
+
+fn answer(question: Question, process: &Process, name: Option<&VmName>) -> Vec<u8> {
+    let report = match question {
+        Question::Alive => return b"alive\n".to_vec(),
+        Question::Report => VmReport::of(process, name),
+    };
+    // Numbers and texts have a JSON form.
+    let mut text = serde_json::to_vec(&report).unwrap_or_default();
+    text.push(b'\n');
+    text
+}
+
+/// What a connection waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wants {
+    Question,
+    Room,
+    Nothing,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: UnixStream,
+    asked: Vec<u8>,
+    answer: Vec<u8>,
+    sent: usize,
+}
+
+impl Connection {
+    /// Reads or writes as far as that goes without waiting.
+    fn go_on(&mut self, answer: impl FnOnce(Question) -> Vec<u8>) -> io::Result<Wants> {
+        if self.answer.is_empty() {
+            let mut bytes = [0; QUESTION_BYTES_MAX];
+            let read = match self.stream.read(&mut bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Wants::Question);
+                }
+                read => read?,
+            };
+            self.asked.extend(bytes.iter().take(read));
+            let Some(end) = self.asked.iter().position(|byte| *byte == b'\n') else {
+                let is_over = read == 0 || self.asked.len() > QUESTION_BYTES_MAX;
+                return Ok(if is_over { Wants::Nothing } else { Wants::Question });
+            };
+            let question = self.asked.get(..end).and_then(Question::parse);
+            let Some(question) = question else { return Ok(Wants::Nothing) };
+            self.answer = answer(question);
+        }
+        while let Some(rest) = self.answer.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match self.stream.write(rest) {
+                Ok(sent) => self.sent += sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Wants::Room),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Wants::Nothing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::{Connection, Question, Wants};
+
+    fn connected() -> (UnixStream, Connection) {
+        let (other, stream) = UnixStream::pair().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        (other, Connection { stream, asked: Vec::new(), answer: Vec::new(), sent: 0 })
+    }
+
+    fn never(_: Question) -> Vec<u8> {
+        panic!("nothing was asked")
+    }
+
+    #[test]
+    fn a_question_may_come_in_pieces() {
+        let (mut other, mut connection) = connected();
+        assert_eq!(connection.go_on(never).unwrap(), Wants::Question);
+        other.write_all(b"rep").unwrap();
+        assert_eq!(connection.go_on(never).unwrap(), Wants::Question);
+        other.write_all(b"ort\n").unwrap();
+        let told = connection.go_on(|question| {
+            assert_eq!(question, Question::Report);
+            b"all".to_vec()
+        });
+        assert_eq!(told.unwrap(), Wants::Nothing);
+        drop(connection);
+        let mut text = String::new();
+        other.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "all");
+    }
+
+    #[test]
+    fn what_is_no_question_ends_the_connection() {
+        for bytes in [&b"halt\n"[..], b"\n", b"report ", &[0xff; 100]] {
+            let (mut other, mut connection) = connected();
+            other.write_all(bytes).unwrap();
+            drop(other);
+            let mut wants = Wants::Question;
+            for _ in 0..4 {
+                if wants == Wants::Question {
+                    wants = connection.go_on(never).unwrap();
+                }
+            }
+            assert_eq!(wants, Wants::Nothing, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_answer_is_sent_as_the_other_side_takes_it() {
+        let (mut other, mut connection) = connected();
+        other.write_all(b"report\n").unwrap();
+        let long = vec![b'x'; 8 << 20];
+        let mut wants = connection.go_on(|_| long.clone()).unwrap();
+        assert_eq!(wants, Wants::Room);
+        let mut got = 0;
+        let mut bytes = vec![0; 1 << 20];
+        while wants == Wants::Room {
+            got += other.read(&mut bytes).unwrap();
+            wants = connection.go_on(never).unwrap();
+        }
+        drop(connection);
+        while let Ok(more @ 1..) = other.read(&mut bytes) {
+            got += more;
+        }
+        assert_eq!(got, long.len());
+    }
+}
