@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::ptrace;
@@ -155,9 +156,18 @@ fn prepare(folder: &Path) {
     }
 }
 
+/// A process that one test starts has copies of this one's descriptors for a moment: also of the end of a
+/// pipe that another test's VM, which is in this process, has just closed.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn a_call_takes_as_many_calls_of_the_host_as_recorded() {
     skip_without_kvm!();
+    let _alone = alone();
     let folder = tempfile::tempdir().expect("a temporary directory");
     prepare(folder.path());
     let each = |what| each(folder.path(), what);
@@ -192,6 +202,7 @@ fn a_call_takes_as_many_calls_of_the_host_as_recorded() {
 #[test]
 fn a_pipe_that_is_not_ready_is_waited_for_as_on_linux() {
     skip_without_kvm!();
+    let _alone = alone();
     let ended = Run::new(guests::c("pipe_waits")).same_as_native();
     assert!(ended.out().ends_with("read without a writer: 0 \n"), "{ended:?}");
 }
