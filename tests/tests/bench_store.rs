@@ -63,7 +63,7 @@ const OURS: [&str; 33] = [
 /// Opening a segment: finding VAS and segment, what is known of it, attaching, entering, the first page.
 const OPEN_EXITS: f64 = 6.0;
 /// What that may ask the host for at most, whatever else the store has.
-const OPEN_HOST_CALLS: f64 = 75.0;
+const OPEN_HOST_CALLS: f64 = 70.0;
 
 fn bench(arguments: &[&str]) -> Output {
     guests::program(PROGRAM, PROGRAM, Profile::Dev);

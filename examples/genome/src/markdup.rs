@@ -226,7 +226,7 @@ fn pair(record: &Record<'_>, single: Single) -> Result<Pair, MarkError> {
     };
     let orientation = if is_same_strand {
         // As the first of the pair was read.
-        match (is_leftmost == core.is(FIRST)) == !is_reverse {
+        match (is_leftmost == core.is(FIRST)) != is_reverse {
             true => Orientation::BothForward,
             false => Orientation::BothReverse,
         }

@@ -129,13 +129,6 @@ impl<'a> Record<'a> {
         &self.body[cigar..sequence]
     }
 
-    /// The base at an index, as its number of four bits.
-    #[must_use]
-    pub fn base(&self, index: usize) -> u8 {
-        let byte = self.sequence()[index / 2];
-        if index % 2 == 0 { byte >> 4 } else { byte & 15 }
-    }
-
     /// One byte for each base; the first is 0xff if there are none.
     #[must_use]
     pub fn qualities(&self) -> &'a [u8] {

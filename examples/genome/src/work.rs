@@ -66,7 +66,10 @@ fn load(options: &Options) -> Result<()> {
     let space = made.map_err(|error| match error.errno() {
         Some(spacejmp::sys::Errno::EEXIST) => about(
             vas,
-            format!("there is such an address space: name another with --vas, or delete it with `spacejmp vas delete {vas}`"),
+            format!(
+                "there is an address space or a segment of this name: name another with --vas, or delete \
+                 them with `spacejmp vas rm {vas}` and `spacejmp seg rm {vas}`"
+            ),
         ),
         _ => error.into(),
     })?;

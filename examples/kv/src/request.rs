@@ -115,7 +115,9 @@ impl Parser {
                 .filter(|&length| length <= Limits::KNOWN.bulk)
                 .ok_or("invalid bulk length")?;
             if length > limits.bulk {
-                return Err("unauthenticated bulk length".to_owned());
+                let is_strange = limits == Limits::STRANGER;
+                let kind = if is_strange { "unauthenticated" } else { "invalid" };
+                return Err(format!("{kind} bulk length"));
             }
             self.words = kept;
             if self.bytes.len() < after + length + 2 {

@@ -22,6 +22,8 @@ pub(crate) struct Session {
     is_spoilt: bool,
     /// Database, key, and what `View::state` gave.
     watched: Vec<(usize, Vec<u8>, Option<u64>)>,
+    /// The command has been tried, and waits.
+    pub(crate) is_retry: bool,
     /// Who listens to which channels, for `PUBLISH` in a transaction: of a served client.
     pub(crate) audience: Option<Arc<Audience>>,
     /// What a transaction has published: channels and messages, to be sent when it is stored.
@@ -165,7 +167,8 @@ impl Session {
                 run(View { root, at, now, db }, args, out)
             }
             (Run::Write(run), Place::Write(root, at)) => {
-                run(&mut Change { root, at, now, db }, args, out)
+                let is_retry = self.is_retry;
+                run(&mut Change { root, at, now, db, is_retry }, args, out)
             }
             (Run::Write(_), Place::Read(..)) => Err(Fail::Said(OLD.into())),
             (Run::Session, Place::Read(root, at)) => {

@@ -108,7 +108,7 @@ impl Store {
                 let (root, at) = v.root_mut();
                 let time = now();
                 if root.next_expiry(at).is_some_and(|next| next <= time) {
-                    Change { root, at, now: time, db: 0 }.purge(PURGED);
+                    Change { root, at, now: time, db: 0, is_retry: false }.purge(PURGED);
                 }
                 let mut place = Place::Write(root, at);
                 run_all(jobs, &mut place, is_old, &full)
@@ -138,7 +138,9 @@ impl Store {
         }
         self.space.write(|v| {
             let (root, at) = v.root_mut();
-            Ok::<_, Error>(Change { root, at, now: now(), db: 0 }.purge(MOST) == MOST)
+            Ok::<_, Error>(
+                Change { root, at, now: now(), db: 0, is_retry: false }.purge(MOST) == MOST,
+            )
         })
     }
 
@@ -258,7 +260,9 @@ impl Client<'_> {
                 let tag = self.store.save()?;
                 out.simple(&format!("OK, kept as {tag}"));
             } else {
-                self.carry_out(&request, began, &mut out)?;
+                let done = self.carry_out(&request, began, &mut out);
+                self.session.is_retry = false;
+                done?;
             }
         }
         Ok(Reply::parse(&out.bytes).map_or(Reply::Null, |(reply, _)| reply))
@@ -329,6 +333,7 @@ impl Client<'_> {
                 timed_out(out);
                 return Ok(());
             }
+            self.session.is_retry = true;
             self.store.space.wait_newer(seen, left.min(Duration::from_secs(3600)))?;
         }
     }

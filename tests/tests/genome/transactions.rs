@@ -36,7 +36,7 @@ fn what_cannot_be_done_is_refused_with_the_remedy() {
         (&["depth"], "genome sort"),
         (&["markdup"], "genome sort"),
         (&["view", "chr1"], "genome index"),
-        (&["load", &sam], "spacejmp vas delete genome"),
+        (&["load", &sam], "spacejmp vas rm genome"),
         (&["flagstat", "--vas", "none"], "none"),
     ] {
         let ended = lab.genome(args);

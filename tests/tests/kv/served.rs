@@ -122,6 +122,31 @@ fn whoever_waited_longest_is_served_first_and_gets_one_element() {
 }
 
 #[test]
+fn who_waits_is_not_disturbed_by_other_kinds_of_values_and_can_be_told_to_go_on() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::kv(folder.path(), &["--durability", "manual"]);
+    let (mut one, mut other) = (server.connect(), server.connect());
+    let id = one.say("CLIENT ID");
+    let id = id.trim_matches([':', '\r', '\n']);
+    one.send(&encoded(&[b"BLPOP", b"k", b"l", b"0"]));
+    while !other.say("INFO clients").contains("blocked_clients:1") {}
+    assert_eq!(other.say("SET k v"), "+OK\r\n");
+    assert_eq!(other.say("RPUSH l a"), ":1\r\n");
+    assert_eq!(one.reply(), b"*2\r\n$1\r\nl\r\n$1\r\na\r\n");
+    assert!(one.say("BLPOP k l 0").starts_with("-WRONGTYPE"), "it does not wait yet");
+    for (how, reply) in
+        [("TIMEOUT", "*-1\r\n"), ("ERROR", "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n")]
+    {
+        one.send(&encoded(&[b"BLPOP", b"l", b"0"]));
+        while !other.say("INFO clients").contains("blocked_clients:1") {}
+        assert_eq!(other.say(&format!("CLIENT UNBLOCK {id} {how}")), ":1\r\n");
+        assert_eq!(one.reply(), reply.as_bytes());
+    }
+    assert_eq!(other.say(&format!("CLIENT UNBLOCK {id}")), ":0\r\n");
+}
+
+#[test]
 fn messages_reach_those_who_listen_to_a_channel_or_a_pattern() {
     skip_without_kvm!();
     let folder = tempfile::tempdir().expect("a folder");

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use abi::layout::VAS_START;
 use abi::{Entry, GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, PageSize, Rights, Table};
 use tests::skip_without_kvm;
-use vmm::vm::windows::{FilePiece, Window};
+use vmm::vm::windows::{FilePiece, Usage, Window};
 
 use crate::bench::Bench;
 
@@ -25,8 +25,13 @@ fn marked_file(mark: u64) -> File {
 }
 
 fn window(bench: &Bench, file: &File) -> Window {
-    let piece =
-        FilePiece { file: file.as_fd(), offset: 0, bytes: BYTES, writable: true, dense: true };
+    let piece = FilePiece {
+        file: file.as_fd(),
+        offset: 0,
+        bytes: BYTES,
+        writable: true,
+        usage: Usage::Dense,
+    };
     bench.machine.windows.map(piece).unwrap()
 }
 

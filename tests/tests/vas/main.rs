@@ -47,3 +47,4 @@ mod users;
 mod versions;
 mod watched;
 mod world;
+mod written;

@@ -23,13 +23,13 @@ use rustix::fs::{OFlags, SeekFrom};
 /// What the descriptors of a process count against, besides its own limit.
 pub trait DescriptorCount: fmt::Debug + Send + Sync {
     /// Counts so many more; returns whether there may be as many.
-    fn take(&self, count: u64) -> bool;
+    fn open(&self, count: u64) -> bool;
 
     /// Counts them, even if there may not be as many.
-    fn note(&self, count: u64);
+    fn note_open(&self, count: u64);
 
     /// Counts so many less.
-    fn give_back(&self, count: u64);
+    fn close(&self, count: u64);
 }
 
 /// The memory account that files are part of, and its limit: the run's.

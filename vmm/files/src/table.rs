@@ -54,7 +54,7 @@ impl Table {
     /// From now on the descriptors count against `count`, those that are open among them. A copy does not count.
     pub(super) fn count_against(&self, count: Arc<dyn DescriptorCount>) {
         let mut table = self.write();
-        count.note(table.used());
+        count.note_open(table.used());
         table.count = Some(count);
     }
 
@@ -82,7 +82,7 @@ impl Table {
         let mut table = self.write();
         let old = table.put(fd as usize, Slot { file, cloexec });
         if let (None, Some(count)) = (&old, &table.count) {
-            count.note(1);
+            count.note_open(1);
         }
         drop(table);
         drop(old);
@@ -221,14 +221,14 @@ impl Slots {
 
     fn take_one(&self) -> Result<(), Errno> {
         match &self.count {
-            Some(count) if !count.take(1) => Err(Errno::ENFILE),
+            Some(count) if !count.open(1) => Err(Errno::ENFILE),
             _ => Ok(()),
         }
     }
 
     fn give_back(&self, descriptors: u64) {
         if let Some(count) = &self.count {
-            count.give_back(descriptors);
+            count.close(descriptors);
         }
     }
 

@@ -146,7 +146,7 @@ Exit status: 0 if all was measured and the checks were kept; 1 if a check was br
 are not to be used) or, for compare, a count has grown; 125 if something could not be measured.";
 
 fn names() -> PossibleValuesParser {
-    let all = PossibleValue::new(ALL).help("All of them but store, one after another");
+    let all = PossibleValue::new(ALL).help("All of them but kv and store, one after another");
     let each = |subject: &Subject| PossibleValue::new(subject.name).help(subject.about);
     subjects::named().map(each).chain([all]).collect::<Vec<_>>().into()
 }

@@ -291,7 +291,7 @@ impl Member {
 }
 
 impl DescriptorCount for Member {
-    fn take(&self, count: u64) -> bool {
+    fn open(&self, count: u64) -> bool {
         let head = self.registry.head();
         let limit = head.open_files_limit.load(Ordering::Relaxed);
         let fits = |now: u64| now.checked_add(count).filter(|sum| *sum <= limit);
@@ -302,14 +302,14 @@ impl DescriptorCount for Member {
         taken
     }
 
-    fn note(&self, count: u64) {
+    fn note_open(&self, count: u64) {
         self.registry.head().open_files.fetch_add(count, Ordering::AcqRel);
         if let Some(entry) = self.entry() {
             entry.open_files.fetch_add(count, Ordering::AcqRel);
         }
     }
 
-    fn give_back(&self, count: u64) {
+    fn close(&self, count: u64) {
         let Some(entry) = self.entry() else { return };
         let less = |now: u64| Some(now.saturating_sub(count));
         if let Ok(before) = entry.open_files.fetch_update(Ordering::AcqRel, Ordering::Relaxed, less)
@@ -364,13 +364,13 @@ mod tests {
         let registry = Arc::new(Registry::new(2, 10).unwrap());
         let (one, other) = (registry.take().unwrap(), registry.take().unwrap());
         one.set_pid(10);
-        assert!(one.take(6) && !other.take(5) && other.take(4) && !one.take(1));
-        other.give_back(1);
+        assert!(one.open(6) && !other.open(5) && other.open(4) && !one.open(1));
+        other.close(1);
         assert!(registry.has_room_for_files(1) && !registry.has_room_for_files(2));
-        one.note(5);
-        assert!(!other.take(1) && !registry.has_room_for_files(0));
+        one.note_open(5);
+        assert!(!other.open(1) && !registry.has_room_for_files(0));
         registry.free(10);
-        assert!(other.take(7) && !other.take(1));
+        assert!(other.open(7) && !other.open(1));
     }
 
     #[test]

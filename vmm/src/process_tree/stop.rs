@@ -32,9 +32,13 @@ const ARRIVED: u64 = 1 << 63;
 static ONE: u64 = 1;
 
 extern "C" fn on_stop(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // SAFETY: the kernel passes the handler a valid structure.
-    let (code, pid, uid) = unsafe { ((*info).si_code, (*info).si_pid(), (*info).si_uid()) };
-    let from = match code {
+    // SAFETY: the kernel passes the handler a valid structure, which stays until it returns.
+    let info = unsafe { &*info };
+    // SAFETY: reads bytes of the structure, of which any value is a number.
+    let pid = unsafe { info.si_pid() };
+    // SAFETY: as above.
+    let uid = unsafe { info.si_uid() };
+    let from = match info.si_code {
         libc::SI_USER => u64::from(pid.cast_unsigned()) | u64::from(uid) << 32,
         // The terminal.
         _ => 0,
@@ -183,7 +187,7 @@ mod tests {
             bell.take().iter().map(|(signal, _)| *signal).collect::<Vec<_>>(),
             [libc::SIGTSTP]
         );
-        assert_eq!(bell.take(), []);
+        assert!(bell.take().is_empty());
         set_action(libc::SIGTSTP, HostAction::Default);
         let blocked = || {
             let all = vmm_sys_util::signal::get_blocked_signals().unwrap();
@@ -191,11 +195,11 @@ mod tests {
         };
         // A thread that runs no program.
         mask_changed(!0);
-        assert_eq!(blocked(), []);
+        assert!(blocked().is_empty());
         mirror(1 << (libc::SIGTTOU - 1));
         assert_eq!(blocked(), [libc::SIGTTOU]);
         mask_changed(0);
-        assert_eq!(blocked(), []);
+        assert!(blocked().is_empty());
         block_here();
         assert_eq!(blocked(), STOPS);
     }

@@ -9,12 +9,12 @@
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 
 use super::host_pages::{ALIGNMENT, reserve_aligned};
 use super::host_range::HostRange;
-use super::windows::FilePiece;
+use super::windows::{FilePiece, Usage};
 
 /// Memory of this process, aligned to 2 MiB.
 #[derive(Debug)]
@@ -91,9 +91,12 @@ impl HostMapping {
     }
 
     /// Advises the host how it will be used.
-    pub(super) fn advise(&self, dense: bool) {
-        let advice: &[_] =
-            if dense { &[libc::MADV_NORMAL, libc::MADV_HUGEPAGE] } else { &[libc::MADV_RANDOM] };
+    pub(super) fn advise(&self, usage: Usage) {
+        let advice: &[_] = match usage {
+            Usage::Dense => &[libc::MADV_NORMAL, libc::MADV_HUGEPAGE],
+            Usage::Sparse => &[libc::MADV_RANDOM],
+            Usage::InMemory => &[],
+        };
         for &advice in advice {
             // SAFETY: advice on our own mapping, which changes no content; hosts without huge pages
             // for files refuse it.
@@ -114,7 +117,7 @@ impl Drop for HostMapping {
 #[derive(Debug)]
 pub(super) struct Memslot {
     vm: Arc<VmFd>,
-    number: u32,
+    region: kvm_userspace_memory_region,
     host: Arc<HostMapping>,
 }
 
@@ -127,17 +130,26 @@ impl Memslot {
         flags: u32,
         host: HostMapping,
     ) -> Result<Memslot, kvm_ioctls::Error> {
-        let host = Arc::new(host);
-        let memslot = kvm_userspace_memory_region {
+        let region = kvm_userspace_memory_region {
             slot: number,
             flags,
             guest_phys_addr: gpa,
-            memory_size: host.len() as u64,
-            userspace_addr: host.address(),
+            ..Default::default()
         };
-        // SAFETY: the range is mapped, and stays so until `Drop` has removed the slot.
-        unsafe { vm.set_user_memory_region(memslot) }?;
-        Ok(Memslot { vm: vm.clone(), number, host })
+        let host = Arc::new(host);
+        set(vm, &host, region)?;
+        Ok(Memslot { vm: vm.clone(), region, host })
+    }
+
+    /// Has KVM note which pages the guest writes from now on.
+    pub(super) fn note_writes(&self) -> Result<(), kvm_ioctls::Error> {
+        let flags = self.region.flags | KVM_MEM_LOG_DIRTY_PAGES;
+        set(&self.vm, &self.host, kvm_userspace_memory_region { flags, ..self.region })
+    }
+
+    /// Pages that the guest has written since this was asked last, a bit for each.
+    pub(super) fn take_writes(&self) -> Result<Vec<u64>, kvm_ioctls::Error> {
+        self.vm.get_dirty_log(self.region.slot, self.host.len())
     }
 
     /// The mapping behind it.
@@ -146,9 +158,24 @@ impl Memslot {
     }
 }
 
+/// Tells KVM of a slot onto `host`, which the caller keeps until the slot is removed.
+fn set(
+    vm: &VmFd,
+    host: &HostMapping,
+    region: kvm_userspace_memory_region,
+) -> Result<(), kvm_ioctls::Error> {
+    let region = kvm_userspace_memory_region {
+        memory_size: host.len() as u64,
+        userspace_addr: host.address(),
+        ..region
+    };
+    // SAFETY: the range is mapped, and stays so until `Memslot`'s `Drop` has removed the slot.
+    unsafe { vm.set_user_memory_region(region) }
+}
+
 impl Drop for Memslot {
     fn drop(&mut self) {
-        let memslot = kvm_userspace_memory_region { slot: self.number, ..Default::default() };
+        let memslot = kvm_userspace_memory_region { slot: self.region.slot, ..Default::default() };
         // SAFETY: a slot of size 0 is removed, which accesses no memory.
         if unsafe { self.vm.set_user_memory_region(memslot) }.is_err() {
             // KVM refuses only slots that do not exist, and this one does. If it ever did, the

@@ -16,7 +16,8 @@ thread_local! {
     static OWN_NUMBER: Cell<i32> = const { Cell::new(0) };
 }
 
-fn own_number() -> i32 {
+/// The host's process id of this process.
+pub fn own_number() -> i32 {
     OWN_NUMBER.with(|known| {
         if known.get() == 0 {
             known.set(rustix::process::getpid().as_raw_nonzero().get());

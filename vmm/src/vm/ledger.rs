@@ -28,7 +28,7 @@ pub enum MemoryKind {
     /// Volatile segments.
     Volatile,
     /// Pages of versioned segments that a visit has changed, and copies kept for the next one; not those
-    /// that were written out.
+    /// that were written out. Copies of pages that lie in several files.
     Versioned,
 }
 

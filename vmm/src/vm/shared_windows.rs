@@ -84,7 +84,7 @@ mod tests {
     use std::os::fd::AsFd as _;
 
     use crate::vm::Machine;
-    use crate::vm::windows::FilePiece;
+    use crate::vm::windows::{FilePiece, Usage};
 
     const MIB: u64 = 1 << 20;
 
@@ -99,7 +99,7 @@ mod tests {
         let map = |path, offset, bytes| {
             let file = std::fs::File::open(path).unwrap();
             let (file, writable) = (file.as_fd(), false);
-            let piece = FilePiece { file, offset, bytes, writable, dense: false };
+            let piece = FilePiece { file, offset, bytes, writable, usage: Usage::Sparse };
             machine.shared.of_file(&machine.windows, piece, None).unwrap()
         };
         let (a, b) = (map(&one, 0, 4 * MIB), map(&other, 0, 4 * MIB));

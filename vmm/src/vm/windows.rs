@@ -81,10 +81,31 @@ impl Window {
         })
     }
 
+    /// Has KVM note which pages the guest writes from now on. From then on the guest has no large pages there.
+    ///
+    /// # Errors
+    /// KVM's.
+    pub fn note_writes(&self) -> Result<(), MemoryError> {
+        self.slot.note_writes().map_err(|source| self.refused(source))
+    }
+
+    /// Pages that the guest has written since this was asked last, a bit for each. What the host writes in
+    /// system calls is not among them.
+    ///
+    /// # Errors
+    /// KVM's: it notes nothing.
+    pub fn take_writes(&self) -> Result<Vec<u64>, MemoryError> {
+        self.slot.take_writes().map_err(|source| self.refused(source))
+    }
+
+    fn refused(&self, source: kvm_ioctls::Error) -> MemoryError {
+        MemoryError::Memslot { gpa: self.gpa(), len_bytes: self.bytes, source }
+    }
+
     /// Makes the host prefer huge pages for what is accessed from now on.
     pub fn prefer_huge(&self) {
         if !self.dense.swap(true, Ordering::Relaxed) {
-            self.slot.host().advise(true);
+            self.slot.host().advise(Usage::Dense);
         }
     }
 }
@@ -149,9 +170,20 @@ pub struct FilePiece<'a> {
     pub bytes: u64,
     /// Whether the file was opened for writing.
     pub writable: bool,
-    /// Whether the host is to prefer huge pages: good for dense use, and a waste of time and disk
-    /// space for sparse accesses to single pages.
-    pub dense: bool,
+    /// What it is mapped for.
+    pub usage: Usage,
+}
+
+/// What the host is told of how memory will be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Usage {
+    /// All of it: the host is to prefer huge pages.
+    Dense,
+    /// Single pages here and there, where huge pages, and reading ahead, would be a waste of time and disk
+    /// space.
+    Sparse,
+    /// Nothing: most of it is in the host's memory already.
+    InMemory,
 }
 
 #[derive(Debug)]
@@ -235,7 +267,7 @@ impl Windows {
     pub fn map(&self, piece: FilePiece<'_>) -> Result<Window, MemoryError> {
         let bytes = piece.bytes.max(1).next_multiple_of(PAGE_SIZE);
         let flags = if piece.writable { 0 } else { KVM_MEM_READONLY };
-        self.map_host(bytes, flags, piece.dense, || HostMapping::of_file(&piece, bytes as usize))
+        self.map_host(bytes, flags, piece.usage, || HostMapping::of_file(&piece, bytes as usize))
     }
 
     /// Maps fresh anonymous memory, all zero.
@@ -244,20 +276,20 @@ impl Windows {
     /// As [`Windows::map`].
     pub fn map_anonymous(&self, bytes: u64) -> Result<Window, MemoryError> {
         let bytes = bytes.max(1).next_multiple_of(PAGE_SIZE);
-        self.map_host(bytes, 0, false, || HostMapping::anonymous(bytes as usize))
+        self.map_host(bytes, 0, Usage::Sparse, || HostMapping::anonymous(bytes as usize))
     }
 
     fn map_host(
         &self,
         bytes: u64,
         flags: u32,
-        dense: bool,
+        usage: Usage,
         make: impl FnOnce() -> Result<HostMapping, std::io::Error>,
     ) -> Result<Window, MemoryError> {
         let place = self.take(bytes)?;
-        let host = make().inspect(|host| host.advise(dense));
+        let host = make().inspect(|host| host.advise(usage));
         let (place, slot) = self.fill(place, bytes, flags, host)?;
-        Ok(Window { place, bytes, slot, dense: AtomicBool::new(dense) })
+        Ok(Window { place, bytes, slot, dense: AtomicBool::new(usage == Usage::Dense) })
     }
 
     /// Gives a mapping to KVM. On failure the place that was taken for it is free again.

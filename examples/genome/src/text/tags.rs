@@ -119,16 +119,20 @@ impl<'a> Iterator for Tags<'a> {
         if self.0.is_empty() {
             return None;
         }
-        let parsed = split(self.0);
-        self.0 = parsed.map_or(&[], |(.., rest)| rest);
-        Some(parsed.map(|(name, kind, value, _)| (name, kind, value)).ok_or("a tag is damaged"))
+        let length = length(self.0);
+        let Some((tag, rest)) = length.and_then(|length| self.0.split_at_checked(length)) else {
+            self.0 = &[];
+            return Some(Err("a tag is damaged"));
+        };
+        self.0 = rest;
+        Some(Ok(([tag[0], tag[1]], tag[2], &tag[3..])))
     }
 }
 
-/// The first tag, and what follows.
-fn split(bytes: &[u8]) -> Option<([u8; 2], u8, &[u8], &[u8])> {
-    let (&[a, b, kind], rest) = bytes.split_first_chunk::<3>()?;
-    let length = match kind {
+/// How many bytes the first tag has: name, type and value.
+fn length(bytes: &[u8]) -> Option<usize> {
+    let (&[_, _, kind], rest) = bytes.split_first_chunk::<3>()?;
+    let value = match kind {
         b'Z' | b'H' => rest.iter().position(|&byte| byte == 0)? + 1,
         b'B' => {
             let (&[of, c0, c1, c2, c3], _) = rest.split_first_chunk::<5>()?;
@@ -137,8 +141,7 @@ fn split(bytes: &[u8]) -> Option<([u8; 2], u8, &[u8], &[u8])> {
         }
         _ => size(kind)?,
     };
-    let (value, rest) = rest.split_at_checked(length)?;
-    Some(([a, b], kind, value, rest))
+    value.checked_add(3)
 }
 
 /// Appends a tag as text.

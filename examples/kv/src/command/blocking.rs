@@ -45,7 +45,7 @@ fn checked(args: Args<'_>) -> Done {
 pub(super) fn pop(c: &mut Change<'_, '_>, args: Args<'_>, out: &mut Out) -> Done {
     checked(args)?;
     for key in &args[1..args.len() - 1] {
-        if c.view().list(key)?.is_some() {
+        if c.is_there(c.view().list(key))? {
             let taken = lists::take(c, key, super::is(&args[0], "BLPOP"), 1)?;
             out.array(2);
             out.bulk(key);
@@ -63,6 +63,9 @@ pub(super) fn lmove(c: &mut Change<'_, '_>, args: Args<'_>, out: &mut Out) -> Do
         _ => (false, true),
     };
     checked(args)?;
+    if c.is_retry && !c.is_there(c.view().list(&args[1]))? {
+        return Err(Fail::Wait);
+    }
     match lists::move_one(c, &args[1], &args[2], from_left, to_left, out)? {
         true => Ok(()),
         false => Err(Fail::Wait),
@@ -78,7 +81,7 @@ pub(super) fn lmpop(c: &mut Change<'_, '_>, args: Args<'_>, out: &mut Out) -> Do
 pub(super) fn zpop(c: &mut Change<'_, '_>, args: Args<'_>, out: &mut Out) -> Done {
     checked(args)?;
     for key in &args[1..args.len() - 1] {
-        if c.view().sorted(key)?.is_some() {
+        if c.is_there(c.view().sorted(key))? {
             let taken = sorted::take(c, key, super::is(&args[0], "BZPOPMIN"), 1)?;
             let Some((member, score)) = taken.first() else { continue };
             out.array(3);

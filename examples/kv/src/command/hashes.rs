@@ -157,7 +157,9 @@ pub(super) fn hincrby(c: &mut Change<'_, '_>, args: Args<'_>, out: &mut Out) -> 
 }
 
 pub(super) fn hincrbyfloat(c: &mut Change<'_, '_>, args: Args<'_>, out: &mut Out) -> Done {
-    super::float(&args[3])?;
+    if super::float(&args[3])?.is_infinite() {
+        return Err("ERR value is NaN or Infinity".into());
+    }
     let held = held(c, args)?.unwrap_or_else(|| b"0".to_vec());
     let sum = super::strings::float_sum(&held, &args[3], "ERR hash value is not a float")?;
     set_field(c, args, sum.as_bytes())?;

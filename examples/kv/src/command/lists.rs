@@ -299,7 +299,7 @@ pub(super) fn pop_first(
     let from_left = side(end)?;
     let count = count_of(rest)?;
     for key in keys {
-        if c.view().list(key)?.is_some() {
+        if c.is_there(c.view().list(key))? {
             let taken = take(c, key, from_left, count)?;
             out.array(2);
             out.bulk(key);

@@ -166,8 +166,13 @@ pub(super) fn smove(c: &mut Change<'_, '_>, args: Args<'_>, out: &mut Out) -> Do
     let is_there = from.at(view.at).contains_key(&args[3]);
     if is_there && args[1] != args[2] {
         remove(c, &args[1], &args[3..])?;
-        let (member, at) = (c.bytes(&args[3])?, c.at);
-        c.set_or_new(&args[2])?.at_mut(at).insert(member, ())?;
+        // Who watches the other set is told only of a change.
+        let view = c.view();
+        let has = view.set(&args[2])?.is_some_and(|to| to.at(view.at).contains_key(&args[3]));
+        if !has {
+            let (member, at) = (c.bytes(&args[3])?, c.at);
+            c.set_or_new(&args[2])?.at_mut(at).insert(member, ())?;
+        }
     }
     out.int(is_there.into());
     Ok(())
@@ -228,8 +233,12 @@ pub(super) fn combined<M: Mode>(v: View<'_, '_, M>, args: Args<'_>, out: &mut Ou
 }
 
 pub(super) fn sintercard<M: Mode>(v: View<'_, '_, M>, args: Args<'_>, out: &mut Out) -> Done {
-    let (keys, rest) = lists::numbered(&args[1..], "ERR numkeys should be greater than 0")
-        .map_err(|_| "ERR Number of keys can't be greater than number of args")?;
+    const TOO_FEW: &str = "ERR Number of keys can't be greater than number of args";
+    let none = "ERR numkeys should be greater than 0";
+    let (keys, rest) = lists::numbered(&args[1..], none).map_err(|fail| match fail {
+        Fail::Said(text) if text == none => Fail::Said(text),
+        _ => TOO_FEW.into(),
+    })?;
     let limit = match rest {
         [] => 0,
         [word, limit] if is(word, "LIMIT") => positive(limit, "ERR LIMIT can't be negative")?,

@@ -403,7 +403,7 @@ pub(super) fn pop_first(
     };
     let count = lists::count_of(rest)?;
     for key in keys {
-        if c.view().sorted(key)?.is_some() {
+        if c.is_there(c.view().sorted(key))? {
             let taken = take(c, key, lowest, count)?;
             out.array(2);
             out.bulk(key);

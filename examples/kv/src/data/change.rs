@@ -16,6 +16,8 @@ pub(crate) struct Change<'a, 'v> {
     /// In milliseconds since 1970.
     pub(crate) now: u64,
     pub(crate) db: usize,
+    /// It is for who waits already: what is not of the kind that a command waits for is no mistake then, but not yet it.
+    pub(crate) is_retry: bool,
 }
 
 /// What becomes of a key's time of expiry when it gets another value.
@@ -59,6 +61,14 @@ macro_rules! of_kind {
 impl<'v> Change<'_, 'v> {
     pub(crate) fn view(&self) -> View<'_, 'v, Write> {
         View { root: self.root, at: self.at, now: self.now, db: self.db }
+    }
+
+    /// Whether there is something to take where a command looks that may wait.
+    pub(crate) fn is_there<T>(&self, found: Result<Option<T>, Fail>) -> Result<bool, Fail> {
+        match found {
+            Err(_) if self.is_retry => Ok(false),
+            found => Ok(found?.is_some()),
+        }
     }
 
     fn database(&mut self) -> &mut Database<'v> {

@@ -213,7 +213,7 @@ mod tests {
             let mut model: Vec<u8> = Vec::new();
             space.write(|v| {
                 let (root, at) = v.root_mut();
-                let mut change = Change { root, at, now: 1, db: 0 };
+                let mut change = Change { root, at, now: 1, db: 0, is_retry: false };
                 change.remove(b"l");
                 let list = change.list_or_new(b"l").expect("there is room");
                 for step in &steps {

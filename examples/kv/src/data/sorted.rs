@@ -151,20 +151,25 @@ impl<'v> Sorted<'v> {
         low: &Bound<Vec<u8>>,
         high: &Bound<Vec<u8>>,
     ) -> Vec<(&'a [u8], f64)> {
-        let is_in = |member: &[u8]| {
-            (match low {
-                Bound::Lowest => true,
-                Bound::Highest => false,
-                Bound::Including(low) => member >= &low[..],
-                Bound::Excluding(low) => member > &low[..],
-            }) && (match high {
-                Bound::Lowest => false,
-                Bound::Highest => true,
-                Bound::Including(high) => member <= &high[..],
-                Bound::Excluding(high) => member < &high[..],
-            })
+        let is_high_enough = |member: &[u8]| match low {
+            Bound::Lowest => true,
+            Bound::Highest => false,
+            Bound::Including(low) => member >= &low[..],
+            Bound::Excluding(low) => member > &low[..],
         };
-        self.iter(at).filter(|(member, _)| is_in(member)).collect()
+        let is_low_enough = |member: &[u8]| match high {
+            Bound::Lowest => false,
+            Bound::Highest => true,
+            Bound::Including(high) => member <= &high[..],
+            Bound::Excluding(high) => member < &high[..],
+        };
+        // Where scores differ, the order is not that of the members: what Redis finds then is in one piece, too.
+        let ends = self.iter(at).next().zip(self.iter(at).next_back());
+        if !ends.is_some_and(|(first, last)| is_low_enough(first.0) && is_high_enough(last.0)) {
+            return Vec::new();
+        }
+        let from = self.iter(at).skip_while(|(member, _)| !is_high_enough(member));
+        from.take_while(|(member, _)| is_low_enough(member)).collect()
     }
 
     /// Any member.

@@ -8,7 +8,7 @@ use super::connection::Connection;
 use crate::command;
 use crate::reply::Out;
 use crate::request::{Words, integer};
-use crate::session::Session;
+use crate::session::{Session, timed_out};
 
 /// What a server says it is, for clients that ask.
 const VERSION: &str = "7.0.0";
@@ -222,6 +222,32 @@ impl Server<'_> {
         out.array(0);
     }
 
+    /// `CLIENT UNBLOCK`: somebody who waits goes on, as if its time were over or with an error.
+    fn unblock(&mut self, which: &[u8], how: Option<&Vec<u8>>, out: &mut Out) {
+        let is_error = match how.map(|how| how.to_ascii_uppercase()).as_deref() {
+            None | Some(b"TIMEOUT") => false,
+            Some(b"ERROR") => true,
+            _ => {
+                out.error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
+                return;
+            }
+        };
+        let Some(which) = integer(which) else {
+            out.error(crate::command::NO_INTEGER);
+            return;
+        };
+        let connection = u64::try_from(which).ok().and_then(|id| self.connections.get_mut(&id));
+        let waiting = connection.and_then(|one| one.blocked.take().map(|_| one));
+        out.count(usize::from(waiting.is_some()));
+        match waiting {
+            Some(one) if is_error => {
+                one.out.error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+            }
+            Some(one) => timed_out(&mut one.out),
+            None => {}
+        }
+    }
+
     fn client(&mut self, id: u64, request: &[Vec<u8>], out: &mut Out) {
         let line = |one: &Connection| {
             format!(
@@ -254,6 +280,9 @@ impl Server<'_> {
                     one.name = name.clone();
                 }
                 out.ok();
+            }
+            (b"UNBLOCK", [which, how @ ..]) if how.len() <= 1 => {
+                self.unblock(which, how.first(), out)
             }
             (b"LIST", []) => {
                 out.bulk(self.connections.values().map(line).collect::<String>().as_bytes())

@@ -159,12 +159,15 @@ impl Server<'_> {
                 let Some(connection) = self.connections.get_mut(id) else { continue };
                 let Some(blocked) = &connection.blocked else { continue };
                 let requests = vec![blocked.request.clone()];
-                batches.push(Batch::of(connection, requests));
+                let mut batch = Batch::of(connection, requests);
+                batch.session.is_retry = true;
+                batches.push(batch);
             }
             self.visit(&mut batches)?;
             for batch in batches {
                 let Some(connection) = self.connections.get_mut(&batch.id) else { continue };
                 (connection.session, connection.out) = (batch.session, batch.out);
+                connection.session.is_retry = false;
                 if batch.waits.is_none() {
                     connection.blocked = None;
                     self.commands += 1;

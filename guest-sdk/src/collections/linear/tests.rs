@@ -153,6 +153,12 @@ fn any_finds_all_entries_sooner_or_later_and_nothing_in_an_empty_map() {
                 .map(|(key, _)| *key)
                 .collect();
             assert_eq!(found.len(), 30);
+            // Nor is one chosen much more often than others: 300 times each but for chance.
+            let mut counts = [0; 30];
+            (0..9000_u64).filter_map(|random| map.as_ref().any(random)).for_each(|(key, _)| {
+                counts[*key as usize] += 1;
+            });
+            assert!(counts.iter().all(|count| (200..400).contains(count)), "{counts:?}");
             Ok::<_, Error>(())
         })
         .unwrap();

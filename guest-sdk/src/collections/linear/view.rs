@@ -98,15 +98,32 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand, M: Mode> LinearRef<'a, K, T, V, M
         start.wrapping_add(length).reverse_bits()
     }
 
-    /// The first entry at or after the bucket of a number: with a random one, an entry almost by chance. Those after
-    /// empty buckets are somewhat likelier.
+    /// An entry that a number chooses: with random ones, each is chosen as often as any other.
     #[must_use]
     pub fn any(self, random: u64) -> Option<(&'a K::Borrowed, &'a T)> {
+        /// More than any bucket has, but for one in many millions.
+        const PLACES: u64 = 16;
         let buckets = self.map.buckets;
+        let next = |node: &&'a Node<K, T, V>| node.next.as_ref().map(|next| next.get(self.at));
+        // A place of a bucket, again and again until there is something at one. Otherwise the only entry of a
+        // bucket would be chosen more often than each of several.
+        let mut state = random;
+        for _ in 0..200 {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^= mixed >> 31;
+            let bucket = mixed.checked_rem(buckets as u64)? as usize;
+            let place = (mixed / buckets as u64 % PLACES) as usize;
+            let first = self.map.bucket(self.at, bucket);
+            if let Some(node) = std::iter::successors(first, next).nth(place) {
+                return Some((node.key.borrowed(self.at), &node.value));
+            }
+        }
+        // Of few entries in many buckets the next one after a number has to do.
         let bucket = random.checked_rem(buckets as u64)? as usize;
         let order = (bucket..buckets).chain(0..bucket);
         let first = order.into_iter().find_map(|bucket| self.map.bucket(self.at, bucket))?;
-        let next = |node: &&'a Node<K, T, V>| node.next.as_ref().map(|next| next.get(self.at));
         let length = std::iter::successors(Some(first), next).count() as u64;
         let chosen = (random / buckets as u64 % length) as usize;
         let node = std::iter::successors(Some(first), next).nth(chosen)?;

@@ -2,7 +2,7 @@
 //! help of `spacejmp bench` is made, too.
 //!
 //! - [`gups`]: random updates in windows of which one is reachable at a time
-//! - [`kv`]: a key-value store without a server, against Redis and LMDB
+//! - [`kv`]: a key-value store without a server, against Redis and LMDB; only when named
 //! - [`map`]: attaching and detaching, against `mmap`
 //! - [`rpc`]: getting bytes that another party has, against channels and sockets
 //! - [`run`]: the foundation: computing, starting, memory, reading files
@@ -118,13 +118,14 @@ pub const ALL: &[Experiment] = &[
     Experiment { subject: &subjects::SCALE, measure: scale::measure },
     Experiment { subject: &subjects::SDK, measure: sdk::measure },
     Experiment { subject: &subjects::START, measure: start::measure },
-    Experiment { subject: &subjects::KV, measure: kv::measure },
     Experiment { subject: &subjects::SAM, measure: sam::measure },
 ];
 
 /// Those that are no part of `all`.
-pub const ON_REQUEST: &[Experiment] =
-    &[Experiment { subject: &subjects::STORE, measure: store::measure }];
+pub const ON_REQUEST: &[Experiment] = &[
+    Experiment { subject: &subjects::KV, measure: kv::measure },
+    Experiment { subject: &subjects::STORE, measure: store::measure },
+];
 
 /// The experiment with this name.
 #[must_use]

@@ -62,11 +62,11 @@ fn viewed(files: &Files) -> Arc<Two> {
 }
 
 #[test]
-fn a_process_and_its_threads_have_directories_and_nobody_else() {
+fn a_process_its_threads_and_others_of_the_run_have_directories_and_nobody_else() {
     let w = World::new();
     let _view = viewed(&w.files);
     let listed = names(&w.files, "/proc");
-    for name in ["70", "self", "thread-self", "mounts", "cpuinfo", "sys"] {
+    for name in ["70", "72", "self", "thread-self", "mounts", "cpuinfo", "sys"] {
         assert!(listed.iter().any(|listed| listed == name), "{name} in {listed:?}");
     }
     assert_eq!(names(&w.files, "/proc/self/task"), [".", "..", "70", "71"]);
@@ -83,9 +83,20 @@ fn a_process_and_its_threads_have_directories_and_nobody_else() {
     ] {
         assert_eq!(read(&w.files, path), Ok(format!("{status} {of}")), "{path}");
     }
+    // Of another process there is what is said to be, and what its links lead to.
+    assert_eq!(names(&w.files, "/proc/72"), [".", "..", "comm", "cwd", "exe"]);
+    assert_eq!(read(&w.files, "/proc/72/comm"), Ok("/proc/#/comm Some(72)".to_owned()));
+    assert_eq!(w.files.readlinkat(CWD, b"/proc/72/exe", 99), Ok(b"/proc/cpuinfo".to_vec()));
+    assert_eq!(read(&w.files, "/proc/72/exe"), Ok("/proc/cpuinfo None".to_owned()));
+    assert_eq!(read(&w.files, "/proc/72/cwd/../proc/72/comm"), read(&w.files, "/proc/72/comm"));
+    for path in
+        ["/proc/72/status", "/proc/72/fd/0", "/proc/72/task/72/comm", "/proc/self/task/72/comm"]
+    {
+        assert_eq!(read(&w.files, path), Err(Errno::ENOENT), "{path}");
+    }
     for name in [
         "071",
-        "72",
+        "73",
         "0",
         "-70",
         "+70",

@@ -17,7 +17,7 @@ use crate::vas::VasError;
 use crate::vas::residency::lock_page::LockPage;
 use crate::vas::tables::{PieceSpan, Subtree, TableFrames};
 use crate::vas::versioned::segment::VersionedSegment;
-use crate::vm::windows::{FilePiece, PinnedRange, Window};
+use crate::vm::windows::{FilePiece, PinnedRange, Usage, Window};
 use crate::vm::{Machine, MemoryError, MemoryKind, MemoryLedger};
 
 /// A mapped extent.
@@ -240,7 +240,7 @@ impl VmSegment {
             // All that the extent may grow to, so that growing changes nothing here.
             bytes: (whole.end - whole.start).min(PART_BYTES - within),
             writable: self.file.right() == Right::Write,
-            dense: self.is_dense(machine),
+            usage: if self.is_dense(machine) { Usage::Dense } else { Usage::Sparse },
         };
         let window = machine.windows.map(piece)?;
         let extent = Extent { window, origin: whole.start, mapped_at: clock };

@@ -34,6 +34,7 @@ use crate::vas::versioned::kernel_views::KernelViews;
 use crate::vas::versioned::sync::Syncer;
 use crate::vas::versioned::visits::Visits;
 use crate::vm::Machine;
+use crate::vm::host_range::own_number;
 use crate::vm::memory::FileMapping;
 
 /// Where a process's address spaces come from.
@@ -209,7 +210,8 @@ impl Vases {
         }
         let store = state.open_store(&self.config, &self.patience)?;
         let program = self.config.program.clone();
-        let lease = Lease::create(&store, &LeaseInfo { program, pid: std::process::id() })?;
+        let pid = own_number().cast_unsigned();
+        let lease = Lease::create(&store, &LeaseInfo { program, pid })?;
         self.share_tables(&lease, &store)?;
         state.seen = self.switch.changes()?;
         self.switch.set_seen(state.seen)?;

@@ -5,7 +5,7 @@
 //! another.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use abi::objects::Durability;
@@ -57,33 +57,45 @@ fn in_the_making(layer: &Layer) -> MutexGuard<'_, LargeCommit<HostFolder>> {
     layer.lock().unwrap_or_else(|poison| poison.into_inner())
 }
 
-fn content(pinned: &PinnedRange) -> Page {
-    let mut page = [0; PAGE_SIZE as usize];
-    pinned.range().read(&mut page).expect("a frame has a page's length");
+fn content(pinned: &PinnedRange) -> Box<Page> {
+    let mut page = Box::new([0; PAGE_SIZE as usize]);
+    pinned.range().read(&mut page[..]).expect("a frame has a page's length");
     page
 }
 
+/// Pages in memory.
+pub(super) type Contents = Vec<(PageIndex, Box<Page>)>;
+
+/// What a change has become.
+pub(super) struct Appended {
+    pub(super) version: VersionNumber,
+    /// The pages in which it differs from the one before, if they are in memory.
+    pub(super) contents: Option<Contents>,
+}
+
 impl Change {
-    fn commit<'a>(&self, pages: &'a [(PageIndex, Page)]) -> Commit<'a> {
-        let pages = pages.iter().map(|(page, content)| (*page, content)).collect();
+    fn commit<'a>(&self, pages: &'a Contents) -> Commit<'a> {
+        let pages = pages.iter().map(|(page, content)| (*page, &**content)).collect();
         Commit { facts: self.facts.clone(), pages }
     }
 
-    fn write(&self, log: &mut Log) -> Result<VersionNumber, VersionsError> {
+    fn write(&self, log: &mut Log) -> Result<Appended, VersionsError> {
+        let without_contents = |version| Appended { version, contents: None };
         if let Some(layer) = &self.spilled {
             // On failure what was written out is still needed.
-            return self.write_large(&mut in_the_making(layer), log);
+            return self.write_large(&mut in_the_making(layer), log).map(without_contents);
         }
         if !self.is_large() {
             let pages = self.contents()?;
-            return log.append(&self.commit(&pages));
+            let version = log.append(&self.commit(&pages))?;
+            return Ok(Appended { version, contents: Some(pages) });
         }
         let mut large = LargeCommit::begin(log)?;
         let written = self.write_large(&mut large, log);
         if written.is_err() {
             large.abort(log);
         }
-        written
+        written.map(without_contents)
     }
 
     fn write_large(
@@ -146,17 +158,19 @@ impl Change {
     }
 
     /// Its pages, in memory a second time.
-    fn contents(&self) -> Result<Vec<(PageIndex, Page)>, VersionsError> {
-        let mut contents: BTreeMap<PageIndex, Page> =
+    fn contents(&self) -> Result<Contents, VersionsError> {
+        let mut contents: Contents =
             self.pages.iter().map(|(page, at)| (*page, content(at))).collect();
         if let Some(layer) = &self.spilled {
             let mut layer = in_the_making(layer);
-            let rest: Vec<_> = layer.pages().filter(|page| !contents.contains_key(page)).collect();
+            let changed: BTreeSet<_> = self.pages.iter().map(|(page, _)| *page).collect();
+            let rest: Vec<_> = layer.pages().filter(|page| !changed.contains(page)).collect();
             for page in rest {
-                contents.insert(page, layer.read(page)?);
+                contents.push((page, Box::new(layer.read(page)?)));
             }
+            contents.sort_unstable_by_key(|(page, _)| *page);
         }
-        Ok(contents.into_iter().collect())
+        Ok(contents)
     }
 
     /// How many pages it has.
@@ -169,18 +183,18 @@ impl Change {
 
     /// Makes it a version, which a power cut leaves if the segment's commits wait for that. On failure
     /// nothing of it is to be seen.
-    fn append(&self) -> Result<VersionNumber, VasError> {
+    fn append(&self) -> Result<Appended, VasError> {
         let appended = {
             let mut log = lock(&self.log);
             self.make_ready(&mut log)?;
             self.write(&mut log)
         };
-        let done = appended.and_then(|version| {
+        let done = appended.and_then(|appended| {
             // Others may look at older versions meanwhile.
             if self.durability == Durability::Each {
                 sync::sync(&self.log, &self.file)?;
             }
-            Ok(version)
+            Ok(appended)
         });
         if done.is_err() {
             // What was appended must not be found by a later recovery. Should this fail as well, the
@@ -193,7 +207,7 @@ impl Change {
 
 /// Makes changes a version of each segment, all of them or none: as durable as they have to be before others
 /// see them. The thread holds the locks of all these segments.
-pub(super) fn append(changes: &[Change]) -> Result<Vec<VersionNumber>, VasError> {
+pub(super) fn append(changes: &[Change]) -> Result<Vec<Appended>, VasError> {
     if let [change] = changes {
         return Ok(vec![change.append()?]);
     }
@@ -207,8 +221,8 @@ pub(super) fn append(changes: &[Change]) -> Result<Vec<VersionNumber>, VasError>
     done
 }
 
-fn append_all(changes: &[Change]) -> Result<Vec<VersionNumber>, VasError> {
-    let versions = {
+fn append_all(changes: &[Change]) -> Result<Vec<Appended>, VasError> {
+    let appended = {
         // In the order of their numbers, so that two threads do not wait for each other.
         let mut logs: Vec<MutexGuard<'_, Log>> =
             changes.iter().map(|change| lock(&change.log)).collect();
@@ -223,11 +237,14 @@ fn append_all(changes: &[Change]) -> Result<Vec<VersionNumber>, VasError> {
         let parts = logs.iter_mut().zip(&commits);
         let mut parts: Vec<_> =
             parts.map(|(log, commit)| Part { segment: &mut **log, commit }).collect();
-        append_together(&mut parts)?
+        let versions = append_together(&mut parts)?;
+        let contents = contents.into_iter().map(Some);
+        let made = versions.into_iter().zip(contents);
+        made.map(|(version, contents)| Appended { version, contents }).collect()
     };
     // Others may look at older versions meanwhile.
     for change in changes {
         sync::sync(&change.log, &change.file)?;
     }
-    Ok(versions)
+    Ok(appended)
 }

@@ -4,20 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::time::SystemTime;
 
 use abi::objects::SegRoot;
 use abi::{PAGE_SIZE, Right, SegId};
 use spacejmp_versions::log::entry::{MEMBERS_MAX, Member, VasEntry};
-use spacejmp_versions::log::record::{NOTE_BYTES_MAX, VersionFacts};
-use spacejmp_versions::page::{PAGE_BYTES, Page};
-use spacejmp_versions::segment::Source;
-use spacejmp_versions::{PageIndex, Sharing, VersionNumber, VersionsError};
+use spacejmp_versions::log::record::VersionFacts;
+use spacejmp_versions::{Sharing, VersionNumber};
 
-use super::append::{Change, append};
-use super::copies::{Copies, Frame};
-use super::segment::{Log, VersionedSegment};
-use super::spill::Spill;
+use super::append::{Appended, Change, append};
+use super::compare::change;
+use super::copies::Copies;
+use super::segment::Log;
 use super::sync;
 use super::view::View;
 use crate::vas::VasError;
@@ -26,8 +23,6 @@ use crate::vas::residency::segment::VmSegment;
 use crate::vas::state::instances::Numbering;
 use crate::vas::state::{State, Vases};
 use crate::vm::Vcpu;
-use crate::vm::host_range::HostRange;
-use crate::vm::windows::PinnedRange;
 
 impl Vases {
     /// Commits what the thread that runs `vcpu` has changed in versioned segments since it entered,
@@ -37,25 +32,14 @@ impl Vases {
     /// [`VasError::NotWriting`]; [`VasError::Versions`], with everything as it was: the thread can
     /// free space and try again, or abort.
     pub fn commit(&self, vcpu: &Vcpu) -> Result<(), VasError> {
-        let (changes, hold) = {
+        let (mut changes, hold) = {
             let mut state = self.lock();
-            let visit = state.visits.of(vcpu.index()).ok_or(VasError::NotWriting)?;
-            let tables = state.visits.tables_of(vcpu.index()).ok_or(VasError::NotWriting)?;
-            if !tables.writes() {
-                return Err(VasError::NotWriting);
-            }
-            if tables.is_spoilt {
-                return Err(VasError::Spoilt);
-            }
-            let mut changes = Vec::new();
-            for view in tables.views.values().filter(|view| view.right == Right::Write) {
-                changes.extend(self.change(&state, view)?);
-            }
+            let vh = state.visits.of(vcpu.index()).ok_or(VasError::NotWriting)?.vh;
+            let mut changes = self.changes(&mut state, vcpu)?;
             if changes.is_empty() {
                 return Ok(());
             }
-            let hold = state.instances.known(visit.vh).hold();
-            let vh = visit.vh;
+            let hold = state.instances.known(vh).hold();
             // It takes in what other VMs have done, and with that the numbers that they have given.
             state.check_writer(vcpu.index())?;
             let tables = state.visits.tables_of(vcpu.index()).ok_or(VasError::NotWriting)?;
@@ -69,18 +53,20 @@ impl Vases {
             (changes, hold)
         };
         let appended = append(&changes);
+        // The copies are in nobody's hands then.
+        changes.iter_mut().for_each(|change| change.pages.clear());
         let mut guard = self.lock();
         drop(hold);
-        let versions = appended.inspect_err(|_| {
+        let appended = appended.inspect_err(|_| {
             let segments = changes.iter().map(|change| guard.residency.of_member(change.sid));
             segments.for_each(VmSegment::tell_next_holder);
         })?;
-        let made: Vec<_> = changes.iter().zip(versions).collect();
+        let made: Vec<_> = changes.iter().zip(appended).collect();
         // All of them before anything else: a log must not go before everybody can know what was in it.
         let told: Vec<bool> =
-            made.iter().map(|(change, version)| guard.make_known(change.sid, *version)).collect();
-        for ((change, version), is_told) in made.iter().zip(told) {
-            guard.show_committed(vcpu, change, *version, changes.len() > 1)?;
+            made.iter().map(|(change, made)| guard.make_known(change.sid, made.version)).collect();
+        for ((change, made), is_told) in made.into_iter().zip(told) {
+            guard.show_committed(vcpu, change, made, changes.len() > 1)?;
             if is_told {
                 guard.checkpoint_if_due(change.sid);
             }
@@ -99,6 +85,24 @@ impl Vases {
             }
         }
         Ok(())
+    }
+
+    /// What the thread that runs `vcpu` has changed, by segment.
+    fn changes(&self, state: &mut State, vcpu: &Vcpu) -> Result<Vec<Change>, VasError> {
+        let State { visits, residency, tables: frames, .. } = state;
+        let (tables, copies) = visits.tables_of_mut(vcpu.index()).ok_or(VasError::NotWriting)?;
+        if !tables.writes() {
+            return Err(VasError::NotWriting);
+        }
+        if tables.is_spoilt {
+            return Err(VasError::Spoilt);
+        }
+        let mut changes = Vec::new();
+        for view in tables.views.values_mut().filter(|view| view.right == Right::Write) {
+            let segment = residency.of_member_mut(view.sid);
+            changes.extend(change(self.program(), view, segment, copies, frames.machine())?);
+        }
+        Ok(changes)
     }
 
     /// [`Vases::commit`] for a thread that is leaving: one that only reads has nothing to commit, and
@@ -129,71 +133,6 @@ impl Vases {
     /// [`VasError::NotWriting`].
     pub(crate) fn check_writes(&self, vcpu: &Vcpu, sid: SegId) -> Result<(), VasError> {
         self.with_written(vcpu, sid, |_| Ok(()))
-    }
-
-    /// What differs from the version that the view began with: compared byte by byte, since equal
-    /// checksums prove nothing about content that somebody may have chosen.
-    fn change(&self, state: &State, view: &View) -> Result<Option<Change>, VasError> {
-        let versioned = state.residency.of_member(view.sid).versioned();
-        let log = versioned.log();
-        let (mut pages, mut new_pages) = (Vec::new(), 0);
-        let has = |(page, _): &(PageIndex, Frame)| page.0 * PAGE_SIZE < view.facts.size_bytes;
-        let copies: Vec<_> = view.copies().filter(has).collect();
-        let own = &state.visits.copies;
-        for some in copies.chunks(COMPARED_AT_ONCE) {
-            let located = located(&log, view, some.iter().map(|(page, _)| *page))?;
-            let was_there = located.iter().filter(|(_, source)| *source != Source::Zero);
-            let was_there: Vec<_> = was_there.copied().collect();
-            let committed = committed(versioned, &log, &was_there)?;
-            let mut committed = committed.iter();
-            for ((page, frame), (_, source)) in some.iter().zip(&located) {
-                // What is where nothing was is compared with nothing that would have to be read.
-                let is_new = *source == Source::Zero;
-                let is_same = match is_new {
-                    true => own.is_zero(*frame),
-                    false => committed.next() == Some(&own.read(*frame)),
-                };
-                if view.is_spilled(*page) || !is_same {
-                    pages.push((*page, own.pin(*frame)));
-                    new_pages += usize::from(is_new);
-                }
-            }
-        }
-        let removed = view.removed().filter(|page| page.0 * PAGE_SIZE < view.facts.size_bytes);
-        let removed: Vec<_> = removed.collect();
-        for some in removed.chunks(COMPARED_AT_ONCE) {
-            let located = located(&log, view, some.iter().copied())?;
-            let committed = committed(versioned, &log, &located)?;
-            let is_changed = |(page, committed): &(&PageIndex, &Page)| {
-                view.is_spilled(**page) || **committed != [0; PAGE_BYTES]
-            };
-            let changed = some.iter().zip(&committed).filter(is_changed);
-            for (page, _) in changed {
-                // Mapped when pages were removed; without it the changes are not whole.
-                let zeros = versioned.mapped_page(*page, Source::Zero).ok_or(VasError::Spoilt)?;
-                pages.push((*page, zeros));
-            }
-        }
-        if pages.is_empty() && !view.has_new_facts() && view.spill.is_none() {
-            return Ok(None);
-        }
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        // People know a program by its file's name.
-        let name = self.program().rsplit('/').next().unwrap_or_default();
-        let note = name.bytes().take(NOTE_BYTES_MAX).collect();
-        let facts = VersionFacts {
-            time_ns: since.as_nanos() as u64,
-            pid: std::process::id(),
-            note,
-            entry: None,
-            ..view.facts.clone()
-        };
-        drop(log);
-        let (log, file) =
-            (versioned.shared_log(), state.residency.of_member(view.sid).file.clone());
-        let (sid, durability, base) = (view.sid, file.durability()?, view.version);
-        let spilled = view.spill.as_ref().map(Spill::shared_layer);
-        Ok(Some(Change { sid, log, file, durability, base, facts, pages, new_pages, spilled }))
     }
 
     /// Throws away what the thread that runs `vcpu` has changed since it entered, or since its last
@@ -314,46 +253,17 @@ impl Vases {
     }
 }
 
-/// Pages whose committed content is held in memory at once.
-const COMPARED_AT_ONCE: usize = 256;
-
-/// Where pages lie in the view's version.
-pub(super) fn located(
-    log: &Log,
-    view: &View,
-    pages: impl Iterator<Item = PageIndex>,
-) -> Result<Vec<(PageIndex, Source)>, VersionsError> {
-    pages.map(|page| Ok((page, log.locate(page, view.version)?))).collect()
-}
-
-/// What is in pages where they lie. Most are mapped, since the thread saw them before it changed
-/// them: one call to the host reads all of these.
-pub(super) fn committed(
-    versioned: &VersionedSegment,
-    log: &Log,
-    pages: &[(PageIndex, Source)],
-) -> Result<Vec<Page>, VasError> {
-    if pages.is_empty() {
-        return Ok(Vec::new());
-    }
-    let pin = |(page, source): &(PageIndex, Source)| versioned.mapped_page(*page, *source);
-    if let Some(pinned) = pages.iter().map(pin).collect::<Option<Vec<PinnedRange>>>() {
-        let ranges: Vec<_> = pinned.iter().map(PinnedRange::range).collect();
-        let mut content = vec![[0; PAGE_BYTES]; ranges.len()];
-        if HostRange::read_all_faultable(&ranges, content.as_flattened_mut()).is_ok() {
-            return Ok(content);
-        }
-    }
-    // What this thread has committed itself nobody may have mapped; or a file has been cut short, which
-    // this gives a name.
-    let sources: Vec<Source> = pages.iter().map(|(_, source)| *source).collect();
-    Ok(log.read_all(&sources)?)
-}
-
 /// Gives copies the content that the view's version has.
-fn restore(view: &View, log: &Log, copies: &Copies) -> Result<(), VasError> {
+fn restore(view: &View, log: &Log, copies: &mut Copies) -> Result<(), VasError> {
+    copies.take_in_writes();
     view.copies().try_for_each(|(page, frame)| {
-        copies.write(frame, &log.read(page, view.version)?);
+        if !copies.may_differ(frame) {
+            return Ok(());
+        }
+        match view.originals.get(page) {
+            Some(original) => copies.write(frame, original),
+            None => copies.write(frame, &log.read(page, view.version)?),
+        }
         Ok(())
     })
 }
@@ -398,17 +308,19 @@ impl State {
         &mut self,
         vcpu: &Vcpu,
         change: &Change,
-        version: VersionNumber,
+        Appended { version, contents }: Appended,
         is_in_logs: bool,
     ) -> Result<(), VasError> {
         let State { residency, visits, tables: frames, .. } = self;
         let segment = residency.of_member_mut(change.sid);
         segment.set_size(change.facts.size_bytes)?;
         let segment = segment.versioned_mut();
-        if let Some((tables, _)) = visits.tables_of_mut(vcpu.index())
+        if let Some((tables, copies)) = visits.tables_of_mut(vcpu.index())
             && let Some(view) = tables.views.get_mut(&change.sid)
         {
-            view.committed(version);
+            let pages = contents.iter().flatten().map(|(page, _)| page);
+            copies.settle(pages.filter_map(|page| view.copies.get(page).copied()));
+            view.committed(version, contents);
             if is_in_logs {
                 // Of several segments: what was written out was copied.
                 view.leave_spill(segment, frames)?;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use abi::{GuestPhys, PAGE_SIZE, PAGE_SIZE_2M};
 use spacejmp_versions::page::{PAGE_BYTES, Page};
 
+use super::written::Written;
 use crate::vm::windows::{PinnedRange, Window};
 use crate::vm::{Machine, MemoryError, MemoryKind, MemoryLedger};
 
@@ -35,7 +36,7 @@ pub(crate) struct Frame(u32);
 #[derive(Debug)]
 pub(crate) struct Copies {
     ledger: Arc<MemoryLedger>,
-    windows: Vec<Window>,
+    windows: Vec<(Window, Written)>,
     /// Falling, so that the lowest is taken first.
     free: Vec<Frame>,
 }
@@ -96,9 +97,11 @@ impl Copies {
         self.ledger.charge(MemoryKind::Versioned, count as u64 * PAGE_SIZE)?;
         let frames = self.free.split_off(self.free.len() - count);
         let frames: Vec<Frame> = frames.into_iter().rev().collect();
-        if count >= MANY {
-            for frame in &frames {
-                self.windows[(frame.0 / WINDOW_FRAMES) as usize].prefer_huge();
+        for frame in &frames {
+            let (window, written) = self.written(*frame);
+            written.add(frame.0 % WINDOW_FRAMES);
+            if count >= MANY {
+                window.prefer_huge();
             }
         }
         Ok(frames)
@@ -120,7 +123,11 @@ impl Copies {
         };
         self.ledger.charge(MemoryKind::Versioned, PAGE_SIZE_2M)?;
         let frames: Vec<Frame> = self.free.drain(found).rev().collect();
-        self.windows[(frames[0].0 / WINDOW_FRAMES) as usize].prefer_huge();
+        for frame in &frames {
+            let (window, written) = self.written(*frame);
+            written.add(frame.0 % WINDOW_FRAMES);
+            window.prefer_huge();
+        }
         Ok(frames)
     }
 
@@ -137,7 +144,8 @@ impl Copies {
 
     fn add_window(&mut self, machine: &Machine) -> Result<(), MemoryError> {
         let first = self.windows.len() as u32 * WINDOW_FRAMES;
-        self.windows.push(machine.windows.map_anonymous(WINDOW_BYTES)?);
+        let window = machine.windows.map_anonymous(WINDOW_BYTES)?;
+        self.windows.push((window, Written::new(WINDOW_FRAMES)));
         // Falling, as those that are there, which lie below.
         self.free.splice(0..0, (first..first + WINDOW_FRAMES).rev().map(Frame));
         Ok(())
@@ -146,7 +154,51 @@ impl Copies {
     fn place(&self, frame: Frame) -> (&Window, u64) {
         let window = self.windows.get((frame.0 / WINDOW_FRAMES) as usize);
         let offset = u64::from(frame.0 % WINDOW_FRAMES) * PAGE_SIZE;
-        (window.expect("windows are never taken away"), offset)
+        (&window.expect("windows are never taken away").0, offset)
+    }
+
+    fn written(&mut self, frame: Frame) -> (&Window, &mut Written) {
+        let window = self.windows.get_mut((frame.0 / WINDOW_FRAMES) as usize);
+        let (window, written) = window.expect("windows are never taken away");
+        (window, written)
+    }
+
+    /// Looks what the guest has written, where that is noted.
+    pub(crate) fn take_in_writes(&mut self) {
+        self.windows.iter_mut().for_each(|(window, written)| written.take_in(window));
+    }
+
+    /// Whether a frame may have another content than when it was [settled](Copies::settle).
+    pub(crate) fn may_differ(&self, frame: Frame) -> bool {
+        let window = self.windows.get((frame.0 / WINDOW_FRAMES) as usize);
+        window.is_none_or(|(_, written)| written.has(frame.0 % WINDOW_FRAMES))
+    }
+
+    /// Frames were looked at, with no thread inside the guest that could have written them since
+    /// [`Copies::take_in_writes`].
+    pub(crate) fn settle(&mut self, frames: impl IntoIterator<Item = Frame>) {
+        for frame in frames {
+            let (window, written) = self.written(frame);
+            // A system call may have the memory still.
+            if !window.is_pinned() {
+                written.remove(frame.0 % WINDOW_FRAMES);
+            }
+        }
+    }
+
+    /// Has it noted from now on which frames near these the guest writes, or not.
+    pub(crate) fn note_writes_near(
+        &mut self,
+        frames: impl Iterator<Item = Frame>,
+        is_wanted: bool,
+    ) {
+        let mut windows: Vec<u32> = frames.map(|frame| frame.0 / WINDOW_FRAMES).collect();
+        windows.sort_unstable();
+        windows.dedup();
+        for index in windows {
+            let Some((window, written)) = self.windows.get_mut(index as usize) else { continue };
+            if is_wanted { written.begin(window) } else { written.end() }
+        }
     }
 
     pub(crate) fn gpa(&self, frame: Frame) -> GuestPhys {
@@ -154,7 +206,13 @@ impl Copies {
         window.gpa().offset(offset)
     }
 
-    /// The frame's memory, for a system call.
+    /// The frame's memory, for a system call, which may write it.
+    pub(crate) fn pin_to_write(&mut self, frame: Frame) -> PinnedRange {
+        self.written(frame).1.add(frame.0 % WINDOW_FRAMES);
+        self.pin(frame)
+    }
+
+    /// The frame's memory, to be read.
     pub(crate) fn pin(&self, frame: Frame) -> PinnedRange {
         let (window, offset) = self.place(frame);
         window.pin(offset, PAGE_SIZE)
@@ -162,27 +220,28 @@ impl Copies {
 
     pub(crate) fn read(&self, frame: Frame) -> Page {
         let mut content = [0; PAGE_BYTES];
-        self.pin(frame).range().read(&mut content).expect("a frame has a page's length");
+        self.read_into(frame, &mut content);
         content
     }
 
-    pub(crate) fn is_zero(&self, frame: Frame) -> bool {
-        self.read(frame) == [0; PAGE_BYTES]
+    pub(crate) fn read_into(&self, frame: Frame, content: &mut Page) {
+        self.pin(frame).range().read(content).expect("a frame has a page's length");
     }
 
-    pub(crate) fn write(&self, frame: Frame, content: &Page) {
-        self.pin(frame).range().write(content).expect("a frame has a page's length");
+    pub(crate) fn write(&mut self, frame: Frame, content: &Page) {
+        self.pin_to_write(frame).range().write(content).expect("a frame has a page's length");
     }
 
     /// Makes zeros of frames that tables go on to show. They need no memory before they are touched, of
     /// which nobody is told: so they stay charged.
-    pub(crate) fn clear(&self, frames: impl IntoIterator<Item = Frame>) {
+    pub(crate) fn clear(&mut self, frames: impl IntoIterator<Item = Frame>) {
         let mut frames: Vec<Frame> = frames.into_iter().collect();
         frames.sort_unstable();
         for run in frames.chunk_by(adjoin) {
             if self.drop_run(run).is_err() {
                 run.iter().for_each(|frame| self.write(*frame, &[0; PAGE_BYTES]));
             }
+            run.iter().for_each(|frame| self.written(*frame).1.add(frame.0 % WINDOW_FRAMES));
         }
     }
 
@@ -279,7 +338,7 @@ mod tests {
             assert!(first.raw().is_multiple_of(PAGE_SIZE_2M), "{first:?}");
             for (frame, at) in group.iter().zip((0..).step_by(PAGE_SIZE as usize)) {
                 assert_eq!(copies.gpa(*frame), first.offset(at));
-                assert!(copies.is_zero(*frame));
+                assert_eq!(copies.read(*frame), [0; PAGE_BYTES]);
             }
         }
         taken.extend(groups.iter().flatten());
@@ -293,7 +352,8 @@ mod tests {
         whole.iter().chain(part).for_each(|frame| copies.write(*frame, &[7; PAGE_BYTES]));
         copies.write(groups[4][4], &[8; PAGE_BYTES]);
         copies.clear(whole.iter().chain(part).copied());
-        assert!(whole.iter().chain(part).all(|frame| copies.is_zero(*frame)));
+        let is_zero = |frame: &Frame| copies.read(*frame) == [0; PAGE_BYTES];
+        assert!(whole.iter().chain(part).all(is_zero));
         assert_eq!(copies.read(groups[4][4]), [8; PAGE_BYTES]);
         copies.give_back(groups[3].iter().copied());
         let again = copies.zeroed_group(&machine).unwrap();

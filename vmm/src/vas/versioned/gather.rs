@@ -106,7 +106,7 @@ fn fill(
     sources: &[Source],
     frames: &[Frame],
     segment: &VersionedSegment,
-    copies: &Copies,
+    copies: &mut Copies,
 ) -> Result<(), VasError> {
     for (sources, frames) in sources.chunks(AT_ONCE).zip(frames.chunks(AT_ONCE)) {
         let content = segment.log().read_all(sources)?;

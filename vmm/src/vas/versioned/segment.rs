@@ -23,7 +23,7 @@ use super::spill::Spill;
 use crate::store::{OtherWriters, SegmentFile, StoreError, Tidings};
 use crate::vas::VasError;
 use crate::vm::Machine;
-use crate::vm::windows::{FilePiece, PinnedRange, Window};
+use crate::vm::windows::{FilePiece, PinnedRange, Usage, Window};
 
 /// The segment's log and home file, shared by the threads of the VM.
 pub(crate) type Log = Segment<HostFolder>;
@@ -244,15 +244,16 @@ impl VersionedSegment {
         }
         let shared = self.log.clone();
         let log = lock(&shared);
-        let map = |file: &HostFile, identity, offset, bytes| {
+        let map = |file: &HostFile, identity, offset, bytes, usage| {
             let file = file.as_fd();
-            let piece = FilePiece { file, offset, bytes, writable: false, dense: false };
+            let piece = FilePiece { file, offset, bytes, writable: false, usage };
             machine.shared.of_file(&machine.windows, piece, identity)
         };
         match id {
             WindowId::Zeros => self.zeros = Some(machine.shared.zeros(&machine.windows)?),
             WindowId::Layer(layer, piece, bytes) => {
-                let window = map(file_of(&log, layer)?, None, piece * piece_bytes(layer), bytes)?;
+                let (file, at) = (file_of(&log, layer)?, piece * piece_bytes(layer));
+                let window = map(file, None, at, bytes, Usage::Sparse)?;
                 self.layers.insert((layer, piece, bytes), window);
             }
             WindowId::Log(id) => {
@@ -261,7 +262,9 @@ impl VersionedSegment {
                     what: "a page lies in it, but it is not open".to_owned(),
                 };
                 let file = log.log_file(id).ok_or(gone)?;
-                let window = map(file, log.log_identity(id), 0, LOG_BYTES_MAX)?;
+                // It was just written, or read.
+                let (identity, usage) = (log.log_identity(id), Usage::InMemory);
+                let window = map(file, identity, 0, LOG_BYTES_MAX, usage)?;
                 self.logs.insert(id, window);
             }
         }

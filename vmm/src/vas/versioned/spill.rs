@@ -23,7 +23,7 @@ use spacejmp_versions::segment::Source;
 use spacejmp_versions::{LargeCommit, LayerId, PageIndex, VersionsError};
 
 use super::append::group_of;
-use super::commit::{committed, located};
+use super::compare::{committed, located};
 use super::copies::{Copies, Frame};
 use super::segment::{LAYER_PIECE_BYTES, Log, VersionedSegment, lock, piece_of};
 use super::view::{READ, View};
@@ -31,7 +31,7 @@ use crate::vas::VasError;
 use crate::vas::state::State;
 use crate::vas::tables::TableFrames;
 use crate::vm::Machine;
-use crate::vm::windows::{FilePiece, PinnedRange, Window};
+use crate::vm::windows::{FilePiece, PinnedRange, Usage, Window};
 
 /// So many pages are written out together, if there are as many.
 const AT_ONCE: usize = 1024;
@@ -113,7 +113,7 @@ impl Spill {
             let file = layer.file().ok_or_else(gone)?.as_fd();
             let (at, bytes) = (piece * LAYER_PIECE_BYTES, LAYER_PIECE_BYTES);
             let piece_of_file =
-                FilePiece { file, offset: at, bytes, writable: false, dense: false };
+                FilePiece { file, offset: at, bytes, writable: false, usage: Usage::Sparse };
             let window = machine.shared.of_file(&machine.windows, piece_of_file, None)?;
             self.windows.insert(piece, window);
         }
@@ -223,7 +223,7 @@ impl View {
         frames: &mut TableFrames,
         given_back: &mut Vec<Frame>,
     ) -> Result<(), VasError> {
-        let (places, changed) = self.sort_out(group, segment, copies)?;
+        let (places, changed) = self.sort_out(group, segment, copies, frames.machine())?;
         if !changed.is_empty() {
             if self.spill.is_none() {
                 self.spill = Some(Spill::begin(segment.shared_log())?);
@@ -245,12 +245,13 @@ impl View {
     fn sort_out(
         &self,
         group: &[(PageIndex, Frame)],
-        segment: &VersionedSegment,
+        segment: &mut VersionedSegment,
         copies: &Copies,
+        machine: &Machine,
     ) -> Result<(Vec<Place>, Contents), VasError> {
+        let located = located(&segment.log(), self, group.iter().map(|(page, _)| *page))?;
+        let committed = committed(segment, &located, machine)?;
         let log = segment.log();
-        let located = located(&log, self, group.iter().map(|(page, _)| *page))?;
-        let committed = committed(segment, &log, &located)?;
         let (mut places, mut changed, mut zeros) = (Vec::new(), Vec::new(), Vec::new());
         for (&(page, frame), committed) in group.iter().zip(&committed) {
             let content = copies.read(frame);

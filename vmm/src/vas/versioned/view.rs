@@ -19,8 +19,10 @@ use spacejmp_versions::page::PAGE_BYTES;
 use spacejmp_versions::segment::Source;
 use spacejmp_versions::{LayerId, PageIndex, VersionNumber};
 
+use super::append::Contents;
 use super::copies::{Copies, Frame};
 use super::leaf::{self, Leaf};
+use super::originals::Originals;
 use super::segment::{VersionedSegment, lock};
 use super::spill::Spill;
 use super::visits::KEPT_COPIES_MAX;
@@ -56,6 +58,8 @@ pub(crate) struct View {
     pub(super) leaves: BTreeMap<u64, Arc<Leaf>>,
     /// A writer's own copies of pages.
     pub(super) copies: BTreeMap<PageIndex, Frame>,
+    /// What the version has in such pages.
+    pub(super) originals: Originals,
     /// Pages that a writer has removed and not touched since: no entry leads to them.
     pub(super) absent: BTreeMap<PageIndex, Absent>,
     /// Pages that a writer has changed and that are not in memory.
@@ -104,6 +108,7 @@ impl View {
             directories,
             leaves,
             copies,
+            originals: Originals::default(),
             absent,
             spill: None,
             hand: PageIndex(0),
@@ -362,7 +367,11 @@ impl View {
             Some(Absent::Removed) => [0; PAGE_BYTES],
             Some(Absent::Committed) | None => match &self.spill {
                 Some(spill) if spill.has(page) => spill.read(page)?,
-                _ => segment.log().read(page, self.version)?,
+                _ => {
+                    let content = segment.log().read(page, self.version)?;
+                    self.originals.keep(page, Box::new(content));
+                    content
+                }
             },
         };
         let frame = copies.make(&content, frames.machine())?;
@@ -478,12 +487,12 @@ impl View {
         &mut self,
         gva: u64,
         segment: &mut VersionedSegment,
-        copies: &Copies,
+        copies: &mut Copies,
         frames: &TableFrames,
     ) -> Result<PinnedRange, VasError> {
         let page = self.page(gva);
         if let Some(&frame) = self.copies.get(&page) {
-            return Ok(copies.pin(frame));
+            return Ok(copies.pin_to_write(frame));
         }
         if let Some(spill) = self.spill.as_mut().filter(|spill| spill.has(page)) {
             return spill.pin(page, frames.machine());
@@ -513,9 +522,10 @@ impl View {
         self.facts != self.committed
     }
 
-    /// What was changed is the version `version` from now on.
-    pub(crate) fn committed(&mut self, version: VersionNumber) {
+    /// What was changed is the version `version` from now on: `contents` of pages, if they are in memory.
+    pub(super) fn committed(&mut self, version: VersionNumber, contents: Option<Contents>) {
         self.version = version;
+        self.originals.follow(contents);
         self.committed = self.facts.clone();
         self.nothing_is_removed();
     }

@@ -229,6 +229,31 @@ impl Dir {
         }
     }
 
+    /// What a file of less than `most_bytes` has, `None` if there is none. What kind of file it is shows when
+    /// it is read: a pipe or a folder has no place to read at. Of a longer one, its beginning.
+    pub(crate) fn find_small(
+        &self,
+        name: &str,
+        most_bytes: usize,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let file = match self.open_name(name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            // What is wrong is for the other way to say.
+            Err(_) => return Ok(self.find_file(name, OFlags::RDONLY)?.map(|_| Vec::new())),
+        };
+        let mut bytes = vec![0; most_bytes];
+        match file.read_at(&mut bytes, 0) {
+            Ok(count) => {
+                bytes.truncate(count);
+                Ok(Some(bytes))
+            }
+            Err(error) => {
+                self.open_file(name, OFlags::RDONLY)?;
+                Err(self.error("read", name, error))
+            }
+        }
+    }
+
     /// Creates a file that must not exist yet, for reading and writing by this user only.
     pub(crate) fn new_file(&self, name: &str) -> Result<File, StoreError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;

@@ -1,5 +1,6 @@
 //! Values that are new each time: random ids, and the time of day.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::format::error::StoreError;
@@ -28,6 +29,18 @@ pub(crate) fn random<T>(accept: impl Fn(u64) -> Option<T>) -> Result<T, StoreErr
     loop {
         if let Some(id) = accept(random_id()?) {
             return Ok(id);
+        }
+    }
+}
+
+/// An id of the kind that `accept` makes of a number, unlike all others as far as chance goes: without asking the
+/// host, which has given this process, `pid`, the keys of its hash maps. One that was forked has the same, and
+/// another number.
+pub(crate) fn scattered<T>(pid: u32, accept: impl Fn(u64) -> Option<T>) -> T {
+    loop {
+        let id = RandomState::new().hash_one((now_ns(), pid)) >> 1;
+        if let Some(id) = accept(id) {
+            return id;
         }
     }
 }

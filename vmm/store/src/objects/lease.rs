@@ -20,7 +20,7 @@ use crate::format::lease::{
     VCPU_STATUSES_OFFSET, encode,
 };
 use crate::objects::dir::Dir;
-use crate::objects::fresh::{now_ns, random};
+use crate::objects::fresh::{now_ns, scattered};
 use crate::objects::liveness;
 use crate::objects::store::Store;
 
@@ -47,7 +47,7 @@ impl Lease {
     pub fn create(store: &Store, info: &LeaseInfo) -> Result<Lease, StoreError> {
         // `gc` holds the exclusive lock and would treat a file that is not locked yet as garbage.
         let _lock = store.lock_shared()?;
-        let id = random(LeaseId::new)?;
+        let id = scattered(info.pid, LeaseId::new);
         let (tmp_name, name) = (format!("{id}.lease"), id.to_string());
         let file = store.tmp.new_file(&tmp_name)?;
         let to_map = store.tmp.open_any(&tmp_name, OFlags::RDWR)?;

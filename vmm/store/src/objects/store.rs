@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use abi::objects::Lifetime;
-use rustix::fs::{FlockOperation, OFlags, Stat};
+use rustix::fs::{FlockOperation, OFlags};
 use spacejmp_versions::segment::Verified;
 
 use crate::format::counters::COUNTERS_BYTES;
@@ -16,7 +16,7 @@ use crate::format::error::{StoreError, bad_field};
 use crate::format::escape::{parse_id, shorten};
 use crate::format::header::BootId;
 use crate::format::text::later;
-use crate::objects::dir::{Dir, denied, read_bounded};
+use crate::objects::dir::{Dir, denied};
 use crate::objects::fresh::random_id;
 use crate::objects::hints::Hints;
 use crate::objects::index::{SegmentIndex, VasIndex};
@@ -29,6 +29,8 @@ use crate::objects::patience::Patience;
 use crate::objects::segment::check_len;
 
 const FORMAT: &str = "spacejmp store 1";
+/// The file that says so has less.
+const FORMAT_BYTES_MAX: usize = 4096;
 /// The folders of a store.
 pub const FOLDERS: [&str; 6] = ["tmp", "vas", SEGMENTS, "parts", VERSIONS, "vms"];
 /// Folders of versioned segments. A store that an earlier version made gets it when it is needed.
@@ -97,9 +99,9 @@ impl Store {
             _ => StoreError::Io { doing: "open", path: path.to_owned(), source },
         })?;
         let format = root
-            .find_file_stat("format", OFlags::RDONLY)?
+            .find_small("format", FORMAT_BYTES_MAX)?
             .ok_or_else(|| not_a_store("it has no file `format`"))?;
-        let id = read_format(&root, &format)?;
+        let id = read_format(&root, format)?;
         let (counters, stat) = match root.open_file_stat("live", OFlags::RDWR) {
             // Enough to use VASes; the store's lock keeps everything else consistent.
             Err(StoreError::Io { source, .. }) if denied(&source) => {
@@ -254,9 +256,8 @@ fn is_foreign(name: &OsString) -> bool {
     !FOLDERS.iter().chain(&FILES).any(|ours| name == *ours)
 }
 
-fn read_format(root: &Dir, file: &(File, Stat)) -> Result<u64, StoreError> {
-    let bytes = read_bounded(file, 4096).map_err(|e| root.error("read", "format", e))?;
-    let text = String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
+fn read_format(root: &Dir, bytes: Vec<u8>) -> Result<u64, StoreError> {
+    let text = String::from_utf8(bytes).unwrap_or_default();
     let path = root.path_of("format");
     let bad =
         |field, found: &str, expected: &str| bad_field(&path, field, shorten(found), expected);

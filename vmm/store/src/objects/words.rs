@@ -239,30 +239,40 @@ impl SegmentFile {
     pub fn write_words(&self, words: &VersionWords) -> Result<(), StoreError> {
         // Before, so that whoever has seen the words as they were finds another one even if this process dies
         // between the two; and afterwards, so that whoever looks meanwhile does.
-        self.stamp()?;
-        self.write_record(VERSIONS, [words.appended, words.published])?;
-        self.stamp()
+        self.check_writable()?;
+        let count = self.count_at(VERSIONS)?;
+        let mut before = [0; 8];
+        let failed = |e| io_error("read", &self.root().path_of("live"), e);
+        self.counters.read_exact_at(&mut before, PUBLISHED).map_err(failed)?;
+        let stamp = self.stamp(before, count)?;
+        let next = count.wrapping_add(1);
+        self.write_at(VERSIONS, Record { values: [words.appended, words.published], count: next })?;
+        self.stamp(stamp, next).map(drop)
     }
 
-    /// Changes the store's word of published versions to one that it never was. Others may do that at the same
-    /// time: then it is one of theirs.
-    fn stamp(&self) -> Result<(), StoreError> {
-        let failed = |doing| move |e| io_error(doing, &self.root().path_of("live"), e);
-        let mut bytes = [0; 24];
-        let (before, rest) = bytes.split_at_mut(8);
-        self.counters.read_exact_at(before, PUBLISHED).map_err(failed("read"))?;
-        let count = self.read_record(VERSIONS)?.map_or(0, |record| record.count);
-        let (id, of_count) = rest.split_at_mut(8);
-        id.copy_from_slice(&self.sid().raw().to_le_bytes());
-        of_count.copy_from_slice(&count.to_le_bytes());
-        let stamp = Checksum::of(&bytes).0.to_le_bytes();
-        self.counters.write_all_at(&stamp, PUBLISHED).map_err(failed("write"))
+    /// Changes the store's word of published versions to one that it never was, after `before`. Others may do
+    /// that at the same time: then it is one of theirs. Returns it.
+    fn stamp(&self, before: [u8; 8], count: u64) -> Result<[u8; 8], StoreError> {
+        let id = self.sid().raw().to_le_bytes();
+        let bytes = [before, id, count.to_le_bytes()];
+        let stamp = Checksum::of(bytes.as_flattened()).0.to_le_bytes();
+        let failed = |e| io_error("write", &self.root().path_of("live"), e);
+        self.counters.write_all_at(&stamp, PUBLISHED).map_err(failed)?;
+        Ok(stamp)
+    }
+
+    fn count_at(&self, at: u64) -> Result<u64, StoreError> {
+        Ok(self.read_record(at)?.map_or(0, |record| record.count))
     }
 
     fn write_record(&self, at: u64, values: [u64; 2]) -> Result<(), StoreError> {
         self.check_writable()?;
-        let count = self.read_record(at)?.map_or(0, |record| record.count).wrapping_add(1);
-        let bytes = Record { values, count }.encode();
+        let count = self.count_at(at)?.wrapping_add(1);
+        self.write_at(at, Record { values, count })
+    }
+
+    fn write_at(&self, at: u64, record: Record) -> Result<(), StoreError> {
+        let bytes = record.encode();
         self.file()
             .write_all_at(&bytes, WORDS_OFFSET + at)
             .map_err(|e| io_error("write", self.path(), e))

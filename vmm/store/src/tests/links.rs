@@ -93,3 +93,22 @@ fn what_is_no_file_in_a_files_place_is_refused_at_every_look() {
         }
     }
 }
+
+#[test]
+fn what_is_no_file_in_the_place_of_the_stores_own_file_() {
+    let s = store();
+    let format = s.path().join("format");
+    lead_elsewhere(&format);
+    is_refused(Store::open(s.path()), "a link");
+    fs::remove_file(&format).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    let pipe = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &format, pipe, mode, 0).unwrap();
+    is_refused(Store::open(s.path()), "a pipe");
+    fs::remove_file(&format).unwrap();
+    fs::create_dir(&format).unwrap();
+    is_refused(Store::open(s.path()), "a folder");
+    fs::remove_dir(&format).unwrap();
+    fs::rename(format.with_extension("moved"), &format).unwrap();
+    assert!(Store::open(s.path()).is_ok());
+}

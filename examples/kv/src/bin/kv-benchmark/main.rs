@@ -26,6 +26,10 @@ keys there are, how many requests of a hundred are SETs, how long a value is, ho
 handed over at once, for how long or, if 0, how many, how many a second at most or 0, and which keys are drawn.
 The answer to each is a line of JSON.";
 
+/// How many bytes of values one visit fills, and what else each needs meanwhile.
+const FILLED: u64 = 64 << 20;
+const FILLED_BESIDES: u64 = 256;
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -52,7 +56,10 @@ fn run(args: &[&str]) -> Result<()> {
         ["fill", vas, keys, bytes, when] => {
             let durability = if *when == "each" { Durability::Each } else { Durability::Manual };
             let store = Store::open_or_create(vas, durability, None)?;
-            fill(&mut Direct(store.client()), keys.parse()?, bytes.parse()?, 10_000)?;
+            let bytes = bytes.parse()?;
+            // Each visit stores the pages that it has changed, and keys are all over them: in few visits.
+            let batch = FILLED / (bytes as u64 + FILLED_BESIDES);
+            fill(&mut Direct(store.client()), keys.parse()?, bytes, batch.max(1))?;
             Ok(store.sync()?)
         }
         ["fill-socket", path, keys, bytes] => {

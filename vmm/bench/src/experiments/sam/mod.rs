@@ -182,7 +182,7 @@ impl Found {
                 format == "sam",
                 note,
             );
-            let note = format!("`samtools view -c` of it, two threads");
+            let note = "`samtools view -c` of it, two threads".to_owned();
             figure(format!("sam_count_{format}_ms"), &format!("count_{format}"), false, note);
         }
         for (name, what, paper) in OPERATIONS {

@@ -61,10 +61,10 @@ impl<'a> Genome<'a> {
         command.arg(&self.program).args(args).arg("--time");
         let (whole, output) = timed(&mut command)?;
         let said = String::from_utf8_lossy(&output.stderr);
-        let inside = said
+        let mut inside = said
             .lines()
             .filter_map(|line| line.split_once(": ")?.1.strip_suffix(" s")?.parse::<f64>().ok());
-        let inside = inside.last().ok_or_else(|| BenchError::Answer {
+        let inside = inside.next_back().ok_or_else(|| BenchError::Answer {
             what: format!("{command:?}"),
             text: said.chars().take(200).collect(),
         })?;
