@@ -244,6 +244,32 @@ static void posix_shared(void) {
     answer("removed", shm_unlink("/forks-race"));
 }
 
+// What a process closes that another one has open, too, stays registered; and what it had alone does not.
+static void stays_registered(int poll_fd) {
+    int pipes[2], go[2];
+    if (pipe(pipes) || pipe(go)) exit(1);
+    struct epoll_event wanted = {.events = EPOLLIN, .data.u64 = 79}, got[4];
+    epoll_ctl(poll_fd, EPOLL_CTL_ADD, pipes[0], &wanted);
+    pid_t child = fork();
+    if (child == 0) {
+        char byte;
+        close(pipes[1]);
+        if (read(go[0], &byte, 1) != 1) _exit(1);
+        int count = epoll_wait(poll_fd, got, 4, 10000), hung_up = 0;
+        for (int n = 0; n < count; n++) hung_up |= got[n].data.u64 == 79 && got[n].events == EPOLLHUP;
+        close(pipes[0]);
+        count = epoll_wait(poll_fd, got, 4, 0);
+        for (int n = 0; n < count; n++) hung_up |= 2 * (got[n].data.u64 == 79);
+        _exit(hung_up);
+    }
+    close(pipes[0]);
+    close(pipes[1]);
+    if (write(go[1], "x", 1) != 1) exit(1);
+    say("hung up", end_of(child));
+    close(go[0]);
+    close(go[1]);
+}
+
 // Descriptors that wait for something.
 static void waiting(void) {
     int event = eventfd(0, EFD_NONBLOCK), timer = timerfd_create(CLOCK_MONOTONIC, 0);
@@ -286,6 +312,7 @@ static void waiting(void) {
     sigset_t pending;
     sigpending(&pending);
     say("not here", sigismember(&pending, SIGUSR1));
+    stays_registered(poll_fd);
 }
 
 static volatile sig_atomic_t io_signals;

@@ -123,6 +123,15 @@ static void tcp(int family)
     SAY(setsockopt(c, IPPROTO_TCP, TCP_KEEPIDLE, &(int){ 60 }, 4));
     SAY(setsockopt(c, IPPROTO_TCP, 12345, &on, 4));
     SAY(getsockopt(c, IPPROTO_TCP, 12345, &value, &len));
+    SAY(getsockopt(c, IPPROTO_UDP, 12345, &value, &len));
+    SAY(getsockopt(c, IPPROTO_IP, -1, &value, &len));
+    SAY(getsockopt(c, IPPROTO_IPV6, -1, &value, &len));
+    SAY(getsockopt(c, 500, SO_OOBINLINE, &value, &len));
+    struct sockaddr_un path = { AF_UNIX, "elsewhere" };
+    second = socket(family, SOCK_STREAM, 0);
+    SAY(bind(second, (void *)&path, sizeof path));
+    SAY(bind(second, (void *)&path, 5));
+    close(second);
     char bytes[4096] = "";
     SAY(send(c, "hello", 5, 0));
     SAY(recv(c, bytes, 5, MSG_WAITALL));
@@ -359,6 +368,8 @@ static void interfaces(void)
     struct ifreq none = { .ifr_name = "no-such-one" };
     SAY(ioctl(s, SIOCGIFINDEX, &none));
     SAY(ioctl(s, SIOCGIFINDEX, NULL));
+    SAY(ioctl(s, SIOCSIFFLAGS, NULL));
+    SAY(ioctl(s, SIOCSIFMTU, -1L));
     list.ifc_len = -1;
     SAY(ioctl(s, SIOCGIFCONF, &list));
     close(s);

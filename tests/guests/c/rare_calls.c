@@ -95,6 +95,35 @@ static void personalities(void)
     }
 }
 
+/* What a program of 64 bits may say it is. */
+static void systems(void)
+{
+    const unsigned int some[] = { PER_SVR4, PER_SCOSVR3, PER_BSD, PER_LINUX_32BIT, PER_HPUX, ADDR_LIMIT_3GB, PER_LINUX32, PER_LINUX };
+    for (unsigned int i = 0; i < sizeof some / sizeof *some; i++) {
+        struct utsname name;
+        printf("personality %x: %s", some[i], said(personality(some[i])));
+        uname(&name);
+        printf(", now %x, on %s\n", personality(0xffffffff), name.machine);
+    }
+}
+
+static void groups(void)
+{
+    static gid_t list[65536];
+    int count = getgroups(0, 0);
+    printf("groups: %d, %d:", count, getgroups(65536, list));
+    for (int i = 0; i < count; i++)
+        printf(" %d", list[i]);
+    /* Without any there is nothing to store. */
+    printf("; nowhere: %s; into too few: %s\n", said(getgroups(65536, count ? (void *)-1L : list)), said(count > 1 ? getgroups(1, list) : 0));
+    char text[8192];
+    FILE *status = fopen("/proc/self/status", "r");
+    while (status && fgets(text, sizeof text, status))
+        if (!strncmp(text, "Groups:", 7))
+            printf("%s", text);
+    fclose(status);
+}
+
 static void clocks(void)
 {
     const clockid_t coarse[] = { CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE };
@@ -136,12 +165,13 @@ static void files(void)
     printf("%d bits\n", bits);
     printf("entropy of null: %s\n", said(ioctl(null, RNDGETENTCNT, &bits)));
     printf("entropy to nowhere: %s\n", said(ioctl(urandom, RNDGETENTCNT, -1L)));
-    const char *const limits[] = { "hard", "soft" };
-    for (int i = 0; i < 2; i++) {
+    const char *const limits[] = { "pipe-user-pages-hard", "pipe-user-pages-soft", "inotify/max_queued_events",
+        "inotify/max_user_instances", "inotify/max_user_watches" };
+    for (int i = 0; i < 5; i++) {
         char path[60], text[30] = "";
-        snprintf(path, sizeof path, "/proc/sys/fs/pipe-user-pages-%s", limits[i]);
+        snprintf(path, sizeof path, "/proc/sys/fs/%s", limits[i]);
         FILE *file = fopen(path, "r");
-        printf("pages of pipes: %s", file && fgets(text, sizeof text, file) ? text : "none\n");
+        printf("%s: %s", limits[i], file && fgets(text, sizeof text, file) ? text : "none\n");
     }
 }
 
@@ -295,6 +325,8 @@ int main(int argc, char **argv)
     protection_keys();
     settings();
     personalities();
+    systems();
+    groups();
     clocks();
     files();
     more_than_room();

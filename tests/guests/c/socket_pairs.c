@@ -13,6 +13,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -104,6 +105,8 @@ static void kinds(void)
         printf("own %d\n", cred.pid == getpid() && cred.uid == getuid());
         SAY(getsockopt(pair[0], SOL_SOCKET, 9999, &cred, &len));
         SAY(setsockopt(pair[0], SOL_SOCKET, 9999, &cred, len));
+        SAY(getsockopt(pair[0], 6, 9999, &cred, &len));
+        SAY(getsockopt(pair[0], 77, 1, &cred, &len));
         SAY(shutdown(pair[0], 7));
         SAY(shutdown(pair[0], SHUT_WR));
         SAY(recv(pair[1], buffer, sizeof buffer, 0));
@@ -352,6 +355,25 @@ static void waiting(void)
     close(ep);
 }
 
+/* One that does not wait takes all there is room for, although it polls as not ready long before. */
+static void full(void)
+{
+    int pair[2], room = 0, byte;
+    socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, pair);
+    SAY(setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &(int){ 8192 }, 4));
+    while (write(pair[1], "a", 1) == 1)
+        room++;
+    printf("room for some: %d, %s\n", room, strerrorname_np(errno));
+    SAY(send(pair[1], "a", 1, 0));
+    int file = open("/proc/self/exe", O_RDONLY);
+    SAY(sendfile(pair[1], file, NULL, 1));
+    SAY(read(pair[0], &byte, 1));
+    SAY(write(pair[1], "a", 1));
+    close(file);
+    close(pair[0]);
+    close(pair[1]);
+}
+
 int main(void)
 {
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -362,6 +384,7 @@ int main(void)
     passing();
     credentials();
     waiting();
+    full();
     puts("done");
     return 0;
 }

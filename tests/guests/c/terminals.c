@@ -69,6 +69,20 @@ static void ends(void)
     SAY(ioctl(slave, TIOCGWINSZ, &seen));
     printf("size: %d %d\n", seen.ws_row, seen.ws_col);
 
+    struct termio old = {0};
+    SAY(ioctl(slave, TCGETA, &old));
+    printf("modes: %x %x %x %x, erase %d\n", old.c_iflag, old.c_oflag, old.c_cflag, old.c_lflag, old.c_cc[VERASE]);
+    old.c_cc[VERASE] ^= 1;
+    SAY(ioctl(slave, TCSETAW, &old));
+    struct termios new;
+    SAY(tcgetattr(slave, &new));
+    printf("erase %d\n", new.c_cc[VERASE]);
+    old.c_cc[VERASE] ^= 1;
+    SAY(ioctl(slave, TCSETA, &old));
+    SAY(ioctl(slave, TCGETA, NULL));
+    SAY(ioctl(slave, TCSETA, NULL));
+    SAY(ioctl(0, TCGETA, NULL) == -1);
+
     SAY(write(master, "one\ntw", 6));
     show("a line", slave);
     show("its echo", master);

@@ -5,7 +5,7 @@
 //! drops it when the last descriptor of that file is closed (epoll(7), question 6). One open file of
 //! the program is one host descriptor, so a second number for the same file is registered by a
 //! further host descriptor, which the open file keeps. Not every host file goes away with the
-//! program's: standard streams are the caller's, too. So an open file that is dropped removes what is
+//! program's: standard streams are the caller's, too. So such an open file that is dropped removes what is
 //! registered of it.
 
 use std::collections::HashMap;

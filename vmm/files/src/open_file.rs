@@ -120,7 +120,11 @@ pub struct OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        if let Some(mut watched) = self.watched.take() {
+        // What the program has opened the host forgets by itself, as Linux does: not before other processes
+        // that share the file and the `epoll` have closed it, too.
+        if let Some(mut watched) = self.watched.take()
+            && matches!(self.origin, Origin::Shared)
+        {
             watched.end(self.host_fd());
         }
     }

@@ -1,6 +1,6 @@
 //! Users, groups and capabilities.
 //!
-//! The program runs as the user running the VMM, with all of its ids the same and no capability:
+//! The program runs as the user running the VMM, with all of its ids the same, the same groups, and no capability:
 //! what only a capability allows is refused, even to root. Setting an id to its current value
 //! succeeds, as it does for every user on Linux.
 
@@ -41,9 +41,30 @@ pub(super) fn set_one(a: &[u64; 6], own: u32) -> CallResult {
     }
 }
 
-/// `getgroups(2)`: none.
-pub(super) fn getgroups(a: &[u64; 6]) -> CallResult {
-    if (a[0] as i32) < 0 { Err(Errno::EINVAL.into()) } else { value(0) }
+/// The supplementary groups of the user who runs the VMM: files are accessed as one of them.
+pub(super) fn groups() -> Vec<u32> {
+    let groups = rustix::process::getgroups().unwrap_or_default();
+    groups.iter().map(|group| group.as_raw()).collect()
+}
+
+/// As `/proc` lists them.
+pub(super) fn listed_groups() -> String {
+    let groups: Vec<_> = groups().iter().map(u32::to_string).collect();
+    groups.join(" ") + " "
+}
+
+/// `getgroups(2)`.
+pub(super) fn getgroups(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
+    let room = usize::try_from(a[0] as i32).map_err(|_| Errno::EINVAL)?;
+    let groups = groups();
+    if room > 0 {
+        if groups.len() > room {
+            return Err(Errno::EINVAL.into());
+        }
+        let bytes: Vec<u8> = groups.iter().flat_map(|group| group.to_ne_bytes()).collect();
+        ctx.user().copy_out(a[1], &bytes)?;
+    }
+    value(groups.len() as u64)
 }
 
 /// Version 3 of the structures of `capget`, the current one, and those before.

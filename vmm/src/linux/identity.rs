@@ -16,12 +16,13 @@ pub(super) fn uname(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if ctx.process.settings.has_old_release() {
         release = old_release(&release);
     }
+    let machine = if ctx.process.settings.has_small_machine() { "i686" } else { "x86_64" };
     let fields: [&[u8]; 6] = [
         b"Linux",
         host.nodename().to_bytes(),
         release.as_bytes(),
         b"spacejmp",
-        b"x86_64",
+        machine.as_bytes(),
         b"(none)",
     ];
     let mut bytes = vec![0; 65 * 6];

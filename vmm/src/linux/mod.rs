@@ -297,7 +297,7 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
         // They never fail: they return the previous id, which is unchanged.
         libc::SYS_setfsuid => value(u64::from(uid())),
         libc::SYS_setfsgid => value(u64::from(gid())),
-        libc::SYS_getgroups => credentials::getgroups(a),
+        libc::SYS_getgroups => credentials::getgroups(ctx, a),
         libc::SYS_setgroups => Err(Errno::EPERM.into()),
         libc::SYS_capget => credentials::capget(ctx, a),
         libc::SYS_capset => credentials::capset(ctx, a),

@@ -212,8 +212,17 @@ const QUERY: u32 = u32::MAX;
 const AT_NEXT_EXEC: u32 = 0x0004_0000 | 0x0020_0000 | 0x0010_0000;
 /// `uname` reports a release 2.6.
 const UNAME26: u32 = 0x0002_0000;
+/// The systems that programs may take this one for.
+const SYSTEM: u32 = 0x0000_00ff;
+/// Of those Linux for 32 bits, the only one that shows: `uname` reports another machine.
+const LINUX32: u32 = 8;
+/// What changes nothing for programs of 64 bits, on Linux neither: limits of addresses of others, short inode
+/// numbers, whole seconds, descriptors of functions.
+const WITHOUT_EFFECT: u32 = 0x0080_0000 | 0x0800_0000 | 0x0100_0000 | 0x0200_0000 | 0x0008_0000;
 /// `select` and its kin leave the time limit as it was.
 const STICKY_TIMEOUTS: u32 = 0x0400_0000;
+
+const KNOWN: u32 = SYSTEM | WITHOUT_EFFECT | AT_NEXT_EXEC | UNAME26 | STICKY_TIMEOUTS;
 
 impl Settings {
     /// What `personality` was last set to.
@@ -228,6 +237,12 @@ impl Settings {
         self.personality() & UNAME26 != 0
     }
 
+    /// Whether `uname` is to report a machine of 32 bits.
+    #[must_use]
+    pub fn has_small_machine(&self) -> bool {
+        self.personality() & SYSTEM == LINUX32
+    }
+
     /// Whether what remains of a wait is not reported.
     #[must_use]
     pub fn keeps_timeouts(&self) -> bool {
@@ -240,9 +255,7 @@ pub(super) fn personality(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let personality = &ctx.process.settings.personality;
     match a[0] as u32 {
         QUERY => value(u64::from(personality.load(Ordering::Relaxed))),
-        new if new & !(AT_NEXT_EXEC | UNAME26 | STICKY_TIMEOUTS) == 0 => {
-            value(u64::from(personality.swap(new, Ordering::Relaxed)))
-        }
+        new if new & !KNOWN == 0 => value(u64::from(personality.swap(new, Ordering::Relaxed))),
         _ => Err(Errno::EINVAL.into()),
     }
 }

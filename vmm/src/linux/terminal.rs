@@ -21,6 +21,14 @@ use crate::linux::task::ThreadCtx;
 /// Bytes of the kernel's `struct termios` and `struct termios2`.
 const TERMIOS_BYTES: usize = 36;
 const TERMIOS2_BYTES: usize = 44;
+/// And of System V's `struct termio`.
+const TERMIO_BYTES: usize = 18;
+/// System V's requests: to read the modes, and to set them at once, after what is to be written, and without
+/// what was to be read.
+const TCGETA: libc::Ioctl = 0x5405;
+const TCSETA: libc::Ioctl = 0x5406;
+const TCSETAW: libc::Ioctl = 0x5407;
+const TCSETAF: libc::Ioctl = 0x5408;
 const WINSIZE_BYTES: usize = 8;
 
 /// The requests, by what their argument is.
@@ -45,6 +53,8 @@ fn classify(request: libc::Ioctl, own: bool) -> Option<Request> {
     Some(match request {
         libc::TCGETS => Tells(TERMIOS_BYTES),
         libc::TCGETS2 => Tells(TERMIOS2_BYTES),
+        TCGETA => Tells(TERMIO_BYTES),
+        TCSETA | TCSETAW | TCSETAF => Takes(TERMIO_BYTES),
         libc::TIOCGWINSZ => Tells(WINSIZE_BYTES),
         libc::TIOCGPGRP | libc::TIOCGSID | libc::TIOCOUTQ | libc::TIOCGETD | libc::TIOCGDEV => {
             Tells(4)

@@ -219,7 +219,9 @@ fn is_reserved_count(ctx: &ThreadCtx<'_>, transfer: &Transfer<'_>) -> bool {
 /// is written to it. The host writes up to `PIPE_BUF` bytes atomically or not at all; of more it
 /// would write a part. The program's own flags keep their meaning.
 fn first_attempt(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: &Transfer<'_>) -> Attempt {
-    if !file.may_block() || answers_at_once(ctx, file, transfer) {
+    // A socket that polls as not ready may still take something: the host decides.
+    let host_decides = file.kind() == FileKind::Socket && file.is_own() && file.nonblocking();
+    if !file.may_block() || host_decides || answers_at_once(ctx, file, transfer) {
         return Attempt::Plain;
     }
     let bytes: usize = transfer.buffers.iov.iter().map(|part| part.iov_len).sum();

@@ -8,8 +8,8 @@ use abi::Errno;
 
 /// Bytes of a `sockaddr_in`, of a `sockaddr_in6` before it had a scope, and with one, of a
 /// `sockaddr_un` and of a `sockaddr_nl`.
-const V4_BYTES: usize = 16;
-const V6_OLD_BYTES: usize = 24;
+pub(super) const V4_BYTES: usize = 16;
+pub(super) const V6_OLD_BYTES: usize = 24;
 const V6_BYTES: usize = 28;
 const UNIX_BYTES: usize = 110;
 const NETLINK_BYTES: usize = 12;

@@ -287,7 +287,10 @@ pub(in crate::linux) fn bind(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
             };
             Address::Internet(at)
         }
-        Address::Path(path) => return done(bind_path(ctx, &file, &path)),
+        Address::Path(path) => {
+            is_unix(&file, bytes.len())?;
+            return done(bind_path(ctx, &file, &path));
+        }
         // The host chooses an abstract name for a socket that is to have none.
         Address::Unnamed => {
             check_abstract(ctx, &[])?;
@@ -305,6 +308,17 @@ pub(in crate::linux) fn bind(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     done(host::bind(file.host_fd(), &address::encode(&address)))
 }
 
+/// Refuses to bind another socket to a path: of a name of `len` bytes the Internet's look at the family once
+/// it is as long as one of theirs.
+fn is_unix(file: &OpenFile, len: usize) -> Result<(), Errno> {
+    match domain(file)? {
+        libc::AF_UNIX => Ok(()),
+        libc::AF_INET if len >= address::V4_BYTES => Err(UNSUPPORTED_FAMILY),
+        libc::AF_INET6 if len >= address::V6_OLD_BYTES => Err(UNSUPPORTED_FAMILY),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
 /// Whether it is a stream of bytes, of which a signal tells when nobody reads it.
 pub(super) fn is_stream(file: &OpenFile) -> bool {
     host::int_option(file.host_fd(), libc::SO_TYPE) == Ok(libc::SOCK_STREAM)
@@ -318,9 +332,6 @@ fn is_only_v6(file: &OpenFile) -> bool {
 
 fn bind_path(ctx: &ThreadCtx<'_>, file: &OpenFile, path: &[u8]) -> Result<(), Errno> {
     let files = ctx.files();
-    if domain(file)? != libc::AF_UNIX {
-        return Err(Errno::EINVAL);
-    }
     let place = files.socket_to_bind(path).inspect_err(|errno| {
         if matches!(*errno, Errno::EROFS | Errno::EPERM) {
             let path = String::from_utf8_lossy(path);

@@ -23,6 +23,10 @@ const SIOCGIFCONF: u64 = 0x8912;
 const QUESTIONS: [u64; 11] =
     [0x8910, 0x8913, 0x8915, 0x8917, 0x8919, 0x891b, 0x891d, 0x8921, 0x8927, 0x8933, 0x8942];
 
+/// What would set the same, and an interface's name: needs a privilege.
+const SETTINGS: [u64; 10] =
+    [0x8914, 0x8916, 0x8918, 0x891a, 0x891c, 0x891e, 0x8922, 0x8923, 0x8924, 0x8943];
+
 /// Serves a request to a socket; `None` for one that every descriptor supports, or that is not served.
 pub(in crate::linux) fn ioctl(
     ctx: &ThreadCtx<'_>,
@@ -33,6 +37,7 @@ pub(in crate::linux) fn ioctl(
     match request {
         // SIOCOUTQ.
         libc::TIOCOUTQ | SIOCATMARK => Some(from_host(ctx, file, request, arg, 4)),
+        _ if SETTINGS.contains(&request) => Some(refuse(ctx, arg)),
         _ if request != SIOCGIFCONF && !QUESTIONS.contains(&request) => None,
         _ if !ctx.process.network.grants.all => {
             tracing::debug!(
@@ -43,6 +48,12 @@ pub(in crate::linux) fn ioctl(
         SIOCGIFCONF => Some(list(ctx, file, arg)),
         _ => Some(ask(ctx, file, request, arg)),
     }
+}
+
+/// Linux reads what is to be set before it looks at who asks.
+fn refuse(ctx: &ThreadCtx<'_>, arg: u64) -> CallResult {
+    ctx.user().read_words::<{ REQUEST_BYTES / 8 }>(arg)?;
+    Err(Errno::EPERM.into())
 }
 
 fn ask(ctx: &ThreadCtx<'_>, file: &OpenFile, request: u64, arg: u64) -> CallResult {

@@ -137,6 +137,8 @@ fn option(level: i32, name: i32) -> std::option::Option<Option> {
     })
 }
 
+/// A name that no option has.
+const NO_NAME: i32 = i32::MAX;
 const NO_OPTION: Errno = Errno::from_raw(libc::ENOPROTOOPT);
 
 /// `getsockopt(2)`.
@@ -145,14 +147,11 @@ pub(in crate::linux) fn get(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let [level, name] = [a[1] as i32, a[2] as i32];
     let room = ctx.user().read_u32(a[4])?.cast_signed();
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?.min(VALUE_MAX);
-    option(level, name).ok_or(match level {
-        libc::SOL_IP | libc::SOL_SOCKET | libc::SOL_TCP | libc::SOL_UDP | libc::SOL_IPV6 => {
-            NO_OPTION
-        }
-        libc::SOL_RAW | libc::IPPROTO_UDPLITE | libc::SOL_NETLINK => NO_OPTION,
-        // No protocol's level.
-        _ => Errno::EOPNOTSUPP,
-    })?;
+    if option(level, name).is_none() {
+        // Whether the socket has the level at all, the host knows.
+        let none = host::getsockopt(file.host_fd(), [level, NO_NAME], &mut [0; 4]);
+        return Err(none.err().unwrap_or(NO_OPTION).into());
+    }
     let mut value = vec![0; room];
     let len = host::getsockopt(file.host_fd(), [level, name], &mut value)?;
     value.truncate(len);

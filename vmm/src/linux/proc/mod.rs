@@ -28,7 +28,7 @@ use std::sync::Arc;
 use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE_2M};
 use others::Other;
-use tunables::of_pipes;
+use tunables::of_host;
 
 use crate::files::{NOFILE_MAX, TextFile, View};
 use crate::linux::task::{Process, Thread};
@@ -113,10 +113,13 @@ const ROWS: &[Row] = &[
     row("/proc/stat", machine::stat),
     row("/proc/swaps", machine::swaps),
     row("/proc/sys/fs/file-max", |_| line(NOFILE_MAX)),
+    row("/proc/sys/fs/inotify/max_queued_events", |_| of_host("inotify/max_queued_events", 16384)),
+    row("/proc/sys/fs/inotify/max_user_instances", |_| of_host("inotify/max_user_instances", 128)),
+    row("/proc/sys/fs/inotify/max_user_watches", |_| of_host("inotify/max_user_watches", 8192)),
     row("/proc/sys/fs/nr_open", |_| line(NOFILE_MAX)),
-    row("/proc/sys/fs/pipe-max-size", |_| of_pipes("max-size", 1 << 20)),
-    row("/proc/sys/fs/pipe-user-pages-hard", |_| of_pipes("user-pages-hard", 0)),
-    row("/proc/sys/fs/pipe-user-pages-soft", |_| of_pipes("user-pages-soft", 16384)),
+    row("/proc/sys/fs/pipe-max-size", |_| of_host("pipe-max-size", 1 << 20)),
+    row("/proc/sys/fs/pipe-user-pages-hard", |_| of_host("pipe-user-pages-hard", 0)),
+    row("/proc/sys/fs/pipe-user-pages-soft", |_| of_host("pipe-user-pages-soft", 16384)),
     // `CAP_CHECKPOINT_RESTORE`, the last one that exists.
     row("/proc/sys/kernel/cap_last_cap", |_| line(40)),
     row("/proc/sys/kernel/domainname", |_| line("(none)")),

@@ -4,6 +4,7 @@
 use super::host::Stat;
 use super::{Content, Errno};
 use crate::files::View;
+use crate::linux::credentials;
 use crate::linux::task::Process;
 use crate::process_tree::shown::Shown;
 
@@ -126,10 +127,11 @@ pub(super) fn status(of: &Other) -> Content {
     let mut text = [b"Name:\t", of.name()].concat();
     let rest = format!(
         "\nState:\t{state}\nTgid:\t{pid}\nNgid:\t0\nPid:\t{pid}\nPPid:\t{}\nTracerPid:\t0\n\
-         Uid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t{gid}\t{gid}\t{gid}\t{gid}\nGroups:\t \nNStgid:\t{pid}\n\
+         Uid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t{gid}\t{gid}\t{gid}\t{gid}\nGroups:\t{}\nNStgid:\t{pid}\n\
          NSpid:\t{pid}\nNSpgid:\t{}\nNSsid:\t{}\nVmSize:\t{kilobytes:8} kB\nVmRSS:\t{kilobytes:8} kB\n\
          Threads:\t{}\n",
         n(4),
+        credentials::listed_groups(),
         n(5),
         n(6),
         of.threads.max(1),

@@ -10,7 +10,7 @@ use abi::PAGE_SIZE;
 use super::host::{self, Stat};
 use super::maps::Usage;
 use super::{Content, Subject};
-use crate::linux::{limits, pid as pids, sched};
+use crate::linux::{credentials, limits, pid as pids, sched};
 
 pub(super) fn loginuid(_: &Subject<'_>) -> Content {
     // Not set: there are no logins to the VM.
@@ -161,11 +161,12 @@ pub(super) fn status(of: &Subject<'_>) -> Content {
         rest,
         "\nUmask:\t{:04o}\nState:\t{state}\nTgid:\t{pid}\nNgid:\t0\nPid:\t{}\nPPid:\t{}\n\
          TracerPid:\t0\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t{gid}\t{gid}\t{gid}\t{gid}\n\
-         FDSize:\t{}\nGroups:\t \nNStgid:\t{pid}\nNSpid:\t{}\nNSpgid:\t{}\nNSsid:\t{}\n",
+         FDSize:\t{}\nGroups:\t{}\nNStgid:\t{pid}\nNSpid:\t{}\nNSpgid:\t{}\nNSsid:\t{}\n",
         !process.files.masked(0o777) & 0o777,
         of.tid,
         ids.parent,
         files.max(64),
+        credentials::listed_groups(),
         of.tid,
         ids.group,
         ids.session,

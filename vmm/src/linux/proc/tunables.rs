@@ -4,9 +4,10 @@
 use super::{Content, Subject, line};
 use crate::files::host;
 
-/// The host's value, because the pipes are the host's; otherwise Linux's initial value.
-pub(super) fn of_pipes(name: &str, first: u64) -> Content {
-    let host = std::fs::read_to_string(format!("/proc/sys/fs/pipe-{name}")).unwrap_or_default();
+/// The host's value, because the pipes and what `inotify` queues are the host's; otherwise Linux's initial
+/// value.
+pub(super) fn of_host(name: &str, first: u64) -> Content {
+    let host = std::fs::read_to_string(format!("/proc/sys/fs/{name}")).unwrap_or_default();
     line(host.trim().parse::<u64>().unwrap_or(first))
 }
 
