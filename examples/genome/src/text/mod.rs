@@ -1,4 +1,4 @@
-//! Reads as lines of SAM: [`parse`] and [`show`](show::show).
+//! Reads as lines of SAM: [`mod@parse`] and [`show`](show::show).
 
 mod number;
 pub mod parse;
