@@ -152,6 +152,31 @@ fn a_signal_reaches_the_programs_handler() {
 }
 
 #[test]
+fn a_stopped_vm_is_listed_says_why_it_does_not_answer_and_can_be_stopped_for_good() {
+    skip_without_kvm!();
+    let mut vm = Running::sleeper(&["--no-store"]);
+    text(&["kill", "--signal", "STOP", &vm.pid()]);
+    let until = Instant::now() + pace::limit(Duration::from_secs(60));
+    let error = loop {
+        let output = output(&["stats", &vm.pid()]);
+        if !output.status.success() {
+            break String::from_utf8(output.stderr).expect("text");
+        }
+        assert!(Instant::now() < until, "it is not stopped");
+    };
+    assert!(error.contains("is stopped") && error.contains("CONT"), "{error}");
+    let list = json(&["ps", "--all", "--json"]);
+    let vms = list["vms"].as_array().expect("a list");
+    assert!(vms.iter().any(|one| one["pid"] == vm.child.id() && one["silent"] == "stopped"));
+    let table = text(&["ps", "--all"]);
+    let is_row = |line: &str| line.starts_with(&vm.pid()) && line.ends_with("stopped");
+    assert!(table.lines().any(|line| is_row(line.trim_end())), "{table}");
+    text(&["stop", &vm.pid()]);
+    // By SIGTERM, in time, not by SIGKILL.
+    assert_eq!(vm.child.wait().expect("it ends").code(), Some(128 + 15));
+}
+
+#[test]
 fn a_vm_that_is_not_there_has_its_own_status() {
     for words in [["stats", "no-such-vm"], ["stop", "no-such-vm"], ["kill", "2147483647"]] {
         let output = output(&words);

@@ -1,6 +1,7 @@
 //! Another program's side of a VM's control socket, and signals to its process.
 #![forbid(unsafe_code)]
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -30,6 +31,12 @@ pub enum ControlError {
     /// It is another user's.
     #[error("VM {vm} is another user's")]
     NotYours {
+        /// As it was named.
+        vm: VmRef,
+    },
+    /// Its process is stopped, as by Ctrl-Z: nobody in it can answer.
+    #[error("VM {vm} is stopped, and does not answer")]
+    Stopped {
         /// As it was named.
         vm: VmRef,
     },
@@ -65,6 +72,9 @@ impl Remedy for ControlError {
             ControlError::Elsewhere { .. } => {
                 Some("stop it from inside of its container, or stop the container".to_owned())
             }
+            ControlError::Stopped { .. } => Some(
+                "let it go on: spacejmp kill --signal CONT VM, or `fg` in its shell".to_owned(),
+            ),
             ControlError::Host { .. } | ControlError::List(_) => None,
         }
     }
@@ -130,14 +140,25 @@ impl Vm {
     /// it.
     ///
     /// # Errors
-    /// [`ControlError::Gone`], and when it does not answer.
+    /// [`ControlError::Gone`], [`ControlError::Stopped`], and when it does not answer.
     pub fn report(&self) -> Result<String, ControlError> {
         self.ask(Question::Report)
     }
 
     fn ask(&self, question: Question) -> Result<String, ControlError> {
+        if self.is_stopped() {
+            return Err(ControlError::Stopped { vm: self.vm.clone() });
+        }
         let (stream, _) = connect(&self.vm).map_err(|error| self.failed(error))?;
         ask(stream, question).map_err(|error| self.failed(error))
+    }
+
+    /// Whether its process is stopped. One that is stopped right after this answers when it goes on.
+    fn is_stopped(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        // Behind the name, which may have any character in it.
+        let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        state.starts_with(['T', 't'])
     }
 
     fn failed(&self, source: io::Error) -> ControlError {

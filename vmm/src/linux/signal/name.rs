@@ -6,14 +6,12 @@ const NAMES: [&str; 31] = [
     "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
     "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
-/// The highest number that a signal has.
-const SIGNAL_MAX: i32 = 64;
 
-/// The signal that a user means: `TERM`, `SIGTERM` or `15`.
+/// The signal that a user means: `TERM`, `SIGTERM` or `15`. Real-time signals have no names.
 #[must_use]
 pub fn signal_number(text: &str) -> Option<i32> {
     if let Ok(number) = text.parse() {
-        return Some(number).filter(|number| (1..=SIGNAL_MAX).contains(number));
+        return Some(number).filter(|number| (1..=NAMES.len() as i32).contains(number));
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -41,8 +39,8 @@ mod tests {
         for text in ["TERM", "SIGTERM", "sigterm", "15"] {
             assert_eq!(signal_number(text), Some(libc::SIGTERM), "{text}");
         }
-        assert_eq!(signal_number("64"), Some(64));
-        for text in ["", "SIG", "0", "65", "-9", "TERMINATE"] {
+        assert_eq!(signal_number("31"), Some(libc::SIGSYS));
+        for text in ["", "SIG", "0", "32", "-9", "TERMINATE"] {
             assert_eq!(signal_number(text), None, "{text}");
         }
     }

@@ -125,7 +125,7 @@ fn family(
     values: impl Fn(&Seen) -> Vec<(String, u64)>,
 ) {
     let _ = write!(out, "# HELP spacejmp_{name} {about}.\n# TYPE spacejmp_{name} {kind}\n");
-    for vm in vms {
+    for vm in vms.iter().filter(|vm| vm.text("silent").is_none()) {
         let pid = vm.number("pid");
         let (given, program) = (vm.text("name").unwrap_or(""), vm.text("program").unwrap_or(""));
         let labels =

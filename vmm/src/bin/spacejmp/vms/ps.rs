@@ -20,7 +20,7 @@ Examples:
   spacejmp ps --all --json
 
 WHERE is what the first thread does: the VAS it is in, the Linux call it is in, or the VAS it waits to
-enter. `spacejmp stats VM` shows all.")]
+enter; `stopped` is a VM that cannot answer before it goes on. `spacejmp stats VM` shows all.")]
 pub(crate) struct Args {
     #[command(flatten)]
     store: StoreArgs,
@@ -48,6 +48,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 pub(super) fn row(vm: &Seen) -> Vec<String> {
+    if let Some(why) = vm.text("silent") {
+        let mut row = vec!["?".to_owned(); HEADING.len()];
+        row[0] = vm.number("pid").to_string();
+        row[HEADING.len() - 1] = why.to_owned();
+        return row;
+    }
     let program = vm.text("program").unwrap_or_default().rsplit('/').next().unwrap_or_default();
     vec![
         vm.number("pid").to_string(),

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use vmm::control::{ControlError, Vm};
 use vmm::store::Store;
 
@@ -18,10 +18,20 @@ impl Seen {
         Seen(serde_json::from_str(json).unwrap_or_default())
     }
 
-    /// Of all VMs of this user; those that end meanwhile are left out.
+    /// Of all VMs of this user; those that end meanwhile are left out. Of one that is stopped, or does not
+    /// answer, only its number is known, and `silent` says why.
     pub(crate) fn all() -> Result<Vec<Seen>, ControlError> {
-        let reports = Vm::all()?.into_iter().filter_map(|vm| vm.report().ok());
-        Ok(reports.map(|json| Seen::read(&json)).collect())
+        let look = |vm: Vm| match vm.report() {
+            Ok(json) => Some(Seen::read(&json)),
+            Err(ControlError::Gone { .. }) => None,
+            Err(ControlError::Stopped { .. }) => Some(Seen::silent(vm.pid(), "stopped")),
+            Err(_) => Some(Seen::silent(vm.pid(), "no answer")),
+        };
+        Ok(Vm::all()?.into_iter().filter_map(look).collect())
+    }
+
+    fn silent(pid: i32, why: &str) -> Seen {
+        Seen(json!({ "pid": pid, "silent": why }))
     }
 
     pub(crate) fn number(&self, key: &str) -> u64 {
@@ -41,9 +51,10 @@ impl Seen {
         self.list(key).iter().map(|one| number(one, of)).fold(0, u64::saturating_add)
     }
 
-    /// Whether it may use the store at `path`, which is absolute.
+    /// Whether it may use the store at `path`, which is absolute; one that does not answer may.
     pub(crate) fn uses(&self, path: &Path) -> bool {
-        self.text("store").is_some_and(|store| same(Path::new(store), path))
+        self.text("silent").is_some()
+            || self.text("store").is_some_and(|store| same(Path::new(store), path))
     }
 }
 
@@ -82,6 +93,11 @@ mod tests {
     use std::path::Path;
 
     use super::{Seen, processes};
+
+    #[test]
+    fn a_vm_that_does_not_answer_is_in_every_list() {
+        assert!(Seen::silent(7, "stopped").uses(Path::new("/s")));
+    }
 
     #[test]
     fn what_a_report_lacks_counts_as_nothing() {

@@ -17,7 +17,7 @@ const AFTER_KILL: Duration = Duration::from_secs(60);
 
 /// End a running VM: ask its program, and kill it if it takes too long
 ///
-/// It gets SIGTERM, and SIGKILL after the time-out. Neither loses anything that was committed. Returns when it
+/// It gets SIGTERM, and SIGCONT in case that it is stopped, and SIGKILL after the time-out. Neither loses anything that was committed. Returns when it
 /// has ended.
 #[derive(Debug, clap::Args)]
 #[command(after_help = stop_examples())]
@@ -67,6 +67,8 @@ pub(crate) fn stop(args: StopArgs) -> Result<ExitCode, Failure> {
         let process = Vm::find(vm).and_then(|vm| vm.process());
         let process = process.map_err(failed(doing.clone()))?;
         process.signal(Signal::TERM).map_err(failed(doing.clone()))?;
+        // One that is stopped gets the other signal when it goes on; to one that runs this is none.
+        process.signal(Signal::CONT).map_err(failed(doing.clone()))?;
         asked.push((doing, process));
     }
     for (doing, process) in asked {
