@@ -32,13 +32,10 @@ impl View {
         copies: &mut Copies,
         frames: &mut TableFrames,
     ) -> Result<bool, VasError> {
-        let within = self.within(gva);
-        let is_whole = within.end.saturating_sub(within.start) == PAGE_SIZE_2M;
-        let is_wanted = is_whole && !self.has_leaf(gva) && self.worth_making(gva) >= GROUP_PAGES;
-        if !is_wanted || !copies.has_room_for_group() {
+        let Some((end, pages)) = self.unshown_group(gva) else { return Ok(false) };
+        if self.worth_making(gva) < GROUP_PAGES || !copies.has_room_for_group() {
             return Ok(false);
         }
-        let pages = self.page(within.start)..self.page(within.end);
         let sources = segment.log().sources(pages.clone(), self.version)?;
         let is_nothing = sources.iter().all(|source| *source == Source::Zero);
         if !is_nothing || self.absent.range(pages.clone()).next().is_some() {
@@ -51,7 +48,7 @@ impl View {
             copies.give_back(made);
             return Err(error.into());
         }
-        self.leaves.insert(gva / PAGE_SIZE_2M, Arc::new(Leaf::whole(entry, within.end)));
+        self.leaves.insert(gva / PAGE_SIZE_2M, Arc::new(Leaf::whole(entry, end)));
         self.copies.extend((pages.start.0..).map(PageIndex).zip(made));
         Ok(true)
     }

@@ -40,15 +40,10 @@ impl View {
         copies: &mut Copies,
         frames: &mut TableFrames,
     ) -> Result<bool, VasError> {
-        let within = self.within(gva);
-        let is_whole = within.end.saturating_sub(within.start) == PAGE_SIZE_2M;
-        if !is_whole || self.has_leaf(gva) || !copies.has_room_to_gather() {
+        let Some((end, pages)) = self.unshown_group(gva) else { return Ok(false) };
+        if !copies.has_room_to_gather() || !self.is_gone_through(gva, frames)? {
             return Ok(false);
         }
-        if !self.is_gone_through(gva, frames)? {
-            return Ok(false);
-        }
-        let pages = self.page(within.start)..self.page(within.end);
         let sources = segment.log().sources(pages, self.version)?;
         if !is_worth_it(&sources) {
             return Ok(false);
@@ -62,7 +57,7 @@ impl View {
             copies.give_back(made);
             return Err(error);
         }
-        self.leaves.insert(gva / PAGE_SIZE_2M, Arc::new(Leaf::gathered(entry, within.end, made)));
+        self.leaves.insert(gva / PAGE_SIZE_2M, Arc::new(Leaf::gathered(entry, end, made)));
         Ok(true)
     }
 

@@ -293,6 +293,15 @@ impl View {
         start.max(self.range.start)..(start + PAGE_SIZE_2M).min(self.end())
     }
 
+    /// Where the 2 MiB of `gva` end, and their pages, if the segment has all of them and nothing shows them yet:
+    /// one large page may.
+    pub(super) fn unshown_group(&self, gva: u64) -> Option<(u64, Range<PageIndex>)> {
+        let within = self.within(gva);
+        let is_whole = within.end.saturating_sub(within.start) == PAGE_SIZE_2M;
+        let pages = self.page(within.start)..self.page(within.end);
+        (is_whole && !self.has_leaf(gva)).then_some((within.end, pages))
+    }
+
     pub(super) fn has_leaf(&self, gva: u64) -> bool {
         self.leaves.contains_key(&(gva / PAGE_SIZE_2M))
     }
