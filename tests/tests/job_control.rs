@@ -228,7 +228,8 @@ fn use_jobs(shell: &mut AtTerminal) {
         shell.press("echo alive $((40 + 2))\n");
         shell.sees("alive 42\r\n");
     }
-    // A pipeline is one job.
+    // A pipeline is one job. What is typed before the prompt is shown before it.
+    shell.sees("ready$ ");
     shell.press("cat | cat\n");
     shell.press("four\n");
     shell.sees("four\r\nfour\r\n");
