@@ -96,28 +96,48 @@ fn is_setting_of_cargo(key: &std::ffi::OsStr) -> bool {
     key.starts_with("CARGO_PKG_") || key == "CARGO_BUILD_TARGET" || key == "RUSTFLAGS"
 }
 
-#[test]
-fn a_c_project_builds_runs_and_passes_its_test() {
-    skip_without_kvm!();
+/// Makes a project with a Makefile, builds it, and lets `used` use the program; then its own test has to pass.
+fn by_make(option: &str, flags: &str, used: impl Fn(&Path, &Path)) {
     // Builds the library, in the profile of the other tests.
     guests::c_linked("figure4");
-    let folder = folder("new-c");
-    let (path, _) = new(&folder, &["--c"]);
+    let folder = folder(&format!("new{option}"));
+    let (path, _) = new(&folder, &[option]);
     let own = spacejmp();
     let library = own.parent().expect("cargo's folder").join("libspacejmp.a");
     assert!(library.is_file(), "cargo puts both into one folder: {}", library.display());
     let make = |target: &str| {
         let mut command = Command::new("make");
-        command.current_dir(&path).arg(target).arg("CFLAGS=-std=gnu11 -Wall -Wextra -Werror");
+        command.current_dir(&path).arg(target).arg(flags);
         command.arg(format!("LIB={}", own.parent().expect("cargo's folder").display()));
         succeed(command.arg(format!("SPACEJMP={}", own.display())))
     };
     make("diary");
     let store = tempfile::tempdir().expect("a temporary directory");
-    assert_eq!(in_vm(store.path(), &path.join("diary"), &["one"]), "1 text\none\n");
-    assert_eq!(in_vm(store.path(), &path.join("diary"), &["two"]), "2 texts\ntwo\none\n");
+    used(store.path(), &path.join("diary"));
     let tested = make("test");
     assert!(String::from_utf8_lossy(&tested.stdout).contains("texts stay: ok"), "{tested:?}");
+}
+
+#[test]
+fn a_c_project_builds_runs_and_passes_its_test() {
+    skip_without_kvm!();
+    by_make("--c", "CFLAGS=-std=gnu11 -Wall -Wextra -Werror", |store, diary| {
+        assert_eq!(in_vm(store, diary, &["one"]), "1 text\none\n");
+        assert_eq!(in_vm(store, diary, &["two"]), "2 texts\ntwo\none\n");
+    });
+}
+
+#[test]
+fn a_cxx_project_builds_runs_and_passes_its_test() {
+    if !guests::has_cxx() {
+        eprintln!("skipped: there is no C++ compiler here");
+        return;
+    }
+    skip_without_kvm!();
+    by_make("--cxx", "CXXFLAGS=-std=c++17 -Wall -Wextra -Werror", |store, diary| {
+        assert_eq!(in_vm(store, diary, &["one"]), "1 text\n1 x one\n");
+        assert_eq!(in_vm(store, diary, &["two", "one"]), "2 texts\n2 x one\n1 x two\n");
+    });
 }
 
 #[test]
