@@ -18,7 +18,7 @@ use vmm::linux::strace::Tracer;
 use vmm::process::truncation::report_truncation;
 use vmm::process::{Command, Ended, HostSignals, Libraries, Process, RunConfig, Supervise};
 use vmm::report::run::RunReport;
-use vmm::store::PrivateStore;
+use vmm::store::{PrivateStore, Store};
 use vmm::vas::{VasGrant, VasGrants};
 
 use crate::ending;
@@ -56,7 +56,7 @@ pub(crate) struct Args {
     name: Option<VmName>,
     /// The directory where address spaces and segments are kept
     ///
-    /// Made at the program's first call that needs it. Default: the variable SPACEJMP_STORE, else
+    /// Made at the program's first call that needs it; a place where there can be none is an error at once. Default: the variable SPACEJMP_STORE, else
     /// spacejmp in the user's data directory ($XDG_DATA_HOME or ~/.local/share).
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -226,6 +226,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         .then(PrivateStore::create)
         .transpose()
         .map_err(|error| Failure::with_remedy("make a store", error))?;
+    // What the user has named must be right even if the program does not get as far as using it.
+    let named_store = args.store.as_deref().map(Store::check_place).transpose();
+    named_store.map_err(|error| Failure::with_remedy("use the store", error))?;
     let tty = if args.tty { Tty::Granted } else { Tty::Withheld };
     let env = environment(std::env::vars_os(), &args.env, memory_bytes);
     let program = match root {
