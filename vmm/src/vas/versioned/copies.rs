@@ -192,9 +192,13 @@ impl Copies {
         frames: impl Iterator<Item = Frame>,
         is_wanted: bool,
     ) {
-        let mut windows: Vec<u32> = frames.map(|frame| frame.0 / WINDOW_FRAMES).collect();
-        windows.sort_unstable();
-        windows.dedup();
+        let mut windows: Vec<u32> = Vec::new();
+        for index in frames.map(|frame| frame.0 / WINDOW_FRAMES) {
+            // Most lie in the same one.
+            if !windows.contains(&index) {
+                windows.push(index);
+            }
+        }
         for index in windows {
             let Some((window, written)) = self.windows.get_mut(index as usize) else { continue };
             if is_wanted { written.begin(window) } else { written.end() }
@@ -222,6 +226,12 @@ impl Copies {
         let mut content = [0; PAGE_BYTES];
         self.read_into(frame, &mut content);
         content
+    }
+
+    /// Whether a frame has this content.
+    pub(super) fn has(&self, frame: Frame, content: &Page) -> bool {
+        let (window, offset) = self.place(frame);
+        window.has(offset, content)
     }
 
     pub(crate) fn read_into(&self, frame: Frame, content: &mut Page) {
