@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Instant;
 
-use genome::data::{Genome, Reads};
+use genome::data::{Genome, Loader, Reads};
 use genome::depth::Depth;
 use genome::flagstat::Flagstat;
 use genome::header::Header;
@@ -94,10 +94,12 @@ fn fill<'v>(
     file: &str,
 ) -> Result<()> {
     root.set_header(at, header)?;
+    let mut loader = Loader::default();
     for batch in batches {
-        root.append(at, &batch.map_err(|problem| about(file, problem))?)?;
+        let batch = batch.map_err(|problem| about(file, problem))?;
+        loader.append(root, at, &batch).map_err(|problem| about(file, problem))?;
     }
-    Ok(())
+    Ok(loader.finish(root, at)?)
 }
 
 /// Everything at once, without a VM, and how long it took.
@@ -160,11 +162,7 @@ fn flagstat(options: &Options) -> Result<()> {
 }
 
 fn count<M: Mode>(v: &In<Reads<'_>, M>) -> Flagstat {
-    let mut counts = Flagstat::default();
-    for block in v.root().blocks.at(v) {
-        block.marks.get(v).iter().for_each(|mark| counts.add(*mark));
-    }
-    counts
+    Flagstat::count(v.root().columns(v).iter().map(|columns| columns.marks.get(v)))
 }
 
 fn view(options: &Options) -> Result<()> {
