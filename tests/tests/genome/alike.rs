@@ -138,6 +138,53 @@ fn duplicates_are_those_of_samtools() {
     same(&lab.ask(&["view", "-h"]), &theirs, "marks");
 }
 
+/// Bases by chance for the references of a header, as FASTA.
+fn fasta(header: &[u8]) -> String {
+    let mut text = String::new();
+    let mut state = 1u64;
+    for line in String::from_utf8_lossy(header).lines().filter(|line| line.starts_with("@SQ")) {
+        let field = |key: &str| line.split('\t').find_map(|field| field.strip_prefix(key));
+        let (name, length) = (field("SN:").expect("a name"), field("LN:").expect("a length"));
+        let length: usize = length.parse().expect("a number");
+        text.push_str(&format!(">{name}\n"));
+        text.extend((0..length).map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b"ACGT"[(state >> 60) as usize % 4])
+        }));
+        text.push('\n');
+    }
+    text
+}
+
+#[test]
+fn cram_is_read_with_and_without_a_reference() {
+    skip_without_kvm!();
+    if without_samtools("cram_is_read_with_and_without_a_reference") {
+        return;
+    }
+    let lab = Lab::new();
+    lab.generate("a.sam", &["2k", "--seed", "5"]);
+    let references = lab.write("a.fa", fasta(&lab.samtools(&["view", "-H", "a.sam"])));
+    lab.samtools(&["faidx", "a.fa"]);
+    lab.samtools(&["view", "--no-PG", "-C", "-T", "a.fa", "-o", "a.cram", "a.sam"]);
+    lab.samtools(&["view", "--no-PG", "-O", "cram,no_ref", "-o", "b.cram", "a.sam"]);
+    // Unless told otherwise, samtools adds tags that the file does not have.
+    let as_stored = ["view", "--no-PG", "-h", "--input-fmt-option", "decode_md=0"];
+    let theirs = lab.samtools(&[&as_stored[..], &["-T", "a.fa", "a.cram"]].concat());
+    let file = lab.file("a.cram").to_string_lossy().into_owned();
+    let refused = lab.genome(&["load", &file]);
+    refused.expect(1, "");
+    assert!(refused.err().contains("--reference"), "{}", refused.err());
+    for threads in ["1", "2"] {
+        let vas = format!("with{threads}");
+        lab.ask(&["load", &file, "--reference", &references, "--vas", &vas, "--threads", threads]);
+        same(&lab.ask(&["view", "-h", "--vas", &vas]), &theirs, "with a reference");
+    }
+    let theirs = lab.samtools(&[&as_stored[..], &["b.cram"]].concat());
+    lab.ask(&["load", &lab.file("b.cram").to_string_lossy(), "--vas", "without"]);
+    same(&lab.ask(&["view", "-h", "--vas", "without"]), &theirs, "without one");
+}
+
 #[test]
 fn a_long_cigar_comes_back_from_a_bam_file() {
     skip_without_kvm!();
