@@ -61,7 +61,8 @@ fn load(options: &Options) -> Result<()> {
     let (file, vas) = (&options.words[0], &options.vas);
     // Before anything is made.
     let (header, batches) =
-        input::open(Path::new(file), options.threads).map_err(|problem| about(file, problem))?;
+        input::open(Path::new(file), options.reference.as_deref(), options.threads)
+            .map_err(|problem| about(file, problem))?;
     let made = Space::<Reads<'_>>::options().create(vas, |_| Ok(Genome::new()));
     let space = made.map_err(|error| match error.errno() {
         Some(spacejmp::sys::Errno::EEXIST) => about(
@@ -116,7 +117,8 @@ fn measure(options: &Options) -> Result<()> {
         begin = Instant::now();
     };
     let (header, batches) =
-        input::open(Path::new(file), options.threads).map_err(|problem| about(file, problem))?;
+        input::open(Path::new(file), options.reference.as_deref(), options.threads)
+            .map_err(|problem| about(file, problem))?;
     let space = Space::<Reads<'_>>::in_memory(limit, |_| Ok(Genome::new()))?;
     space.write(|v| {
         let (root, at) = v.root_mut();

@@ -59,8 +59,12 @@ fn in_the_making(layer: &Layer) -> MutexGuard<'_, LargeCommit<HostFolder>> {
 
 fn content(pinned: &PinnedRange) -> Box<Page> {
     let mut page = Box::new([0; PAGE_SIZE as usize]);
-    pinned.range().read(&mut page[..]).expect("a frame has a page's length");
+    read(pinned, &mut page);
     page
+}
+
+fn read(pinned: &PinnedRange, page: &mut Page) {
+    pinned.range().read(page).expect("a frame has a page's length");
 }
 
 /// Pages in memory.
@@ -126,14 +130,21 @@ impl Change {
         let all = PageIndex(start)..PageIndex(start + GROUP_PAGES);
         let is_within = all.end.0 * PAGE_SIZE <= self.facts.size_bytes;
         let mut pages = group.iter().peekable();
+        let mut content = [0; PAGE_SIZE as usize];
         if !is_within || (group.len() as u64) < GROUP_PAGES / 2 {
-            return pages.try_for_each(|(page, at)| large.write(*page, &content(at)));
+            return pages.try_for_each(|(page, at)| {
+                read(at, &mut content);
+                large.write(*page, &content)
+            });
         }
         let sources = log.sources(all, self.base)?;
         let is_new = |page: u64| sources.get((page - start) as usize) == Some(&Source::Zero);
         for page in (start..start + GROUP_PAGES).map(PageIndex) {
             match pages.next_if(|(changed, _)| *changed == page) {
-                Some((_, at)) => large.write(page, &content(at))?,
+                Some((_, at)) => {
+                    read(at, &mut content);
+                    large.write(page, &content)?;
+                }
                 None if is_new(page.0) && !large.has(page) => {
                     large.write(page, &[0; PAGE_SIZE as usize])?
                 }

@@ -25,6 +25,9 @@ const GROUP_FRAMES: u32 = (PAGE_SIZE_2M / PAGE_SIZE) as u32;
 /// pieces.
 const MANY: usize = 128;
 
+/// So much of a page is looked at first.
+const BEGIN_BYTES: usize = 64;
+
 /// What a fault takes at most.
 const AT_ONCE_BYTES: u64 = PAGE_SIZE_2M;
 
@@ -224,6 +227,18 @@ impl Copies {
         content
     }
 
+    /// Whether a frame has nothing but zeros. What was written has something else soon, and is not read whole.
+    pub(crate) fn is_zero(&self, frame: Frame) -> bool {
+        let (mut begin, mut content) = ([0; BEGIN_BYTES], [0; PAGE_BYTES]);
+        let pinned = self.pin(frame);
+        pinned.range().part(0, BEGIN_BYTES).read(&mut begin).expect("a page is longer");
+        if begin != [0; BEGIN_BYTES] {
+            return false;
+        }
+        pinned.range().read(&mut content).expect("a frame has a page's length");
+        content == [0; PAGE_BYTES]
+    }
+
     pub(crate) fn read_into(&self, frame: Frame, content: &mut Page) {
         self.pin(frame).range().read(content).expect("a frame has a page's length");
     }
@@ -355,6 +370,12 @@ mod tests {
         let is_zero = |frame: &Frame| copies.read(*frame) == [0; PAGE_BYTES];
         assert!(whole.iter().chain(part).all(is_zero));
         assert_eq!(copies.read(groups[4][4]), [8; PAGE_BYTES]);
+        let mut last = [0; PAGE_BYTES];
+        last[PAGE_BYTES - 1] = 1;
+        copies.write(groups[4][5], &last);
+        let are_zero =
+            [groups[4][4], groups[4][5], groups[4][6]].map(|frame| copies.is_zero(frame));
+        assert_eq!(are_zero, [false, false, true]);
         copies.give_back(groups[3].iter().copied());
         let again = copies.zeroed_group(&machine).unwrap();
         assert_eq!(again, groups[3], "the lowest that are free");
