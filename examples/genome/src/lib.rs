@@ -16,6 +16,7 @@ pub mod header;
 pub mod index;
 pub mod input;
 pub mod markdup;
+pub mod radix;
 pub mod record;
 pub mod region;
 pub mod save;

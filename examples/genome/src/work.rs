@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Instant;
 
-use genome::data::{Genome, Reads};
+use genome::data::{Genome, Loader, Reads};
 use genome::depth::Depth;
 use genome::flagstat::Flagstat;
 use genome::header::Header;
@@ -61,7 +61,8 @@ fn load(options: &Options) -> Result<()> {
     let (file, vas) = (&options.words[0], &options.vas);
     // Before anything is made.
     let (header, batches) =
-        input::open(Path::new(file), options.threads).map_err(|problem| about(file, problem))?;
+        input::open(Path::new(file), options.reference.as_deref(), options.threads)
+            .map_err(|problem| about(file, problem))?;
     let made = Space::<Reads<'_>>::options().create(vas, |_| Ok(Genome::new()));
     let space = made.map_err(|error| match error.errno() {
         Some(spacejmp::sys::Errno::EEXIST) => about(
@@ -94,10 +95,12 @@ fn fill<'v>(
     file: &str,
 ) -> Result<()> {
     root.set_header(at, header)?;
+    let mut loader = Loader::default();
     for batch in batches {
-        root.append(at, &batch.map_err(|problem| about(file, problem))?)?;
+        let batch = batch.map_err(|problem| about(file, problem))?;
+        loader.append(root, at, &batch).map_err(|problem| about(file, problem))?;
     }
-    Ok(())
+    Ok(loader.finish(root, at)?)
 }
 
 /// Everything at once, without a VM, and how long it took.
@@ -114,7 +117,8 @@ fn measure(options: &Options) -> Result<()> {
         begin = Instant::now();
     };
     let (header, batches) =
-        input::open(Path::new(file), options.threads).map_err(|problem| about(file, problem))?;
+        input::open(Path::new(file), options.reference.as_deref(), options.threads)
+            .map_err(|problem| about(file, problem))?;
     let space = Space::<Reads<'_>>::in_memory(limit, |_| Ok(Genome::new()))?;
     space.write(|v| {
         let (root, at) = v.root_mut();
@@ -160,11 +164,7 @@ fn flagstat(options: &Options) -> Result<()> {
 }
 
 fn count<M: Mode>(v: &In<Reads<'_>, M>) -> Flagstat {
-    let mut counts = Flagstat::default();
-    for block in v.root().blocks.at(v) {
-        block.marks.get(v).iter().for_each(|mark| counts.add(*mark));
-    }
-    counts
+    Flagstat::count(v.root().columns(v).iter().map(|columns| columns.marks.get(v)))
 }
 
 fn view(options: &Options) -> Result<()> {

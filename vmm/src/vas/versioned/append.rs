@@ -35,7 +35,12 @@ impl NewPage {
     fn read<R>(&self, f: impl FnOnce(&Page) -> R) -> R {
         match self {
             NewPage::Taken(page) => f(page),
-            NewPage::There(at) => f(&content(at)),
+            NewPage::There(at) => {
+                // On the stack: a large commit reads a hundred thousand.
+                let mut page = [0; PAGE_SIZE as usize];
+                read(at, &mut page);
+                f(&page)
+            }
         }
     }
 
@@ -85,8 +90,12 @@ fn in_the_making(layer: &Layer) -> MutexGuard<'_, LargeCommit<HostFolder>> {
 
 fn content(pinned: &PinnedRange) -> Box<Page> {
     let mut page = Box::new([0; PAGE_SIZE as usize]);
-    pinned.range().read(&mut page[..]).expect("a frame has a page's length");
+    read(pinned, &mut page);
     page
+}
+
+fn read(pinned: &PinnedRange, page: &mut Page) {
+    pinned.range().read(page).expect("a frame has a page's length");
 }
 
 /// Pages in memory.

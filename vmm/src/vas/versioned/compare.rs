@@ -116,10 +116,14 @@ impl Differing {
             let was_there: Vec<_> = was_there.copied().collect();
             let mut committed = committed(versioned, &was_there, machine)?.into_iter();
             for ((page, frame), (_, source)) in some.iter().zip(&located) {
-                copies.read_into(*frame, &mut own);
                 let is_new = *source == Source::Zero;
-                let original = if is_new { None } else { committed.next() };
-                let is_same = own == original.unwrap_or([0; PAGE_BYTES]);
+                let is_same = if is_new {
+                    own = [0; PAGE_BYTES];
+                    copies.has(*frame, &own)
+                } else {
+                    copies.read_into(*frame, &mut own);
+                    own == committed.next().unwrap_or([0; PAGE_BYTES])
+                };
                 if view.is_spilled(*page) || !is_same {
                     differing.push((*page, *frame));
                     self.new += usize::from(is_new);

@@ -365,6 +365,12 @@ mod tests {
         let is_zero = |frame: &Frame| copies.read(*frame) == [0; PAGE_BYTES];
         assert!(whole.iter().chain(part).all(is_zero));
         assert_eq!(copies.read(groups[4][4]), [8; PAGE_BYTES]);
+        let mut last = [0; PAGE_BYTES];
+        last[PAGE_BYTES - 1] = 1;
+        copies.write(groups[4][5], &last);
+        let are_zero = [groups[4][4], groups[4][5], groups[4][6]]
+            .map(|frame| copies.has(frame, &[0; PAGE_BYTES]));
+        assert_eq!(are_zero, [false, false, true]);
         copies.give_back(groups[3].iter().copied());
         let again = copies.zeroed_group(&machine).unwrap();
         assert_eq!(again, groups[3], "the lowest that are free");
