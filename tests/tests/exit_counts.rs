@@ -161,6 +161,34 @@ fn a_get_by_a_client_that_enters_the_store_takes_no_exit_and_a_set_that_repeats_
     assert_eq!(difference(set, 100), 100, "100 more SETs of a key");
 }
 
+/// What a GET costs where translation is nested and ring 0 runs natively: on an emulated processor, whose time-stamp
+/// counter counts instructions. An exit would take ten thousand more. Of a SET it is what one more takes in
+/// the same visit: one by one, each ends with an exit, and the host's instructions say nothing.
+#[test]
+fn requests_of_a_client_of_kv_take_as_many_instructions_as_recorded() {
+    skip_without_kvm!();
+    let program = guests::rust("kv_counts");
+    let store = tempfile::tempdir().expect("a temporary directory");
+    let said = |args: &[&str]| Run::new(&program).args(args).store(store.path().join("s")).in_vm();
+    let ended = [said(&["get", "kv"]), said(&["set"])];
+    let out = ended.iter().map(|ended| ended.out()).collect::<Vec<_>>().concat();
+    let here = "exit_counts: requests_of_a_client_of_kv_take_as_many_instructions_as_recorded";
+    if out == "time\ntime\n" {
+        return other_kind_of_host(here, "the time-stamp counter does not count instructions");
+    }
+    let mut table = Table::new("instructions.kv");
+    for (name, path) in [
+        ("GET", "GET, a visit of its own"),
+        ("GET-more", "GET, one more in a visit"),
+        ("SET-more", "SET, one more in a visit"),
+    ] {
+        let line = out.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let count = line.and_then(|text| text.parse().ok());
+        table.add(path, count.unwrap_or_else(|| panic!("{ended:?}")));
+    }
+    compare([table]);
+}
+
 /// The kernel compares how often versions were published with what the view was built from.
 #[test]
 fn a_visit_to_read_takes_an_exit_only_if_there_is_a_newer_version() {
