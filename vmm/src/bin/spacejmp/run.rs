@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use vmm::confine::Confine;
 use vmm::control::VmName;
 use vmm::exit_code::{self, ExitCode};
 use vmm::files::{Grant, GrantError, Tty, take_over_umask};
@@ -148,6 +149,13 @@ pub(crate) struct Args {
     /// can be started that would inherit more.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     open_files: Option<u64>,
+    /// What happens when the VMM makes a call that it has no business to make
+    ///
+    /// `on` ends it, with a report and status 159; `log` tells each such call once, on stderr, and makes
+    /// it; with `off`, its threads are not confined. The program's own calls are another matter: they
+    /// never reach the host.
+    #[arg(long, value_name = "MODE", default_value = "on")]
+    confine: ConfineMode,
     /// Let processes that the program leaves behind go on when it has ended
     #[arg(long)]
     detach_children: bool,
@@ -171,6 +179,23 @@ pub(crate) struct Args {
     // One list: with two, our options would still be parsed among the program's.
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM [ARGS]")]
     command: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ConfineMode {
+    On,
+    Log,
+    Off,
+}
+
+impl From<ConfineMode> for Confine {
+    fn from(mode: ConfineMode) -> Confine {
+        match mode {
+            ConfineMode::On => Confine::On,
+            ConfineMode::Log => Confine::Log,
+            ConfineMode::Off => Confine::Off,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -264,6 +289,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         tracer,
         inherited,
         tree: tree.as_ref().map(|tree| tree.shared.clone()),
+        confine: args.confine.into(),
     };
     // Before any thread starts; the terminal is restored (dropped) while signals are still
     // blocked.
