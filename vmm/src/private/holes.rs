@@ -101,7 +101,8 @@ impl PrivateRegion {
                 let page = (at % BLOCK / PAGE_SIZE) as usize;
                 let is_held = || {
                     let block = inner.blocks.get(&(at / BLOCK));
-                    block.is_some_and(|block| block.held.has_all(page..page + 1))
+                    let is = |pages: &super::held::HeldPages| pages.has_all(page..page + 1);
+                    block.is_some_and(|block| is(&block.held) || is(&block.of_image))
                 };
                 if let Some(byte) = resident.get_mut(((at - start) / PAGE_SIZE) as usize) {
                     *byte = u8::from(!is_anonymous || is_held());

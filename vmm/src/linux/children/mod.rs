@@ -185,6 +185,10 @@ impl Children {
         for (pid, child) in children.iter_mut().filter(|(_, child)| !child.has_ended) {
             if let Ok(Some(changed)) = wait::wait(libc::P_PID, *pid, look) {
                 child.has_ended = true;
+                // Its memory is gone, however long the program lets its status wait.
+                if let Some(member) = self.member() {
+                    member.registry().release_ended(*pid);
+                }
                 ended.push(changed);
             }
         }
