@@ -13,8 +13,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The guests, by what they try: what is inherited, and what is shared.
-const GUESTS: [&str; 2] = ["forks", "forks_shared"];
+/// The guests, by what they try: what is inherited, what is shared, and the signals in between.
+const GUESTS: [&str; 3] = ["forks", "forks_shared", "signals_between"];
 
 /// A folder with the guests, which is granted.
 struct World {
@@ -228,6 +228,12 @@ fn a_fork_that_there_is_no_memory_for_fails_and_changes_nothing() {
         "{}",
         text(&run.stderr)
     );
+}
+
+#[test]
+fn all_signals_reach_the_handlers_of_other_processes_and_act_without_one() {
+    skip_without_kvm!();
+    World::new().same(GUESTS[2], "");
 }
 
 #[test]
