@@ -5,11 +5,13 @@
 
 use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE};
 
+use super::inspect::SEGMENT_LABEL;
 use super::region::{BLOCK, PROGRAM_END, PrivateRegion};
 use super::vma::{Backing, MemoryLock, Prot, Vma, page_up};
 use crate::vm::memory::FileMapping;
@@ -86,6 +88,22 @@ impl PrivateRegion {
         let mut found = Pieces { pieces, has_holes: false };
         found.has_holes = found.first_hole(start) != end;
         found
+    }
+
+    /// The mappings of System V segments: the inode of each one's file, where it lies, and where the file's first byte
+    /// would be.
+    #[must_use]
+    pub fn segment_mappings(&self) -> Vec<(u64, Range<u64>, u64)> {
+        let inner = self.lock();
+        let areas = inner.areas.iter().filter(|(_, vma)| vma.label == SEGMENT_LABEL);
+        let of_segment = areas.filter_map(|(range, vma)| match &vma.backing {
+            Backing::File { file, offset, .. } => {
+                let first = range.start.checked_sub(*offset)?;
+                Some((file.metadata().ok()?.ino(), range, first))
+            }
+            Backing::Anonymous => None,
+        });
+        of_segment.collect()
     }
 
     /// Whether each of `pages` pages at `start` is resident: the program's own memory where it may

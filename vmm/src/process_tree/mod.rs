@@ -8,6 +8,7 @@
 //! - [`channel`]: messages with descriptors between them
 //! - [`wire`]: how those messages are written
 //! - [`names`]: the names of files in memory, which all VMMs of a run have in common
+//! - [`sysv`]: System V shared memory, semaphores and message queues
 //! - [`shown`]: what each of them shows of itself to the others
 //! - [`stop`]: the signals by which a terminal stops them
 //! - [`images`]: which images of memory each of them has
@@ -22,6 +23,7 @@ pub mod registry;
 pub mod shared_words;
 pub mod shown;
 pub mod stop;
+pub mod sysv;
 pub mod wait;
 pub mod wire;
 

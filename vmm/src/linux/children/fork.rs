@@ -63,6 +63,11 @@ fn send_copy(ctx: &ThreadCtx<'_>, args: &ForkArgs, made: &Made) -> Result<(), Er
         tracing::warn!(%error, "the program cannot fork");
         error.errno()
     })?;
+    if !process.sysv.is_empty()
+        && let Some(client) = process.children.sysv()
+    {
+        client.forked(made.pid)?;
+    }
     let region = process.private.copy(&made.member)?;
     if region.has_shared() {
         // Each of the two may hold locks there that the other one waits for.
