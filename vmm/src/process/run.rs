@@ -119,8 +119,12 @@ impl Process {
             };
             let (vm, children) = (process.vm.clone(), process.children.clone());
             let ledger = process.machine.mem.ledger().clone();
+            let has_segments = !process.sysv.is_empty();
             // Its VM ends, and with it the only copy of its memory.
             drop(process);
+            if has_segments && let Some(client) = children.sysv() {
+                client.executed();
+            }
             if let Some(member) = children.member() {
                 member.release_all();
                 // Files in memory that stay open are still charged there.

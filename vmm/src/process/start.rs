@@ -30,6 +30,7 @@ use crate::linux::net::NetGrants;
 use crate::linux::prctl::Settings;
 use crate::linux::proc::{Facts, text_files};
 use crate::linux::signal::{KeptSignals, SignalActions, ThreadSignals};
+use crate::linux::sysv::Attached;
 use crate::linux::task::{Executable, FirstThread, Process, ProgramName, VmSettings};
 use crate::private::{Backing, PrivateRegion, Prot};
 use crate::process_tree::stop;
@@ -260,6 +261,7 @@ fn load(
         facts: Facts::new(built),
         first_thread,
         held_by: None,
+        sysv: Attached::default(),
     };
     let process = empty.begin(begins, vm, children)?;
     process.timers.put_aside(kept.intervals);

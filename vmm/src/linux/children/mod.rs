@@ -32,7 +32,7 @@ pub use vfork::VforkChild;
 
 use super::task::Process;
 use crate::files::{Files, NameServer};
-use crate::process_tree::{Channel, Member, fork as fork_process, wait};
+use crate::process_tree::{Channel, Member, fork as fork_process, sysv, wait};
 
 /// The other processes that a program has to do with.
 #[derive(Debug, Default)]
@@ -66,6 +66,8 @@ struct Starts {
     member: Member,
     /// Who has the names of files in memory when there are several processes.
     names: Arc<dyn NameServer>,
+    /// And who has System V objects.
+    sysv: sysv::server::Client,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -95,11 +97,12 @@ impl Children {
         starter: Channel,
         member: Member,
         names: Arc<dyn NameServer>,
+        sysv: sysv::server::Client,
         make_starter: Arc<dyn MakeStarter>,
     ) -> Children {
         let (starter, earlier) = (Mutex::new(starter), Mutex::default());
         let made_in = Mutex::new(fork_process::session_led());
-        let starts = Starts { starter, earlier, made_in, make_starter, member, names };
+        let starts = Starts { starter, earlier, made_in, make_starter, member, names, sysv };
         Children { starts: Some(starts), ..Children::default() }
     }
 
@@ -135,6 +138,12 @@ impl Children {
     #[must_use]
     pub fn member(&self) -> Option<&Member> {
         self.starts.as_ref().map(|starts| &starts.member)
+    }
+
+    /// Who has the run's System V objects, if it is one in which processes start others.
+    #[must_use]
+    pub fn sysv(&self) -> Option<&sysv::server::Client> {
+        self.starts.as_ref().map(|starts| &starts.sysv)
     }
 
     /// Whether a host process belongs to the same run.
@@ -186,6 +195,10 @@ impl Children {
         for (pid, child) in children.iter_mut().filter(|(_, child)| !child.has_ended) {
             if let Ok(Some(changed)) = wait::wait(libc::P_PID, *pid, look) {
                 child.has_ended = true;
+                // Its memory is gone, however long the program lets its status wait.
+                if let Some(member) = self.member() {
+                    member.registry().release_ended(*pid);
+                }
                 ended.push(changed);
             }
         }

@@ -34,6 +34,7 @@ use super::signal::{KeptSignals, SignalActions, ThreadSignals};
 use super::signalfd::SignalFiles;
 use super::strace::Tracer;
 use super::survivor::Survivor;
+use super::sysv::Attached;
 use super::timer::Timers;
 use crate::confine::Policy;
 use crate::files::Files;
@@ -100,6 +101,8 @@ pub struct Process {
     pub(crate) vm: VmSettings,
     /// To the parent that waits until this process has let go of its memory (`CLONE_VFORK`).
     pub(crate) _held_by: Option<Arc<Channel>>,
+    /// System V segments that it has attached.
+    pub sysv: Attached,
     pub(crate) tsc_khz: Option<u32>,
     /// Its file, for reports.
     pub(crate) executable: Executable,
