@@ -10,6 +10,7 @@ pub(crate) const USAGE: &str = "\
 usage, under `spacejmp run`:
   genome load FILE              reads of a file, SAM, BAM or CRAM, into a new address space
   genome flagstat               how many reads have which flags
+  genome stats                  what samtools says of the reads: lengths, qualities, insert sizes, depths and more
   genome sort                   by their places, or by their names
   genome index                  so that regions are found
   genome markdup                marks duplicates; reads need the tags of `samtools fixmate -m`
@@ -109,7 +110,7 @@ impl Options {
         match &options.command[..] {
             "load" | "save" | "measure" if words == 1 => {}
             "generate" if words == 1 => options.plan.reads = number(&options.words[0])?,
-            "flagstat" | "sort" | "index" | "markdup" if words == 0 => {}
+            "flagstat" | "stats" | "sort" | "index" | "markdup" if words == 0 => {}
             "view" => {}
             "depth" if words < 2 => {}
             "depth" => return Err("depth is of one region".to_owned()),
@@ -117,7 +118,7 @@ impl Options {
                 return Err(format!("{} needs one file", options.command));
             }
             "generate" => return Err("generate needs the number of reads".to_owned()),
-            "flagstat" | "sort" | "index" | "markdup" => {
+            "flagstat" | "stats" | "sort" | "index" | "markdup" => {
                 return Err(format!("{} has no argument {}", options.command, options.words[0]));
             }
             "" => return Err("a command is missing".to_owned()),

@@ -13,6 +13,7 @@ use genome::index::IndexError;
 use genome::input::Batches;
 use genome::region::Region;
 use genome::sort::By;
+use genome::stats::Stats;
 use genome::{generate, index, input, markdup, save, sort};
 use spacejmp::{At, In, Mode, Segment, Space, Vas, Write};
 
@@ -26,6 +27,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.command[..] {
         "load" => load(options),
         "flagstat" => flagstat(options),
+        "stats" => stats(options),
         "sort" => change(options, |space| {
             space.write(|v| Ok::<_, spacejmp::Error>(sort::sort(v, options.by)?))?;
             Ok(())
@@ -161,6 +163,18 @@ fn read<T>(
 fn flagstat(options: &Options) -> Result<()> {
     let counts = read(options, |v| count(v))?;
     Ok(write!(io::stdout(), "{counts}")?)
+}
+
+fn stats(options: &Options) -> Result<()> {
+    let stats = read(options, |v| {
+        let v = &*v;
+        let mut stats = Stats::default();
+        v.root().reads(v).for_each(|read| stats.add(&read.get(v)));
+        stats
+    })?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    stats.show(&mut out)?;
+    Ok(out.flush()?)
 }
 
 fn count<M: Mode>(v: &In<Reads<'_>, M>) -> Flagstat {

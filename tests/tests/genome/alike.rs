@@ -138,6 +138,31 @@ fn duplicates_are_those_of_samtools() {
     same(&lab.ask(&["view", "-h"]), &theirs, "marks");
 }
 
+#[test]
+fn statistics_are_those_of_samtools() {
+    skip_without_kvm!();
+    if without_samtools("statistics_are_those_of_samtools") {
+        return;
+    }
+    let lab = Lab::new();
+    // Longer reads than samtools is prepared for come in between.
+    lab.generate("a.sam", &["3k", "--length", "151", "--seed", "9"]);
+    lab.samtools(&["sort", "--no-PG", "-o", "place.sam", "a.sam"]);
+    lab.write("odd.sam", ODD);
+    lab.write("none.sam", "@SQ\tSN:a\tLN:1000\n");
+    for name in ["a", "place", "odd", "none"] {
+        let file = lab.file(&format!("{name}.sam")).to_string_lossy().into_owned();
+        lab.ask(&["load", &file, "--vas", name]);
+        let theirs = lab.samtools(&["stats", &file]);
+        // Who made it, and how.
+        let is_about =
+            |line: &&[u8]| line.starts_with(b"# This ") || line.starts_with(b"# The command");
+        let lines = theirs.split_inclusive(|byte| *byte == b'\n');
+        let theirs = lines.filter(|line| !is_about(line)).collect::<Vec<_>>().concat();
+        same(&lab.ask(&["stats", "--vas", name]), &theirs, name);
+    }
+}
+
 /// Bases by chance for the references of a header, as FASTA.
 fn fasta(header: &[u8]) -> String {
     let mut text = String::new();
