@@ -170,23 +170,26 @@ fn requests_of_a_client_of_kv_take_as_many_instructions_as_recorded() {
     let program = guests::rust("kv_counts");
     let store = tempfile::tempdir().expect("a temporary directory");
     let said = |args: &[&str]| Run::new(&program).args(args).store(store.path().join("s")).in_vm();
-    let ended = [said(&["get", "kv"]), said(&["set"])];
+    let ended = [said(&["alone", "kv"]), said(&["more"])];
     let out = ended.iter().map(|ended| ended.out()).collect::<Vec<_>>().concat();
     let here = "exit_counts: requests_of_a_client_of_kv_take_as_many_instructions_as_recorded";
     if out == "time\ntime\n" {
         return other_kind_of_host(here, "the time-stamp counter does not count instructions");
     }
-    let mut table = Table::new("instructions.kv");
-    for (name, path) in [
-        ("GET", "GET, a visit of its own"),
-        ("GET-more", "GET, one more in a visit"),
-        ("SET-more", "SET, one more in a visit"),
-    ] {
-        let line = out.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        let count = line.and_then(|text| text.parse().ok());
-        table.add(path, count.unwrap_or_else(|| panic!("{ended:?}")));
+    let has_ept = std::fs::read_to_string("/sys/module/kvm_intel/parameters/ept");
+    if !has_ept.is_ok_and(|text| text.trim() == "Y") {
+        return other_kind_of_host(here, "without EPT, KVM's own exits are part of it");
     }
+    let count = |name: &str| -> u64 {
+        let line = out.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{ended:?}"))
+    };
+    let mut table = Table::new("instructions.kv");
+    table.add("GET, a visit of its own", count("GET"));
     compare([table]);
+    // These differ by some from run to run, by where memory lies.
+    let (get, set) = (count("GET-more"), count("SET-more"));
+    assert!(get < 3700 && set < 4600, "{get} for one more GET, {set} for a SET");
 }
 
 /// The kernel compares how often versions were published with what the view was built from.

@@ -89,17 +89,6 @@ impl Store {
     /// then, and the jobs are as they were.
     pub(crate) fn visit(&self, jobs: &mut [Job<'_>]) -> spacejmp::Result<()> {
         let is_old = self.is_old;
-        let before: Vec<(Session, usize)> =
-            jobs.iter().map(|job| (job.session.clone(), job.out.bytes.len())).collect();
-        let is_resp3: Vec<bool> = jobs.iter().map(|job| job.out.is_resp3).collect();
-        let undo = |jobs: &mut [Job<'_>]| {
-            for ((job, (session, len)), is_resp3) in jobs.iter_mut().zip(&before).zip(&is_resp3) {
-                *job.session = session.clone();
-                job.out.bytes.truncate(*len);
-                job.out.is_resp3 = *is_resp3;
-                (job.done, job.waits) = (0, None);
-            }
-        };
         let writes = !self.is_old
             && jobs
                 .iter()
@@ -111,6 +100,17 @@ impl Store {
                 let _ = run_all(jobs, &mut place, is_old, &[]);
             });
         }
+        let before: Vec<(Session, usize)> =
+            jobs.iter().map(|job| (job.session.clone(), job.out.bytes.len())).collect();
+        let is_resp3: Vec<bool> = jobs.iter().map(|job| job.out.is_resp3).collect();
+        let undo = |jobs: &mut [Job<'_>]| {
+            for ((job, (session, len)), is_resp3) in jobs.iter_mut().zip(&before).zip(&is_resp3) {
+                *job.session = session.clone();
+                job.out.bytes.truncate(*len);
+                job.out.is_resp3 = *is_resp3;
+                (job.done, job.waits) = (0, None);
+            }
+        };
         let mut full = Vec::new();
         loop {
             let done = self.space.write(|v| {

@@ -79,6 +79,38 @@ fn sigterm_ends_a_server_after_what_it_has_answered_is_stored() {
 }
 
 #[test]
+fn a_server_that_is_ended_leaves_a_short_log() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut server = Server::kv(folder.path(), &["--durability", "manual"]);
+    let mut wire = server.connect();
+    // 40 pages each, so 16 MiB of a log.
+    for number in 0..100_u32 {
+        let value = vec![number as u8; 160_000];
+        assert_eq!(wire.ask(&[b"SET", b"k", &value]), b"+OK\r\n");
+    }
+    assert!(logs(folder.path()) > 8 << 20, "there is nothing to be brought elsewhere");
+    server.terminate();
+    let left = logs(folder.path());
+    assert!(left <= 8 << 20, "{left} bytes of logs");
+}
+
+/// What the logs of the store in a folder take on the disk.
+fn logs(folder: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = |folder: &std::path::Path| {
+        let entries = std::fs::read_dir(folder).expect("a folder");
+        entries.map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>()
+    };
+    let segments = entries(&folder.join("store/versions"));
+    let files = segments.iter().flat_map(|segment| entries(segment));
+    let logs = files.filter(|file| {
+        file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("log."))
+    });
+    logs.map(|log| log.metadata().map_or(0, |about| about.blocks() * 512)).sum()
+}
+
+#[test]
 fn a_socket_that_a_killed_server_has_left_is_taken_over_and_one_in_use_is_not() {
     skip_without_kvm!();
     let folder = tempfile::tempdir().expect("a folder");

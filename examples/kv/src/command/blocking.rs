@@ -11,12 +11,9 @@ use crate::reply::Out;
 /// # Errors
 /// The time is no time.
 pub(crate) fn limit(args: Args<'_>) -> Option<Result<u64, &'static str>> {
-    let name = args[0].to_ascii_uppercase();
-    let word = match &name[..] {
-        b"BLPOP" | b"BRPOP" | b"BZPOPMIN" | b"BZPOPMAX" | b"BLMOVE" | b"BRPOPLPUSH" => {
-            args.last()?
-        }
-        b"BLMPOP" | b"BZMPOP" => &args[1],
+    let word = match super::find(&args[0])?.name {
+        "BLPOP" | "BRPOP" | "BZPOPMIN" | "BZPOPMAX" | "BLMOVE" | "BRPOPLPUSH" => args.last()?,
+        "BLMPOP" | "BZMPOP" => &args[1],
         _ => return None,
     };
     Some(match number::float(word) {

@@ -1,5 +1,7 @@
 //! Every command that is served: how many words it has, where its keys are, and its function.
 
+use std::sync::LazyLock;
+
 use super::{Command, Run, blocking, generic, hashes, lists, scan, sets, sorted, strings};
 use spacejmp::{Read, Write};
 
@@ -22,14 +24,41 @@ macro_rules! row {
     };
 }
 
-/// The command of a name, in any case.
+/// The command of a name, in any case. A request asks several times, so it is a look at one place, not a search.
 pub(crate) fn find(name: &[u8]) -> Option<&'static Command> {
     let mut upper = [0; 24];
     let upper = upper.get_mut(..name.len())?;
     upper.copy_from_slice(name);
     upper.make_ascii_uppercase();
-    let place = TABLE.binary_search_by(|command| command.name.as_bytes().cmp(upper)).ok()?;
-    Some(&TABLE[place])
+    let mut place = place_of(upper);
+    loop {
+        let command = PLACES[place]?;
+        if command.name.as_bytes() == upper {
+            return Some(command);
+        }
+        place = (place + 1) % PLACES_LEN;
+    }
+}
+
+/// Several times as many as there are commands: most are where they are looked for first.
+const PLACES_LEN: usize = 1024;
+
+/// The commands by [`place_of`] their names, or at the next place that was free.
+static PLACES: LazyLock<[Option<&'static Command>; PLACES_LEN]> = LazyLock::new(|| {
+    let mut places = [None; PLACES_LEN];
+    for command in TABLE {
+        let mut place = place_of(command.name.as_bytes());
+        while places[place].is_some() {
+            place = (place + 1) % PLACES_LEN;
+        }
+        places[place] = Some(command);
+    }
+    places
+});
+
+fn place_of(name: &[u8]) -> usize {
+    let hash = name.iter().fold(0_u32, |hash, byte| hash.wrapping_mul(31) + u32::from(*byte));
+    hash.wrapping_mul(0x9e37_79b9) as usize >> (32 - PLACES_LEN.ilog2())
 }
 
 /// In the order of their names.
@@ -210,6 +239,10 @@ mod tests {
     #[test]
     fn names_are_sorted_and_found_in_any_case() {
         assert!(TABLE.windows(2).all(|pair| pair[0].name < pair[1].name));
+        let is_found = |command: &Command| {
+            find(command.name.as_bytes()).is_some_and(|found| found.name == command.name)
+        };
+        assert!(TABLE.iter().all(is_found));
         assert_eq!(find(b"zRangeByScore").map(|command| command.name), Some("ZRANGEBYSCORE"));
         assert!(find(b"GE").is_none() && find(b"").is_none() && find(&[b'A'; 100]).is_none());
     }

@@ -1,8 +1,8 @@
 //! How many instructions a request of a client of `examples/kv` takes, guest kernel included, where the
 //! time-stamp counter counts instructions, as an emulated processor's does: a line for each kind of request, or
-//! `time` if the counter counts something else. `kv_counts get VAS`: GETs of a store in a VAS. `kv_counts set`: SETs of
-//! one in memory, as each visit to write ends with an exit, and what the host does then is no part of it.
-//! Status 0, or 101 with a message.
+//! `time` if the counter counts something else. `kv_counts alone VAS`: a GET in a visit of its own. `kv_counts more`: what
+//! one more takes in the same visit, of a store in memory, as each visit to write a VAS ends with an exit, and what
+//! the host does then is no part of it. Status 0, or 101 with a message.
 
 use std::arch::asm;
 use std::arch::x86_64::{_mm_lfence, _rdtsc};
@@ -67,18 +67,20 @@ fn main() {
         (together(client, request, 2 * MORE) - few) / MORE
     };
     match args[..] {
-        ["get", vas] => {
+        ["alone", vas] => {
             let store = Store::open_or_create(vas, Durability::Manual, None);
             let store = store.expect("the store opens");
             let mut client = store.client();
             client.call(&set).expect("it is stored");
             let one = least(|| drop(client.call(&get).expect("the store can be read")));
-            println!("GET {one}\nGET-more {}", more(&mut client, &get));
+            println!("GET {one}");
         }
-        ["set"] => {
+        ["more"] => {
             let store = Store::in_memory(1 << 20).expect("there is memory");
-            println!("SET-more {}", more(&mut store.client(), &set));
+            let mut client = store.client();
+            println!("SET-more {}", more(&mut client, &set));
+            println!("GET-more {}", more(&mut client, &get));
         }
-        _ => panic!("kv_counts get VAS, or kv_counts set"),
+        _ => panic!("kv_counts alone VAS, or kv_counts more"),
     }
 }
