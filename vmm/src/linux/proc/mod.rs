@@ -26,11 +26,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use abi::layout::PRIVATE_START;
-use abi::{Errno, PAGE_SIZE_2M};
+use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 use others::Other;
 use tunables::of_host;
 
 use crate::files::{NOFILE_MAX, TextFile, View};
+use crate::linux::sysv;
 use crate::linux::task::{Process, Thread};
 
 /// What a file describes.
@@ -124,6 +125,10 @@ const ROWS: &[Row] = &[
     row("/proc/sys/kernel/cap_last_cap", |_| line(40)),
     row("/proc/sys/kernel/domainname", |_| line("(none)")),
     row("/proc/sys/kernel/hostname", tunables::hostname),
+    // Of System V IPC: what `IPC_INFO` says, too.
+    row("/proc/sys/kernel/msgmax", |_| line(8192)),
+    row("/proc/sys/kernel/msgmnb", |_| line(16384)),
+    row("/proc/sys/kernel/msgmni", |_| line(32000)),
     row("/proc/sys/kernel/ngroups_max", |_| line(65536)),
     row("/proc/sys/kernel/osrelease", tunables::osrelease),
     row("/proc/sys/kernel/ostype", |_| line("Linux")),
@@ -136,6 +141,10 @@ const ROWS: &[Row] = &[
     row("/proc/sys/kernel/random/poolsize", |_| line(256)),
     row("/proc/sys/kernel/random/uuid", tunables::uuid),
     row("/proc/sys/kernel/randomize_va_space", |_| line(0)),
+    row("/proc/sys/kernel/sem", |_| line("32000\t1024000000\t500\t32000")),
+    row("/proc/sys/kernel/shmall", |_| line((u64::MAX - (1 << 24)) / PAGE_SIZE)),
+    row("/proc/sys/kernel/shmmax", |_| line(u64::MAX - (1 << 24))),
+    row("/proc/sys/kernel/shmmni", |_| line(4096)),
     row("/proc/sys/kernel/tainted", |_| line(0)),
     row("/proc/sys/kernel/threads-max", |of| line(of.process.machine.max_vcpus())),
     row("/proc/sys/kernel/version", |_| line("spacejmp")),
@@ -146,6 +155,9 @@ const ROWS: &[Row] = &[
     row("/proc/sys/vm/overcommit_memory", |_| line(0)),
     row("/proc/sys/vm/overcommit_ratio", |_| line(50)),
     row("/proc/sys/vm/swappiness", |_| line(0)),
+    row("/proc/sysvipc/msg", |of| Ok(sysv::queues(of.process.children.sysv()).into_bytes())),
+    row("/proc/sysvipc/sem", |of| Ok(sysv::sets(of.process.children.sysv()).into_bytes())),
+    row("/proc/sysvipc/shm", |of| Ok(sysv::segments(of.process.children.sysv()).into_bytes())),
     row("/proc/uptime", machine::uptime),
     row("/proc/version", machine::version),
     row("/sys/devices/system/cpu/kernel_max", machine::cpu_max),

@@ -51,6 +51,14 @@ impl Other {
         self.host.letter() == 'Z'
     }
 
+    /// Its state. Until it has begun to run, it sleeps for its VMM, and not for itself.
+    fn state(&self) -> char {
+        match self.host.letter() {
+            'S' | 'D' if self.threads == 0 => 'R',
+            letter => letter,
+        }
+    }
+
     fn held_pages(&self) -> u64 {
         if self.has_ended() { 0 } else { self.held_bytes / abi::PAGE_SIZE }
     }
@@ -104,7 +112,7 @@ pub(super) fn stat(of: &Other) -> Content {
         n(39),
         none(13)
     );
-    text.extend(format!(") {}{signed}{rest}", of.host.letter()).bytes());
+    text.extend(format!(") {}{signed}{rest}", of.state()).bytes());
     Ok(text)
 }
 
@@ -114,7 +122,7 @@ pub(super) fn statm(of: &Other) -> Content {
 }
 
 pub(super) fn status(of: &Other) -> Content {
-    let state = match of.host.letter() {
+    let state = match of.state() {
         'R' => "R (running)",
         'D' => "D (disk sleep)",
         'T' => "T (stopped)",

@@ -1,6 +1,7 @@
 //! System V IPC: the calls. The objects are another process's ([`crate::process_tree::sysv`]).
 #![forbid(unsafe_code)]
 
+mod list;
 mod msg;
 mod sem;
 mod shm;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use abi::Errno;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+pub(super) use list::{queues, segments, sets};
 pub(super) use msg::{msgctl, msgget, msgrcv, msgsnd};
 pub(super) use sem::{semctl, semget, semop, semtimedop};
 pub use shm::Attached;

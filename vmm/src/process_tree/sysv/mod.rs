@@ -20,7 +20,7 @@ use std::fs::File;
 use abi::Errno;
 
 use self::ids::Owner;
-use self::msg::{Queues, Wanted};
+use self::msg::{Message, Queues, Wanted};
 use self::sem::{Attempt, OPERATIONS_MAX, Operation, Sets};
 use self::shm::Segments;
 use super::wire::Reader;
@@ -96,7 +96,7 @@ pub enum Outcome {
 #[derive(Debug)]
 enum Waiting {
     Semaphores { id: i32, operations: Vec<Operation>, number: u16, for_zero: bool },
-    Send { id: i32, kind: i64, content: Vec<u8> },
+    Send { id: i32, message: Message },
     Receive { id: i32, wanted: Wanted },
 }
 
@@ -221,19 +221,9 @@ impl State {
             }
             question::MSG_SEND => {
                 let [id, kind, flags] = input.words()?;
-                let (id, kind, content) = (id as i32, kind as i64, input.bytes()?);
-                match self.queues.send(account, who, (id, kind), content) {
-                    Ok(true) => answered(Ok(Answer::default())),
-                    Ok(false) if flags as i32 & libc::IPC_NOWAIT != 0 => {
-                        answered(Err(Errno::EAGAIN))
-                    }
-                    Ok(false) => {
-                        let what = Waiting::Send { id, kind, content: content.to_vec() };
-                        self.waiters.push(Waiter { connection, pid, what });
-                        Outcome::Waits
-                    }
-                    Err(errno) => answered(Err(errno)),
-                }
+                let content = input.bytes()?;
+                self.send((connection, pid), account, [id, kind, flags], content)
+                    .unwrap_or_else(|errno| answered(Err(errno)))
             }
             question::MSG_RECEIVE => {
                 let [id, bytes, kind, flags] = input.words()?;
@@ -266,11 +256,32 @@ impl State {
                 answered(Ok(Answer::default()))
             }
             question::CANCEL => {
-                self.forget(connection);
+                self.forget(account, connection);
                 answered(Err(Errno::EINTR))
             }
             _ => return None,
         })
+    }
+
+    fn send(
+        &mut self,
+        (connection, pid): (u64, i32),
+        account: &dyn Account,
+        [id, kind, flags]: [u64; 3],
+        content: &[u8],
+    ) -> Result<Outcome, Errno> {
+        let (id, kind) = (id as i32, kind as i64);
+        let has_room = self.queues.has_room(self.owner, (id, kind), content.len() as u64)?;
+        if !has_room && flags as i32 & libc::IPC_NOWAIT != 0 {
+            return Err(Errno::EAGAIN);
+        }
+        let message = self.queues.keep(account, kind, content)?;
+        if has_room {
+            self.queues.queue(id, pid, message)?;
+            return Ok(answered(Ok(Answer::default())));
+        }
+        self.waiters.push(Waiter { connection, pid, what: Waiting::Send { id, message } });
+        Ok(Outcome::Waits)
     }
 
     fn operate(
@@ -297,15 +308,25 @@ impl State {
     }
 
     /// Whoever waits on a connection does so no longer.
-    pub fn forget(&mut self, connection: u64) {
-        self.waiters.retain(|waiter| waiter.connection != connection);
+    pub fn forget(&mut self, account: &dyn Account, connection: u64) {
+        self.forget_where(account, |waiter| waiter.connection == connection);
     }
 
     /// A process has ended.
     pub fn end_of(&mut self, account: &dyn Account, pid: i32) {
-        self.waiters.retain(|waiter| waiter.pid != pid);
+        self.forget_where(account, |waiter| waiter.pid == pid);
         self.segments.detach_all(account, pid);
         self.sets.end_of(pid);
+    }
+
+    fn forget_where(&mut self, account: &dyn Account, is_gone: impl Fn(&Waiter) -> bool) {
+        let (gone, left) = std::mem::take(&mut self.waiters).into_iter().partition(is_gone);
+        self.waiters = left;
+        for Waiter { what, .. } in gone {
+            if let Waiting::Send { message, .. } = what {
+                self.queues.drop_message(account, message);
+            }
+        }
     }
 
     /// Those that waited and need to no longer, by connection, in the order in which they came.
@@ -332,9 +353,13 @@ impl State {
                 Waiting::Send { id, .. } | Waiting::Receive { id, .. } if !queues.has(*id) => {
                     Some(Err(IDENTIFIER_REMOVED))
                 }
-                Waiting::Send { id, kind, content } => {
-                    match queues.send(account, who, (*id, *kind), content) {
-                        Ok(true) => Some(Ok((Answer::default(), Vec::new()))),
+                Waiting::Send { id, message } => {
+                    let (pid, message) = (who.1, *message);
+                    match queues.has_room(owner, (*id, message.kind), message.bytes) {
+                        Ok(true) => {
+                            let queued = queues.queue(*id, pid, message);
+                            Some(queued.map(|()| (Answer::default(), Vec::new())))
+                        }
                         Ok(false) => None,
                         Err(errno) => Some(Err(errno)),
                     }
@@ -352,8 +377,8 @@ impl State {
                 continue;
             };
             let Waiter { connection, what, .. } = self.waiters.remove(at);
-            if let Waiting::Send { mut content, .. } = what {
-                content.fill(0);
+            if let (Waiting::Send { message, .. }, Err(_)) = (what, &result) {
+                self.queues.drop_message(account, message);
             }
             let (answer, content) = match result {
                 Ok((answer, content)) => (Ok(answer), content),
@@ -483,7 +508,25 @@ mod tests {
             panic!("there are some")
         };
         assert_eq!((answer.value, content.as_slice()), (3, b"what it says".as_slice()));
+        // One that waits for room is charged, too, and is dropped with who waits.
+        let limit = [question::MSG_CONTROL, id, libc::IPC_SET as u64, 1000, 1000, 0o600, 1];
+        state.done(&account, 1, &limit).unwrap();
+        for pid in [8, 9] {
+            let send = [question::MSG_SEND, id, 3, 0];
+            if pid == 8 {
+                let waits = state.asked(&account, pid, &send, b"what it says");
+                assert!(matches!(waits, Outcome::Waits));
+                assert_eq!(account.0.get(), 0);
+                state.end_of(&account, pid);
+                assert_eq!(account.0.get(), PAGE_SIZE);
+            } else {
+                let waits = state.asked(&account, pid, &send, b"what it says");
+                assert!(matches!(waits, Outcome::Waits));
+            }
+        }
         state.done(&account, 1, &[question::MSG_CONTROL, id, REMOVE, 0, 0, 0, 0]).unwrap();
+        let settled = state.settle(&account);
+        assert!(matches!(settled.as_slice(), [(9, Err(errno), _)] if errno.raw() == libc::EIDRM));
         assert_eq!(account.0.get(), LIMIT);
     }
 

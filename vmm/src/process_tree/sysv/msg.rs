@@ -74,10 +74,11 @@ impl Store {
     }
 }
 
+/// A message, and where it lies.
 #[derive(Debug, Clone, Copy)]
-struct Message {
-    kind: i64,
-    bytes: u64,
+pub(super) struct Message {
+    pub(super) kind: i64,
+    pub(super) bytes: u64,
     place: u64,
 }
 
@@ -140,37 +141,59 @@ impl Queues {
         Ok(Answer::of(self.ids.add(queue, QUEUES_MAX)? as u64))
     }
 
-    /// Sends a message; `false` if there is no room for it now.
+    /// Whether there is room for a message now.
     ///
     /// # Errors
     /// As `msgsnd(2)`.
-    pub(super) fn send(
+    pub(super) fn has_room(
         &mut self,
-        account: &dyn Account,
-        (owner, pid): (Owner, i32),
+        owner: Owner,
         (id, kind): (i32, i64),
-        content: &[u8],
+        bytes: u64,
     ) -> Result<bool, Errno> {
-        let bytes = content.len() as u64;
         if kind < 1 || bytes > BYTES_MAX {
             return Err(Errno::EINVAL);
         }
         let queue = self.ids.find(id)?;
         queue.permissions.check(owner, WRITE)?;
-        let is_full =
-            queue.bytes + bytes > queue.limit || queue.messages.len() as u64 >= queue.limit;
-        if is_full {
-            return Ok(false);
-        }
+        Ok(queue.bytes + bytes <= queue.limit && (queue.messages.len() as u64) < queue.limit)
+    }
+
+    /// Charges and keeps what a message says, until it is queued or dropped.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub(super) fn keep(
+        &mut self,
+        account: &dyn Account,
+        kind: i64,
+        content: &[u8],
+    ) -> Result<Message, Errno> {
+        let bytes = content.len() as u64;
         if !account.charge(charged(bytes)) {
             return Err(Errno::ENOMEM);
         }
         let place = self.store.put(content).inspect_err(|_| account.release(charged(bytes)))?;
-        queue.messages.push_back(Message { kind, bytes, place });
-        queue.bytes += bytes;
+        Ok(Message { kind, bytes, place })
+    }
+
+    /// Queues a message for which there is room.
+    ///
+    /// # Errors
+    /// `EINVAL`.
+    pub(super) fn queue(&mut self, id: i32, pid: i32, message: Message) -> Result<(), Errno> {
+        let queue = self.ids.find(id)?;
+        queue.messages.push_back(message);
+        queue.bytes += message.bytes;
         queue.times[0] = now();
         queue.last[0] = pid;
-        Ok(true)
+        Ok(())
+    }
+
+    /// Drops a message that is in no queue.
+    pub(super) fn drop_message(&mut self, account: &dyn Account, message: Message) {
+        self.store.remove(message.place);
+        account.release(charged(message.bytes));
     }
 
     /// Receives a message: its type, and what it says. `None` if there is none now.
@@ -219,8 +242,7 @@ impl Queues {
             queue.bytes -= message.bytes;
             queue.times[1] = now();
             queue.last[1] = pid;
-            self.store.remove(message.place);
-            account.release(charged(message.bytes));
+            self.drop_message(account, message);
         }
         Ok(Some((message.kind, content)))
     }
@@ -275,8 +297,7 @@ impl Queues {
             libc::IPC_RMID => {
                 self.ids.find(id)?.permissions.check_owner(owner)?;
                 for message in self.ids.remove(id)?.messages {
-                    self.store.remove(message.place);
-                    account.release(charged(message.bytes));
+                    self.drop_message(account, message);
                 }
                 Ok(Answer::default())
             }

@@ -274,7 +274,7 @@ impl Server {
         for number in asking {
             if self.answer(number).is_none() {
                 self.connections.retain(|connection| connection.number != number);
-                self.state.forget(number);
+                self.state.forget(&self.account, number);
             }
         }
         for pid in ended {

@@ -229,7 +229,10 @@ impl Segments {
 
 fn file(key: i32, bytes: u64) -> Result<File, Errno> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let errno = |error: rustix::io::Errno| Errno::from_raw(error.raw_os_error());
+    let errno = |error: rustix::io::Errno| match error {
+        rustix::io::Errno::MFILE => Errno::from_raw(libc::ENFILE),
+        error => Errno::from_raw(error.raw_os_error()),
+    };
     let file = rustix::fs::memfd_create(format!("SYSV{key:08x}"), flags).map_err(errno)?;
     rustix::fs::ftruncate(&file, bytes).map_err(errno)?;
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
