@@ -239,6 +239,7 @@ impl Run {
                 Arc::new(tree.expect("the host has memory"))
             }),
             confine: self.confine,
+            confine_files: (self.confine == Confine::On).then(Vec::new),
         }
     }
 

@@ -85,6 +85,11 @@ fn attack(only_what_nobody_may: bool) {
     attempt("a call of the other ABI", 0x4000_0000 | libc::SYS_getpid, [0; 6]);
     attempt("prctl to read the time stamp", libc::SYS_prctl, [26, 1, 0, 0, 0, 0]);
     attempt("another process's limits", libc::SYS_prlimit64, [parent, 0, 0, 0, 0, 0]);
+    attempt(
+        "open a file outside",
+        libc::SYS_openat,
+        [libc::AT_FDCWD as usize, text(c"/etc/passwd"), libc::O_RDONLY as usize, 0, 0, 0],
+    );
     if only_what_nobody_may {
         return;
     }

@@ -174,6 +174,15 @@ impl Files {
         grants.chain(namespace.shown.iter().map(|shown| shown.file.as_raw_fd())).collect()
     }
 
+    /// The directories granted, with whether they are for writing, and the files that are shown by themselves.
+    #[must_use]
+    pub fn granted(&self) -> Vec<(std::os::fd::BorrowedFd<'_>, bool)> {
+        use std::os::fd::AsFd;
+        let grants =
+            self.namespace.tree.grants().map(|grant| (grant.dir.as_fd(), !grant.read_only));
+        grants.chain(self.namespace.shown.iter().map(|shown| (shown.file.as_fd(), false))).collect()
+    }
+
     fn with_table(&self, namespace: Arc<Namespace>, table: Table) -> Files {
         Files {
             namespace,

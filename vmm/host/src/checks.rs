@@ -237,11 +237,23 @@ fn machine(report: &HostReport) -> Vec<Check> {
         Some(false) => "time-stamp counter not stable",
         None => "whether the time-stamp counter is stable is not available",
     };
+    let seccomp = match system.confinement.seccomp {
+        Some(true) => "the host has filters for system calls",
+        Some(false) => "the host has none that tell of what they forbid",
+        None => "whether the host has filters for system calls is not available",
+    };
+    let landlock = match system.confinement.landlock {
+        Some(version) => format!("version {version}"),
+        None => "not available: which files the VMM opens is not confined".to_owned(),
+    };
     vec![
         Check::of(true, "processor", processor(&system.processor)),
         Check::of(true, "CPUs", cpus),
         Check::of(true, "kernel", known(system.kernel.as_ref())),
         Check::of(system.clock.tsc_stable == Some(true), "clock", format!("{source}; {stable}")),
+        Check::of(system.confinement.seccomp == Some(true), "seccomp", seccomp)
+            .or_else("programs run with --confine off only, if there are none"),
+        Check::of(system.confinement.landlock.is_some(), "Landlock", landlock),
     ]
 }
 

@@ -3,7 +3,7 @@
 //! `probe` collects the report, `device` opens `/dev/kvm` and finds out why it could not,
 //! `capability` is the table of KVM capabilities, `kvm` has the calls that `kvm-ioctls` lacks,
 //! `translation` concludes how guest addresses are translated, `group` reads the process group and
-//! session, `system` reads the host's memory and clock settings, `remedy` turns a problem into
+//! session, `landlock` asks for its version, `system` reads the host's memory and clock settings, `remedy` turns a problem into
 //! advice, `checks` turns a report into lines for the user.
 //!
 //! Nothing here is guessed: what cannot be determined is `None`, printed "not available".
@@ -15,6 +15,7 @@ pub mod error;
 mod files;
 mod group;
 mod kvm;
+mod landlock;
 mod probe;
 mod problem;
 mod remedy;
@@ -24,9 +25,10 @@ mod translation;
 pub use capability::{Capability, Need, SyncRegs};
 pub use checks::{Check, Level, checks, summary};
 pub use group::{process_group, session};
+pub use landlock::landlock_version;
 pub use probe::{GuestCpu, HostReport, KvmReport, probe};
 pub use problem::{NoDevice, Problem};
-pub use system::{Clock, Cpus, HugePages, HugePool, Memory, Processor, System};
+pub use system::{Clock, Confinement, Cpus, HugePages, HugePool, Memory, Processor, System};
 pub use translation::{Translation, TranslationKind};
 
 use files::Files;

@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::files::Files;
+use super::landlock::landlock_version;
 
 /// Everything about the host that is not KVM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -20,6 +21,8 @@ pub struct System {
     pub huge_pages: HugePages,
     /// Time.
     pub clock: Clock,
+    /// By what a VMM can confine itself.
+    pub confinement: Confinement,
 }
 
 /// Which processor this is, as the kernel shows it: under a hypervisor, as the hypervisor shows it.
@@ -88,6 +91,15 @@ pub struct Clock {
     pub tsc_stable: Option<bool>,
 }
 
+/// By what a VMM can confine itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Confinement {
+    /// To calls: filters that tell of what they forbid.
+    pub seccomp: Option<bool>,
+    /// To files: the version of Landlock. `None`: there is none.
+    pub landlock: Option<i64>,
+}
+
 /// Reads everything.
 pub(crate) fn read(files: &Files) -> System {
     System {
@@ -100,6 +112,7 @@ pub(crate) fn read(files: &Files) -> System {
         memory: memory(files),
         huge_pages: huge_pages(files),
         clock: clock(files),
+        confinement: confinement(files),
     }
 }
 
@@ -170,6 +183,14 @@ fn clock(files: &Files) -> Clock {
     }
 }
 
+fn confinement(files: &Files) -> Confinement {
+    let actions = files.text("/proc/sys/kernel/seccomp/actions_avail");
+    Confinement {
+        seccomp: actions.map(|list| list.split_whitespace().any(|action| action == "trap")),
+        landlock: landlock_version(),
+    }
+}
+
 /// How many numbers a kernel list such as `0-3,8` names.
 fn count(list: &str) -> Option<u64> {
     list.split(',').try_fold(0_u64, |sum, range| {
@@ -209,6 +230,7 @@ mod tests {
             ("/sys/kernel/mm/transparent_hugepage/enabled", "[always] madvise never\n"),
             ("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "0\n"),
             ("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "5\n"),
+            ("/proc/sys/kernel/seccomp/actions_avail", "kill_process trap log allow\n"),
             (&format!("{clocks}/current_clocksource"), "kvm-clock\n"),
             (&format!("{clocks}/available_clocksource"), "kvm-clock tsc\n"),
         ]);
@@ -227,6 +249,7 @@ mod tests {
         assert_eq!(system.huge_pages.pools[0].total_pages, Some(5));
         assert_eq!(system.huge_pages.pools[0].free_pages, None);
         assert_eq!(system.clock.tsc_stable, Some(true));
+        assert_eq!(system.confinement.seccomp, Some(true));
     }
 
     #[test]
@@ -236,6 +259,7 @@ mod tests {
         assert_eq!(system.memory.total_bytes, None);
         assert_eq!(system.cpus.online, None);
         assert_eq!(system.clock.tsc_stable, None);
+        assert_eq!(system.confinement.seccomp, None);
         assert!(system.huge_pages.pools.is_empty());
     }
 }

@@ -43,15 +43,6 @@ fn set(flags: c_long, filter: &[sock_filter]) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether the host's kernel has filters for system calls that can be told of.
-#[must_use]
-pub fn is_supported() -> bool {
-    let operation = c_long::from(libc::SECCOMP_GET_ACTION_AVAIL);
-    let action = libc::SECCOMP_RET_TRAP;
-    // SAFETY: reads one word.
-    unsafe { libc::syscall(libc::SYS_seccomp, operation, 0, &raw const action) == 0 }
-}
-
 /// Sees to it that this process leaves no core file, and none is given to a program that collects them:
 /// that is not asked for at a limit of 1 byte (core(5)).
 pub(super) fn leave_no_core() {

@@ -5,6 +5,7 @@
 //! - `filter`: a filter made of that, in the language of `bpf`
 //! - `install`: the filter is put over a thread, for good; `violation`: what happens to a call that is
 //!   not in the table
+//! - `paths`: which files may still be opened
 //!
 //! A filter is inherited by what a thread starts, and cannot be taken off again. So a thread that serves
 //! the program has what needs more done by the event loop (`linux::task::errands`).
@@ -12,6 +13,7 @@
 mod bpf;
 mod filter;
 mod install;
+mod paths;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -19,7 +21,7 @@ mod violation;
 
 use std::cell::Cell;
 
-pub use install::is_supported;
+pub use paths::{PathRight, Paths};
 pub use violation::STATUS;
 
 /// What happens to a call that the VMM has no business to make.
@@ -127,6 +129,13 @@ pub fn enter(kind: Kind, policy: &Policy) -> std::io::Result<()> {
     install::install(&filter)?;
     HELD.set(Some(kind));
     Ok(())
+}
+
+/// The names of the calls that a kind of thread may make, at least with some arguments.
+#[must_use]
+pub fn allowed(kind: Kind, policy: &Policy) -> Vec<&'static str> {
+    let calls = filter::calls(kind, policy);
+    calls.keys().filter_map(|call| crate::stats::names::name(*call as u64)).collect()
 }
 
 /// Sets this process up for threads that [`enter`]: to tell of violations, and to leave no core file, in

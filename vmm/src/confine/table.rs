@@ -122,7 +122,6 @@ const FILES: &[c_long] = &[
     SYS_fchmodat2,
     SYS_chown,
     SYS_fchown,
-    SYS_lchown,
     SYS_fchownat,
     SYS_utimensat,
     SYS_umask,
@@ -193,7 +192,6 @@ const IDENTITY: &[c_long] = &[
     SYS_uname,
     SYS_sysinfo,
     SYS_getrusage,
-    SYS_times,
     SYS_prlimit64,
     SYS_getrlimit,
     // Timers of the program, which the host keeps and the event loop reads.
@@ -201,9 +199,6 @@ const IDENTITY: &[c_long] = &[
     SYS_timer_settime,
     SYS_timer_gettime,
     SYS_timer_delete,
-    SYS_timer_getoverrun,
-    SYS_getitimer,
-    SYS_setitimer,
     // Of children, and of what is left of them.
     SYS_waitid,
     SYS_wait4,
@@ -255,13 +250,13 @@ pub(super) const TABLE: &[Group] = &[
             SYS_sched_rr_get_interval, SYS_sched_get_priority_min, SYS_sched_get_priority_max,
             SYS_getpriority, SYS_setpriority, SYS_ioprio_get, SYS_ioprio_set, SYS_adjtimex,
             // It leads no group and no session of others, with children or without.
-            SYS_setpgid, SYS_setsid, SYS_pidfd_open, SYS_socket,
+            SYS_setpgid, SYS_setsid, SYS_pidfd_open, SYS_socket, SYS_listen,
         ],
     },
     Group {
         what: "sockets of its own",
         kinds: K::VCPU.and(K::KEEPER), when: When::Sockets,
-        calls: &[SYS_connect, SYS_bind, SYS_listen],
+        calls: &[SYS_connect, SYS_bind],
     },
     Group {
         what: "signals to other processes of the run",
@@ -278,8 +273,7 @@ pub(super) const TABLE: &[Group] = &[
     Group {
         what: "new processes: with a VM, threads and a filter of their own",
         kinds: K::KEEPER, when: When::Children,
-        calls: &[SYS_fork, SYS_seccomp, SYS_alarm, SYS_landlock_create_ruleset,
-            SYS_landlock_add_rule, SYS_landlock_restrict_self, SYS_setrlimit, SYS_socket, SYS_bind,
+        calls: &[SYS_fork, SYS_seccomp, SYS_alarm, SYS_socket, SYS_bind,
             SYS_listen],
     },
 ];

@@ -75,4 +75,7 @@ pub struct RunConfig {
     /// What happens when a thread of the VMM makes a call that it has no business to make. A thread that
     /// has run a program stays confined.
     pub confine: Confine,
+    /// Whether the files that it opens are confined as well, for the calling thread and what it starts; and
+    /// which directories the caller removes then.
+    pub confine_files: Option<Vec<PathBuf>>,
 }

@@ -98,6 +98,12 @@ impl PrivateTmp {
         Ok(())
     }
 
+    /// The directory that is removed when this is dropped.
+    #[must_use]
+    pub fn removed_at_end(&self) -> Option<&Path> {
+        self.on_host.as_ref().map(|on_host| on_host.path.as_path())
+    }
+
     /// A descriptor that every process of the run has to keep.
     ///
     /// # Errors

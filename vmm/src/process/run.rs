@@ -212,13 +212,12 @@ impl Process {
         let (done, is_done) = mpsc::sync_channel(1);
         match events {
             Ok(Events(jobs)) => {
-                // An error will do as well: the loop has failed and reported it.
                 let _ = jobs.send(Job::Serve(self.clone(), options, ready, done));
-                let _ = is_ready.recv();
             }
             Err(error) => {
                 let text = format!("cannot start a host thread for the event loop: {error}");
                 self.stop(Outcome::HostFailed(text));
+                drop((ready, done));
             }
         }
         if let Some(tracer) = &self.tracer {
@@ -228,6 +227,8 @@ impl Process {
             let error = crate::error::chain(&StartError::Confine(error));
             self.stop(Outcome::HostFailed(error));
         }
+        // An error will do as well: the loop has failed and reported it.
+        let _ = is_ready.recv();
         thread::run(self, &first, vcpu);
         // Without an event loop, at once.
         let _ = is_done.recv();

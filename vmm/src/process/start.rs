@@ -1,9 +1,9 @@
 //! From an executable file to a first vCPU ready to run.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use super::config::{Libraries, RunConfig};
 use super::executable::{self, InterpreterError, Opened, Parsed};
 use super::private_tmp::GUEST_PATH;
 use super::{libraries, resolver};
-use crate::confine::{self, Policy};
+use crate::confine::{self, PathRight, Paths, Policy};
 use crate::files::{
     Files, FilesError, Grant, GrantAccess, Namespace, NamespaceError, OffLimits, default_cwd,
 };
@@ -118,10 +118,19 @@ impl Process {
         };
         let (namespace, cwd) = namespace(&config, named.as_ref())?;
         let confined = policy(&config);
+        let mut paths = Paths::default();
+        // By /proc/self/fd a program opens again what it has open.
+        let given = config.stdio.iter().chain(config.inherited.iter().map(|(_, fd)| fd));
+        given.for_each(|fd| paths.allow_given(fd.as_fd()));
         let mut files = Files::new(namespace, config.stdio, &cwd, config.umask)?;
         let limits = Limits::default();
         // What that has read, this changes.
         confine::prepare(&confined).map_err(StartError::Confine)?;
+        if let Some(removed) = &config.confine_files {
+            let store = config.store.as_deref();
+            allow_paths(&mut paths, store, &files, named.as_ref(), removed);
+            paths.restrict(&confined).map_err(StartError::Confine)?;
+        }
         let vm = VmSettings {
             memory_bytes: config.memory_bytes,
             store: config.store.clone(),
@@ -278,6 +287,31 @@ fn map_vdso(private: &PrivateRegion) -> Result<(), Errno> {
     private.protect(code, image.len() as u64, read_execute)
 }
 
+/// What the VMM's threads may still open, besides what the program was given open.
+fn allow_paths(
+    paths: &mut Paths,
+    store: Option<&Path>,
+    files: &Files,
+    program: Option<&Opened>,
+    removed: &[PathBuf],
+) {
+    paths.allow_usual();
+    for (granted, is_writable) in files.granted() {
+        let right = if is_writable { PathRight::All } else { PathRight::Read };
+        paths.allow_open(granted, right);
+    }
+    if let Some(opened) = program {
+        paths.allow_open(opened.file.as_fd(), PathRight::Read);
+    }
+    if let Some(store) = store.map(Path::to_owned).or_else(|| Store::default_path().ok()) {
+        paths.allow_to_be_made(&store);
+    }
+    for path in removed {
+        paths.allow(path, PathRight::All);
+        path.parent().into_iter().for_each(|parent| paths.allow(parent, PathRight::RemoveIn));
+    }
+}
+
 /// What the VMM's threads may ask of the host.
 fn policy(config: &RunConfig) -> Policy {
     let NetGrants { all, connect, listen } = &config.net;
@@ -289,7 +323,11 @@ fn policy(config: &RunConfig) -> Policy {
     };
     let given = config.stdio.iter().chain(config.inherited.iter().map(|(_, fd)| fd));
     let mut grants = config.root.iter().chain(&config.grants);
-    let sockets = network || grants.any(is_writable) || given.into_iter().any(is_socket);
+    // The memory that a tree has as `/tmp` is granted, too.
+    let sockets = network
+        || config.tmp.is_some()
+        || grants.any(is_writable)
+        || given.into_iter().any(is_socket);
     Policy { mode: config.confine, children: config.tree.is_some(), sockets, network }
 }
 

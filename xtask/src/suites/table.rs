@@ -166,6 +166,12 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     },
     LeftOut {
         kinds: ALL,
+        reason: "runs a program of the tests' own from where cargo has built it, and strace, which no machine has; \
+                 all tests that run a program in a VM confine their VMM",
+        what: &["confinement"],
+    },
+    LeftOut {
+        kinds: ALL,
         reason: "needs cargo, which no machine has",
         what: &[
             "shared_library",

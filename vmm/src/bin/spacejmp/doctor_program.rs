@@ -51,6 +51,7 @@ pub(crate) fn run(args: &Args, named: &OsString, json: bool) -> Result<ExitCode,
         tree: None,
         inherited: Vec::new(),
         confine: Confine::Off,
+        confine_files: None,
     };
     let needs = Needs::of(config).map_err(|error| start_failure(&program, error))?;
     let written = errors::output(json, &needs, |colour| render(&needs, colour))?;

@@ -263,6 +263,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     };
     // Dropped, and so removed, on every way out.
     let tmp = private_tmp(root.is_some(), &grants, memory_bytes, args.detach_children)?;
+    let own_store = private.as_ref().map(|store| store.path().to_owned());
+    let own_tmp = tmp.as_ref().and_then(|tmp| tmp.removed_at_end().map(Path::to_owned));
+    let removed = own_store.into_iter().chain(own_tmp).collect();
     let limits = (args.processes, args.open_files.unwrap_or(u64::MAX));
     let new_tree = || Tree::new(limits, args.detach_children, tmp.as_deref());
     let tree = (args.processes > 1 || args.open_files.is_some()).then(new_tree);
@@ -290,6 +293,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         inherited,
         tree: tree.as_ref().map(|tree| tree.shared.clone()),
         confine: args.confine.into(),
+        confine_files: Some(removed),
     };
     // Before any thread starts; the terminal is restored (dropped) while signals are still
     // blocked.
