@@ -185,9 +185,10 @@ fn requests_of_a_client_of_kv_take_as_many_instructions_as_recorded() {
         line.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{ended:?}"))
     };
     let mut table = Table::new("instructions.kv");
-    table.add("GET, a visit of its own", count("GET"));
+    // A few differ from one run to another, by where memory lies.
+    table.add("GET, a visit of its own, in hundreds", (count("GET") + 50) / 100);
     compare([table]);
-    // These differ by some from run to run, by where memory lies.
+    // These differ by more.
     let (get, set) = (count("GET-more"), count("SET-more"));
     assert!(get < 3700 && set < 4600, "{get} for one more GET, {set} for a SET");
 }

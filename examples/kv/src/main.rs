@@ -94,10 +94,18 @@ fn run(args: Vec<String>) -> Result<ExitCode, Box<dyn Error>> {
         return Ok(ExitCode::SUCCESS);
     }
     let store = if options.vas.contains('@') {
-        Store::open_read_only(&options.vas)?
+        Store::open_read_only(&options.vas)
     } else {
-        Store::open_or_create(&options.vas, options.durability, options.max_memory)?
+        Store::open_or_create(&options.vas, options.durability, options.max_memory)
     };
+    let store = store.map_err(|error| match &error {
+        spacejmp::Error::WrongRoot { space, .. } => format!(
+            "{error}\n{space} was made by another version of kv, or is no store of keys: serve it by that version and \
+             copy the keys, or name another space with --vas"
+        )
+        .into(),
+        _ => Box::<dyn Error>::from(error),
+    })?;
     match &command[..] {
         "serve" if rest.is_empty() => serve_all(&store, options),
         "serve" => Err(format!("serve has no argument {}", rest[0]).into()),

@@ -36,6 +36,8 @@ pub struct Parser {
     start: usize,
     /// Of an unfinished array: where its next word begins, how many are missing, and those there are.
     words: Option<(usize, usize, Words)>,
+    /// How many bytes of it were forgotten, as they are among its words.
+    forgotten: usize,
 }
 
 impl Parser {
@@ -97,7 +99,7 @@ impl Parser {
     fn word(&mut self, limits: Limits) -> Result<Option<Words>, String> {
         while let Some((at, missing, words)) = self.words.take() {
             if missing == 0 {
-                self.start = at;
+                (self.start, self.forgotten) = (at, 0);
                 return Ok(Some(words));
             }
             let kept = Some((at, missing, words));
@@ -167,13 +169,14 @@ impl Parser {
 
     /// More must arrive. What was taken is forgotten once it is more than what is left.
     fn unfinished(&mut self, limits: Limits) -> Result<Option<Words>, String> {
-        if self.waiting() > limits.query {
+        if self.waiting() + self.forgotten > limits.query {
             return Err("too large a request".to_owned());
         }
         // The words that are complete need not be kept as bytes.
         let taken = self.words.as_ref().map_or(self.start, |(at, _, _)| *at).min(self.bytes.len());
         if taken > self.bytes.len() / 2 {
             self.bytes.drain(..taken);
+            self.forgotten += taken - self.start;
             self.start = 0;
             if let Some((at, _, _)) = &mut self.words {
                 *at -= taken;
@@ -340,6 +343,28 @@ mod tests {
             parser.next(Limits::STRANGER)
         };
         assert!(stranger(b"*11\r\n").is_err() && stranger(b"*1\r\n$16385\r\n").is_err());
+    }
+
+    #[test]
+    fn words_that_were_taken_count_as_part_of_an_unfinished_request() {
+        let limits = Limits { query: 1000, ..Limits::KNOWN };
+        let word = [&b"$400\r\n"[..], &[b'v'; 400], b"\r\n"].concat();
+        let mut parser = Parser::default();
+        // As much may be asked for in several requests.
+        for _ in 0..5 {
+            parser.push(b"*2\r\n");
+            parser.push(&word);
+            assert_eq!(parser.next(limits), Ok(None));
+            parser.push(&word);
+            assert!(matches!(parser.next(limits), Ok(Some(_))));
+        }
+        parser.push(b"*4\r\n");
+        for _ in 0..2 {
+            parser.push(&word);
+            assert_eq!(parser.next(limits), Ok(None));
+        }
+        parser.push(&word);
+        assert_eq!(parser.next(limits), Err("too large a request".to_owned()));
     }
 
     #[test]

@@ -66,6 +66,18 @@ fn a_program_that_waits_gets_what_another_one_pushes() {
 }
 
 #[test]
+fn a_space_that_is_no_store_or_of_another_layout_is_refused_with_what_to_do() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let other = Run::new(tests::guests::rust("sdk_versioned")).args(&["words", "add", "1", "1"]);
+    other.store(folder.path().join("store")).in_vm().expect(0, "");
+    let refused = run(folder.path(), &["--vas", "words", "get", "k"]);
+    refused.expect(2, "");
+    let said = refused.err();
+    assert!(said.contains("the root object of `words`") && said.contains("--vas"), "{said}");
+}
+
+#[test]
 fn outside_a_vm_it_says_how_to_run_it() {
     let ended = Run::new(kv()).args(&["get", "k"]).native();
     assert!(ended.err().contains("spacejmp run"), "{ended:?}");

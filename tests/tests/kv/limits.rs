@@ -118,3 +118,48 @@ fn on_a_full_disk_a_change_fails_as_a_whole_and_reading_goes_on() {
     assert_eq!(wire.say("LLEN l"), format!(":{held}\r\n"));
     assert_eq!(wire.ask(&[b"LINDEX", b"l", b"0"]).len(), 200_000 + 11);
 }
+
+#[test]
+fn who_does_not_read_holds_nobody_up_and_a_subscriber_that_does_not_is_let_go() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::kv(folder.path(), &["--durability", "manual"]);
+    let (mut wire, mut slow, mut listening) =
+        (server.connect(), server.connect(), server.connect());
+    let value = vec![b'v'; 1 << 20];
+    assert_eq!(wire.ask(&[b"SET", b"k", &value]), b"+OK\r\n");
+    let get = encoded(&[b"GET", b"k"]);
+    slow.send(&get.repeat(40));
+    assert_eq!(wire.say("PING"), "+PONG\r\n");
+    assert_eq!(listening.say("SUBSCRIBE c"), "*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n");
+    let mut sent = 0;
+    while wire.ask(&[b"PUBLISH", b"c", &value]) == b":1\r\n" {
+        sent += 1;
+        assert!(sent < 100, "a subscriber is never let go");
+    }
+    assert!(sent >= 32, "let go after {sent} MiB");
+    // It has what had been sent, and not all.
+    assert!(listening.rest().len() < sent << 20);
+    let expected = [b"$1048576\r\n", &value[..], b"\r\n"].concat();
+    for number in 0..40 {
+        assert!(slow.reply() == expected, "reply {number}");
+    }
+}
+
+#[test]
+fn a_request_that_is_too_long_ends_its_connection_and_no_other() {
+    skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::kv(folder.path(), &["--durability", "manual"]);
+    let (mut wire, mut other) = (server.connect(), server.connect());
+    assert_eq!(wire.say("CONFIG SET client-query-buffer-limit 1mb"), "+OK\r\n");
+    let half = vec![b'v'; 700_000];
+    assert_eq!(other.ask(&[b"SET", b"k", &half]), b"+OK\r\n");
+    // One byte too many, so that it has read all when it ends the connection.
+    let mut long = encoded(&[b"MSET", b"a", &half, b"b", &half]);
+    long.truncate((1 << 20) + 1);
+    other.send(&long);
+    let rest = String::from_utf8_lossy(&other.rest()).into_owned();
+    assert!(rest.starts_with("-ERR Protocol error:"), "{rest}");
+    assert_eq!(wire.say("EXISTS a b k"), ":1\r\n");
+}

@@ -138,7 +138,10 @@ fn messages(client: &Client) -> RedisResult<()> {
     let patterns: BTreeSet<Option<String>> = (0..2)
         .map(|_| {
             let message = channels.get_message()?;
-            assert_eq!((message.get_channel_name(), message.get_payload_bytes()), ("news", &b"hello"[..]));
+            assert_eq!(
+                (message.get_channel_name(), message.get_payload_bytes()),
+                ("news", &b"hello"[..])
+            );
             message.from_pattern().then(|| message.get_pattern()).transpose()
         })
         .collect::<RedisResult<_>>()?;

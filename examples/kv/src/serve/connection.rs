@@ -37,7 +37,7 @@ pub(super) struct Connection {
     pub(super) pending: VecDeque<Words>,
     pub(super) out: Out,
     /// What of `out` was sent.
-    sent: usize,
+    pub(super) sent: usize,
     pub(super) session: Session,
     /// It has to give a password first.
     pub(super) is_stranger: bool,

@@ -18,12 +18,14 @@ struct Batch {
     requests: Vec<Words>,
     done: usize,
     waits: Option<u64>,
+    /// How many bytes there may be in `out` before another request, those that were sent included.
+    room: usize,
 }
 
 impl Batch {
     fn job(&mut self) -> Job<'_> {
-        let Batch { session, out, requests, .. } = self;
-        Job { session, requests, out, done: 0, waits: None, room: OUTPUT }
+        let Batch { session, out, requests, room, .. } = self;
+        Job { session, requests, out, done: 0, waits: None, room: *room }
     }
 }
 
@@ -117,7 +119,7 @@ impl Server<'_> {
     }
 
     fn put_back(&mut self, batches: Vec<Batch>) {
-        for Batch { id, session, out, requests, done, waits } in batches {
+        for Batch { id, session, out, requests, done, waits, .. } in batches {
             self.commands += done as u64;
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             (connection.session, connection.out) = (session, out);
@@ -161,6 +163,8 @@ impl Server<'_> {
                 let requests = vec![blocked.request.clone()];
                 let mut batch = Batch::of(connection, requests);
                 batch.session.is_retry = true;
+                // Messages may have come to be sent meanwhile; it has its turn all the same.
+                batch.room = usize::MAX;
                 batches.push(batch);
             }
             self.visit(&mut batches)?;
@@ -192,7 +196,8 @@ impl Batch {
     fn of(connection: &mut Connection, requests: Vec<Words>) -> Batch {
         let (session, out) =
             (std::mem::take(&mut connection.session), std::mem::take(&mut connection.out));
-        Batch { id: connection.id, session, out, requests, done: 0, waits: None }
+        let room = connection.sent + OUTPUT;
+        Batch { id: connection.id, session, out, requests, done: 0, waits: None, room }
     }
 }
 

@@ -80,7 +80,7 @@ fn reading(programs: &Programs<'_>, keys: u64, report: &mut Report) -> Result<()
 fn exits(programs: &Programs<'_>, keys: u64, report: &mut Report) -> Result<(), BenchError> {
     let requests = programs.bench.sized(200, 2000);
     let stats = programs.bench.programs.file("kv-stats.json");
-    for (what, sets) in [("get", 0), ("set", 100)] {
+    for (what, sets) in [("get", 0), ("mix_10", 10), ("mix_50", 50), ("set", 100)] {
         let with = |count: u64| Order { count, ..order(keys, sets, 0) };
         let direct = |count: u64| -> Result<Option<f64>, BenchError> {
             let args = ["direct", "kv"];
@@ -108,11 +108,13 @@ fn exits(programs: &Programs<'_>, keys: u64, report: &mut Report) -> Result<(), 
         };
         let per = |few: Option<f64>, many: Option<f64>| Some((many? - few?) / requests as f64);
         let note = format!(
-            "exits to the VMM for each {} of a client that enters the store",
-            what.to_uppercase()
+            "exits to the VMM for each request of a client that enters the store, {sets} % SETs"
         );
         let all = per(direct(50)?, direct(50 + requests)?);
         report.push(format!("kv_{what}_exits"), all, "exits/request", note);
+        if what.starts_with("mix") {
+            continue;
+        }
         let note =
             format!("the same of `kv serve`, one client and one {} at a time", what.to_uppercase());
         let all = per(served(50)?, served(50 + requests)?);

@@ -51,7 +51,7 @@ impl Sizes {
                 rounds: 1,
                 clients: &[1, 2],
                 few: &[1],
-                mixes: &[0, 100],
+                mixes: &[0, 10, 100],
                 batches: &[1, 16, 256],
             },
             Sizes {
@@ -157,6 +157,7 @@ pub(super) fn measure(
     }
     let found = Found { measured, sizes: &sizes, programs };
     found.figures(report);
+    found.mixed(report);
     found.plots(report);
     batches(programs, &by_batch, &sizes, report);
     Ok(())
@@ -245,6 +246,28 @@ impl Found<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// What a tenth of SETs leaves of the rate of GETs.
+    fn mixed(&self, report: &mut Report) {
+        let Some(&clients) = self.sizes.few.last() else { return };
+        for side in [Side::Direct, Side::Redis] {
+            let rate = |sets: u64| self.rate(Case { sets, value: 4, batch: 1, clients }, side);
+            let mut note = format!(
+                "{}: requests a second with 10 % SETs over those with GETs alone, {clients} clients; 0.3 in the paper, \
+                 whose clients have a lock",
+                side.legend()
+            );
+            if let Some(why) = self.programs.why_not(side) {
+                note += &format!(": {why}");
+            }
+            report.push(
+                format!("{}_mix_10_over_get", side.name()),
+                ratio(rate(10), rate(0)),
+                "",
+                note,
+            );
         }
     }
 
