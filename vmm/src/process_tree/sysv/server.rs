@@ -271,16 +271,18 @@ impl Server {
             .zip(connections)
             .filter_map(|(connection, ready)| ready.then_some(connection.number))
             .collect();
+        // First: who asks may have waited for such an end. Connections are looked at before processes, so it is
+        // among these.
+        for pid in ended {
+            self.processes.remove(&pid);
+            self.connections.retain(|connection| connection.pid != pid);
+            self.state.end_of(&self.account, pid);
+        }
         for number in asking {
             if self.answer(number).is_none() {
                 self.connections.retain(|connection| connection.number != number);
                 self.state.forget(&self.account, number);
             }
-        }
-        for pid in ended {
-            self.processes.remove(&pid);
-            self.connections.retain(|connection| connection.pid != pid);
-            self.state.end_of(&self.account, pid);
         }
         self.settle();
         if *is_knock && let Ok(fds) = self.knocks.receive_descriptors() {
