@@ -117,7 +117,7 @@ fn the_page_on_running_has_every_exit_status() {
         .map(|(status, _)| status)
         .filter(|status| status.starts_with(|c: char| c.is_ascii_digit()))
         .collect();
-    assert_eq!(statuses.len(), 6, "{statuses:?}");
+    assert_eq!(statuses.len(), 7, "{statuses:?}");
     for status in statuses {
         assert!(RUN_PAGE.contains(&format!("\n| {status} | ")), "{status}");
     }
