@@ -161,6 +161,34 @@ fn a_get_by_a_client_that_enters_the_store_takes_no_exit_and_a_set_that_repeats_
     assert_eq!(difference(set, 100), 100, "100 more SETs of a key");
 }
 
+/// What a GET costs where translation is nested and ring 0 runs natively: on an emulated processor, whose time-stamp
+/// counter counts instructions. An exit would take ten thousand more. Of a SET it is what one more takes in
+/// the same visit: one by one, each ends with an exit, and the host's instructions say nothing.
+#[test]
+fn requests_of_a_client_of_kv_take_as_many_instructions_as_recorded() {
+    skip_without_kvm!();
+    let program = guests::rust("kv_counts");
+    let store = tempfile::tempdir().expect("a temporary directory");
+    let said = |args: &[&str]| Run::new(&program).args(args).store(store.path().join("s")).in_vm();
+    let ended = [said(&["get", "kv"]), said(&["set"])];
+    let out = ended.iter().map(|ended| ended.out()).collect::<Vec<_>>().concat();
+    let here = "exit_counts: requests_of_a_client_of_kv_take_as_many_instructions_as_recorded";
+    if out == "time\ntime\n" {
+        return other_kind_of_host(here, "the time-stamp counter does not count instructions");
+    }
+    let mut table = Table::new("instructions.kv");
+    for (name, path) in [
+        ("GET", "GET, a visit of its own"),
+        ("GET-more", "GET, one more in a visit"),
+        ("SET-more", "SET, one more in a visit"),
+    ] {
+        let line = out.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let count = line.and_then(|text| text.parse().ok());
+        table.add(path, count.unwrap_or_else(|| panic!("{ended:?}")));
+    }
+    compare([table]);
+}
+
 /// The kernel compares how often versions were published with what the view was built from.
 #[test]
 fn a_visit_to_read_takes_an_exit_only_if_there_is_a_newer_version() {
@@ -218,4 +246,23 @@ fn threads_and_starts_take_as_many_exits_as_recorded() {
         );
     }
     compare([table]);
+}
+
+/// As the safe API: the library asks the VMM for nothing that it has found in an earlier visit.
+#[test]
+fn visits_of_cxx_programs_take_an_exit_to_change_something_and_none_to_read() {
+    if !guests::has_cxx() {
+        eprintln!("skipped: there is no C++ compiler here");
+        return;
+    }
+    skip_without_kvm!();
+    let program = guests::c_linked("spaces");
+    let store = tempfile::tempdir().expect("a temporary directory");
+    let exits =
+        |args: &[&str]| exits_of(Run::new(&program).args(args).store(store.path().join("s"))).0;
+    exits(&["visits", "1", "1"]);
+    let more = difference(|many| exits(&["visits", ["10", "60"][usize::from(many)], "0"]), 0);
+    assert_eq!(more, 0, "50 more visits to read");
+    let more = difference(|many| exits(&["visits", "1", ["10", "60"][usize::from(many)]]), 50);
+    assert_eq!(more, 50, "50 more visits to write");
 }

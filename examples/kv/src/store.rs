@@ -63,6 +63,15 @@ impl Store {
         Ok(Store { space, is_old: false })
     }
 
+    /// A store in the process's own memory, of so many bytes, that ends with it: for tests, which need no VM for it. A
+    /// process has one store, whatever kind it is.
+    ///
+    /// # Errors
+    /// Those of [`Space::in_memory`].
+    pub fn in_memory(bytes: usize) -> spacejmp::Result<Store> {
+        Ok(Store { space: Space::in_memory(bytes, |_| Ok(Root::new()))?, is_old: false })
+    }
+
     /// An old version, `NAME@TAG` or `NAME@NUMBER`, or a store that is only read.
     ///
     /// # Errors

@@ -132,6 +132,7 @@ impl EmptyVm {
             life: Life::new(vcpu, begins.first_thread),
             _held_by: begins.held_by,
             second_tasks: Mutex::default(),
+            errands: Default::default(),
         });
         let view: Weak<Process> = Arc::downgrade(&process);
         process.files.set_view(view);

@@ -85,7 +85,7 @@ impl AwaitsCopy {
             }
         }
         if process.vases.takes_up_sharing() || shares {
-            Survivor::make(&process);
+            Survivor::make_here(&process);
         }
         if process.vases.is_to_let_go() {
             process.call_every_second(|process| process.vases.let_go());

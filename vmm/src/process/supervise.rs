@@ -175,7 +175,7 @@ impl<'a> Supervisor<'a> {
             end: options.end,
             is_first: options.is_first,
             control: options.control.map(|control| Server::new(control, CONTROL)),
-            timers: TimerEvents::block().map_err(LoopError::TimerEvents)?,
+            timers: new_timers().map_err(LoopError::TimerEvents)?,
             bell: bell.transpose().map_err(LoopError::Bell)?,
             second: None,
             handed: Vec::new(),
@@ -309,6 +309,13 @@ impl Supervisor<'_> {
     }
 }
 
+/// Without what is left of timers of a program before.
+fn new_timers() -> std::io::Result<TimerEvents> {
+    let timers = TimerEvents::block()?;
+    while timers.read(|_, _| ()) {}
+    Ok(timers)
+}
+
 fn new_timer(after: Duration, period: Option<Duration>) -> Result<TimerFd, LoopError> {
     let mut timer = TimerFd::new().map_err(LoopError::Timer)?;
     timer.reset(after, period).map_err(LoopError::Timer)?;
@@ -375,6 +382,7 @@ impl MutEventSubscriber for Supervisor<'_> {
             ATTENTION => {
                 // Non-blocking: the count itself has no meaning.
                 let _ = self.process.threads.attention().read();
+                self.process.errands.run();
                 self.start_second(ops);
             }
             TIMEOUT => {

@@ -21,6 +21,7 @@ use super::start::StartError;
 use super::start_forked::AwaitsCopy;
 use super::supervise::Supervise;
 use super::{Outcome, Process};
+use crate::confine::{self, Kind};
 use crate::control::Control;
 use crate::files::Files;
 use crate::linux::children::vfork::order;
@@ -158,6 +159,9 @@ impl Starter<'_> {
     fn serve(self, vmm: &Channel, server: Option<Channel>) -> ! {
         fork::block_all_signals();
         let _ = rustix::thread::set_name(c"starter");
+        if let Err(error) = confine::enter(Kind::Keeper, &self.vm.confined) {
+            self.fail(&format!("cannot confine the process that starts others: {error}"));
+        }
         let end = self.tree.end.as_ref().map(|end| end.as_raw_fd());
         let trace = self.vm.tracer.as_ref().map(|tracer| tracer.to().as_raw_fd());
         let kept = self.tree.kept.iter().map(AsRawFd::as_raw_fd);

@@ -211,13 +211,14 @@ pub fn adopt_orphans() {
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
 }
 
-/// Blocks all signals for the calling thread.
+/// Blocks all signals for the calling thread but the one that tells of a call which it may not make.
 pub fn block_all_signals() {
     let mut all = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
     // SAFETY: writes the set.
     unsafe { libc::sigfillset(all.as_mut_ptr()) };
     // SAFETY: reads the set; the previous one is not requested.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), ptr::null_mut()) };
+    let _ = vmm_sys_util::signal::unblock_signal(libc::SIGSYS);
 }
 
 /// Blocks these signals and no others for the calling thread.

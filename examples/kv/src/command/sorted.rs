@@ -1,6 +1,7 @@
 //! Sorted sets.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use spacejmp::{Mode, VBox};
 
@@ -78,48 +79,59 @@ enum By {
 
 type Scored = (Vec<u8>, f64);
 
-/// The members of a range, in the order asked for.
-fn select<M: Mode>(
-    v: View<'_, '_, M>,
+/// A sorted set and the ranks of those of its members that are in a range; `None` if there is no such set.
+fn find<'a, 'v, M: Mode>(
+    v: View<'a, 'v, M>,
     key: &[u8],
     [start, stop]: [&[u8]; 2],
     by: By,
     reverse: bool,
-    limit: Option<(i64, i64)>,
-) -> Result<Vec<Scored>, Fail> {
-    let owned = |(member, score): (&[u8], f64)| (member.to_vec(), score);
+) -> Result<Option<(&'a Sorted<'v>, Range<usize>)>, Fail> {
     let (low, high) = if reverse { (stop, start) } else { (start, stop) };
-    let found = match by {
+    Ok(match by {
         By::Rank => {
             let (start, stop) = (int(start)?, int(stop)?);
-            let Some(sorted) = v.sorted(key)? else { return Ok(Vec::new()) };
-            let range = range(start, stop, sorted.len());
-            let all = sorted.iter(v.at);
-            return Ok(if reverse {
-                all.rev().skip(range.start).take(range.len()).map(owned).collect()
-            } else {
-                all.skip(range.start).take(range.len()).map(owned).collect()
-            });
+            v.sorted(key)?.map(|sorted| {
+                let (len, ranks) = (sorted.len(), range(start, stop, sorted.len()));
+                (sorted, if reverse { len - ranks.end..len - ranks.start } else { ranks })
+            })
         }
         By::Score => {
             let (low, high) = (score_bound(low)?, score_bound(high)?);
-            v.sorted(key)?.map(|sorted| sorted.by_score(v.at, &low, &high))
+            v.sorted(key)?.map(|sorted| (sorted, sorted.by_score(v.at, &low, &high)))
         }
         By::Member => {
             let (low, high) = (member_bound(low)?, member_bound(high)?);
-            v.sorted(key)?.map(|sorted| sorted.by_member(v.at, &low, &high))
+            v.sorted(key)?.map(|sorted| (sorted, sorted.by_member(v.at, &low, &high)))
         }
+    })
+}
+
+/// The members of a range, in the order asked for.
+fn select<M: Mode>(
+    v: View<'_, '_, M>,
+    key: &[u8],
+    ends: [&[u8]; 2],
+    asked: &Asked,
+) -> Result<Vec<Scored>, Fail> {
+    let Some((sorted, mut ranks)) = find(v, key, ends, asked.by, asked.reverse)? else {
+        return Ok(Vec::new());
     };
-    let mut found = found.unwrap_or_default();
-    if reverse {
-        found.reverse();
+    if let Some((offset, count)) = asked.limit {
+        let Ok(offset) = usize::try_from(offset) else { return Ok(Vec::new()) };
+        let offset = offset.min(ranks.len());
+        let count = usize::try_from(count).unwrap_or(usize::MAX).min(ranks.len() - offset);
+        if asked.reverse {
+            ranks.end -= offset;
+            ranks.start = ranks.end - count;
+        } else {
+            ranks.start += offset;
+            ranks.end = ranks.start + count;
+        }
     }
-    let (skip, take) = match limit {
-        None => (0, usize::MAX),
-        Some((offset, _)) if offset < 0 => return Ok(Vec::new()),
-        Some((offset, count)) => (offset as usize, usize::try_from(count).unwrap_or(usize::MAX)),
-    };
-    Ok(found.into_iter().skip(skip).take(take).map(owned).collect())
+    let owned = |(member, score): (&[u8], f64)| (member.to_vec(), score);
+    let found = sorted.slice(v.at, ranks).map(owned);
+    Ok(if asked.reverse { found.rev().collect() } else { found.collect() })
 }
 
 fn reply(out: &mut Out, found: &[Scored], with_scores: bool) {
@@ -190,15 +202,14 @@ fn asked(name: &[u8], options: &[Vec<u8>]) -> Result<Asked, Fail> {
 /// `ZRANGE`, `ZREVRANGE`, `ZRANGEBYSCORE`, `ZREVRANGEBYSCORE`, `ZRANGEBYLEX`, `ZREVRANGEBYLEX`.
 pub(super) fn zrange<M: Mode>(v: View<'_, '_, M>, args: Args<'_>, out: &mut Out) -> Done {
     let asked = asked(&args[0], &args[4..])?;
-    let found = select(v, &args[1], [&args[2], &args[3]], asked.by, asked.reverse, asked.limit)?;
+    let found = select(v, &args[1], [&args[2], &args[3]], &asked)?;
     reply(out, &found, asked.with_scores);
     Ok(())
 }
 
 pub(super) fn zrangestore(c: &mut Change<'_, '_>, args: Args<'_>, out: &mut Out) -> Done {
     let asked = asked(&args[0], &args[5..])?;
-    let found =
-        select(c.view(), &args[2], [&args[3], &args[4]], asked.by, asked.reverse, asked.limit)?;
+    let found = select(c.view(), &args[2], [&args[3], &args[4]], &asked)?;
     out.count(found.len());
     store(c, &args[1], &found)
 }
@@ -206,7 +217,8 @@ pub(super) fn zrangestore(c: &mut Change<'_, '_>, args: Args<'_>, out: &mut Out)
 /// `ZCOUNT` and `ZLEXCOUNT`.
 pub(super) fn zcount<M: Mode>(v: View<'_, '_, M>, args: Args<'_>, out: &mut Out) -> Done {
     let by = if is(&args[0], "ZCOUNT") { By::Score } else { By::Member };
-    out.count(select(v, &args[1], [&args[2], &args[3]], by, false, None)?.len());
+    let found = find(v, &args[1], [&args[2], &args[3]], by, false)?;
+    out.count(found.map_or(0, |(_, ranks)| ranks.len()));
     Ok(())
 }
 
@@ -342,7 +354,8 @@ pub(super) fn zremrange(c: &mut Change<'_, '_>, args: Args<'_>, out: &mut Out) -
         b"ZREMRANGEBYSCORE" => By::Score,
         _ => By::Member,
     };
-    let found = select(c.view(), &args[1], [&args[2], &args[3]], by, false, None)?;
+    let asked = Asked { by, reverse: false, with_scores: false, limit: None };
+    let found = select(c.view(), &args[1], [&args[2], &args[3]], &asked)?;
     out.count(remove(c, &args[1], found.iter().map(|(member, _)| &member[..]))?);
     Ok(())
 }
@@ -357,11 +370,11 @@ pub(super) fn take(
     let view = c.view();
     let Some(sorted) = view.sorted(key)? else { return Ok(Vec::new()) };
     let owned = |(member, score): (&[u8], f64)| (member.to_vec(), score);
-    let all = sorted.iter(view.at);
+    let (len, count) = (sorted.len(), count.min(sorted.len()));
     let taken: Vec<Scored> = if lowest {
-        all.take(count).map(owned).collect()
+        sorted.slice(view.at, 0..count).map(owned).collect()
     } else {
-        all.rev().take(count).map(owned).collect()
+        sorted.slice(view.at, len - count..len).rev().map(owned).collect()
     };
     remove(c, key, taken.iter().map(|(member, _)| &member[..]))?;
     Ok(taken)

@@ -1,11 +1,11 @@
 //! Changing what keys have. Times of expiry are kept in two places, which only this file writes: with the key, and
 //! in order.
 
-use spacejmp::{AllocError, At, Mode, VBTreeMap, VBox, VLinearMap, Write};
+use spacejmp::{AllocError, At, Mode, VBox, VLinearMap, Write};
 
 use super::{
-    Bytes, DATABASES, Database, Entry, Fail, Fields, Kv, List, Members, Root, Sorted, Value, View,
-    WRONG_TYPE,
+    Bytes, DATABASES, Database, Entry, Fail, Fields, Kv, List, Members, Ordered, Root, Sorted,
+    Value, View, WRONG_TYPE,
 };
 
 /// One database that is being changed in a visit.
@@ -154,7 +154,7 @@ impl<'v> Change<'_, 'v> {
         let database = self.database();
         let entry = database.keys.at_mut(at).remove(key)?;
         if entry.expires != 0 {
-            database.expiries.at_mut(at).remove(&timed(entry.expires, key));
+            database.expiries.remove(at, &timed(entry.expires, key));
         }
         self.root.changes += 1;
         (!entry.is_over(now)).then_some(entry)
@@ -195,12 +195,12 @@ impl<'v> Change<'_, 'v> {
 
     fn list_expiry(&mut self, key: &[u8], before: u64, time: u64) -> Result<(), AllocError> {
         let at = self.at;
-        let mut expiries = self.database().expiries.at_mut(at);
+        let expiries = &mut self.database().expiries;
         if time != 0 {
-            expiries.insert(Bytes::from_slice(at, &timed(time, key))?, ())?;
+            expiries.insert(at, &timed(time, key))?;
         }
         if before != 0 {
-            expiries.remove(&timed(before, key));
+            expiries.remove(at, &timed(before, key));
         }
         Ok(())
     }
@@ -223,7 +223,7 @@ impl<'v> Change<'_, 'v> {
 
     fn first_over(&self) -> Option<Vec<u8>> {
         let database = &self.root.databases[self.db];
-        let (timed, ()) = database.expiries.at(self.at).first_key_value()?;
+        let timed = database.expiries.first(self.at)?;
         let (time, key) = timed.split_first_chunk::<8>()?;
         (u64::from_be_bytes(*time) <= self.now).then(|| key.to_vec())
     }
@@ -233,7 +233,7 @@ impl<'v> Change<'_, 'v> {
         let database = self.database();
         if !database.keys.is_empty() {
             database.keys = VLinearMap::new();
-            database.expiries = VBTreeMap::new();
+            database.expiries = Ordered::new();
             self.root.changes += 1;
         }
     }
@@ -249,7 +249,7 @@ impl<'v> Root<'v> {
     /// When the next key expires, of any database.
     pub(crate) fn next_expiry<M: Mode>(&self, at: &At<Kv<'v>, M>) -> Option<u64> {
         let first = |database: &Database<'v>| {
-            let (timed, ()) = database.expiries.at(at).first_key_value()?;
+            let timed = database.expiries.first(at)?;
             Some(u64::from_be_bytes(*timed.first_chunk()?))
         };
         self.databases.iter().filter_map(first).min()

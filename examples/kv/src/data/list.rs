@@ -180,10 +180,8 @@ impl<'v> List<'v> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use spacejmp::Space;
 
-    use super::*;
-    use crate::data::{Change, Root};
+    use crate::data::{Change, test_space};
 
     #[derive(Debug, Clone)]
     enum Step {
@@ -208,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_list_does_what_a_vector_does() {
-        let space = Space::<Kv<'_>>::in_memory(4 << 20, |_| Ok(Root::new())).unwrap();
+        let space = test_space();
         proptest!(|(steps in prop::collection::vec(step(), 0..120))| {
             let mut model: Vec<u8> = Vec::new();
             space.write(|v| {

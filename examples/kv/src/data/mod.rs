@@ -1,19 +1,21 @@
 //! What is stored in the address space: sixteen databases of keys and values, found by pointers.
 //!
 //! Here are the types; `view` looks keys up, `change` changes them, `list` and `sorted` are two kinds of
-//! values.
+//! values; `ordered` is what finds members by their rank, and the next key to expire.
 
 mod change;
 mod list;
+mod ordered;
 mod sorted;
 mod view;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use spacejmp::{AllocError, At, Mode, Storable, VBTreeMap, VBox, VLinearMap, VVec, Write};
+use spacejmp::{AllocError, At, Mode, Storable, VBox, VLinearMap, VVec, Write};
 
 pub(crate) use change::{Change, Put};
 pub(crate) use list::List;
+use ordered::Ordered;
 pub(crate) use sorted::{Bound, Sorted};
 pub(crate) use view::View;
 
@@ -52,7 +54,7 @@ pub(crate) struct Root<'v> {
 pub(crate) struct Database<'v> {
     keys: VLinearMap<Bytes<'v>, Entry<'v>, Kv<'v>>,
     /// Times of expiry, each with its key behind it: the first is the next to expire.
-    expiries: VBTreeMap<Bytes<'v>, (), Kv<'v>>,
+    expiries: Ordered<'v>,
 }
 
 /// What a key has.
@@ -84,10 +86,8 @@ pub(crate) enum Value<'v> {
 impl Root<'_> {
     /// Databases without keys.
     pub(crate) fn new() -> Self {
-        let databases = std::array::from_fn(|_| Database {
-            keys: VLinearMap::new(),
-            expiries: VBTreeMap::new(),
-        });
+        let databases =
+            std::array::from_fn(|_| Database { keys: VLinearMap::new(), expiries: Ordered::new() });
         Root { databases, changes: 0, saved: 0 }
     }
 }
@@ -193,3 +193,14 @@ pub(crate) type Done = Result<(), Fail>;
 
 pub(crate) const WRONG_TYPE: &str =
     "WRONGTYPE Operation against a key holding the wrong kind of value";
+
+/// The space of all tests in this program, one test after the other: a brand has one.
+#[cfg(test)]
+pub(crate) fn test_space() -> std::sync::MutexGuard<'static, spacejmp::Space<Kv<'static>>> {
+    use std::sync::{LazyLock, Mutex, PoisonError};
+    static SPACE: LazyLock<Mutex<spacejmp::Space<Kv<'static>>>> = LazyLock::new(|| {
+        let space = spacejmp::Space::in_memory(16 << 20, |_| Ok(Root::new()));
+        Mutex::new(space.expect("there is memory"))
+    });
+    SPACE.lock().unwrap_or_else(PoisonError::into_inner)
+}

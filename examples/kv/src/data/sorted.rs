@@ -1,19 +1,19 @@
 //! A sorted set: scores by member, and members in the order of their scores.
 //!
-//! The order is a map whose keys are the score, as eight bytes that sort as it does, with the member behind them.
+//! The order is one of strings that are the score, as eight bytes that sort as it does, with the member behind them.
 
-use std::ops::Bound as Edge;
+use std::ops::Range;
 
-use spacejmp::{AllocError, At, Mode, Storable, VBTreeMap, VLinearMap, Write};
+use spacejmp::{AllocError, At, Mode, Storable, VLinearMap, Write};
 
-use super::{Bytes, Kv};
+use super::{Bytes, Kv, Ordered};
 
 /// The content of a sorted set; never empty between visits.
 #[derive(Storable)]
 #[storable(vas = Kv<'v>)]
 pub(crate) struct Sorted<'v> {
     scores: VLinearMap<Bytes<'v>, f64, Kv<'v>>,
-    order: VBTreeMap<Bytes<'v>, (), Kv<'v>>,
+    order: Ordered<'v>,
 }
 
 /// An end of a range of scores or members.
@@ -46,7 +46,7 @@ fn key(score: f64, member: &[u8]) -> Vec<u8> {
 
 impl<'v> Sorted<'v> {
     pub(crate) fn new() -> Sorted<'v> {
-        Sorted { scores: VLinearMap::new(), order: VBTreeMap::new() }
+        Sorted { scores: VLinearMap::new(), order: Ordered::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -68,9 +68,9 @@ impl<'v> Sorted<'v> {
         if before.is_some_and(|before| sortable(before) == sortable(score)) {
             return Ok(before);
         }
-        self.order.at_mut(at).insert(Bytes::from_slice(at, &key(score, member))?, ())?;
+        self.order.insert(at, &key(score, member))?;
         if let Some(before) = before {
-            self.order.at_mut(at).remove(&key(before, member));
+            self.order.remove(at, &key(before, member));
         }
         match self.scores.at_mut(at).into_mut(member) {
             Some(held) => *held = score,
@@ -84,15 +84,26 @@ impl<'v> Sorted<'v> {
     /// Removes a member; the score it had.
     pub(crate) fn remove(&mut self, at: &At<Kv<'v>, Write>, member: &[u8]) -> Option<f64> {
         let score = self.scores.at_mut(at).remove(member)?;
-        self.order.at_mut(at).remove(&key(score, member));
+        self.order.remove(at, &key(score, member));
         Some(score)
     }
 
     /// How many members are before it in the order.
     pub(crate) fn rank<M: Mode>(&self, at: &At<Kv<'v>, M>, member: &[u8]) -> Option<usize> {
         let score = self.score(at, member)?;
-        let end = key(score, member);
-        Some(self.order.at(at).range((Edge::Unbounded, Edge::Excluded(&end[..]))).count())
+        Some(self.order.rank(at, &key(score, member)))
+    }
+
+    /// Members with their scores by their ranks, in order.
+    pub(crate) fn slice<'a, M: Mode>(
+        &'a self,
+        at: &'a At<Kv<'v>, M>,
+        ranks: Range<usize>,
+    ) -> impl DoubleEndedIterator<Item = (&'a [u8], f64)> + ExactSizeIterator {
+        self.order.slice(at, ranks).into_iter().map(|key| {
+            let (score, member) = score_of(key);
+            (member, score)
+        })
     }
 
     /// All members with their scores, in order.
@@ -100,57 +111,43 @@ impl<'v> Sorted<'v> {
         &'a self,
         at: &'a At<Kv<'v>, M>,
     ) -> impl DoubleEndedIterator<Item = (&'a [u8], f64)> + ExactSizeIterator {
-        self.order.at(at).iter().map(|(key, ())| {
-            let (score, member) = score_of(key);
-            (member, score)
-        })
+        self.slice(at, 0..self.len())
     }
 
-    /// Those with scores in a range, in order.
-    pub(crate) fn by_score<'a, M: Mode>(
-        &'a self,
-        at: &'a At<Kv<'v>, M>,
+    /// The ranks of those with scores in a range.
+    pub(crate) fn by_score<M: Mode>(
+        &self,
+        at: &At<Kv<'v>, M>,
         low: &Bound<f64>,
         high: &Bound<f64>,
-    ) -> Vec<(&'a [u8], f64)> {
-        // What comes after all members of a score.
-        let after = |score: &f64| {
+    ) -> Range<usize> {
+        let before = |score: &f64| self.order.rank(at, &sortable(*score));
+        let through = |score: &f64| {
             let next = u64::from_be_bytes(sortable(*score)).checked_add(1);
-            next.map(|next| next.to_be_bytes().to_vec())
+            next.map_or(self.len(), |next| self.order.rank(at, &next.to_be_bytes()))
         };
-        let start = match low {
-            Bound::Lowest => Some(Vec::new()),
-            Bound::Highest => None,
-            Bound::Including(score) => Some(sortable(*score).to_vec()),
-            Bound::Excluding(score) => after(score),
-        };
-        let end = match high {
-            Bound::Lowest => Some(Vec::new()),
-            Bound::Highest => None,
-            Bound::Including(score) => after(score),
-            Bound::Excluding(score) => Some(sortable(*score).to_vec()),
-        };
-        let Some(start) = start else { return Vec::new() };
-        if end.as_ref().is_some_and(|end| *end <= start) {
-            return Vec::new();
-        }
-        let end = end.as_deref().map_or(Edge::Unbounded, Edge::Excluded);
-        let range = self.order.at(at).range((Edge::Included(&start[..]), end));
-        range
-            .map(|(key, ())| {
-                let (score, member) = score_of(key);
-                (member, score)
-            })
-            .collect()
+        self.between(low, high, before, through)
     }
 
-    /// Those in a range of members, for sets whose scores are all the same.
-    pub(crate) fn by_member<'a, M: Mode>(
-        &'a self,
-        at: &'a At<Kv<'v>, M>,
+    /// The ranks of those in a range of members, for sets whose scores are all the same.
+    pub(crate) fn by_member<M: Mode>(
+        &self,
+        at: &At<Kv<'v>, M>,
         low: &Bound<Vec<u8>>,
         high: &Bound<Vec<u8>>,
-    ) -> Vec<(&'a [u8], f64)> {
+    ) -> Range<usize> {
+        let ends =
+            self.slice(at, 0..1).next().zip(self.slice(at, self.len() - 1..self.len()).next());
+        let Some((first, last)) = ends else { return 0..0 };
+        if sortable(first.1) == sortable(last.1) {
+            let before = |member: &Vec<u8>| self.order.rank(at, &key(first.1, member));
+            let through = |member: &Vec<u8>| {
+                let next = [&key(first.1, member)[..], &[0]].concat();
+                self.order.rank(at, &next)
+            };
+            return self.between(low, high, before, through);
+        }
+        // Where scores differ, the order is not that of the members: what Redis finds then is in one piece, too.
         let is_high_enough = |member: &[u8]| match low {
             Bound::Lowest => true,
             Bound::Highest => false,
@@ -163,13 +160,36 @@ impl<'v> Sorted<'v> {
             Bound::Including(high) => member <= &high[..],
             Bound::Excluding(high) => member < &high[..],
         };
-        // Where scores differ, the order is not that of the members: what Redis finds then is in one piece, too.
-        let ends = self.iter(at).next().zip(self.iter(at).next_back());
-        if !ends.is_some_and(|(first, last)| is_low_enough(first.0) && is_high_enough(last.0)) {
-            return Vec::new();
+        if !is_low_enough(first.0) || !is_high_enough(last.0) {
+            return 0..0;
         }
-        let from = self.iter(at).skip_while(|(member, _)| !is_high_enough(member));
-        from.take_while(|(member, _)| is_low_enough(member)).collect()
+        let mut members = self.iter(at).map(|(member, _)| member);
+        let start = members.position(is_high_enough).unwrap_or(self.len());
+        let more = self.slice(at, start..self.len());
+        start..start + more.take_while(|(member, _)| is_low_enough(member)).count()
+    }
+
+    /// The ranks of a range: `before` says how many come before something, `through` how many up to it and with it.
+    fn between<T>(
+        &self,
+        low: &Bound<T>,
+        high: &Bound<T>,
+        before: impl Fn(&T) -> usize,
+        through: impl Fn(&T) -> usize,
+    ) -> Range<usize> {
+        let start = match low {
+            Bound::Lowest => 0,
+            Bound::Highest => self.len(),
+            Bound::Including(low) => before(low),
+            Bound::Excluding(low) => through(low),
+        };
+        let end = match high {
+            Bound::Lowest => 0,
+            Bound::Highest => self.len(),
+            Bound::Including(high) => through(high),
+            Bound::Excluding(high) => before(high),
+        };
+        start..end.max(start)
     }
 
     /// Any member.

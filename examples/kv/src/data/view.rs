@@ -1,7 +1,5 @@
 //! Looking keys up. A key whose time has passed is not there, whether or not somebody has removed it.
 
-use std::ops::Bound;
-
 use spacejmp::{At, Mode};
 
 use super::{Database, Entry, Fail, Fields, Kv, List, Members, Root, Sorted, Value, WRONG_TYPE};
@@ -77,11 +75,7 @@ impl<'a, 'v, M: Mode> View<'a, 'v, M> {
     /// How many are over, and not removed.
     fn over(&self) -> usize {
         let until = self.now.saturating_add(1).to_be_bytes();
-        self.database()
-            .expiries
-            .at(self.at)
-            .range((Bound::Unbounded, Bound::Excluded(&until[..])))
-            .count()
+        self.database().expiries.rank(self.at, &until)
     }
 
     /// Keys and what they have, in no order.

@@ -47,7 +47,7 @@ pub struct Children {
 
 /// How a process comes to a starter in the session that it is in now.
 pub trait MakeStarter: std::fmt::Debug + Send + Sync {
-    /// Makes it. The program has one thread, the caller.
+    /// Makes it: called by the event loop, while the program's one thread waits.
     ///
     /// # Errors
     /// The host's.
@@ -105,7 +105,7 @@ impl Children {
 
     /// Has other processes start in the session that `process` leads, with its terminal, if it has made it or has
     /// got another terminal since the last one was started.
-    pub(super) fn follow_session(&self, process: &Process) {
+    pub(super) fn follow_session(&self, process: &Arc<Process>) {
         let Some(starts) = &self.starts else { return };
         let led = fork_process::session_led();
         let mut made_in = locked(&starts.made_in);
@@ -118,7 +118,8 @@ impl Children {
             );
             return;
         }
-        match starts.make_starter.make(process) {
+        let (make_starter, of) = (starts.make_starter.clone(), process.clone());
+        match process.have_done(move || make_starter.make(&of)) {
             Ok(new) => {
                 let before = std::mem::replace(&mut *locked(&starts.starter), new);
                 locked(&starts.earlier).get_or_insert(before);
@@ -204,7 +205,7 @@ impl Children {
     }
 
     /// Makes a process, a child of this one, that waits to be told what it does.
-    fn make(&self, process: &Process) -> Result<Made, Errno> {
+    fn make(&self, process: &Arc<Process>) -> Result<Made, Errno> {
         let starts = self.starts.as_ref().ok_or(Errno::ENOSYS)?;
         self.share_names(&process.files, true);
         self.follow_session(process);

@@ -244,7 +244,11 @@ impl Vases {
         });
         let mut guard = self.lock();
         let state = &mut *guard;
-        for vh in state.instances.in_use() {
+        // Those that write last: whoever is the last to have a segment brings its logs to a layer, and may only
+        // do so if it could write.
+        let mut instances = state.instances.in_use();
+        instances.sort_by_key(|&vh| state.instances.known(vh).writes());
+        for vh in instances {
             if let Some(instance) = state.instances.remove(vh) {
                 warn_if_failed("give up an instance", self.drop_instance(state, vh, instance, how));
             }

@@ -146,6 +146,11 @@ impl Instance {
         })
     }
 
+    /// Whether it has a segment to write.
+    pub(crate) fn writes(&self) -> bool {
+        self.members.iter().any(|(_, member)| member.right == Right::Write)
+    }
+
     /// Takes note of what the VAS says of numbers, now that the members are what they are.
     pub(crate) fn note_numbering(&mut self, listed: &[VasSegment], after: u64) {
         let has = |wanted: &VasSegment| {

@@ -25,9 +25,6 @@ const GROUP_FRAMES: u32 = (PAGE_SIZE_2M / PAGE_SIZE) as u32;
 /// pieces.
 const MANY: usize = 128;
 
-/// So much of a page is looked at first.
-const BEGIN_BYTES: usize = 64;
-
 /// What a fault takes at most.
 const AT_ONCE_BYTES: u64 = PAGE_SIZE_2M;
 
@@ -195,9 +192,13 @@ impl Copies {
         frames: impl Iterator<Item = Frame>,
         is_wanted: bool,
     ) {
-        let mut windows: Vec<u32> = frames.map(|frame| frame.0 / WINDOW_FRAMES).collect();
-        windows.sort_unstable();
-        windows.dedup();
+        let mut windows: Vec<u32> = Vec::new();
+        for index in frames.map(|frame| frame.0 / WINDOW_FRAMES) {
+            // Most lie in the same one.
+            if !windows.contains(&index) {
+                windows.push(index);
+            }
+        }
         for index in windows {
             let Some((window, written)) = self.windows.get_mut(index as usize) else { continue };
             if is_wanted { written.begin(window) } else { written.end() }
@@ -227,16 +228,10 @@ impl Copies {
         content
     }
 
-    /// Whether a frame has nothing but zeros. What was written has something else soon, and is not read whole.
-    pub(crate) fn is_zero(&self, frame: Frame) -> bool {
-        let (mut begin, mut content) = ([0; BEGIN_BYTES], [0; PAGE_BYTES]);
-        let pinned = self.pin(frame);
-        pinned.range().part(0, BEGIN_BYTES).read(&mut begin).expect("a page is longer");
-        if begin != [0; BEGIN_BYTES] {
-            return false;
-        }
-        pinned.range().read(&mut content).expect("a frame has a page's length");
-        content == [0; PAGE_BYTES]
+    /// Whether a frame has this content.
+    pub(super) fn has(&self, frame: Frame, content: &Page) -> bool {
+        let (window, offset) = self.place(frame);
+        window.has(offset, content)
     }
 
     pub(crate) fn read_into(&self, frame: Frame, content: &mut Page) {
@@ -373,8 +368,8 @@ mod tests {
         let mut last = [0; PAGE_BYTES];
         last[PAGE_BYTES - 1] = 1;
         copies.write(groups[4][5], &last);
-        let are_zero =
-            [groups[4][4], groups[4][5], groups[4][6]].map(|frame| copies.is_zero(frame));
+        let are_zero = [groups[4][4], groups[4][5], groups[4][6]]
+            .map(|frame| copies.has(frame, &[0; PAGE_BYTES]));
         assert_eq!(are_zero, [false, false, true]);
         copies.give_back(groups[3].iter().copied());
         let again = copies.zeroed_group(&machine).unwrap();

@@ -10,7 +10,7 @@
 //!   finding pages there
 //! - `install`: another stack, made of what is there
 //! - `freeze`, `rollback`, `link`, `large`: a new generation on top, or the same files in another folder
-//! - `checkpoint`, `merge`: fewer logs and layers
+//! - `checkpoint`, `merge`: fewer logs and layers; `due`: when that is worthwhile
 //! - `verified`: what was found whole is not read again
 //! - `together`: a commit of several segments; `changes`: what it has to change to go back; `decide`: whether the last one was whole in all of them;
 //!   `joints`: what is remembered of such commits
@@ -31,13 +31,14 @@ use crate::log::LOG_BYTES_MAX;
 use crate::log::header::LogId;
 use crate::log::record::VersionFacts;
 use crate::page::{PAGE_BYTES, Page, PageIndex, VersionNumber};
-use crate::root::{GENERATIONS_MAX, Root};
+use crate::root::Root;
 
 mod begin;
 mod changes;
 mod checkpoint;
 mod commit;
 mod decide;
+mod due;
 mod files;
 mod find;
 mod freeze;
@@ -67,15 +68,6 @@ pub use together::{Part, append_together};
 pub use verified::Verified;
 
 pub use crate::layer::HOME_FILE_NAME;
-
-/// From so many logs on a checkpoint is due however short they are: each program that writes begins one.
-const LOGS_WORTH_READING: usize = 16;
-/// Of the most that a log may have, so much is left when nobody has the segment: one eighth.
-const LEFT_AT_REST: u64 = 8;
-/// How many times the logs' bytes a checkpoint may copy from layers then.
-const COPIED_AT_REST: u64 = 8;
-/// From so many generations on: there is room for a few only.
-const DEPTH_WORTH_MERGING: usize = GENERATIONS_MAX - 4;
 
 /// How large logs get.
 #[derive(Clone, Copy, Debug)]
@@ -223,29 +215,6 @@ impl<D: Folder> Segment<D> {
     #[must_use]
     pub fn log_bytes(&self) -> u64 {
         self.stack.open.iter().map(|log| log.prepared).sum()
-    }
-
-    /// Whether the logs have become long enough for a checkpoint to be worthwhile: opening reads all
-    /// of them, and a root record names only so many.
-    #[must_use]
-    pub fn checkpoint_is_due(&self) -> bool {
-        let bytes = self.log_bytes();
-        let depth = self.stack.root.generations.len();
-        bytes > self.limits.log_bytes
-            || self.stack.open.len() >= LOGS_WORTH_READING
-            || depth >= DEPTH_WORTH_MERGING
-    }
-
-    /// Whether a checkpoint is worthwhile when nobody has the segment any more: what the logs take is
-    /// taken for as long as nobody comes back. Less is due than while it is written to; but nothing
-    /// that would copy much more than the logs have.
-    #[must_use]
-    pub fn checkpoint_is_due_at_rest(&self) -> bool {
-        let bytes = self.log_bytes();
-        let layers = self.stack.layers.iter().flatten().skip(1);
-        let above: u64 = layers.map(|layer| layer.pages.count() * PAGE_BYTES as u64).sum();
-        let is_cheap = above <= bytes.saturating_mul(COPIED_AT_REST);
-        self.checkpoint_is_due() || (bytes > self.limits.log_bytes / LEFT_AT_REST && is_cheap)
     }
 
     /// What the next version says unless its commit changes it: size and root object as the newest

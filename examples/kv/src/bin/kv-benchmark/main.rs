@@ -18,7 +18,9 @@ const USAGE: &str = "\
 usage:
   kv-benchmark direct [VAS]              in a VM: enters the store, and does the work itself
   kv-benchmark socket PATH CLIENTS       a server's clients, over a UNIX socket, a thread each
-  kv-benchmark fill VAS KEYS BYTES WHEN  in a VM: makes a store of keys with a value each (WHEN: each, manual)
+  kv-benchmark fill VAS KEYS BYTES WHEN [BATCH]
+                                         in a VM: makes a store of keys with a value each (WHEN: each, manual),
+                                         BATCH in a visit, by default as few visits as memory allows
   kv-benchmark fill-socket PATH KEYS BYTES
 
 Orders come from standard input, a line each: KEYS SETS VALUE BATCH MILLIS COUNT RATE SEED, that is how many
@@ -53,12 +55,15 @@ fn run(args: &[&str]) -> Result<()> {
             }
             Ok(())
         }
-        ["fill", vas, keys, bytes, when] => {
+        ["fill", vas, keys, bytes, when, batch @ ..] if batch.len() < 2 => {
             let durability = if *when == "each" { Durability::Each } else { Durability::Manual };
             let store = Store::open_or_create(vas, durability, None)?;
             let bytes = bytes.parse()?;
             // Each visit stores the pages that it has changed, and keys are all over them: in few visits.
-            let batch = FILLED / (bytes as u64 + FILLED_BESIDES);
+            let batch = match batch {
+                [batch] => batch.parse()?,
+                _ => FILLED / (bytes as u64 + FILLED_BESIDES),
+            };
             fill(&mut Direct(store.client()), keys.parse()?, bytes, batch.max(1))?;
             Ok(store.sync()?)
         }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::disk::File;
 use crate::disk::simulated::{Done, FaultKind, FolderNumber};
+use crate::root::GENERATIONS_MAX;
 
 fn made(disk: &Disk) -> Segment<Disk> {
     Segment::create(disk.clone(), 1, VersionFacts::default(), SMALL).expect("made")

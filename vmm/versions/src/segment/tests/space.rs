@@ -126,3 +126,56 @@ fn less_of_a_log_is_left_at_rest_unless_that_would_copy_much() {
     }
     assert!(segment.checkpoint_is_due_at_rest() || segment.checkpoint_is_due());
 }
+
+/// A commit of the pages below a number and some behind it, as a layer of its own.
+fn commit_large(segment: &mut Segment<HostFolder>, pages: std::ops::Range<u64>, byte: u8) {
+    let mut large = LargeCommit::begin(segment).expect("begun");
+    for at in pages.clone() {
+        large.write(PageIndex(at), &page(byte)).expect("written");
+    }
+    let facts =
+        VersionFacts { size_bytes: pages.end * PAGE_BYTES as u64, ..VersionFacts::default() };
+    large.finish(segment, facts).expect("finished");
+}
+
+#[test]
+fn large_commits_of_the_same_pages_leave_them_once_at_rest_and_never_many_times() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut segment = made(folder.path());
+    // 2 MiB each, as much as a log may have.
+    let size = 512 * PAGE_BYTES as u64;
+    for byte in 1..8 {
+        commit_large(&mut segment, 0..512, byte);
+        if segment.checkpoint_is_due() {
+            let newest = segment.appended();
+            segment.checkpoint(newest, Sharing::Alone).expect("applied");
+        }
+        let all = taken(folder.path(), "");
+        assert!(all <= 4 * size, "{all} bytes after {byte} times {size}");
+    }
+    commit_large(&mut segment, 0..512, 9);
+    assert!(segment.checkpoint_is_due_at_rest());
+    let newest = segment.appended();
+    segment.checkpoint(newest, Sharing::Alone).expect("applied");
+    let all = taken(folder.path(), "");
+    assert!(all < size + size / 8, "{all} bytes at rest of {size}");
+    assert!(!segment.checkpoint_is_due_at_rest());
+    assert_eq!(segment.read(PageIndex(511), newest).expect("read"), page(9));
+}
+
+#[test]
+fn large_commits_of_new_pages_are_not_copied_at_rest_nor_what_a_tag_has_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut segment = made(folder.path());
+    for (byte, from) in [(1, 0), (2, 512), (3, 1024)] {
+        commit_large(&mut segment, from..from + 512, byte);
+    }
+    assert!(!segment.checkpoint_is_due() && !segment.checkpoint_is_due_at_rest());
+    // Overwritten, but the pages below are a tag's as well.
+    let tag = tempfile::tempdir_in(folder.path().parent().expect("a folder")).expect("a folder");
+    let host = HostFolder::open(tag.path()).expect("opened");
+    let newest = segment.appended();
+    segment.link_version(newest, &host, 2, |_| {}, Limits::default()).expect("linked");
+    commit_large(&mut segment, 0..1536, 4);
+    assert!(!segment.checkpoint_is_due() && !segment.checkpoint_is_due_at_rest());
+}
