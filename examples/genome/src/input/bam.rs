@@ -113,7 +113,9 @@ impl Iterator for Chunks {
     type Item = Result<(u64, Vec<u8>), Problem>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut bytes = std::mem::take(&mut self.rest);
+        // Not to be made larger step by step.
+        let mut bytes = Vec::with_capacity(2 * BATCH_BYTES);
+        bytes.append(&mut self.rest);
         let mut end = 0;
         while !self.is_done && end < BATCH_BYTES {
             match self.input.fill_buf() {
@@ -132,7 +134,8 @@ impl Iterator for Chunks {
         }
         // What is left at the end of the file is looked at with the rest, and is an error.
         if !self.is_done {
-            self.rest = bytes.split_off(end);
+            self.rest.extend_from_slice(&bytes[end..]);
+            bytes.truncate(end);
         }
         let offset = self.offset;
         self.offset += bytes.len() as u64;
