@@ -22,13 +22,20 @@ pub struct Depth<'n, W: Write> {
     counts: VecDeque<u32>,
     /// Only positions from the first to before the second are written.
     range: (i64, i64),
+    /// If positions without reads are to be written: how long the references are.
+    lengths: Option<Vec<i64>>,
 }
 
 impl<'n, W: Write> Depth<'n, W> {
     /// For the positions of a range, counted from 0.
     pub fn new(out: W, range: (i64, i64)) -> Depth<'n, W> {
         let text = Vec::with_capacity(TEXT_BYTES + 64);
-        Depth { out, text, at: (-1, b"*"), begin: 0, counts: VecDeque::new(), range }
+        Depth { out, text, at: (-1, b"*"), begin: 0, counts: VecDeque::new(), range, lengths: None }
+    }
+
+    /// Has positions written that no read covers, on references that have any. These are their lengths.
+    pub fn show_all(&mut self, lengths: Vec<i64>) {
+        self.lengths = Some(lengths);
     }
 
     /// Adds a read. Those before it on the same reference begin no later.
@@ -47,7 +54,7 @@ impl<'n, W: Write> Depth<'n, W> {
                 return Err(io::ErrorKind::InvalidData.into());
             }
             self.at = (core.reference, name(core.reference));
-            self.begin = position;
+            self.begin = if self.lengths.is_some() { 0 } else { position };
         }
         if position < self.begin {
             return Err(io::ErrorKind::InvalidData.into());
@@ -68,12 +75,28 @@ impl<'n, W: Write> Depth<'n, W> {
         Ok(())
     }
 
+    /// Has a reference written even if no read is on it.
+    pub fn begin(&mut self, reference: i32, name: &'n [u8]) {
+        self.at = (reference, name);
+    }
+
+    /// How long the reference is, if all of it is to be written.
+    fn length(&self) -> Option<i64> {
+        let reference = usize::try_from(self.at.0).ok()?;
+        self.lengths.as_ref()?.get(reference).copied()
+    }
+
     /// Writes the positions before this one.
     fn flush(&mut self, before: i64) -> io::Result<()> {
         while self.begin < before {
-            let Some(count) = self.counts.pop_front() else {
-                self.begin = before;
-                break;
+            let is_shown = |length: i64| self.begin < length.min(self.range.1);
+            let count = match self.counts.pop_front() {
+                Some(count) => count,
+                None if self.length().is_some_and(is_shown) => 0,
+                None => {
+                    self.begin = before;
+                    break;
+                }
             };
             if (self.range.0..self.range.1).contains(&self.begin) {
                 self.text.extend_from_slice(self.at.1);

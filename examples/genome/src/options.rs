@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 
 use genome::generate::Plan;
+use genome::record::Filter;
 use genome::sort::By;
 
 pub(crate) const USAGE: &str = "\
@@ -29,6 +30,10 @@ options:
   --tag TAG             of sort, index and markdup: keeps what was before, for `spacejmp vas rollback NAME TAG`
   -h, -H                of view: with the header; only the header
   -c                    of view: only how many reads
+  -f, -F, -G FLAGS      of view: reads that have all these flags, none of them, not all of them; a number, or
+                        names as in `READ1,REVERSE`
+  -q QUALITY            of view: reads of this mapping quality or better
+  -a                    of depth: also positions that no read covers
   --seed NUMBER         of generate: other reads
   --length BASES        of generate: instead of 100 in a read
   --time                says on standard error how long it took
@@ -47,6 +52,8 @@ pub(crate) struct Options {
     pub(crate) with_header: bool,
     pub(crate) only_header: bool,
     pub(crate) only_count: bool,
+    pub(crate) filter: Filter,
+    pub(crate) all_positions: bool,
     pub(crate) time: bool,
     pub(crate) plan: Plan,
 }
@@ -64,6 +71,8 @@ impl Options {
             with_header: false,
             only_header: false,
             only_count: false,
+            filter: Filter::default(),
+            all_positions: false,
             time: false,
             plan: Plan { reads: 0, seed: 1, length: 100 },
         };
@@ -101,6 +110,15 @@ impl Options {
                 "-h" => options.with_header = true,
                 "-H" => options.only_header = true,
                 "-c" => options.only_count = true,
+                "-f" => options.filter.all = flags(&value()?)?,
+                "-F" => options.filter.none = flags(&value()?)?,
+                "-G" => options.filter.not_all = flags(&value()?)?,
+                "-q" => {
+                    let quality = number(&value()?)?;
+                    let quality = u8::try_from(quality).map_err(|_| "a quality is below 256")?;
+                    options.filter.quality = quality;
+                }
+                "-a" => options.all_positions = true,
                 _ if arg.starts_with('-') => return Err(format!("there is no option {arg}")),
                 _ if options.command.is_empty() => options.command = arg,
                 _ => options.words.push(arg),
@@ -127,6 +145,34 @@ impl Options {
         Ok(options)
     }
 }
+
+/// Flags as a number, also in hexadecimal, or by their names.
+fn flags(text: &str) -> Result<u16, String> {
+    if let Some(flags) = genome::text::flags(text.as_bytes()) {
+        return Ok(flags);
+    }
+    let mut named = text.split(',').map(|name| {
+        let found = FLAG_NAMES.iter().position(|known| name.eq_ignore_ascii_case(known));
+        found.map(|bit| 1 << bit).ok_or_else(|| format!("{name} is no flag of a read"))
+    });
+    named.try_fold(0, |flags, flag| Ok(flags | flag?))
+}
+
+/// As samtools has them, from the lowest bit on.
+const FLAG_NAMES: [&str; 12] = [
+    "PAIRED",
+    "PROPER_PAIR",
+    "UNMAP",
+    "MUNMAP",
+    "REVERSE",
+    "MREVERSE",
+    "READ1",
+    "READ2",
+    "SECONDARY",
+    "QCFAIL",
+    "DUP",
+    "SUPPLEMENTARY",
+];
 
 /// A number, also as `10k` and `2M`.
 fn number(text: &str) -> Result<u64, String> {

@@ -98,6 +98,36 @@ impl Core {
     }
 }
 
+/// Which reads are wanted; without anything said, all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Filter {
+    /// Those with all these flags,
+    pub all: u16,
+    /// with none of these,
+    pub none: u16,
+    /// not with all of these, if there are any,
+    pub not_all: u16,
+    /// and of this mapping quality or better.
+    pub quality: u8,
+}
+
+impl Filter {
+    /// Whether a read is wanted.
+    #[must_use]
+    pub fn takes(&self, core: &Core) -> bool {
+        core.flags & self.all == self.all
+            && !core.is(self.none)
+            && (self.not_all == 0 || core.flags & self.not_all != self.not_all)
+            && core.mapping_quality >= self.quality
+    }
+
+    /// Whether all are.
+    #[must_use]
+    pub fn takes_all(&self) -> bool {
+        self.all | self.none | self.not_all == 0 && self.quality == 0
+    }
+}
+
 /// A read, wherever it lies.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {

@@ -193,15 +193,18 @@ fn view(options: &Options) -> Result<()> {
             return Ok(());
         }
         let mut count = 0;
+        let filter = options.filter;
+        let is_wanted = |read: &&genome::data::Read<'_>| filter.takes(&read.core);
         if options.words.is_empty() {
             match options.only_count {
-                true => count = root.count,
-                false => save::lines(v, root.reads(v), &mut out)?,
+                true if filter.takes_all() => count = root.count,
+                true => count = root.reads(v).filter(is_wanted).count() as u64,
+                false => save::lines(v, root.reads(v).filter(is_wanted), &mut out)?,
             }
         }
         for word in &options.words {
             let region = region(v, word)?;
-            let reads = index::overlapping(v, &region).ok_or(NO_INDEX)?;
+            let reads = index::overlapping(v, &region).ok_or(NO_INDEX)?.filter(is_wanted);
             match options.only_count {
                 true => count += reads.count() as u64,
                 false => save::lines(v, reads, &mut out)?,
@@ -224,11 +227,22 @@ fn depth(options: &Options) -> Result<()> {
             Some(Region::On { from, to, .. }) => (from, to),
             _ => (0, i64::MAX),
         };
+        let on = match region {
+            Some(Region::On { reference, .. }) => i32::try_from(reference).ok(),
+            _ => None,
+        };
         let reads: Box<dyn Iterator<Item = &genome::data::Read<'_>>> = match region {
             None => Box::new(root.reads(v)),
             Some(region) => Box::new(index::overlapping(v, &region).ok_or(NO_INDEX)?),
         };
         let mut depth = Depth::new(out, range);
+        if options.all_positions {
+            let references = root.references.at(v).iter();
+            depth.show_all(references.map(|reference| reference.length.into()).collect());
+            if let Some(reference) = on {
+                depth.begin(reference, root.name(v, reference));
+            }
+        }
         for read in reads {
             let added = depth.add(&read.get(v), |reference| root.name(v, reference));
             added.map_err(|error| match error.kind() {

@@ -101,6 +101,20 @@ fn orders_regions_and_files_are_those_of_samtools() {
     same(&lab.ask(&["depth"]), &lab.samtools(&["depth", "place.bam"]), "depth");
     let theirs = lab.samtools(&["depth", "-r", "chr2:400,100-600,000", "place.bam"]);
     same(&lab.ask(&["depth", "chr2:400,100-600,000"]), &theirs, "depth of a region");
+    let theirs = lab.samtools(&["depth", "-a", "-r", "chr2:400,100-600,000", "place.bam"]);
+    same(&lab.ask(&["depth", "-a", "chr2:400,100-600,000"]), &theirs, "depth of all positions");
+    let theirs = lab.samtools(&["depth", "-a", "-r", "chr2:1-100", "place.bam"]);
+    same(&lab.ask(&["depth", "-a", "chr2:1-100"]), &theirs, "depth where no read is");
+    for args in [
+        &["-f", "0x41", "-F", "4", "-q", "30"][..],
+        &["-c", "-F", "SECONDARY,SUPPLEMENTARY", "chr2:1-900000", "chr3"],
+        &["-c", "-G", "READ1,REVERSE", "-q", "1"],
+    ] {
+        let (flags, regions): (Vec<&str>, Vec<&str>) =
+            args.iter().partition(|arg| !arg.starts_with("chr"));
+        let theirs = [&["view", "--no-PG"], &flags[..], &["place.bam"], &regions].concat();
+        same(&lab.ask(&[&["view"], args].concat()), &lab.samtools(&theirs), &args.join(" "));
+    }
 
     for (name, threads) in [("b.sam", "1"), ("b.bam", "1"), ("c.bam", "2")] {
         let file = lab.file(name).to_string_lossy().into_owned();

@@ -32,7 +32,7 @@ pub struct Args {
     /// Smaller sizes: seconds instead of minutes, for a first look
     #[arg(long)]
     pub quick: bool,
-    /// Also sizes that take many minutes and many gigabytes: of `kv`, 10 million keys and 10 GiB
+    /// Also sizes that take many minutes and many gigabytes: of `kv`, 10 million keys and 10 GiB; of `sam`, 10 million reads
     #[arg(long, conflicts_with = "quick")]
     pub full: bool,
     /// Print one JSON object, figures under `results`

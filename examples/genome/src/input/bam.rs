@@ -1,12 +1,17 @@
 //! BAM: a header and records in compressed blocks.
 
 use std::io::{BufRead, Read};
+use std::num::NonZero;
+use std::ops::RangeInclusive;
 
-use super::{BATCH_BYTES, Batches, Problem, fill};
+use super::{BATCH_BYTES, Batches, Problem, fill, parallel};
 use crate::header::{Header, Reference};
 use crate::record::{Batch, Core};
 use crate::text::parse::cigar_covers;
 use crate::text::tags::Tags;
+
+/// How many bytes a record may have.
+const RECORD_BYTES: RangeInclusive<u32> = 32..=i32::MAX as u32;
 
 /// A stream that knows where it is.
 struct Stream {
@@ -50,7 +55,10 @@ fn at_offset(offset: u64, what: impl std::fmt::Display) -> Problem {
 }
 
 /// Reads the header, and prepares to read the records.
-pub(super) fn open(input: Box<dyn BufRead + Send>) -> Result<(Header, Batches), Problem> {
+pub(super) fn open(
+    input: Box<dyn BufRead + Send>,
+    threads: NonZero<usize>,
+) -> Result<(Header, Batches), Problem> {
     let mut stream = Stream { input, offset: 0 };
     stream.number()?;
     let length = stream.number()?;
@@ -83,54 +91,95 @@ pub(super) fn open(input: Box<dyn BufRead + Send>) -> Result<(Header, Batches), 
     }
     let header = Header::new(text, references).map_err(|what| at_offset(stream.offset, what))?;
     let references = header.references.len();
-    let mut is_done = false;
-    let batches = std::iter::from_fn(move || {
-        if is_done {
-            return None;
+    let Stream { input, offset } = stream;
+    let chunks = Chunks { input, offset, rest: Vec::new(), is_done: false };
+    let parse = move |chunk: Result<(u64, Vec<u8>), Problem>| {
+        let (offset, bytes) = chunk?;
+        batch(offset, &bytes, references)
+    };
+    Ok((header, parallel::map(chunks, parse, threads)))
+}
+
+/// Whole records, many together, and where they begin.
+struct Chunks {
+    input: Box<dyn BufRead + Send>,
+    offset: u64,
+    /// The begin of a record whose end comes later.
+    rest: Vec<u8>,
+    is_done: bool,
+}
+
+impl Iterator for Chunks {
+    type Item = Result<(u64, Vec<u8>), Problem>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // Not to be made larger step by step.
+        let mut bytes = Vec::with_capacity(2 * BATCH_BYTES);
+        bytes.append(&mut self.rest);
+        let mut end = 0;
+        while !self.is_done && end < BATCH_BYTES {
+            match self.input.fill_buf() {
+                Ok(available) => {
+                    let count = available.len();
+                    bytes.extend_from_slice(available);
+                    self.input.consume(count);
+                    self.is_done = count == 0;
+                }
+                Err(error) => {
+                    self.is_done = true;
+                    return Some(Err(error.into()));
+                }
+            }
+            end = whole_records(&bytes, end);
         }
-        let batch = batch(&mut stream, references, &mut is_done);
-        is_done |= batch.is_err();
-        match batch {
-            Ok(batch) if batch.cores.is_empty() => None,
-            batch => Some(batch),
+        // What is left at the end of the file is looked at with the rest, and is an error.
+        if !self.is_done {
+            self.rest.extend_from_slice(&bytes[end..]);
+            bytes.truncate(end);
         }
-    });
-    Ok((header, Box::new(batches)))
+        let offset = self.offset;
+        self.offset += bytes.len() as u64;
+        (!bytes.is_empty()).then_some(Ok((offset, bytes)))
+    }
+}
+
+/// Where the last whole record ends; those up to `at` are known to be whole. One that cannot be ends with the bytes.
+fn whole_records(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(size) = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>()) {
+        let size = u32::from_le_bytes(*size);
+        if !RECORD_BYTES.contains(&size) {
+            return bytes.len();
+        }
+        match at.checked_add(4 + size as usize) {
+            Some(end) if end <= bytes.len() => at = end,
+            _ => break,
+        }
+    }
+    at
 }
 
 fn find(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
-fn batch(stream: &mut Stream, references: usize, is_done: &mut bool) -> Result<Batch, Problem> {
-    let mut batch = Batch { bytes: Vec::with_capacity(BATCH_BYTES), ..Batch::default() };
-    let mut record = Vec::new();
-    while batch.bytes.len() < BATCH_BYTES {
-        let begin = stream.offset;
-        let mut size = [0; 4];
-        if stream.fill(&mut size)?.is_none() {
-            *is_done = true;
-            break;
-        }
-        let size = u32::from_le_bytes(size);
-        if !(32..=i32::MAX as u32).contains(&size) {
+/// The reads of a chunk that begins at `offset`.
+fn batch(offset: u64, bytes: &[u8], references: usize) -> Result<Batch, Problem> {
+    let mut batch = Batch { bytes: Vec::with_capacity(bytes.len()), ..Batch::default() };
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let begin = offset + (bytes.len() - rest.len()) as u64;
+        let cut_off = |at| at_offset(at, "the file ends in the middle of a record");
+        let Some((size, behind)) = rest.split_first_chunk::<4>() else {
+            return Err(cut_off(offset + bytes.len() as u64));
+        };
+        let size = u32::from_le_bytes(*size);
+        if !RECORD_BYTES.contains(&size) {
             return Err(at_offset(begin, format!("a record of {size} bytes cannot be")));
         }
-        let available = stream.input.fill_buf()?;
-        // Most records lie in one piece.
-        if let Some(bytes) = available.get(..size as usize) {
-            append(bytes, references, &mut batch).map_err(|what| at_offset(begin, what))?;
-            stream.input.consume(size as usize);
-            stream.offset += u64::from(size);
-        } else {
-            record.clear();
-            (&mut stream.input).take(size.into()).read_to_end(&mut record)?;
-            stream.offset += record.len() as u64;
-            if record.len() < size as usize {
-                return Err(at_offset(begin, "the file ends in the middle of a record"));
-            }
-            append(&record, references, &mut batch).map_err(|what| at_offset(begin, what))?;
-        }
+        let (record, behind) =
+            behind.split_at_checked(size as usize).ok_or_else(|| cut_off(begin))?;
+        append(record, references, &mut batch).map_err(|what| at_offset(begin, what))?;
+        rest = behind;
     }
     Ok(batch)
 }

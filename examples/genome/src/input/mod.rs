@@ -45,7 +45,11 @@ pub fn open(
         [0x1f, 0x8b, ..] => {
             let mut inner: Box<dyn BufRead + Send> = Box::new(compressed::open(file, threads));
             let begin = inner.fill_buf()?;
-            if begin.starts_with(b"BAM\x01") { bam::open(inner) } else { sam::open(inner, threads) }
+            if begin.starts_with(b"BAM\x01") {
+                bam::open(inner, threads)
+            } else {
+                sam::open(inner, threads)
+            }
         }
         _ => sam::open(Box::new(file), threads),
     }

@@ -6,7 +6,7 @@ pub mod show;
 pub(crate) mod tags;
 
 pub(crate) use number::push;
-pub use parse::parse;
+pub use parse::{flags, parse};
 pub use show::show;
 
 /// The bases by their numbers of four bits.

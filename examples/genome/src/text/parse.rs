@@ -151,8 +151,9 @@ impl<'a> Fields<'a> {
 
 const TOO_FEW: &str = "the line has fewer than 11 fields";
 
-/// In decimal, or as `0x1f`, or in octal with a zero in front.
-fn flags(text: &[u8]) -> Option<u16> {
+/// Flags: in decimal, or as `0x1f`, or in octal with a zero in front.
+#[must_use]
+pub fn flags(text: &[u8]) -> Option<u16> {
     let number = match text {
         [b'0', b'x' | b'X', digits @ ..] => {
             u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?

@@ -1,5 +1,6 @@
 //! `genome` in a VM and natively, and samtools: runs that are timed.
 
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -17,6 +18,8 @@ pub(super) const NO_GENOME: &str =
 /// How often is looked how much memory a program has.
 const LOOK: Duration = Duration::from_millis(5);
 const THREADS: &str = "2";
+/// As a commit of much does.
+const WRITTEN_AT_ONCE: usize = 2 << 20;
 
 /// How long something took.
 pub(super) struct Seconds {
@@ -111,6 +114,30 @@ impl<'a> Genome<'a> {
     /// What the store takes on the disk.
     pub(super) fn bytes(&self) -> Option<u64> {
         on_disk(&self.store()).ok()
+    }
+
+    /// How long it takes to write so many bytes to the disk that the store is on, without anything else: no load
+    /// takes less, and samtools, which counts, writes none.
+    pub(super) fn write_alone(&self, bytes: u64) -> Result<f64, BenchError> {
+        let path = self.runner.dir.join("written");
+        let write = || {
+            let mut file = std::fs::File::create(&path)?;
+            let piece = vec![0x5a; WRITTEN_AT_ONCE];
+            let mut left = usize::try_from(bytes).unwrap_or(usize::MAX);
+            while left > 0 {
+                let now = left.min(piece.len());
+                file.write_all(&piece[..now])?;
+                left -= now;
+            }
+            file.sync_data()
+        };
+        let began = Instant::now();
+        let written = write();
+        let seconds = began.elapsed().as_secs_f64();
+        // It was only to be timed.
+        let _ = std::fs::remove_file(&path);
+        let dir = path.display().to_string();
+        written.map(|()| seconds).map_err(|source| BenchError::Folder { dir, source })
     }
 
     /// Seconds of each operation, in the memory of one process.
