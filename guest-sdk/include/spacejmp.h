@@ -581,6 +581,15 @@ int vas_set_root(const void *root, const struct sj_type *type);
  * Fails as allocating does; ENODATA, no root object was set; EPROTOTYPE, it is of another type. */
 void *vas_root(const struct sj_type *type);
 
+/* vas_root_is: returns whether `root`, as seg_root_get returned it, is still the root object of the heap of
+ * the VAS that the thread is in: 1 or 0. A version that was rolled back to may have another. Most times it
+ * makes no call, so that each visit can ask. Fails (-1) as vas_root, but for ENODATA and EPROTOTYPE. */
+int vas_root_is(const struct seg_root *root);
+
+/* vas_root_text: as vas_type_text, the description that was kept when the root object was set. Fails (-1)
+ * as allocating does; reading is enough. */
+int64_t vas_root_text(char *buffer, size_t size);
+
 /* vas_type_text: writes the description of a type to `buffer`, with a 0 after it, truncated if it has
  * no room; returns its length. It works anywhere. Fails (-1) with EINVAL. */
 int64_t vas_type_text(const struct sj_type *type, char *buffer, size_t size);

@@ -15,7 +15,7 @@ use crate::space_heap::SpaceHeap;
 use crate::thread_state::{self, Inside, inside};
 
 /// A space has no room for `bytes` more bytes, and could not grow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no room for {bytes} byte{} in address space `{brand}`", if *bytes == 1 { "" } else { "s" })]
 pub struct AllocError {
     /// What was asked for.

@@ -17,7 +17,7 @@ use abi::call::AT_SPACEJMP;
 static PAGE: AtomicU64 = AtomicU64::new(0);
 
 /// The process does not run under `spacejmp`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not running under spacejmp: start the program with `spacejmp run`")]
 pub struct NotUnderSpacejmp;
 

@@ -29,8 +29,21 @@ impl fmt::Display for ObjectKind {
     }
 }
 
+/// What `main` prints of an error that it returns is its `Debug`; that is to help as much as its `Display`.
+macro_rules! debug_as_display {
+    ($($error:ty),*) => {$(
+        impl fmt::Debug for $error {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    )*};
+}
+
+debug_as_display!(Error, AllocError, NotUnderSpacejmp);
+
 /// The error of objects and spaces.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The program runs as a plain process.
@@ -286,3 +299,18 @@ impl Error {
 
 /// Shorthand of this crate's results.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_main_that_returns_an_error_prints_what_is_wrong_and_not_how_it_is_stored() {
+        let errno = Errno::ENOENT;
+        let (verb, kind, name) = ("find", ObjectKind::Vas, "hits".to_owned());
+        let error = Error::Call { verb, kind, name, errno };
+        assert_eq!(format!("{error:?}"), error.to_string());
+        assert!(error.to_string().starts_with("cannot find address space `hits`"), "{error}");
+        assert_eq!(format!("{NotUnderSpacejmp:?}"), NotUnderSpacejmp.to_string());
+    }
+}

@@ -108,14 +108,21 @@ pub fn c_with(name: &str, link: Link) -> PathBuf {
 }
 
 /// C programs that are linked with `libspacejmp.a`, and where they are in the workspace.
-const LINKED: [(&str, &str); 6] = [
+const LINKED: [(&str, &str); 8] = [
     ("figure4", "examples/figure4/figure4.c"),
     ("full_disk", "tests/guests/c-linked/full_disk.c"),
     ("heap_calls", "tests/guests/c-linked/heap_calls.c"),
     ("heap_space", "tests/guests/c-linked/heap_space.c"),
     ("shelf", "tests/guests/c-linked/shelf.c"),
     (SHELF_IN_CXX, "tests/guests/c-linked/shelf.c"),
+    ("shelf-hpp", "tests/guests/cxx/shelf.cpp"),
+    ("spaces", "tests/guests/cxx/spaces.cpp"),
 ];
+
+/// Whether the C++ compiler builds it.
+fn is_cxx(name: &str, source: &Path) -> bool {
+    name == SHELF_IN_CXX || source.extension().is_some_and(|extension| extension == "cpp")
+}
 
 /// The same program by the C++ compiler.
 pub const SHELF_IN_CXX: &str = "shelf-cxx";
@@ -156,7 +163,10 @@ pub fn prebuild(folder: &Path) -> Vec<PathBuf> {
             built.push((Path::new("c").join(link.file_name(name)), compile(name, link)));
         }
     }
-    for (name, _) in LINKED.into_iter().filter(|(name, _)| *name != SHELF_IN_CXX || has_cxx()) {
+    for (name, source) in LINKED {
+        if is_cxx(name, Path::new(source)) && !has_cxx() {
+            continue;
+        }
         built.push((Path::new("c-linked").join(name), link_c(name)));
     }
     let copy = |(name, from): &(PathBuf, PathBuf)| {
@@ -278,14 +288,19 @@ fn link_c(name: &str) -> PathBuf {
     lock.lock().expect("this file system has locks");
     let path = folder.join(name);
     let include = workspace().join("guest-sdk/include");
-    let header = include.join("spacejmp.h");
-    if [&source, &library, &header].into_iter().all(|from| is_newer(&path, from)) {
+    let headers = [include.join("spacejmp"), include.clone()].map(|folder| {
+        let entries = fs::read_dir(&folder).unwrap_or_else(|err| panic!("{folder:?}: {err}"));
+        entries.map(|entry| entry.expect("a listed folder has entries").path()).collect::<Vec<_>>()
+    });
+    let mut from = headers.iter().flatten().chain([&source, &library]);
+    if from.all(|from| is_newer(&path, from)) {
         return path;
     }
     let fresh = path.with_extension("new");
-    let (variable, compiler, language) = match name {
-        SHELF_IN_CXX => ("CXX", "c++", ["-x", "c++", "-std=gnu++17"].as_slice()),
-        _ => ("CC", "cc", ["-std=gnu11"].as_slice()),
+    let (variable, compiler, language) = if is_cxx(name, &source) {
+        ("CXX", "c++", ["-x", "c++", "-std=gnu++17"].as_slice())
+    } else {
+        ("CC", "cc", ["-std=gnu11"].as_slice())
     };
     let compiler = std::env::var_os(variable).unwrap_or_else(|| OsString::from(compiler));
     let mut command = Command::new(compiler);

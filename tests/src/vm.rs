@@ -10,9 +10,10 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::pace;
+use vmm::confine::Confine;
 use vmm::files::Tty;
 use vmm::linux::net::NetGrants;
-use vmm::process::{Libraries, Outcome, Process, RunConfig, StartError};
+use vmm::process::{Libraries, Outcome, Process, ProcessTree, RunConfig, StartError};
 use vmm::vas::VasGrants;
 
 /// The default time limit of a run. Generous: other tests and other users share the machine, and
@@ -33,6 +34,8 @@ pub struct Run {
     store: Option<PathBuf>,
     vases: Vec<String>,
     net: NetGrants,
+    confine: Confine,
+    children: bool,
 }
 
 /// How a program ended, in a VM or natively.
@@ -110,6 +113,8 @@ impl Run {
             store: None,
             vases: Vec::new(),
             net: NetGrants::default(),
+            confine: Confine::Off,
+            children: false,
         }
     }
 
@@ -138,6 +143,20 @@ impl Run {
     #[must_use]
     pub fn net(mut self) -> Run {
         self.net.all = true;
+        self
+    }
+
+    /// With the VMM's threads confined: the caller's for good, if it runs the program.
+    #[must_use]
+    pub fn confined(mut self) -> Run {
+        self.confine = Confine::On;
+        self
+    }
+
+    /// Able to start other processes. It must be started while the caller has one thread.
+    #[must_use]
+    pub fn with_children(mut self) -> Run {
+        self.children = true;
         self
     }
 
@@ -215,7 +234,11 @@ impl Run {
             stdio,
             tracer: None,
             inherited: Vec::new(),
-            tree: None,
+            tree: self.children.then(|| {
+                let tree = ProcessTree::new(16, 1 << 16, None, |_, _| ());
+                Arc::new(tree.expect("the host has memory"))
+            }),
+            confine: self.confine,
         }
     }
 
@@ -238,7 +261,9 @@ impl Run {
         let (stdout, stderr) = (file_with(b""), file_with(b""));
         let same = |file: &File| OwnedFd::from(file.try_clone().expect("a file can be cloned"));
         let began = Instant::now();
-        let process = Process::start(self.config([same(&stdin), same(&stdout), same(&stderr)]))?;
+        let config = self.config([same(&stdin), same(&stdout), same(&stderr)]);
+        // The thread that runs it does nothing else.
+        let process = Process::start(RunConfig { confine: Confine::On, ..config })?;
         let (done, ended) = mpsc::channel();
         let runner = process.clone();
         let runner = std::thread::spawn(move || {

@@ -228,3 +228,18 @@ int main(void)
         prints_same(&program);
     }
 }
+
+/// The first exercise of the page on teaching ends in a crash whose report the page speaks of.
+#[test]
+fn the_program_of_the_first_exercise_sees_two_values_at_one_address_and_none_at_home() {
+    tests::skip_without_kvm!();
+    let page = include_str!("../../docs/src/teaching.md");
+    let (_, source) = page.split_once("```c\n").expect("it has a program");
+    let (source, _) = source.split_once("```").expect("which ends");
+    let (folder, program) = compile("cc", &["-std=gnu11", "-O1"], "worlds.c", source);
+    let store = folder.path().join("store");
+    let ended = tests::vm::Run::new(program).store(store).in_vm();
+    assert_eq!(ended.out(), "at 0x200000000000 in left: 1\n", "{ended:?}");
+    let report = ended.expect_signal(libc::SIGSEGV);
+    assert!(report.contains("segment `left` (+0x0) of VAS `left` or segment `right`"), "{report}");
+}

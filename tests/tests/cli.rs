@@ -90,6 +90,28 @@ fn the_programs_output_and_status_are_the_commands() {
 }
 
 #[test]
+fn a_store_that_cannot_be_one_is_an_error_of_the_command_also_for_a_program_that_uses_none() {
+    tests::skip_without_kvm!();
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let thesis = folder.path().join("thesis.tex");
+    std::fs::write(&thesis, "").expect("written");
+    let hello = guests::c("hello");
+    for (place, status) in [
+        (folder.path().to_owned(), Some(125)),
+        (thesis.clone(), Some(125)),
+        (thesis.join("store"), Some(125)),
+        (folder.path().join("new"), Some(0)),
+    ] {
+        let place = place.to_str().expect("UTF-8");
+        let output = run(&["--store", place], &hello, &[]);
+        assert_eq!(output.status.code(), status, "{place}: {output:?}");
+        let said = text(&output.stderr);
+        assert!(status == Some(0) || said.contains(place) && said.contains("help:"), "{said}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("there").count(), 1, "none was made");
+}
+
+#[test]
 fn a_program_gets_the_environment_it_was_given_and_no_secrets() {
     let mut command = spacejmp();
     command.args(["run", "--log", "error", "--timeout", &limit(), "--env", "COLOUR=green"]);

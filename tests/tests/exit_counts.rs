@@ -251,3 +251,22 @@ fn threads_and_starts_take_as_many_exits_as_recorded() {
     }
     compare([table]);
 }
+
+/// As the safe API: the library asks the VMM for nothing that it has found in an earlier visit.
+#[test]
+fn visits_of_cxx_programs_take_an_exit_to_change_something_and_none_to_read() {
+    if !guests::has_cxx() {
+        eprintln!("skipped: there is no C++ compiler here");
+        return;
+    }
+    skip_without_kvm!();
+    let program = guests::c_linked("spaces");
+    let store = tempfile::tempdir().expect("a temporary directory");
+    let exits =
+        |args: &[&str]| exits_of(Run::new(&program).args(args).store(store.path().join("s"))).0;
+    exits(&["visits", "1", "1"]);
+    let more = difference(|many| exits(&["visits", ["10", "60"][usize::from(many)], "0"]), 0);
+    assert_eq!(more, 0, "50 more visits to read");
+    let more = difference(|many| exits(&["visits", "1", ["10", "60"][usize::from(many)]]), 50);
+    assert_eq!(more, 50, "50 more visits to write");
+}

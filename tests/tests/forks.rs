@@ -13,8 +13,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The guests, by what they try: what is inherited, and what is shared.
-const GUESTS: [&str; 2] = ["forks", "forks_shared"];
+/// The guests, by what they try: what is inherited, what is shared, and the signals in between.
+const GUESTS: [&str; 3] = ["forks", "forks_shared", "signals_between"];
 
 /// A folder with the guests, which is granted.
 struct World {
@@ -220,7 +220,7 @@ fn no_more_processes_than_the_run_may_have_and_a_fork_bomb_ends_with_the_run() {
 fn a_fork_that_there_is_no_memory_for_fails_and_changes_nothing() {
     skip_without_kvm!();
     let world = World::new();
-    let run = world.run(&["--memory", "100M"], &["too-much", "60"]);
+    let run = world.run(&["--memory", "100M"], &["too-much", "40"]);
     let said = (text(&run.stdout), run.status.code());
     assert_eq!(
         said,
@@ -228,6 +228,35 @@ fn a_fork_that_there_is_no_memory_for_fails_and_changes_nothing() {
         "{}",
         text(&run.stderr)
     );
+}
+
+#[test]
+fn all_signals_reach_the_handlers_of_other_processes_and_act_without_one() {
+    skip_without_kvm!();
+    World::new().same(GUESTS[2], "");
+}
+
+#[test]
+fn what_parent_and_children_have_in_common_is_charged_once() {
+    skip_without_kvm!();
+    let world = World::new();
+    let run = world.run(&["--memory", "150M"], &["family", "100", "20"]);
+    let said = (text(&run.stdout), run.status.code());
+    let expected = "children: 20\nwrong: 0\nparent: 1\n".to_owned();
+    assert_eq!(said, (expected, Some(0)), "{}", text(&run.stderr));
+}
+
+#[test]
+fn what_either_of_them_writes_is_charged_to_it() {
+    skip_without_kvm!();
+    let world = World::new();
+    let child = world.run(&["--memory", "150M"], &["child-writes", "100"]);
+    let said = (text(&child.stdout), child.status.code());
+    let expected = "child ended by: 9\nthe parent's sum: 1\nand as much anew: 3\n".to_owned();
+    assert_eq!(said, (expected, Some(0)), "{}", text(&child.stderr));
+    let parent = world.run(&["--memory", "150M"], &["parent-writes", "100"]);
+    assert_eq!(parent.status.code(), Some(137), "{}", text(&parent.stderr));
+    assert!(text(&parent.stderr).contains("needed more than the 150 MiB"));
 }
 
 #[test]

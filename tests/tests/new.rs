@@ -59,21 +59,29 @@ fn a_rust_project_builds_runs_passes_its_test_and_becomes_what_the_tutorial_make
     assert!(files.contains(&&Value::from("src/main.rs")), "{made}");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let target = folder.join("target");
-    let run = |args: &[&str]| {
+    let command = |args: &[&str]| {
         let mut command = Command::new(&cargo);
         // Without the settings of the tests' own build.
         for (key, _) in std::env::vars_os().filter(|(key, _)| is_setting_of_cargo(key)) {
             command.env_remove(key);
         }
         command.current_dir(&path).env("CARGO_TARGET_DIR", &target).env("SPACEJMP", spacejmp());
-        succeed(command.args(args).args(["--offline", "--quiet"]))
+        let (cargos, own) =
+            args.split_at(args.iter().position(|arg| *arg == "--").unwrap_or(args.len()));
+        command.args(cargos).args(["--offline", "--quiet"]).args(own);
+        command
     };
+    let run = |args: &[&str]| succeed(&mut command(args));
     let warned = run(&["build"]).stderr;
     assert!(warned.is_empty(), "{}", String::from_utf8_lossy(&warned));
     let program = target.join("x86_64-unknown-linux-gnu/debug/diary");
     let store = tempfile::tempdir().expect("a temporary directory");
     assert_eq!(in_vm(store.path(), &program, &["3", "4", "5"]), "run 1: 3 numbers, sum 12\n");
     assert_eq!(in_vm(store.path(), &program, &["6"]), "run 2: 4 numbers, sum 18\n");
+    let mut by_cargo = command(&["run", "--", "7"]);
+    let runner = format!("{} run --store {}", spacejmp().display(), store.path().display());
+    by_cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);
+    assert_eq!(succeed(&mut by_cargo).stdout, b"run 3: 5 numbers, sum 25\n");
     let tested = run(&["test"]);
     let errors = String::from_utf8_lossy(&tested.stderr);
     assert!(!errors.contains("SKIPPED"), "its test found no VM: {errors}");
@@ -96,28 +104,48 @@ fn is_setting_of_cargo(key: &std::ffi::OsStr) -> bool {
     key.starts_with("CARGO_PKG_") || key == "CARGO_BUILD_TARGET" || key == "RUSTFLAGS"
 }
 
-#[test]
-fn a_c_project_builds_runs_and_passes_its_test() {
-    skip_without_kvm!();
+/// Makes a project with a Makefile, builds it, and lets `used` use the program; then its own test has to pass.
+fn by_make(option: &str, flags: &str, used: impl Fn(&Path, &Path)) {
     // Builds the library, in the profile of the other tests.
     guests::c_linked("figure4");
-    let folder = folder("new-c");
-    let (path, _) = new(&folder, &["--c"]);
+    let folder = folder(&format!("new{option}"));
+    let (path, _) = new(&folder, &[option]);
     let own = spacejmp();
     let library = own.parent().expect("cargo's folder").join("libspacejmp.a");
     assert!(library.is_file(), "cargo puts both into one folder: {}", library.display());
     let make = |target: &str| {
         let mut command = Command::new("make");
-        command.current_dir(&path).arg(target).arg("CFLAGS=-std=gnu11 -Wall -Wextra -Werror");
+        command.current_dir(&path).arg(target).arg(flags);
         command.arg(format!("LIB={}", own.parent().expect("cargo's folder").display()));
         succeed(command.arg(format!("SPACEJMP={}", own.display())))
     };
     make("diary");
     let store = tempfile::tempdir().expect("a temporary directory");
-    assert_eq!(in_vm(store.path(), &path.join("diary"), &["one"]), "1 text\none\n");
-    assert_eq!(in_vm(store.path(), &path.join("diary"), &["two"]), "2 texts\ntwo\none\n");
+    used(store.path(), &path.join("diary"));
     let tested = make("test");
     assert!(String::from_utf8_lossy(&tested.stdout).contains("texts stay: ok"), "{tested:?}");
+}
+
+#[test]
+fn a_c_project_builds_runs_and_passes_its_test() {
+    skip_without_kvm!();
+    by_make("--c", "CFLAGS=-std=gnu11 -Wall -Wextra -Werror", |store, diary| {
+        assert_eq!(in_vm(store, diary, &["one"]), "1 text\none\n");
+        assert_eq!(in_vm(store, diary, &["two"]), "2 texts\ntwo\none\n");
+    });
+}
+
+#[test]
+fn a_cxx_project_builds_runs_and_passes_its_test() {
+    if !guests::has_cxx() {
+        eprintln!("skipped: there is no C++ compiler here");
+        return;
+    }
+    skip_without_kvm!();
+    by_make("--cxx", "CXXFLAGS=-std=c++17 -Wall -Wextra -Werror", |store, diary| {
+        assert_eq!(in_vm(store, diary, &["one"]), "1 text\n1 x one\n");
+        assert_eq!(in_vm(store, diary, &["two", "one"]), "2 texts\n2 x one\n1 x two\n");
+    });
 }
 
 #[test]

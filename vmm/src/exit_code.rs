@@ -58,7 +58,8 @@ Exit status:
   126    the program cannot be executed (neither ELF nor script, damaged, no loader or interpreter)
   127    the program was not found
   128+N  the program was ended by signal N (139 = bad memory access, 130 = Ctrl-C)
-  137    the program ran out of memory";
+  137    the program ran out of memory
+  159    the VMM made a call that its confinement forbids (--confine)";
 
 #[cfg(test)]
 mod tests {

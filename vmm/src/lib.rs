@@ -21,11 +21,13 @@
 //! - [`linux`]: Linux system calls; [`call`]: SpaceJMP's own
 //! - [`stats`]: counters of a run; [`report`]: summaries and crash reports
 //! - [`control`]: a running VM as others see it
+//! - [`confine`]: what the VMM's threads may ask of the host's kernel
 //! - [`cli`]: what the commands have in common; [`error`], [`exit_code`]
 
 pub mod access;
 pub mod call;
 pub mod cli;
+pub mod confine;
 pub mod control;
 pub mod exit_code;
 pub mod guest;

@@ -30,35 +30,62 @@ struct Counts {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Flagstat([Counts; 2]);
 
+/// How many different marks there are.
+const MARKS: usize = 1 << 14;
+
 impl Flagstat {
-    /// Counts a read by its [`Core::mark`](crate::record::Core::mark).
-    #[inline]
-    pub fn add(&mut self, mark: u16) {
-        let is = |flags: u16| u64::from(mark & flags != 0);
-        let counts = &mut self.0[is(QC_FAIL) as usize];
-        let mapped = 1 - is(UNMAPPED);
-        counts.all += 1;
+    /// Counts reads by their [`Core::mark`](crate::record::Core::mark).
+    pub fn count<'a>(marks: impl IntoIterator<Item = &'a [u16]>) -> Flagstat {
+        // There are few different ones. Those that follow each other are often the same, so two tables: the
+        // processor need not wait for one count to write the next.
+        let mut tables = vec![[0u32; 2]; MARKS];
+        let mut all = Flagstat::default();
+        // No count is larger than its type.
+        for marks in marks.into_iter().flat_map(|marks| marks.chunks(u32::MAX as usize)) {
+            let (pairs, last) = marks.as_chunks::<2>();
+            for [a, b] in pairs {
+                tables[usize::from(*a) % MARKS][0] += 1;
+                tables[usize::from(*b) % MARKS][1] += 1;
+            }
+            for mark in last {
+                tables[usize::from(*mark) % MARKS][0] += 1;
+            }
+            for (mark, counts) in (0..).zip(&mut tables).filter(|(_, counts)| **counts != [0; 2]) {
+                all.add(mark, u64::from(counts[0]) + u64::from(counts[1]));
+                *counts = [0; 2];
+            }
+        }
+        all
+    }
+
+    /// Counts so many reads with the same mark.
+    fn add(&mut self, mark: u16, times: u64) {
+        let is = |flags: u16| if mark & flags == 0 { 0 } else { times };
+        let both = |a: u64, b: u64| a.min(b);
+        let counts = &mut self.0[usize::from(mark & QC_FAIL != 0)];
+        let mapped = times - is(UNMAPPED);
+        counts.all += times;
         counts.mapped += mapped;
         counts.duplicates += is(DUPLICATE);
         if mark & SECONDARY != 0 {
-            counts.secondary += 1;
+            counts.secondary += times;
         } else if mark & SUPPLEMENTARY != 0 {
-            counts.supplementary += 1;
+            counts.supplementary += times;
         } else {
-            counts.primary += 1;
+            counts.primary += times;
             counts.primary_mapped += mapped;
             counts.primary_duplicates += is(DUPLICATE);
             if mark & PAIRED != 0 {
-                let mate_mapped = 1 - is(MATE_UNMAPPED);
-                let elsewhere = mapped * mate_mapped * is(MATE_ELSEWHERE);
-                counts.paired += 1;
-                counts.proper += is(PROPER_PAIR) * mapped;
+                let both_mapped = both(mapped, times - is(MATE_UNMAPPED));
+                let elsewhere = both(both_mapped, is(MATE_ELSEWHERE));
+                counts.paired += times;
+                counts.proper += both(is(PROPER_PAIR), mapped);
                 counts.first += is(FIRST);
                 counts.last += is(LAST);
-                counts.singletons += mapped * (1 - mate_mapped);
-                counts.both_mapped += mapped * mate_mapped;
+                counts.singletons += mapped - both_mapped;
+                counts.both_mapped += both_mapped;
                 counts.elsewhere += elsewhere;
-                counts.elsewhere_surely += elsewhere * is(MAPPED_WELL);
+                counts.elsewhere_surely += both(elsewhere, is(MAPPED_WELL));
             }
         }
     }

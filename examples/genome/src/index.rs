@@ -6,7 +6,6 @@ use spacejmp::{In, Mode, VVec, Write};
 use crate::data::{Places, Read, Reads};
 use crate::record::{position, reference};
 use crate::region::Region;
-use crate::sort::{places, pointers};
 
 /// A window is 2^14 bases, as in the indexes of files.
 const WINDOW_BITS: u32 = 14;
@@ -57,7 +56,7 @@ pub fn index(v: &mut In<Reads<'_>, Write>) -> Result<(), IndexError> {
         .map(|reference| (0, 0, vec![NONE; windows_of(reference.length)]))
         .collect();
     let mut before = 0;
-    for ((place, span), rank) in places(v).into_iter().zip(0..) {
+    for (rank, (place, span)) in (0..).zip(root.all_placed(v)) {
         // Which strand is not asked for: other programs sort without it.
         if place >> 1 < before >> 1 {
             return Err(IndexError::NotSorted);
@@ -85,14 +84,6 @@ pub fn index(v: &mut In<Reads<'_>, Write>) -> Result<(), IndexError> {
             }
             next = *window;
         }
-    }
-    // So that each read, and its place, is found by its rank.
-    if root.places.is_empty() {
-        let (order, placed) = (pointers(v), places(v));
-        let (root, at) = v.root_mut();
-        root.order = VVec::from_slice(at, &order)?;
-        root.places = VVec::collect(at, placed.iter().map(|(place, _)| *place))?;
-        root.spans = VVec::collect(at, placed.iter().map(|(_, span)| *span))?;
     }
     let (root, at) = v.root_mut();
     let places = found.iter().map(|(first, behind, windows)| {
@@ -124,14 +115,12 @@ pub fn overlapping<'a, 'v, M: Mode>(
             (windows[window]..places.behind, from, to)
         }
     };
-    let ranks = usize::try_from(ranks.start).unwrap_or(0)..usize::try_from(ranks.end).unwrap_or(0);
-    let order = root.order.at(v).get(ranks.clone()).unwrap_or(&[]);
-    let places = root.places.at(v).get(ranks.clone()).unwrap_or(&[]);
-    let spans = root.spans.at(v).get(ranks).unwrap_or(&[]);
     // Reads that do not overlap are not touched.
-    let placed = order.iter().zip(places).zip(spans);
-    let placed = placed.map(|((read, place), span)| (read, position(*place), i64::from(*span)));
+    let placed = root.numbers_at(v, ranks).map(|number| {
+        let (place, span) = root.placed(v, number);
+        (number, position(place), i64::from(span))
+    });
     let begun = placed.take_while(move |(_, position, _)| *position < to);
     let there = begun.filter(move |(_, position, span)| position + span > from);
-    Some(there.map(|(read, ..)| read.get(v)))
+    Some(there.map(|(number, ..)| root.read(v, number)))
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`input`]: files of reads; [`header`], [`record`], [`text`]: what is in them
 //! - [`data`]: what is stored; [`sort`], [`index`], [`markdup`]: orders, places and marks, which are stored, too
-//! - [`flagstat`], [`depth`], [`region`], [`save`]: what is asked for and written
+//! - [`flagstat`], [`stats`], [`depth`], [`region`], [`save`]: what is asked for and written
 //! - [`generate`]: reads by chance, to try all of it
 
 #![forbid(unsafe_code)]
@@ -16,8 +16,10 @@ pub mod header;
 pub mod index;
 pub mod input;
 pub mod markdup;
+pub mod radix;
 pub mod record;
 pub mod region;
 pub mod save;
 pub mod sort;
+pub mod stats;
 pub mod text;

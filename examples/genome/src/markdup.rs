@@ -6,12 +6,11 @@ use std::hash::Hash;
 
 use spacejmp::{In, Write};
 
-use crate::data::{Reads, mark_anew};
+use crate::data::{Reads, set_flag};
 use crate::record::{
     CIGAR_OPERATORS, DUPLICATE, FIRST, MATE_REVERSE, MATE_UNMAPPED, PAIRED, QC_FAIL, REVERSE,
     Record, SECONDARY, SUPPLEMENTARY, UNMAPPED, consumes_reference,
 };
-use crate::sort::pointers;
 use crate::text::tags::{Tags, integer};
 
 /// Bases of a quality below this do not count.
@@ -80,7 +79,7 @@ enum Orientation {
 /// The best read so far of a place.
 #[derive(Debug, Clone, Copy)]
 struct Best {
-    rank: usize,
+    number: u32,
     has_mate: bool,
 }
 
@@ -89,13 +88,13 @@ struct Best {
 /// # Errors
 /// [`MarkError`].
 pub fn mark(v: &mut In<Reads<'_>, Write>) -> Result<u64, MarkError> {
-    let reads = pointers(v);
+    let root = v.root();
     let mut duplicates = Vec::new();
     let mut singles: HashMap<Single, Best> = HashMap::new();
     let mut pairs: HashMap<Pair, Best> = HashMap::new();
     let mut before = 0;
-    for (rank, read) in reads.iter().enumerate() {
-        let record = read.get(v).get(v);
+    for (rank, number) in root.numbers(v).enumerate() {
+        let record = root.read(v, number).get(v);
         let core = record.core;
         let place = core.place();
         // Not of what has no place, and not by strand: other programs sort without it.
@@ -113,8 +112,8 @@ pub fn mark(v: &mut In<Reads<'_>, Write>) -> Result<u64, MarkError> {
         }
         let is_placed = core.mate_reference >= 0 || core.mate_position >= 0;
         let has_mate = core.is(PAIRED) && !core.is(MATE_UNMAPPED) && is_placed;
-        let own = Best { rank, has_mate };
-        let of = |best: Best| reads[best.rank].get(v).get(v);
+        let own = Best { number, has_mate };
+        let of = |best: Best| root.read(v, best.number).get(v);
         let single = single(&record);
         let best = singles.get(&single).copied();
         if own.has_mate {
@@ -122,7 +121,7 @@ pub fn mark(v: &mut In<Reads<'_>, Write>) -> Result<u64, MarkError> {
             match best {
                 Some(best) if best.has_mate => {}
                 best => {
-                    duplicates.extend(best.map(|best| best.rank));
+                    duplicates.extend(best.map(|best| best.number));
                     singles.insert(single, own);
                 }
             }
@@ -134,10 +133,10 @@ pub fn mark(v: &mut In<Reads<'_>, Write>) -> Result<u64, MarkError> {
                     let (old_score, new_score) = (pair_score(&old)?, pair_score(&new)?);
                     let is_first = new.name() < old.name();
                     if (new_score, is_first) > (old_score, false) {
-                        duplicates.push(best.rank);
+                        duplicates.push(best.number);
                         pairs.insert(pair, own);
                     } else {
-                        duplicates.push(rank);
+                        duplicates.push(number);
                     }
                 }
             }
@@ -145,21 +144,16 @@ pub fn mark(v: &mut In<Reads<'_>, Write>) -> Result<u64, MarkError> {
             match best {
                 None => drop(singles.insert(single, own)),
                 Some(best) if best.has_mate || score(&record) <= score(&of(best)) => {
-                    duplicates.push(rank);
+                    duplicates.push(number);
                 }
                 Some(best) => {
-                    duplicates.push(best.rank);
+                    duplicates.push(best.number);
                     singles.insert(single, own);
                 }
             }
         }
     }
-    for rank in duplicates {
-        reads[rank].get_mut(v).core.flags |= DUPLICATE;
-    }
-    mark_anew(v);
-    let marked = reads.iter().filter(|read| read.get(v).core.is(DUPLICATE)).count();
-    Ok(marked as u64)
+    Ok(set_flag(v, &duplicates, DUPLICATE))
 }
 
 fn single(record: &Record<'_>) -> Single {

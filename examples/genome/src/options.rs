@@ -1,14 +1,16 @@
 //! The command line.
 
 use std::num::NonZero;
+use std::path::PathBuf;
 
 use genome::generate::Plan;
 use genome::sort::By;
 
 pub(crate) const USAGE: &str = "\
 usage, under `spacejmp run`:
-  genome load FILE              reads of a file, SAM or BAM, into a new address space
+  genome load FILE              reads of a file, SAM, BAM or CRAM, into a new address space
   genome flagstat               how many reads have which flags
+  genome stats                  what samtools says of the reads: lengths, qualities, insert sizes, depths and more
   genome sort                   by their places, or by their names
   genome index                  so that regions are found
   genome markdup                marks duplicates; reads need the tags of `samtools fixmate -m`
@@ -22,6 +24,7 @@ usage, under `spacejmp run`:
 options:
   --vas NAME            the address space, instead of `genome`; NAME@TAG is an old version, to be read
   --threads NUMBER      of load and save, instead of as many as there are processors
+  --reference FASTA     of load: the references of a file of CRAM, with their index beside them
   --by ORDER            of sort: `coordinate` (without it) or `name`
   --tag TAG             of sort, index and markdup: keeps what was before, for `spacejmp vas rollback NAME TAG`
   -h, -H                of view: with the header; only the header
@@ -38,6 +41,7 @@ pub(crate) struct Options {
     pub(crate) words: Vec<String>,
     pub(crate) vas: String,
     pub(crate) threads: NonZero<usize>,
+    pub(crate) reference: Option<PathBuf>,
     pub(crate) by: By,
     pub(crate) tag: Option<String>,
     pub(crate) with_header: bool,
@@ -54,6 +58,7 @@ impl Options {
             words: Vec::new(),
             vas: "genome".to_owned(),
             threads: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
+            reference: None,
             by: By::Coordinate,
             tag: None,
             with_header: false,
@@ -67,6 +72,7 @@ impl Options {
             let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
             match &arg[..] {
                 "--vas" => options.vas = value()?,
+                "--reference" => options.reference = Some(value()?.into()),
                 "--tag" => options.tag = Some(value()?),
                 "--threads" => {
                     let value = value()?;
@@ -104,7 +110,7 @@ impl Options {
         match &options.command[..] {
             "load" | "save" | "measure" if words == 1 => {}
             "generate" if words == 1 => options.plan.reads = number(&options.words[0])?,
-            "flagstat" | "sort" | "index" | "markdup" if words == 0 => {}
+            "flagstat" | "stats" | "sort" | "index" | "markdup" if words == 0 => {}
             "view" => {}
             "depth" if words < 2 => {}
             "depth" => return Err("depth is of one region".to_owned()),
@@ -112,7 +118,7 @@ impl Options {
                 return Err(format!("{} needs one file", options.command));
             }
             "generate" => return Err("generate needs the number of reads".to_owned()),
-            "flagstat" | "sort" | "index" | "markdup" => {
+            "flagstat" | "stats" | "sort" | "index" | "markdup" => {
                 return Err(format!("{} has no argument {}", options.command, options.words[0]));
             }
             "" => return Err("a command is missing".to_owned()),

@@ -1,9 +1,10 @@
-//! Orders of reads as samtools has them. An order is pointers: reads are neither copied nor moved.
+//! Orders of reads as samtools has them. An order is numbers of reads: they are neither copied nor moved.
 
-use spacejmp::{AllocError, In, Mode, VPtr, VVec, Write};
+use spacejmp::{AllocError, In, Mode, VVec, Write};
 
-use crate::data::{Read, Reads};
+use crate::data::Reads;
 use crate::header;
+use crate::radix;
 
 /// By what reads are sorted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,56 +31,47 @@ impl By {
 /// # Errors
 /// [`AllocError`] when there is no room.
 pub fn sort(v: &mut In<Reads<'_>, Write>, by: By) -> Result<(), AllocError> {
-    let reads = pointers(v);
-    let (ranks, placed) = match by {
+    let ranks = match by {
         By::Coordinate => by_coordinate(v),
-        By::Name => (by_name(v), Vec::new()),
+        By::Name => Some(by_name(v)),
     };
-    let header = header::sorted(v.root().header.at(v), by.word());
+    let root = v.root();
+    let header = header::sorted(root.header.at(v), by.word());
+    let order = ranks.map(|mut ranks| {
+        let before = root.order.at(v);
+        if !before.is_empty() {
+            ranks.iter_mut().for_each(|rank| *rank = before[*rank as usize]);
+        }
+        ranks
+    });
     let (root, at) = v.root_mut();
-    root.forget_order();
+    root.index = VVec::new();
     root.header = VVec::from_slice(at, &header)?;
-    root.order = VVec::collect(at, ranks.iter().map(|rank| reads[*rank as usize]))?;
-    root.places = VVec::collect(at, placed.iter().map(|(place, _)| *place))?;
-    root.spans = VVec::collect(at, placed.iter().map(|(_, span)| *span))?;
+    if let Some(order) = order {
+        root.order = VVec::from_slice(at, &order)?;
+    }
     Ok(())
 }
 
-/// Pointers to all reads, in the order that they have now.
-pub(crate) fn pointers<'v, M: Mode>(v: &In<Reads<'v>, M>) -> Vec<VPtr<Read<'v>, Reads<'v>>> {
+/// The places of all reads, in the order that they have now.
+fn places<M: Mode>(v: &In<Reads<'_>, M>) -> Vec<u64> {
     let root = v.root();
     match root.order.at(v) {
         [] => {
-            let blocks = root.blocks.at(v).iter().map(|block| block.reads);
-            blocks.flat_map(|reads| (0..reads.len()).map(move |index| reads.ptr(index))).collect()
+            let mut places = Vec::with_capacity(usize::try_from(root.count).unwrap_or(0));
+            for columns in root.columns(v) {
+                places.extend_from_slice(columns.places.get(v));
+            }
+            places
         }
-        order => order.to_vec(),
+        order => order.iter().map(|number| root.placed(v, *number).0).collect(),
     }
 }
 
-/// Place and span of all reads, in the order that they have now.
-pub(crate) fn places<M: Mode>(v: &In<Reads<'_>, M>) -> Vec<(u64, u32)> {
-    let root = v.root();
-    if root.order.is_empty() {
-        let blocks = root.blocks.at(v).iter();
-        let pairs = blocks.flat_map(|block| block.places.get(v).iter().zip(block.spans.get(v)));
-        return pairs.map(|(place, span)| (*place, *span)).collect();
-    }
-    if root.places.is_empty() {
-        return root.reads(v).map(|read| (read.core.place(), read.get(v).span())).collect();
-    }
-    let pairs = root.places.at(v).iter().zip(root.spans.at(v));
-    pairs.map(|(place, span)| (*place, *span)).collect()
-}
-
-/// Which read comes at each place of the order, and the places and spans in it.
-fn by_coordinate<M: Mode>(v: &In<Reads<'_>, M>) -> (Vec<u32>, Vec<(u64, u32)>) {
-    let placed = places(v);
-    let mut keys: Vec<(u64, u32)> = placed.iter().map(|(place, _)| *place).zip(0..).collect();
-    // With the rank in the key, the quicker kind of sort keeps what is equal in order.
-    keys.sort_unstable();
-    let sorted = keys.iter().map(|(_, rank)| placed[*rank as usize]).collect();
-    (keys.into_iter().map(|(_, rank)| rank).collect(), sorted)
+/// Which read comes at each place of the order; `None` if all are where they belong.
+fn by_coordinate<M: Mode>(v: &In<Reads<'_>, M>) -> Option<Vec<u32>> {
+    let places = places(v);
+    if places.is_sorted() { None } else { Some(radix::ranks(places)) }
 }
 
 /// A read that is to be sorted by its name.

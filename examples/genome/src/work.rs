@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Instant;
 
-use genome::data::{Genome, Reads};
+use genome::data::{Genome, Loader, Reads};
 use genome::depth::Depth;
 use genome::flagstat::Flagstat;
 use genome::header::Header;
@@ -13,6 +13,7 @@ use genome::index::IndexError;
 use genome::input::Batches;
 use genome::region::Region;
 use genome::sort::By;
+use genome::stats::Stats;
 use genome::{generate, index, input, markdup, save, sort};
 use spacejmp::{At, In, Mode, Segment, Space, Vas, Write};
 
@@ -26,6 +27,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.command[..] {
         "load" => load(options),
         "flagstat" => flagstat(options),
+        "stats" => stats(options),
         "sort" => change(options, |space| {
             space.write(|v| Ok::<_, spacejmp::Error>(sort::sort(v, options.by)?))?;
             Ok(())
@@ -61,7 +63,8 @@ fn load(options: &Options) -> Result<()> {
     let (file, vas) = (&options.words[0], &options.vas);
     // Before anything is made.
     let (header, batches) =
-        input::open(Path::new(file), options.threads).map_err(|problem| about(file, problem))?;
+        input::open(Path::new(file), options.reference.as_deref(), options.threads)
+            .map_err(|problem| about(file, problem))?;
     let made = Space::<Reads<'_>>::options().create(vas, |_| Ok(Genome::new()));
     let space = made.map_err(|error| match error.errno() {
         Some(spacejmp::sys::Errno::EEXIST) => about(
@@ -94,10 +97,12 @@ fn fill<'v>(
     file: &str,
 ) -> Result<()> {
     root.set_header(at, header)?;
+    let mut loader = Loader::default();
     for batch in batches {
-        root.append(at, &batch.map_err(|problem| about(file, problem))?)?;
+        let batch = batch.map_err(|problem| about(file, problem))?;
+        loader.append(root, at, &batch).map_err(|problem| about(file, problem))?;
     }
-    Ok(())
+    Ok(loader.finish(root, at)?)
 }
 
 /// Everything at once, without a VM, and how long it took.
@@ -114,7 +119,8 @@ fn measure(options: &Options) -> Result<()> {
         begin = Instant::now();
     };
     let (header, batches) =
-        input::open(Path::new(file), options.threads).map_err(|problem| about(file, problem))?;
+        input::open(Path::new(file), options.reference.as_deref(), options.threads)
+            .map_err(|problem| about(file, problem))?;
     let space = Space::<Reads<'_>>::in_memory(limit, |_| Ok(Genome::new()))?;
     space.write(|v| {
         let (root, at) = v.root_mut();
@@ -159,12 +165,20 @@ fn flagstat(options: &Options) -> Result<()> {
     Ok(write!(io::stdout(), "{counts}")?)
 }
 
+fn stats(options: &Options) -> Result<()> {
+    let stats = read(options, |v| {
+        let v = &*v;
+        let mut stats = Stats::default();
+        v.root().reads(v).for_each(|read| stats.add(&read.get(v)));
+        stats
+    })?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    stats.show(&mut out)?;
+    Ok(out.flush()?)
+}
+
 fn count<M: Mode>(v: &In<Reads<'_>, M>) -> Flagstat {
-    let mut counts = Flagstat::default();
-    for block in v.root().blocks.at(v) {
-        block.marks.get(v).iter().for_each(|mark| counts.add(*mark));
-    }
-    counts
+    Flagstat::count(v.root().columns(v).iter().map(|columns| columns.marks.get(v)))
 }
 
 fn view(options: &Options) -> Result<()> {

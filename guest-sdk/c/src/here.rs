@@ -42,7 +42,36 @@ thread_local! {
 struct Instance {
     vid: u64,
     read_only: bool,
+    /// Its segments stay as they are (`VAS_ATTACH_PINNED`).
+    is_pinned: bool,
     local: Vec<(u64, u64)>,
+    /// Where an earlier visit found its heap: that stays so if it is pinned.
+    heap: Option<Found>,
+}
+
+/// A segment that holds a heap.
+#[derive(Clone, Copy)]
+struct Found {
+    sid: SegId,
+    base: u64,
+    writable: bool,
+    is_versioned: bool,
+}
+
+impl Found {
+    /// The heap, if it is one that this version knows and has no more than `size` bytes.
+    ///
+    /// # Safety
+    /// The thread is inside an instance that has the segment, which begins at a multiple of 2 MiB and has
+    /// `size` bytes, or held a heap once, and the C program ensures that no thread writes to it meanwhile.
+    unsafe fn open(self, size: u64) -> Result<Heap, HeapError> {
+        let Found { sid, base, writable, is_versioned } = self;
+        let Some(base) = address(base) else { return Err(HeapError::NotAHeap { found: 0 }) };
+        // SAFETY: the caller's promise.
+        let raw = unsafe { RawHeap::open(base, size) }?;
+        let raw = if is_versioned { raw.giving_back(sys::remove_pages) } else { raw };
+        Ok(Heap { raw, sid, base, writable })
+    }
 }
 
 static INSTANCES: Mutex<BTreeMap<i64, Instance>> = Mutex::new(BTreeMap::new());
@@ -65,9 +94,9 @@ pub(crate) fn forget() {
 
 /// `vh` is an instance of `vid` now.
 pub(crate) fn attached(vh: i64, vid: u64, flags: u64) {
-    let read_only = flags & attach::READ_ONLY != 0;
-    let instance = Instance { vid, read_only, local: Vec::new() };
-    instances().insert(vh, instance);
+    let has = |flag| flags & flag != 0;
+    let (read_only, is_pinned) = (has(attach::READ_ONLY), has(attach::PINNED));
+    instances().insert(vh, Instance { vid, read_only, is_pinned, ..Instance::default() });
 }
 
 /// `vh` is no longer an instance.
@@ -77,12 +106,20 @@ pub(crate) fn detached(vh: i64) {
 
 /// `vh` has a segment of its own now.
 pub(crate) fn attached_local(vh: i64, sid: u64, right: u64) {
-    instances().entry(vh).or_default().local.push((sid, right));
+    let mut instances = instances();
+    let instance = instances.entry(vh).or_default();
+    instance.local.push((sid, right));
+    instance.heap = None;
 }
 
 /// `vh` no longer has it.
 pub(crate) fn detached_local(vh: i64, sid: u64) {
-    instances().entry(vh).or_default().local.retain(|it| it.0 != sid);
+    {
+        let mut instances = instances();
+        let instance = instances.entry(vh).or_default();
+        instance.local.retain(|it| it.0 != sid);
+        instance.heap = None;
+    }
     found_anew();
 }
 
@@ -120,17 +157,21 @@ fn inside() -> Result<i64, Errno> {
 #[cold]
 fn find() -> Result<Heap, Errno> {
     let vh = inside()?;
+    if let Some(heap) = again(vh) {
+        HERE.set(Here { vh, heap: Some(heap) });
+        return Ok(heap);
+    }
     for (sid, writable) in segments(vh)? {
         let stat = sys::seg_stat(sid)?;
-        let Some(base) = address(stat.base) else { continue };
-        // SAFETY: the thread is inside an instance that has the segment, which begins at a multiple
-        // of 2 MiB; the C program ensures that no thread writes to it meanwhile.
-        match unsafe { RawHeap::open(base, stat.size_bytes) } {
-            Ok(raw) => {
-                let is_versioned = stat.lifetime == Lifetime::Versioned as u8;
-                let raw = if is_versioned { raw.giving_back(sys::remove_pages) } else { raw };
-                let heap = Heap { raw, sid, base, writable };
+        let is_versioned = stat.lifetime == Lifetime::Versioned as u8;
+        let found = Found { sid, base: stat.base, writable, is_versioned };
+        // SAFETY: the thread is inside an instance that has the segment, with so many bytes.
+        match unsafe { found.open(stat.size_bytes) } {
+            Ok(heap) => {
                 HERE.set(Here { vh, heap: Some(heap) });
+                if let Some(instance) = instances().get_mut(&vh).filter(|it| it.is_pinned) {
+                    instance.heap = Some(found);
+                }
                 return Ok(heap);
             }
             Err(HeapError::NotAHeap { .. } | HeapError::TooSmall { .. }) => {}
@@ -139,6 +180,15 @@ fn find() -> Result<Heap, Errno> {
         }
     }
     Err(Errno::ENOENT)
+}
+
+/// The heap of an instance as an earlier visit found it, if there is still one: a rollback may have brought
+/// a version back that has none. No call is made, so that a visit costs what its switches cost.
+fn again(vh: i64) -> Option<Heap> {
+    let found = instances().get(&vh)?.heap?;
+    // SAFETY: the thread is inside an instance that has the segment still, as it is pinned; a segment that
+    // held a heap has its first page always, and the heap's header says how far it goes now.
+    unsafe { found.open(u64::MAX) }.ok()
 }
 
 /// The heap of this segment becomes the one that is found here.

@@ -201,18 +201,24 @@ unsafe fn string(text: *const c_char) -> Result<String, Errno> {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn vas_type_text(of: *const Type, buffer: *mut c_char, size: usize) -> i64 {
     // SAFETY: `spacejmp.h` asks for a description.
-    let text = match unsafe { text_of(of) } {
-        Ok(text) => text,
-        Err(errno) => return crate::errors::number(Err(errno)),
-    };
+    let text = unsafe { text_of(of) };
+    // SAFETY: `spacejmp.h` asks for a buffer of `size` bytes.
+    crate::errors::number(text.map(|text| unsafe { copy_text(&text, buffer, size) }))
+}
+
+/// Writes a text to `buffer`, with a 0 after it, truncated if it has no room. Returns its length.
+///
+/// # Safety
+/// The buffer has `size` bytes.
+pub(crate) unsafe fn copy_text(text: &str, buffer: *mut c_char, size: usize) -> u64 {
     if let Some(room) = size.checked_sub(1) {
         let count = text.len().min(room);
-        // SAFETY: `spacejmp.h` asks for a buffer of `size` bytes.
+        // SAFETY: the caller's promise.
         unsafe { buffer.copy_from_nonoverlapping(text.as_ptr().cast(), count) };
         // SAFETY: as above; `count` is less than `size`.
         let end = unsafe { buffer.add(count) };
         // SAFETY: as above.
         unsafe { end.write(0) };
     }
-    text.len() as i64
+    text.len() as u64
 }

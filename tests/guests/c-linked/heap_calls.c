@@ -71,6 +71,12 @@ int main(int argc, char **argv)
     REFUSED(vas_root(&sj_u64) == NULL, ENODATA);
     MUST(vas_set_root(zeros, &sj_u64) == 0 && vas_root(&sj_u64) == zeros);
     REFUSED(vas_root(&sj_i64) == NULL, EPROTOTYPE);
+    struct seg_root root, none;
+    memset(&none, 0, sizeof none);
+    MUST(seg_root_get(sid, &root) == 0 && vas_root_is(&root) == 1 && vas_root_is(&none) == 0);
+    char text[64];
+    MUST(vas_root_text(text, sizeof text) == 23 && !strcmp(text, "u64 (8 bytes, align 8)\n"));
+    MUST(vas_root_text(text, 4) == 23 && !strcmp(text, "u64"));
     REFUSED(vas_set_root(&stat, &sj_u64) == -1, EINVAL);
     /* The text of the type is a block, too, and not a leak. */
     MUST(vas_heap_check(&stat) == 0 && stat.blocks == 5 && stat.leaked_blocks == 3);
@@ -86,7 +92,7 @@ int main(int argc, char **argv)
     vas_free(moved);
     vas_free(NULL);
     MUST(errno == 77);
-    MUST(vas_set_root(NULL, NULL) == 0);
+    MUST(vas_set_root(NULL, NULL) == 0 && vas_root_is(&root) == 0 && vas_root_is(&none) == 1);
     REFUSED(vas_root(&sj_u64) == NULL, ENODATA);
     MUST(vas_switch(VAS_HOME) == 0);
     REFUSED(vas_malloc(1) == NULL, EPERM);

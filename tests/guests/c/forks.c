@@ -479,13 +479,88 @@ static void again(void) {
     say("as expected", sum == expected);
 }
 
-// More than there is memory for.
+// More than there is memory for: changed pages of a file have to be copied.
 static void too_much(size_t megabytes) {
-    char *at = anonymous(megabytes << 20, MAP_PRIVATE);
+    int fd = memfd_create("file", 0);
+    if (ftruncate(fd, megabytes << 20)) exit(1);
+    char *at = mmap(NULL, megabytes << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    close(fd);
     memset(at, 1, megabytes << 20);
     CHILD("fork", result = at[PAGE]);
     munmap(at, megabytes << 20);
     CHILD("afterwards", result = 2);
+}
+
+static long sum_of(const char *at, size_t bytes) {
+    long sum = 0;
+    for (size_t page = 0; page < bytes; page += PAGE) sum += at[page];
+    return sum;
+}
+
+// Many children at once that read all of their parent's memory and write little of it.
+static void family(size_t megabytes, int children) {
+    size_t bytes = megabytes << 20;
+    char *at = anonymous(bytes, MAP_PRIVATE);
+    memset(at, 1, bytes);
+    int ready[2], go[2], made = 0, wrong = 0;
+    if (pipe(ready) || pipe(go)) exit(1);
+    for (; made < children; made++) {
+        pid_t pid = fork();
+        if (pid < 0) {
+            answer("fork", pid);
+            break;
+        }
+        if (pid == 0) {
+            char byte;
+            close(go[1]);
+            at[(size_t)made * PAGE] = 2;
+            if (sum_of(at, bytes) != (long)(bytes / PAGE) + 1) _exit(1);
+            if (write(ready[1], "r", 1) != 1 || read(go[0], &byte, 1) != 0) _exit(2);
+            // What its parent has written since is not its.
+            _exit(sum_of(at, bytes) == (long)(bytes / PAGE) + 1 ? 0 : 3);
+        }
+    }
+    for (int child = 0; child < made; child++) {
+        char byte;
+        if (read(ready[0], &byte, 1) != 1) exit(1);
+    }
+    memset(at, 3, bytes / 8);
+    close(go[1]);
+    for (int child = 0; child < made; child++) {
+        int status;
+        wait(&status);
+        wrong += status != 0;
+    }
+    say("children", made);
+    say("wrong", wrong);
+    say("parent", sum_of(at, bytes) == (long)(bytes / PAGE) + 2 * (long)(bytes / PAGE / 8));
+}
+
+// What a child writes is its own, and counts; and so does what its parent writes.
+static void writes_all(size_t megabytes, int parent) {
+    size_t bytes = megabytes << 20;
+    char *at = anonymous(bytes, MAP_PRIVATE);
+    memset(at, 1, bytes);
+    int go[2];
+    if (pipe(go)) exit(1);
+    pid_t pid = fork();
+    if (pid == 0) {
+        char byte;
+        close(go[1]);
+        if (!parent) memset(at, 2, bytes);
+        _exit(read(go[0], &byte, 1) == 0 ? at[PAGE] : 9);
+    }
+    if (parent) memset(at, 2, bytes);
+    if (!parent) {
+        int status;
+        waitpid(pid, &status, 0);
+        say("child ended by", WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+        say("the parent's sum", sum_of(at, bytes) == (long)(bytes / PAGE));
+        munmap(at, bytes);
+        at = anonymous(bytes, MAP_PRIVATE);
+        memset(at, 3, bytes);
+        say("and as much anew", at[PAGE]);
+    }
 }
 
 // How long it takes: microseconds a fork and wait, with so much memory in use.
@@ -522,6 +597,9 @@ int main(int argc, char **argv) {
     else if (!strcmp(mode, "many")) many();
     else if (!strcmp(mode, "bomb")) bomb();
     else if (!strcmp(mode, "too-much")) too_much((size_t)atoi(argv[2]));
+    else if (!strcmp(mode, "family")) family((size_t)atoi(argv[2]), atoi(argv[3]));
+    else if (!strcmp(mode, "child-writes")) writes_all((size_t)atoi(argv[2]), 0);
+    else if (!strcmp(mode, "parent-writes")) writes_all((size_t)atoi(argv[2]), 1);
     else if (!strcmp(mode, "time")) time_it((size_t)atoi(argv[2]), atoi(argv[3]));
     else return 2;
     return 0;

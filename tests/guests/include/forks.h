@@ -24,7 +24,7 @@ static int end_of(pid_t pid) {
         else say(name, end_of(child_pid));                 \
     } while (0)
 
-static void *anonymous(size_t bytes, int flags) {
+__attribute__((unused)) static void *anonymous(size_t bytes, int flags) {
     void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED) {
         answer("mmap", -1);

@@ -139,6 +139,92 @@ fn duplicates_are_those_of_samtools() {
 }
 
 #[test]
+fn statistics_are_those_of_samtools() {
+    skip_without_kvm!();
+    if without_samtools("statistics_are_those_of_samtools") {
+        return;
+    }
+    let lab = Lab::new();
+    // Longer reads than samtools is prepared for come in between.
+    lab.generate("a.sam", &["3k", "--length", "151", "--seed", "9"]);
+    lab.samtools(&["sort", "--no-PG", "-o", "place.sam", "a.sam"]);
+    lab.write("odd.sam", ODD);
+    lab.write("none.sam", "@SQ\tSN:a\tLN:1000\n");
+    for name in ["a", "place", "odd", "none"] {
+        let file = lab.file(&format!("{name}.sam")).to_string_lossy().into_owned();
+        lab.ask(&["load", &file, "--vas", name]);
+        let theirs = lab.samtools(&["stats", &file]);
+        // Who made it, and how.
+        let is_about =
+            |line: &&[u8]| line.starts_with(b"# This ") || line.starts_with(b"# The command");
+        let lines = theirs.split_inclusive(|byte| *byte == b'\n');
+        let theirs = lines.filter(|line| !is_about(line)).collect::<Vec<_>>().concat();
+        same(&lab.ask(&["stats", "--vas", name]), &theirs, name);
+    }
+}
+
+/// Bases by chance for the references of a header, as FASTA.
+fn fasta(header: &[u8]) -> String {
+    let mut text = String::new();
+    let mut state = 1u64;
+    for line in String::from_utf8_lossy(header).lines().filter(|line| line.starts_with("@SQ")) {
+        let field = |key: &str| line.split('\t').find_map(|field| field.strip_prefix(key));
+        let (name, length) = (field("SN:").expect("a name"), field("LN:").expect("a length"));
+        let length: usize = length.parse().expect("a number");
+        text.push_str(&format!(">{name}\n"));
+        text.extend((0..length).map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b"ACGT"[(state >> 60) as usize % 4])
+        }));
+        text.push('\n');
+    }
+    text
+}
+
+#[test]
+fn cram_is_read_with_and_without_a_reference() {
+    skip_without_kvm!();
+    if without_samtools("cram_is_read_with_and_without_a_reference") {
+        return;
+    }
+    let lab = Lab::new();
+    lab.generate("a.sam", &["2k", "--seed", "5"]);
+    let references = lab.write("a.fa", fasta(&lab.samtools(&["view", "-H", "a.sam"])));
+    lab.samtools(&["faidx", "a.fa"]);
+    // Tags that say how a read differs from its reference, which are left out of files if they are right; and in half
+    // of the pairs the right read comes first.
+    let right = lab.samtools(&["calmd", "--no-PG", "a.sam", "a.fa"]);
+    lab.write("right.sam", right);
+    let convert = |from: &str, to: &str, how: &str| {
+        lab.samtools(&["view", "--no-PG", "-O", how, "-T", "a.fa", "-o", to, from]);
+        lab.file(to).to_string_lossy().into_owned()
+    };
+    let file = convert("a.sam", "a.cram", "cram,version=3.0");
+    let refused = lab.genome(&["load", &file]);
+    refused.expect(1, "");
+    assert!(refused.err().contains("--reference"), "{}", refused.err());
+    for (from, how, threads, needs_reference) in [
+        ("a.sam", "cram,version=3.0", "1", true),
+        ("right.sam", "cram,version=3.1", "2", true),
+        ("right.sam", "cram,no_ref", "2", false),
+    ] {
+        let file = convert(from, "b.cram", how);
+        let theirs = lab.samtools(&["view", "--no-PG", "-h", "-T", "a.fa", "b.cram"]);
+        let mut args = vec!["load", &file, "--vas", how, "--threads", threads];
+        if needs_reference {
+            args.extend(["--reference", &references]);
+        }
+        let vas = how.replace([',', '=', '.'], "-");
+        args[3] = &vas;
+        lab.ask(&args);
+        same(&lab.ask(&["view", "-h", "--vas", &vas]), &theirs, how);
+    }
+    let refused = lab.genome(&["load", &convert("a.sam", "old.cram", "cram,version=2.1")]);
+    refused.expect(1, "");
+    assert!(refused.err().contains("CRAM 2.1 is not read"), "{}", refused.err());
+}
+
+#[test]
 fn a_long_cigar_comes_back_from_a_bam_file() {
     skip_without_kvm!();
     if without_samtools("a_long_cigar_comes_back_from_a_bam_file") {

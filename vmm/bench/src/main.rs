@@ -210,7 +210,7 @@ fn causes(error: &dyn std::error::Error) -> String {
 
 /// Options that nothing of what is to be measured has.
 #[derive(Debug, thiserror::Error)]
-#[error("--entries and --batch are options of `bench store`")]
+#[error("--entries, --batch and --only are options of `bench store`")]
 struct OnlyForStore;
 
 /// A run without its counterpart.

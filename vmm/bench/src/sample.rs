@@ -103,6 +103,25 @@ impl Runner {
         Ok(Sample { wall, span_ns, answer, stats })
     }
 
+    /// Runs `program` in a VM that logs what `log` says, and returns that as well.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub fn logged(
+        &self,
+        program: &Path,
+        args: &[&str],
+        log: &str,
+    ) -> Result<(Value, String), BenchError> {
+        let mut command = self.command(Environment::Vm, program, args, None);
+        command.env("SPACEJMP_LOG", log);
+        let what = format!("{command:?}");
+        let output =
+            command.output().map_err(|source| BenchError::Start { what: what.clone(), source })?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        Ok((answer(what, &output)?, said))
+    }
+
     /// Runs the same program twice at the same time and waits for both; returns what each
     /// printed.
     ///

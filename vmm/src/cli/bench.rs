@@ -59,6 +59,9 @@ pub struct StoreArgs {
     /// How many numbers a map has; a million, or ten thousand with --quick
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=u64::from(u32::MAX)))]
     pub entries: Option<u64>,
+    /// Only these parts of it
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    pub only: Vec<StorePart>,
     /// How many of them our maps take in one transaction when they are loaded; 0 for all
     ///
     /// The peers are always loaded in one.
@@ -75,8 +78,27 @@ impl StoreArgs {
     /// Whether one was given that nothing else has.
     #[must_use]
     pub fn is_given(&self) -> bool {
-        self.entries.is_some() || self.batch != 0
+        self.entries.is_some() || self.batch != 0 || !self.only.is_empty()
     }
+}
+
+/// A part of `bench store`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum StorePart {
+    /// Durable commits
+    Commits,
+    /// Switches into a versioned space
+    Entering,
+    /// Maps: loaded, read, changed, read beside a writer
+    Maps,
+    /// Beside raw spaces
+    Raw,
+    /// Finding a space again
+    Opening,
+    /// Tags, clones, rollbacks
+    Copies,
+    /// Many copies and many layers at once
+    Sharing,
 }
 
 /// What to do with existing results.
@@ -136,6 +158,7 @@ Examples:
   spacejmp bench                            what there is
   spacejmp bench run --quick
   spacejmp bench switch map --json > results.json
+  spacejmp bench store --only maps,opening --quick --entries 10000000
   spacejmp bench store --dir /var/tmp       against LMDB, redb and SQLite, on that disk; first
                                             build these: cargo xtask peers
   spacejmp bench store --quick --entries 5000

@@ -133,6 +133,17 @@ impl SwitchTables {
         Ok(word)
     }
 
+    /// Makes the store's word `value`. Of what this process stores, in memory or by calls of the host, nobody sees
+    /// what comes afterwards and still the word as it was.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn set_published(&self, value: u64) -> Result<(), MemoryError> {
+        self.machine.mem.store(self.changes_page().offset(LIVE_PUBLISHED), value)?;
+        fence(Ordering::SeqCst);
+        Ok(())
+    }
+
     /// [`WriteRecord::count`] for tables that show what is committed last by now.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use super::{CallResult, limits, value};
 use crate::files::{FileCharge, FileKind, OpenFile, host};
 use crate::linux::survivor::Survivor;
 use crate::linux::task::ThreadCtx;
-use crate::private::inspect::SHARED_LABEL;
+use crate::private::inspect::{SEGMENT_LABEL, SHARED_LABEL};
 use crate::private::{
     Backing, Destination, MemoryLock, OnFork, Piece, PieceBacking, Prot, Source, page_up,
 };
@@ -60,6 +60,38 @@ const VALIDATED: u64 = MAP_SHARED_VALIDATE
     // MAP_ABOVE4G, and the sizes of huge pages.
     | 0x80
     | 0x1f << libc::MAP_HUGE_SHIFT;
+
+/// A System V segment to be mapped.
+pub(super) struct Segment {
+    pub(super) file: Arc<std::fs::File>,
+    pub(super) kind: FileMapping,
+    pub(super) bytes: u64,
+    pub(super) prot: Prot,
+}
+
+/// Maps a segment: at any address, or at this one, and then perhaps in place of what is there.
+///
+/// # Errors
+/// `ENOMEM`; `EINVAL` where something is.
+pub(super) fn map_segment(
+    ctx: &ThreadCtx<'_>,
+    (at, replaces): (u64, bool),
+    segment: Segment,
+) -> Result<u64, Errno> {
+    let Segment { file, kind, bytes, prot } = segment;
+    check_limits(ctx, bytes, prot, true)?;
+    let backing = Backing::File { file, offset: 0, kind, charge: None };
+    // Other processes may wait for locks in it.
+    Survivor::make(ctx.process);
+    let private = &ctx.process.private;
+    if at == 0 {
+        return private.map_anywhere(0, bytes, prot, backing, SEGMENT_LABEL);
+    }
+    let flags = if replaces { MAP_FIXED } else { MAP_FIXED_NOREPLACE };
+    check_place(ctx, at, bytes, flags).map_err(|_| Errno::EINVAL)?;
+    private.map_at(at, bytes, prot, backing, SEGMENT_LABEL)?;
+    Ok(at)
+}
 
 /// `mmap(2)`.
 pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {

@@ -25,6 +25,7 @@ use rustix::pipe::PipeFlags;
 
 use super::robust;
 use super::task::Process;
+use crate::process_tree::fork;
 
 /// How long the survivor works at most.
 const PATIENCE_SECONDS: u32 = 5;
@@ -53,8 +54,23 @@ impl Survivor {
         self.state.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
-    /// Creates it, if there is none.
+    /// Creates it, if there is none. Called by a thread of a program that runs: the event loop creates it.
     pub(crate) fn make(process: &Arc<Process>) {
+        Survivor::make_by(process, |process| {
+            let process = process.clone();
+            process.clone().have_done(move || start(&process))
+        });
+    }
+
+    /// The same before the program runs.
+    pub(crate) fn make_here(process: &Arc<Process>) {
+        Survivor::make_by(process, start);
+    }
+
+    fn make_by(
+        process: &Arc<Process>,
+        start: impl FnOnce(&Arc<Process>) -> std::io::Result<State>,
+    ) {
         let mut state = process.survivor.lock();
         if !matches!(*state, State::NotNeeded) {
             return;
@@ -102,7 +118,7 @@ struct Task<'a> {
 /// process (Ctrl-Z) one of whose threads it has suspended.
 fn host(process: &Process, pipe: &OwnedFd, ready: SyncSender<()>) {
     // Inherited: no signal sent to a process group ends the survivor.
-    block_signals();
+    fork::block_all_signals();
     let task = Task { process, pipe: pipe.as_raw_fd(), ready };
     let mut stack = vec![0_u8; STACK_BYTES];
     let top = stack.as_mut_ptr_range().end.cast::<c_void>();
@@ -122,14 +138,6 @@ fn host(process: &Process, pipe: &OwnedFd, ready: SyncSender<()>) {
     // itself touches nothing unless it fails, and it cannot be interrupted: all signals are blocked, and the
     // kernel goes on with it after a stop.
     unsafe { libc::syscall(libc::SYS_wait4, child, none, libc::__WALL, 0) };
-}
-
-fn block_signals() {
-    let mut all = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: writes the set.
-    unsafe { libc::sigfillset(all.as_mut_ptr()) };
-    // SAFETY: reads the set; the previous one is not requested.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut()) };
 }
 
 extern "C" fn survive(task: *mut c_void) -> c_int {

@@ -26,12 +26,6 @@ pub(super) fn part(index: u64, range: &Range<u64>) -> Range<u64> {
     (index * BLOCK).max(range.start)..((index + 1) * BLOCK).min(range.end)
 }
 
-/// Whether one more area fits, along with those created by splitting areas at the ends of `range`.
-/// This is Linux's own limit, so that the program sees Linux's error and not the effects of a host
-/// that runs out of mappings.
-///
-/// # Errors
-/// `ENOMEM`.
 /// Bytes of the pages in `range` that are held.
 pub(super) fn held_bytes(inner: &Inner, range: &Range<u64>) -> u64 {
     let blocks = inner.blocks.range(blocks_of(range));
@@ -39,6 +33,12 @@ pub(super) fn held_bytes(inner: &Inner, range: &Range<u64>) -> u64 {
     blocks.map(held).sum::<u64>() * PAGE_SIZE
 }
 
+/// Whether one more area fits, along with those created by splitting areas at the ends of `range`.
+/// This is Linux's own limit, so that the program sees Linux's error and not the effects of a host
+/// that runs out of mappings.
+///
+/// # Errors
+/// `ENOMEM`.
 pub(super) fn check_area_count(inner: &Inner, range: &Range<u64>) -> Result<(), Errno> {
     let after = inner.areas.len() + inner.areas.splits(range) + 1;
     if after > MAX_AREAS { Err(Errno::ENOMEM) } else { Ok(()) }
@@ -56,7 +56,8 @@ impl PrivateRegion {
         }
         let charged = self.mem().ledger().charge(MemoryKind::Private, missing * PAGE_SIZE);
         charged.map_err(|_| Errno::ENOMEM)?;
-        block.held.set(pages);
+        block.held.set(pages.clone());
+        block.of_image.clear(pages);
         Ok(())
     }
 
@@ -106,6 +107,7 @@ impl PrivateRegion {
         let mut result = Ok(());
         for (&index, block) in inner.blocks.range_mut(blocks) {
             released += block.held.clear(pages_of(&part(index, &range)));
+            block.of_image.clear(pages_of(&part(index, &range)));
             if block.huge && !block.held.has_all(0..BLOCK_PAGES) {
                 result = result.and(self.mem().forbid_huge(block.gpa, BLOCK));
                 block.huge = false;
@@ -122,7 +124,14 @@ impl PrivateRegion {
             let page = |at: u64| pages_of(&(at..at + PAGE_SIZE));
             let (source, dest) = (from + offset, to + offset);
             let Some(block) = inner.blocks.get_mut(&(source / BLOCK)) else { continue };
+            let of_image = block.of_image.clear(page(source)) > 0;
             if block.held.clear(page(source)) == 0 {
+                let dest_block = inner.blocks.get_mut(&(dest / BLOCK));
+                if let Some(block) = dest_block.filter(|_| of_image)
+                    && !block.held.has_all(page(dest))
+                {
+                    block.of_image.set(page(dest));
+                }
                 continue;
             }
             gone += 1;

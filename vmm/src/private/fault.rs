@@ -33,6 +33,9 @@ impl PrivateRegion {
                 return FaultOutcome::BeyondFile;
             }
         }
+        if let Some(outcome) = self.image_fault(inner, gva, cause, start..end, &vma) {
+            return outcome;
+        }
         let first = gva / BLOCK * BLOCK;
         inner.ahead_blocks = if first == inner.next_fault {
             (inner.ahead_blocks * 2).min(MAX_AHEAD_BLOCKS)

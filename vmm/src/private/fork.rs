@@ -18,16 +18,20 @@ use abi::{Errno, PAGE_SIZE};
 
 use super::copying::{Copied, Copying};
 use super::held::MAX_AREAS;
-use super::inspect::SHARED_LABEL;
-use super::region::{PROGRAM_END, PrivateRegion};
+use super::inspect::{SEGMENT_LABEL, SHARED_LABEL};
+use super::region::{EAGER_BYTES, PROGRAM_END, PrivateRegion};
 use super::vma::{Backing, MemoryLock, OnFork, Prot, Vma};
 use crate::files::{FileCharge, MemoryAccount};
+use crate::process_tree::Member;
+use crate::process_tree::images::ImagePlace;
 use crate::process_tree::wire::{Reader, Writer};
 use crate::vm::images::{Image, ImagePart};
 use crate::vm::memory::FileMapping;
 
 /// What copying can fail of. The message is the program's memory: it names nothing of it.
 const BAD: Errno = Errno::from_raw(libc::EPROTO);
+/// A child whose images show no more than this may write there from the start.
+const HELD_AT_ONCE: u64 = 1 << 20;
 
 /// An area, where it ends, and for a file which one of [`RegionCopy::files`].
 #[derive(Debug)]
@@ -61,17 +65,27 @@ pub struct RegionCopy {
     heap: [u64; 2],
     mmap_top: u64,
     files: Vec<Arc<File>>,
-    images: Vec<Arc<File>>,
+    images: Vec<ImageCopy>,
     pieces: Vec<Piece>,
 }
 
+/// An image on the way, and how it is charged: to the run, at this place, or to the child alone.
+#[derive(Debug)]
+struct ImageCopy {
+    file: Arc<File>,
+    place: Option<ImagePlace>,
+    /// Where it is sent from: had until it has arrived.
+    _from: Option<Arc<Image>>,
+}
+
 impl PrivateRegion {
-    /// Copies the region. `charge` is asked for the memory that the copy takes, and may refuse it.
+    /// Copies the region for `child`, which is charged for what it has alone.
     ///
     /// # Errors
     /// `ENOMEM`, and the host's.
-    pub fn copy(&self, charge: impl FnOnce(u64) -> Result<(), Errno>) -> Result<RegionCopy, Errno> {
-        let inner = self.lock();
+    pub fn copy(&self, child: &Member) -> Result<RegionCopy, Errno> {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
         let mut copy = RegionCopy {
             heap: [inner.heap_start, inner.heap_end],
             mmap_top: inner.mmap_top,
@@ -104,18 +118,25 @@ impl PrivateRegion {
                 Backing::Anonymous => None,
             };
             if vma.backing.is_counted() && vma.on_fork == OnFork::Copied {
-                copying.area(&inner, &range, vma).map_err(host)?;
+                copying.area(inner, &range, vma).map_err(host)?;
             }
             // Locks are not inherited.
             let vma = Vma { lock: MemoryLock::Unlocked, ..vma.clone() };
             copy.areas.push(AreaCopy { start: range.start, vma, file });
         }
-        charge(copying.bytes())?;
-        let Copied { images, pieces } = copying.copy().map_err(host)?;
-        copy.images = images;
+        let Copied { images, pieces } = copying.copy(inner).map_err(host)?;
+        let limit_bytes = self.mem().ledger().limit_bytes();
+        let give = |image: Arc<Image>| {
+            let place = image.place().filter(|place| child.give_image(*place));
+            if place.is_none() && !child.charge(image.bytes(), limit_bytes) {
+                return Err(Errno::ENOMEM);
+            }
+            Ok(ImageCopy { file: image.file().clone(), place, _from: Some(image) })
+        };
+        copy.images = images.into_iter().map(give).collect::<Result<_, _>>()?;
         copy.pieces = pieces;
         // Until here: nothing of what was found moves, and nothing of ours is stored there.
-        drop(inner);
+        drop(guard);
         Ok(copy)
     }
 
@@ -127,10 +148,11 @@ impl PrivateRegion {
         let RegionCopy { areas, heap: [heap_start, heap_end], mmap_top, images, pieces, .. } = copy;
         let ledger = self.mem().ledger();
         let images: Vec<Arc<Image>> = images
-            .iter()
-            .map(|file| Image::new(file.try_clone()?, ledger.clone()))
+            .into_iter()
+            .map(|image| Image::of_other(image.file, image.place, ledger.clone()))
             .collect::<io::Result<_>>()
             .map_err(|_| BAD)?;
+        let is_small = pieces.iter().map(|piece| piece.len).sum::<u64>() <= HELD_AT_ONCE;
         self.edit(|inner| {
             inner.heap_start = heap_start;
             inner.heap_end = heap_end;
@@ -141,7 +163,11 @@ impl PrivateRegion {
                 if !inner.areas.is_free(range.clone()) {
                     return Err(BAD);
                 }
-                self.insert(inner, range, area.vma)?;
+                // What is the child's own is made present at the first access, as what is an image's below.
+                match area.vma.backing.is_counted() {
+                    true => self.insert_absent(inner, range, area.vma)?,
+                    false => self.insert(inner, range, area.vma)?,
+                }
             }
             for piece in pieces {
                 let range = piece.at..piece.at.checked_add(piece.len).ok_or(BAD)?;
@@ -156,11 +182,23 @@ impl PrivateRegion {
                     return Err(BAD);
                 }
                 self.bind(inner, range.clone())?;
-                Self::each_run(inner, range, |run, gpa| {
+                Self::each_run(inner, range.clone(), |run, gpa| {
                     let offset = piece.offset + (run.start - piece.at);
                     let part = ImagePart { image: image.clone(), offset };
                     self.mem().map_image(gpa, run.end - run.start, part).map_err(Errno::from)
                 })?;
+                self.note_image(inner, range.clone())?;
+                if is_small {
+                    self.hold_range(inner, range.clone())?;
+                }
+                if range.end - range.start <= EAGER_BYTES {
+                    let areas: Vec<_> =
+                        inner.areas.overlapping(range).map(|(r, vma)| (r, vma.clone())).collect();
+                    for (range, vma) in areas {
+                        // Best effort: what does not fit now is left to the first access.
+                        let _ = self.populate(inner, range, &vma);
+                    }
+                }
             }
             Ok(())
         })
@@ -168,7 +206,7 @@ impl PrivateRegion {
 }
 
 /// What areas are called; a name travels as its number.
-const LABELS: [&str; 10] = [
+const LABELS: [&str; 11] = [
     "mapping",
     "mapping (not reserved)",
     "mapped file",
@@ -178,11 +216,13 @@ const LABELS: [&str; 10] = [
     "vdso",
     "program code",
     "program data",
+    SEGMENT_LABEL,
     "",
 ];
 const KINDS: [FileMapping; 3] =
     [FileMapping::Private, FileMapping::Shared, FileMapping::SharedReadOnly];
 const NO_FILE: u64 = u64::MAX;
+const NO_PLACE: u64 = u64::MAX;
 const AREA_BYTES: usize = 7 * 8;
 const PIECE_BYTES: usize = 4 * 8;
 
@@ -197,7 +237,10 @@ impl RegionCopy {
     pub fn encode(&self, out: &mut Writer, fds: &mut Vec<Arc<File>>) {
         out.words(&[self.heap[0], self.heap[1], self.mmap_top]);
         out.words(&[self.files.len() as u64, self.images.len() as u64]);
-        fds.extend(self.files.iter().chain(&self.images).cloned());
+        for image in &self.images {
+            out.words(&[image.place.map_or(NO_PLACE, |place| u64::from(place.number()))]);
+        }
+        fds.extend(self.files.iter().chain(self.images.iter().map(|image| &image.file)).cloned());
         out.words(&[self.areas.len() as u64]);
         for area in &self.areas {
             let AreaCopy { start, vma, file } = area;
@@ -241,10 +284,18 @@ impl RegionCopy {
             return Err(BAD);
         }
         let [files, images] = input.words().ok_or(BAD)?;
+        let mut places = Vec::new();
+        for _ in 0..images {
+            let [place] = input.words().ok_or(BAD)?;
+            let known = (place != NO_PLACE).then(|| u32::try_from(place).map(ImagePlace::of));
+            places.push(known.transpose().map_err(|_| BAD)?);
+        }
         let mut take = |count: u64| -> Result<Vec<Arc<File>>, Errno> {
             (0..count).map(|_| fds.next().map(Arc::new).ok_or(BAD)).collect()
         };
         let (files, images) = (take(files)?, take(images)?);
+        let of_other = |(file, place)| ImageCopy { file, place, _from: None };
+        let images: Vec<_> = images.into_iter().zip(places).map(of_other).collect();
         let mut charges: Vec<Option<Arc<FileCharge>>> = vec![None; files.len()];
         let count = input.count(AREA_BYTES).filter(|count| *count <= MAX_AREAS).ok_or(BAD)?;
         let mut areas = Vec::with_capacity(count);

@@ -43,6 +43,11 @@ impl HeldPages {
         Self::masks(pages).all(|(word, mask)| self.0[word] & mask == mask)
     }
 
+    /// Whether none is.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0 == [0; BLOCK_PAGES / 64]
+    }
+
     /// Marks `pages` as held.
     pub(super) fn set(&mut self, pages: Range<usize>) {
         for (word, mask) in Self::masks(pages) {
@@ -87,6 +92,7 @@ mod tests {
             let range = a.min(b)..a.max(b);
             let flags = &model[range.clone()];
             prop_assert_eq!(held.count(range.clone()), flags.iter().filter(|&&f| f).count() as u64);
+            prop_assert_eq!(held.is_empty(), !model.contains(&true));
             prop_assert_eq!(held.has_all(range), flags.iter().all(|&f| f));
         }
     }

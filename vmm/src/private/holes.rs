@@ -5,11 +5,13 @@
 
 use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE};
 
+use super::inspect::SEGMENT_LABEL;
 use super::region::{BLOCK, PROGRAM_END, PrivateRegion};
 use super::vma::{Backing, MemoryLock, Prot, Vma, page_up};
 use crate::vm::memory::FileMapping;
@@ -88,6 +90,22 @@ impl PrivateRegion {
         found
     }
 
+    /// The mappings of System V segments: the inode of each one's file, where it lies, and where the file's first byte
+    /// would be.
+    #[must_use]
+    pub fn segment_mappings(&self) -> Vec<(u64, Range<u64>, u64)> {
+        let inner = self.lock();
+        let areas = inner.areas.iter().filter(|(_, vma)| vma.label == SEGMENT_LABEL);
+        let of_segment = areas.filter_map(|(range, vma)| match &vma.backing {
+            Backing::File { file, offset, .. } => {
+                let first = range.start.checked_sub(*offset)?;
+                Some((file.metadata().ok()?.ino(), range, first))
+            }
+            Backing::Anonymous => None,
+        });
+        of_segment.collect()
+    }
+
     /// Whether each of `pages` pages at `start` is resident: the program's own memory where it may
     /// have been accessed, a file's pages always. What is not mapped is not resident.
     #[must_use]
@@ -101,7 +119,8 @@ impl PrivateRegion {
                 let page = (at % BLOCK / PAGE_SIZE) as usize;
                 let is_held = || {
                     let block = inner.blocks.get(&(at / BLOCK));
-                    block.is_some_and(|block| block.held.has_all(page..page + 1))
+                    let is = |pages: &super::held::HeldPages| pages.has_all(page..page + 1);
+                    block.is_some_and(|block| is(&block.held) || is(&block.of_image))
                 };
                 if let Some(byte) = resident.get_mut(((at - start) / PAGE_SIZE) as usize) {
                     *byte = u8::from(!is_anonymous || is_held());

@@ -42,6 +42,9 @@ pub struct Surroundings {
     pub above: Option<Area>,
 }
 
+/// What mappings of System V segments are called.
+pub const SEGMENT_LABEL: &str = "System V segment";
+
 /// Label of a shared mapping without a file of the program's. Children share it by a file that has no
 /// name; where `--memory` does not allow for all of it, it is as private memory, and there are no children.
 pub const SHARED_LABEL: &str = "shared mapping";

@@ -126,6 +126,9 @@ impl PrivateRegion {
             inner.areas.overlapping(range).map(|(range, vma)| (range, vma.clone())).collect();
         for (piece, vma) in pieces {
             if lock == MemoryLock::Locked && vma.prot != Prot::NONE {
+                // The host's lock makes copies of an image's pages.
+                self.bind(inner, piece.clone())?;
+                self.hold_range(inner, piece.clone())?;
                 self.populate(inner, piece.clone(), &vma)?;
                 self.lock_host(inner, piece, lock)?;
             } else {

@@ -102,15 +102,26 @@ impl PrivateRegion {
         mut vma: Vma,
     ) -> Result<(), Errno> {
         vma.end = range.end;
-        if let Backing::File { file, offset, kind, .. } = &vma.backing {
-            self.lay_file(inner, range.clone(), file, *offset, *kind)?;
-        }
+        self.insert_absent(inner, range.clone(), vma.clone())?;
         let eager = range.end - range.start <= EAGER_BYTES || vma.lock == MemoryLock::Locked;
-        inner.areas.insert(range.start, vma.clone());
         if eager && vma.prot != Prot::NONE {
             // Best effort: what does not fit now is left to the first access.
             let _ = self.populate(inner, range, &vma);
         }
+        Ok(())
+    }
+
+    /// The same, with nothing made present.
+    pub(super) fn insert_absent(
+        &self,
+        inner: &mut Inner,
+        range: Range<u64>,
+        vma: Vma,
+    ) -> Result<(), Errno> {
+        if let Backing::File { file, offset, kind, .. } = &vma.backing {
+            self.lay_file(inner, range.clone(), file, *offset, *kind)?;
+        }
+        inner.areas.insert(range.start, vma);
         Ok(())
     }
 
@@ -231,6 +242,7 @@ impl PrivateRegion {
         let pieces: Vec<_> =
             inner.areas.overlapping(range.clone()).map(|(r, v)| (r, v.clone())).collect();
         for (piece, vma) in pieces {
+            self.forget_image(inner, &piece)?;
             match &vma.backing {
                 Backing::Anonymous if vma.prot == Prot::NONE => {
                     self.drop_content(inner, piece.clone(), &vma.backing)?;
@@ -306,6 +318,7 @@ impl PrivateRegion {
         for index in range.start.div_ceil(BLOCK)..range.end / BLOCK {
             if Self::is_plain(&inner, index * BLOCK..(index + 1) * BLOCK)
                 && let Some(block) = inner.blocks.get_mut(&index)
+                && block.of_image.is_empty()
                 && self.hold(block, 0..BLOCK_PAGES).is_ok()
             {
                 // Advice: small pages are as good.

@@ -6,6 +6,7 @@
 //! - `held`: which pages may hold host memory; `charge`: what of it is charged
 //! - [`mmap`]: making, changing and ending areas; [`brk`]; [`mremap`]
 //! - [`fork`]: the region of a process that forks, for its child; `copying`: what of it is copied
+//! - `image_pages`: what it has in common with another process, until it is written
 //! - [`fault`]: page faults; [`promote`]: small pages that become a large one
 //! - [`mlock`]: areas that stay in the host's memory; [`stack`]: the first thread's stack
 //! - [`access`]: the VMM's own access to the region
@@ -23,6 +24,7 @@ pub mod fault;
 pub mod fork;
 mod held;
 pub mod holes;
+mod image_pages;
 pub mod inspect;
 pub mod mlock;
 pub mod mmap;

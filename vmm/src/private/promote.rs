@@ -23,6 +23,7 @@ impl PrivateRegion {
         }
         if let Some(block) = inner.blocks.get_mut(&index)
             && block.mapped == Mapped::Nothing
+            && block.of_image.is_empty()
             && self.hold(block, 0..BLOCK_PAGES).is_ok()
         {
             // Best effort: small pages are as good.
@@ -51,7 +52,7 @@ impl PrivateRegion {
         }
         let Some(block) = inner.blocks.get_mut(&index) else { return };
         let Mapped::Table(table) = block.mapped else { return };
-        if block.has_file {
+        if block.has_file || !block.of_image.is_empty() {
             return;
         }
         let gpa = block.gpa;

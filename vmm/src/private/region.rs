@@ -57,6 +57,8 @@ pub(super) struct Block {
     pub(super) has_file: bool,
     /// Which of its pages are charged.
     pub(super) held: HeldPages,
+    /// Which of the others show an image's content (`image_pages.rs`).
+    pub(super) of_image: HeldPages,
     /// Whether the host may back it with a huge page: only while all of it is held.
     pub(super) huge: bool,
 }
@@ -85,6 +87,9 @@ pub(super) struct Inner {
     pub(super) heap_ahead: u64,
     pub(super) next_fault: u64,
     pub(super) ahead_blocks: u64,
+    /// Where a sequence of writes to an image's pages goes on, and how much the last one was charged.
+    pub(super) next_copy: u64,
+    pub(super) copied_at_once: u64,
     /// `mmap` without an address searches downward from here.
     pub(super) mmap_top: u64,
     /// How areas created from now on are locked (`MCL_FUTURE`).
@@ -113,6 +118,8 @@ impl PrivateRegion {
             heap_ahead: 0,
             next_fault: 0,
             ahead_blocks: 1,
+            next_copy: 0,
+            copied_at_once: 0,
             mmap_top: MMAP_TOP.raw(),
             lock_new: MemoryLock::Unlocked,
         };
@@ -179,6 +186,7 @@ impl PrivateRegion {
                     rights: None,
                     has_file: false,
                     held: HeldPages::default(),
+                    of_image: HeldPages::default(),
                     huge: false,
                 };
                 inner.blocks.insert(block, fresh);
@@ -284,10 +292,15 @@ impl PrivateRegion {
             let block = inner.blocks.get_mut(&index).expect("all of the range was bound");
             let whole = piece == block_range;
             match block.mapped {
-                Mapped::Nothing | Mapped::Large if whole && anonymous && !block.has_file => {
+                Mapped::Nothing | Mapped::Large
+                    if whole && anonymous && !block.has_file && block.of_image.is_empty() =>
+                {
                     self.hold(block, 0..BLOCK_PAGES)?;
                     self.set_large(block, block_range.start, rights)?;
                     self.make_huge(block)?;
+                }
+                _ if vma.backing.is_counted() && !block.of_image.is_empty() => {
+                    self.populate_beside_image(block, &piece, rights)?;
                 }
                 _ if vma.backing.is_counted() => {
                     // As much as there is memory for.
@@ -353,7 +366,12 @@ impl PrivateRegion {
     }
 
     /// Makes small pages present, which are held if they count at all.
-    fn set_small(&self, block: &mut Block, piece: Range<u64>, rights: Rights) -> Result<(), Errno> {
+    pub(super) fn set_small(
+        &self,
+        block: &mut Block,
+        piece: Range<u64>,
+        rights: Rights,
+    ) -> Result<(), Errno> {
         if piece.is_empty() {
             return Ok(());
         }
@@ -397,7 +415,12 @@ impl PrivateRegion {
                         if !old.is_present() {
                             continue;
                         }
+                        let page = (at % BLOCK / PAGE_SIZE) as usize;
                         let new = match rights {
+                            Some(rights) if block.of_image.has_all(page..page + 1) => {
+                                let rights = Rights { write: false, ..rights };
+                                Entry::Page(block.gpa.offset(at % BLOCK), rights)
+                            }
                             Some(rights) => Entry::Page(block.gpa.offset(at % BLOCK), rights),
                             None => Entry::Empty,
                         };

@@ -16,6 +16,7 @@ use crate::linux::proc::Facts;
 use crate::linux::signal::SignalActions;
 use crate::linux::signalfd::SignalFiles;
 use crate::linux::survivor::Survivor;
+use crate::linux::sysv::Attached;
 use crate::linux::task::{
     Executable, FirstThread, Life, Process, ProgramName, ThreadTable, VmSettings,
 };
@@ -46,6 +47,7 @@ pub(super) struct Begins {
     pub(super) facts: Facts,
     pub(super) first_thread: FirstThread,
     pub(super) held_by: Option<Arc<Channel>>,
+    pub(super) sysv: Attached,
 }
 
 impl EmptyVm {
@@ -128,10 +130,12 @@ impl EmptyVm {
             run_thread: thread::run,
             choose_program: super::executable::choose_next,
             children,
+            sysv: begins.sysv,
             vm: vm.clone(),
             life: Life::new(vcpu, begins.first_thread),
             _held_by: begins.held_by,
             second_tasks: Mutex::default(),
+            errands: Default::default(),
         });
         let view: Weak<Process> = Arc::downgrade(&process);
         process.files.set_view(view);

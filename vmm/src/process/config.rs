@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::private_tmp::PrivateTmp;
 use super::tree::ProcessTree;
+use crate::confine::Confine;
 use crate::files::{Grant, Tty};
 use crate::linux::net::NetGrants;
 use crate::linux::strace::Tracer;
@@ -71,4 +72,7 @@ pub struct RunConfig {
     /// How it may start other processes; `None` if it may not. Then [`super::Process::start`] must be
     /// called while the caller has one thread.
     pub tree: Option<Arc<ProcessTree>>,
+    /// What happens when a thread of the VMM makes a call that it has no business to make. A thread that
+    /// has run a program stays confined.
+    pub confine: Confine,
 }

@@ -66,7 +66,7 @@ impl HostSignals {
     }
 
     fn of(mut wanted: Vec<libc::c_int>) -> io::Result<HostSignals> {
-        wanted.retain(|&signal| !is_ignored(signal));
+        wanted.retain(|&signal| signal == signals::carrier() || !is_ignored(signal));
         let set = vmm_sys_util::signal::create_sigset(&wanted)
             .map_err(|e| io::Error::from_raw_os_error(e.errno()))?;
         let file = open(&set)?;
@@ -97,13 +97,18 @@ impl HostSignals {
             libc::SIGCHLD => [u64::from(word(40)), long(56), long(64)],
             _ => [long(48), 0, 0],
         };
-        let info = SigInfo::new(number, code, from).with_rest(rest);
+        let info = SigInfo::new(number, code, from).with_errno(word(4) as i32).with_rest(rest);
+        let uid = rustix::process::getuid().as_raw();
+        let (info, number) = match signals::carried(&info, uid) {
+            Some(info) => (info, info.signo),
+            None => (info, number),
+        };
         (got == size_of::<libc::signalfd_siginfo>()).then_some(HostSignal { number, sender, info })
     }
 }
 
-/// What processes of a run send each other besides: not those that a fault raises (their default
-/// action is right), nor those that stop a process, which the host's kernel does.
+/// What processes of a run send each other besides: not those that the VMM has to keep for itself, which others carry
+/// (`linux::children::signals`), nor those that stop a process, which the host's kernel does.
 const BETWEEN_PROCESSES: [libc::c_int; 10] = [
     libc::SIGCHLD,
     // It has continued the process before it is read.

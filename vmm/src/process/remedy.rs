@@ -45,6 +45,9 @@ impl Remedy for StartError {
             StartError::Events(source)
             | StartError::Random(source)
             | StartError::Starter(source) => return by_errno(source),
+            StartError::Confine(_) => {
+                "`spacejmp doctor` says what this host offers; --confine off runs the program without"
+            }
             StartError::Stack(abi::Errno::E2BIG) => {
                 "give fewer or shorter arguments and environment variables"
             }

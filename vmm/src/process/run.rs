@@ -1,13 +1,17 @@
 //! A process from its first thread's start to its last thread's end.
 
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc::{self, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
 use super::supervise::{self, Supervise};
-use super::thread;
+use super::{StartError, thread};
+use crate::confine::{self, Kind, Policy};
+use crate::linux::children::{Children, NewProgram};
 use crate::linux::task::host_thread::gettid;
-use crate::linux::task::{KickState, Outcome, Process, Thread};
+use crate::linux::task::{KickState, Outcome, Process, Thread, VmSettings};
 use crate::process_tree::stop::{self, STOPS};
 use crate::stats::Phase;
 use crate::vas::Release;
@@ -34,32 +38,108 @@ impl Ended {
     }
 }
 
+/// What the event loop's thread is to do.
+enum Job<'a> {
+    /// Serve a process, whose events are watched when it tells so, until no thread of it is left.
+    Serve(Arc<Process>, Supervise<'a>, SyncSender<()>, SyncSender<()>),
+    /// Make a VM with the program that takes the place of one before.
+    Start(Box<NewProgram>, VmSettings, Arc<Children>, SyncSender<Result<Arc<Process>, StartError>>),
+}
+
+/// The event loop's thread, which serves one program after the other. It is not confined as the threads are
+/// that run them, so it also makes what they need.
+struct Events<'a>(Sender<Job<'a>>);
+
+impl<'a> Events<'a> {
+    /// Runs `f` beside that thread; none if the host has no thread left.
+    fn beside<R>(policy: Policy, f: impl FnOnce(io::Result<Events<'a>>) -> R) -> R {
+        std::thread::scope(|scope| {
+            let (jobs, to_do) = mpsc::channel();
+            let held = confine::held();
+            let events = std::thread::Builder::new().name("events".to_owned());
+            let events = events.spawn_scoped(scope, move || {
+                confine::inherit(held);
+                stop::block_here();
+                match confine::enter(Kind::of_events(&policy), &policy) {
+                    Ok(()) => to_do.into_iter().for_each(Job::run),
+                    Err(error) => {
+                        let error = crate::error::chain(&StartError::Confine(error));
+                        to_do.into_iter().for_each(|job| job.fail(&error));
+                    }
+                }
+            });
+            f(events.map(|_| Events(jobs)))
+        })
+    }
+}
+
+impl Job<'_> {
+    fn run(self) {
+        match self {
+            Job::Serve(process, options, ready, done) => {
+                process.serve_events(options, ready);
+                // Before it is done: who waits for that drops the VM.
+                drop(process);
+                let _ = done.send(());
+            }
+            Job::Start(new, vm, children, started) => {
+                // Who waits for it does not give up.
+                let _ = started.send(Process::start_next(*new, &vm, children));
+            }
+        }
+    }
+
+    fn fail(self, error: &str) {
+        if let Job::Serve(process, ..) = self {
+            process.stop(Outcome::HostFailed(error.to_owned()));
+        }
+    }
+}
+
 impl Process {
     /// Runs the program, and each one that takes the place of the one before (`execve`), to the end:
     /// [`Process::run_to_end`]. The time that they may take is for all of them.
     #[must_use]
-    pub fn run_programs(mut process: Arc<Self>, options: Supervise<'_>) -> Ended {
+    pub fn run_programs(process: Arc<Self>, options: Supervise<'_>) -> Ended {
+        Events::beside(process.vm.confined, |events| Process::run_all(process, &events, options))
+    }
+
+    fn run_all<'a>(
+        mut process: Arc<Self>,
+        events: &io::Result<Events<'a>>,
+        options: Supervise<'a>,
+    ) -> Ended {
         let limit = options.timeout.map(|time| Instant::now() + time);
         loop {
             let left = limit.map(|limit| limit.saturating_duration_since(Instant::now()));
-            let outcome = process.run_to_end(Supervise { timeout: left, ..options });
+            let outcome = process.run_with(events, Supervise { timeout: left, ..options });
             let Some(next) = process.take_next() else {
                 let name = process.program.short.clone();
                 return Ended { process: Some(process), name, outcome };
             };
             let (vm, children) = (process.vm.clone(), process.children.clone());
             let ledger = process.machine.mem.ledger().clone();
+            let has_segments = !process.sysv.is_empty();
             // Its VM ends, and with it the only copy of its memory.
             drop(process);
+            if has_segments && let Some(client) = children.sysv() {
+                client.executed();
+            }
             if let Some(member) = children.member() {
                 member.release_all();
                 // Files in memory that stay open are still charged there.
                 member.note(ledger.held(MemoryKind::Files));
             }
             let name = String::from_utf8_lossy(&next.path).into_owned();
-            process = match Process::start_next(*next, &vm, children) {
-                Ok(process) => process,
-                Err(error) => return Ended::failed(&name, &crate::error::chain(&error)),
+            let (tell, told) = mpsc::sync_channel(1);
+            if let Ok(Events(jobs)) = events {
+                // If its thread is gone, nothing is told.
+                let _ = jobs.send(Job::Start(next, vm, children, tell));
+            }
+            process = match told.recv() {
+                Ok(Ok(process)) => process,
+                Ok(Err(error)) => return Ended::failed(&name, &crate::error::chain(&error)),
+                Err(_) => return Ended::failed(&name, "the event loop has ended"),
             };
         }
     }
@@ -76,9 +156,17 @@ impl Process {
     /// or blocks in a call.
     #[must_use]
     pub fn run_to_end(self: &Arc<Self>, options: Supervise<'_>) -> Outcome {
+        Events::beside(self.vm.confined, |events| self.run_with(&events, options))
+    }
+
+    fn run_with<'a>(
+        self: &Arc<Self>,
+        events: &io::Result<Events<'a>>,
+        options: Supervise<'a>,
+    ) -> Outcome {
         let first = self.life.take_first();
         if let Some(vcpu) = first {
-            self.run_threads(vcpu, options);
+            self.run_threads(vcpu, events, options);
         }
         self.threads.join_ended();
         self.timers.clear();
@@ -97,7 +185,12 @@ impl Process {
         outcome
     }
 
-    fn run_threads(self: &Arc<Self>, vcpu: Vcpu, options: Supervise<'_>) {
+    fn run_threads<'a>(
+        self: &Arc<Self>,
+        vcpu: Vcpu,
+        events: &io::Result<Events<'a>>,
+        options: Supervise<'a>,
+    ) {
         // The caller need not be the thread that created the machine.
         kick::install();
         let begins = self.life.take_first_thread();
@@ -115,28 +208,33 @@ impl Process {
         if first.is_interrupted(self) {
             self.threads.kick_until_acknowledged(&first);
         }
-        std::thread::scope(|scope| {
-            let (ready, is_ready) = mpsc::sync_channel(1);
-            let events = std::thread::Builder::new().name("events".to_owned());
-            let events = events.spawn_scoped(scope, || self.serve_events(options, ready));
-            match events {
+        let (ready, is_ready) = mpsc::sync_channel(1);
+        let (done, is_done) = mpsc::sync_channel(1);
+        match events {
+            Ok(Events(jobs)) => {
                 // An error will do as well: the loop has failed and reported it.
-                Ok(_) => drop(is_ready.recv()),
-                Err(error) => {
-                    let text = format!("cannot start a host thread for the event loop: {error}");
-                    self.stop(Outcome::HostFailed(text));
-                }
+                let _ = jobs.send(Job::Serve(self.clone(), options, ready, done));
+                let _ = is_ready.recv();
             }
-            if let Some(tracer) = &self.tracer {
-                tracer.watch();
+            Err(error) => {
+                let text = format!("cannot start a host thread for the event loop: {error}");
+                self.stop(Outcome::HostFailed(text));
             }
-            thread::run(self, &first, vcpu);
-        });
+        }
+        if let Some(tracer) = &self.tracer {
+            tracer.watch(&self.vm.confined);
+        }
+        if let Err(error) = confine::enter(Kind::Vcpu, &self.vm.confined) {
+            let error = crate::error::chain(&StartError::Confine(error));
+            self.stop(Outcome::HostFailed(error));
+        }
+        thread::run(self, &first, vcpu);
+        // Without an event loop, at once.
+        let _ = is_done.recv();
     }
 
     /// The event loop, until no thread is left.
     fn serve_events(&self, options: Supervise<'_>, ready: mpsc::SyncSender<()>) {
-        stop::block_here();
         if let Err(error) = supervise::until_empty(self, options, ready) {
             self.stop(Outcome::HostFailed(crate::error::chain(&error)));
             // Without the event loop, only the kicks make the threads leave.

@@ -1,6 +1,7 @@
 //! From an executable file to a first vCPU ready to run.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,22 +9,28 @@ use std::time::Instant;
 
 use abi::layout::{CALL_PAGE, VDSO_BASE};
 use abi::{Errno, PAGE_SIZE};
+use rustix::fs::FileType;
 
 use super::assemble::{Begins, EmptyVm};
 use super::config::{Libraries, RunConfig};
 use super::executable::{self, InterpreterError, Opened, Parsed};
 use super::private_tmp::GUEST_PATH;
 use super::{libraries, resolver};
-use crate::files::{Files, FilesError, Grant, Namespace, NamespaceError, OffLimits, default_cwd};
+use crate::confine::{self, Policy};
+use crate::files::{
+    Files, FilesError, Grant, GrantAccess, Namespace, NamespaceError, OffLimits, default_cwd,
+};
 use crate::guest::elf::ElfError;
 use crate::guest::load::{self, Loaded};
 use crate::guest::stack::{self, StackContents};
 use crate::guest::vdso;
 use crate::linux::children::{Children, NewProgram};
 use crate::linux::limits::Limits;
+use crate::linux::net::NetGrants;
 use crate::linux::prctl::Settings;
 use crate::linux::proc::{Facts, text_files};
 use crate::linux::signal::{KeptSignals, SignalActions, ThreadSignals};
+use crate::linux::sysv::Attached;
 use crate::linux::task::{Executable, FirstThread, Process, ProgramName, VmSettings};
 use crate::private::{Backing, PrivateRegion, Prot};
 use crate::process_tree::stop;
@@ -89,6 +96,9 @@ pub enum StartError {
     /// A copy of another process cannot be made.
     #[error("cannot go on as a copy of another process")]
     Fork(#[source] Errno),
+    /// The host cannot confine the VMM.
+    #[error("cannot confine the VMM (--confine)")]
+    Confine(#[source] std::io::Error),
     /// The host has no free file descriptor for the event loop.
     #[error("cannot create an event descriptor")]
     Events(#[source] std::io::Error),
@@ -107,7 +117,11 @@ impl Process {
             Some(_) => None,
         };
         let (namespace, cwd) = namespace(&config, named.as_ref())?;
+        let confined = policy(&config);
         let mut files = Files::new(namespace, config.stdio, &cwd, config.umask)?;
+        let limits = Limits::default();
+        // What that has read, this changes.
+        confine::prepare(&confined).map_err(StartError::Confine)?;
         let vm = VmSettings {
             memory_bytes: config.memory_bytes,
             store: config.store.clone(),
@@ -115,6 +129,7 @@ impl Process {
             umask: config.umask,
             net: config.net.clone(),
             tracer: config.tracer.clone(),
+            confined,
         };
         let children = match &config.tree {
             None => Children::default(),
@@ -128,7 +143,6 @@ impl Process {
             None => executable::open_inside(program, &config.env, &files)?,
         };
         let chosen = executable::choose(&config.command, config.libraries, named, &mut files)?;
-        let limits = Limits::default();
         let nofile = limits.soft(libc::RLIMIT_NOFILE);
         files.set_nofile(u32::try_from(nofile).unwrap_or(u32::MAX));
         files.set_max_size(limits.soft(libc::RLIMIT_FSIZE));
@@ -247,6 +261,7 @@ fn load(
         facts: Facts::new(built),
         first_thread,
         held_by: None,
+        sysv: Attached::default(),
     };
     let process = empty.begin(begins, vm, children)?;
     process.timers.put_aside(kept.intervals);
@@ -261,6 +276,21 @@ fn map_vdso(private: &PrivateRegion) -> Result<(), Errno> {
     private.map_at(code, image.len() as u64, Prot::READ_WRITE, Backing::Anonymous, "vdso")?;
     private.copy_out(code, &image)?;
     private.protect(code, image.len() as u64, read_execute)
+}
+
+/// What the VMM's threads may ask of the host.
+fn policy(config: &RunConfig) -> Policy {
+    let NetGrants { all, connect, listen } = &config.net;
+    let network = *all || !connect.is_empty() || !listen.is_empty();
+    let is_writable = |grant: &Grant| grant.access == GrantAccess::ReadWrite;
+    let is_socket = |fd: &OwnedFd| {
+        let stat = rustix::fs::fstat(fd);
+        stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Socket)
+    };
+    let given = config.stdio.iter().chain(config.inherited.iter().map(|(_, fd)| fd));
+    let mut grants = config.root.iter().chain(&config.grants);
+    let sockets = network || grants.any(is_writable) || given.into_iter().any(is_socket);
+    Policy { mode: config.confine, children: config.tree.is_some(), sockets, network }
 }
 
 /// The program's name space, and where in it the program starts; `named` is a program that is not

@@ -42,7 +42,7 @@ impl AwaitsCopy {
     ) -> Result<Arc<Process>, StartError> {
         let AwaitsCopy(mut empty) = self;
         let ForkedProcess { region, files, thread, limits, actions, settings, .. } = forked;
-        let ForkedProcess { program, loaded: [bias, end], facts, attached, .. } = forked;
+        let ForkedProcess { program, loaded: [bias, end], facts, attached, sysv, .. } = forked;
         let file = files.executable().ok_or(StartError::Fork(abi::Errno::ENOENT))?;
         let shares = region.has_shared();
         empty.private.take_over(region).map_err(StartError::Fork)?;
@@ -75,6 +75,7 @@ impl AwaitsCopy {
             facts,
             first_thread,
             held_by,
+            sysv,
         };
         let process = empty.begin(begins, vm, children)?;
         for one in &attached {
@@ -85,7 +86,7 @@ impl AwaitsCopy {
             }
         }
         if process.vases.takes_up_sharing() || shares {
-            Survivor::make(&process);
+            Survivor::make_here(&process);
         }
         if process.vases.is_to_let_go() {
             process.call_every_second(|process| process.vases.let_go());

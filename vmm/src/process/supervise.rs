@@ -25,7 +25,7 @@ use super::host_signals::{FROM_USER, HostSignal, HostSignals};
 use super::timer_events::TimerEvents;
 use crate::control::Control;
 use crate::control::server::Server;
-use crate::linux::signal::info::{SI_KERNEL, SI_USER, SigInfo};
+use crate::linux::signal::info::{SI_KERNEL, SI_TKILL, SI_USER, SigInfo};
 use crate::linux::task::host_thread::gettid;
 use crate::linux::task::{KickState, Outcome, Process};
 use crate::linux::{signal, timer};
@@ -175,7 +175,7 @@ impl<'a> Supervisor<'a> {
             end: options.end,
             is_first: options.is_first,
             control: options.control.map(|control| Server::new(control, CONTROL)),
-            timers: TimerEvents::block().map_err(LoopError::TimerEvents)?,
+            timers: new_timers().map_err(LoopError::TimerEvents)?,
             bell: bell.transpose().map_err(LoopError::Bell)?,
             second: None,
             handed: Vec::new(),
@@ -258,8 +258,12 @@ impl<'a> Supervisor<'a> {
             || !FROM_USER.contains(&number)
             || (sender == 0 && (!self.is_first || self.is_shell()));
         if is_for_program {
-            // An ordinary signal carries nothing that could be lost.
-            let _ = signal::send_to_process(self.process, info);
+            let first = self.process.threads.get(self.process.pid());
+            // To a thread: another process can only mean the first one.
+            let _ = match first.filter(|_| info.code == SI_TKILL) {
+                Some(thread) => signal::send_to_thread(self.process, &thread, info),
+                None => signal::send_to_process(self.process, info),
+            };
             return;
         }
         let handled = number != libc::SIGQUIT && self.process.signals.is_handled(number);
@@ -288,6 +292,10 @@ impl Supervisor<'_> {
         let children = &process.children;
         let (nobody_waits, tell_of_stops) = process.signals.for_children();
         children.bury_orphans();
+        if signal.info.code <= SI_USER {
+            // A program has sent it; the host may have had another one to tell.
+            let _ = signal::send_to_process(process, signal.info);
+        }
         let has_ended =
             matches!(signal.info.code, libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED);
         if !has_ended && tell_of_stops && children.has(signal.sender) {
@@ -307,6 +315,13 @@ impl Supervisor<'_> {
             let _ = signal::send_to_process(process, info);
         }
     }
+}
+
+/// Without what is left of timers of a program before.
+fn new_timers() -> std::io::Result<TimerEvents> {
+    let timers = TimerEvents::block()?;
+    while timers.read(|_, _| ()) {}
+    Ok(timers)
 }
 
 fn new_timer(after: Duration, period: Option<Duration>) -> Result<TimerFd, LoopError> {
@@ -375,6 +390,7 @@ impl MutEventSubscriber for Supervisor<'_> {
             ATTENTION => {
                 // Non-blocking: the count itself has no meaning.
                 let _ = self.process.threads.attention().read();
+                self.process.errands.run();
                 self.start_second(ops);
             }
             TIMEOUT => {

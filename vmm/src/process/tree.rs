@@ -21,6 +21,7 @@ use super::start::StartError;
 use super::start_forked::AwaitsCopy;
 use super::supervise::Supervise;
 use super::{Outcome, Process};
+use crate::confine::{self, Kind};
 use crate::control::Control;
 use crate::files::Files;
 use crate::linux::children::vfork::order;
@@ -29,7 +30,8 @@ use crate::linux::task::VmSettings;
 use crate::process_tree::channel::Message;
 use crate::process_tree::fork::{self, Forked, fork_sibling};
 use crate::process_tree::names::{Names, Server};
-use crate::process_tree::{Channel, Member, Registry};
+use crate::process_tree::sysv::server::Door;
+use crate::process_tree::{Channel, Member, Registry, sysv};
 use crate::vm::MemoryLedger;
 
 /// What the processes of a run have in common, beside what their programs may see.
@@ -37,6 +39,7 @@ use crate::vm::MemoryLedger;
 pub struct ProcessTree {
     registry: Arc<Registry>,
     names: Arc<Names>,
+    sysv: Arc<Door>,
     /// Closed at the other end when the run has ended.
     end: Option<Arc<PipeReader>>,
     tell: fn(&str, &Outcome),
@@ -57,8 +60,8 @@ impl ProcessTree {
     ) -> io::Result<ProcessTree> {
         let (registry, names) =
             (Arc::new(Registry::new(processes, open_files)?), Arc::new(Names::new()?));
-        let (end, kept) = (end.map(Arc::new), Arc::default());
-        Ok(ProcessTree { registry, names, end, tell, kept })
+        let (end, kept, sysv) = (end.map(Arc::new), Arc::default(), Arc::new(Door::new()?));
+        Ok(ProcessTree { registry, names, sysv, end, tell, kept })
     }
 
     /// With descriptors that every process of the run keeps open.
@@ -82,7 +85,8 @@ impl ProcessTree {
         let full = || io::Error::other("the run has no place for a process");
         let member = self.registry.take().ok_or_else(full)?;
         member.set_pid(std::process::id().cast_signed());
-        self.children(files, vm, member, self.names.take_server())
+        let server = self.names.take_server().zip(self.sysv.take_server());
+        self.children(files, vm, member, server)
     }
 
     /// Forks this process's starter; with `server`, that keeps the names of files in memory.
@@ -91,12 +95,13 @@ impl ProcessTree {
         files: &Files,
         vm: &VmSettings,
         member: Member,
-        server: Option<Channel>,
+        server: Option<(Channel, Channel)>,
     ) -> io::Result<Children> {
         let (here, there) = Channel::pair()?;
         match fork::fork()? {
             Forked::Parent(_) => {
-                Ok(Children::by(here, member, self.names.client(), Arc::new(self.clone())))
+                let (names, sysv) = (self.names.client(), self.sysv.client());
+                Ok(Children::by(here, member, names, sysv, Arc::new(self.clone())))
             }
             Forked::Child => {
                 drop(here);
@@ -155,18 +160,26 @@ struct Starter<'a> {
 
 impl Starter<'_> {
     /// Makes processes until the VMM is gone. Nothing here may return: what comes after is the VMM's.
-    fn serve(self, vmm: &Channel, server: Option<Channel>) -> ! {
+    fn serve(self, vmm: &Channel, server: Option<(Channel, Channel)>) -> ! {
         fork::block_all_signals();
         let _ = rustix::thread::set_name(c"starter");
+        if let Err(error) = confine::enter(Kind::Keeper, &self.vm.confined) {
+            self.fail(&format!("cannot confine the process that starts others: {error}"));
+        }
         let end = self.tree.end.as_ref().map(|end| end.as_raw_fd());
         let trace = self.vm.tracer.as_ref().map(|tracer| tracer.to().as_raw_fd());
         let kept = self.tree.kept.iter().map(AsRawFd::as_raw_fd);
-        let names = [self.tree.names.descriptor()].into_iter();
-        let names = names.chain(server.as_ref().map(AsRawFd::as_raw_fd));
+        let names = [self.tree.names.descriptor(), self.tree.sysv.descriptor()].into_iter();
+        let servers = server.iter().flat_map(|(names, sysv)| [names, sysv]);
+        let names = names.chain(servers.map(AsRawFd::as_raw_fd));
         let keep = [vmm.as_raw_fd()].into_iter().chain(end).chain(trace).chain(kept).chain(names);
         fork::close_all_but(&keep.chain(self.files.base_descriptors()).collect::<Vec<_>>());
         occupy_standard_streams();
-        let mut server = server.map(|knocks| Server::new(knocks, self.files, &self.tree.registry));
+        let registry = &self.tree.registry;
+        let mut server = server.map(|(names, sysv)| {
+            let sysv = sysv::server::Server::new(sysv, registry, self.vm.memory_bytes);
+            Server::new(names, self.files, registry, sysv)
+        });
         loop {
             if let Some(server) = &mut server {
                 server.serve_until(vmm, self.files);

@@ -113,9 +113,16 @@ pub fn exit_now(status: i32) -> ! {
 pub fn die_by(signal: i32) -> ! {
     // SAFETY: sets a flag of this process.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
-    // SAFETY: sets the default action.
-    unsafe { libc::signal(signal, libc::SIG_DFL) };
-    let _ = vmm_sys_util::signal::unblock_signal(signal);
+    // By the kernel's own calls: the C library refuses signals that it uses itself.
+    const SET_BYTES: usize = 8;
+    let (default_action, none) = ([0_u64; 4], ptr::null_mut::<libc::c_void>());
+    let action = default_action.as_ptr();
+    // SAFETY: reads a `struct kernel_sigaction`, all zero: the default action.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action, none, SET_BYTES) };
+    let only = 1_u64.checked_shl(signal.wrapping_sub(1).cast_unsigned()).unwrap_or(0);
+    let (how, set) = (libc::SIG_UNBLOCK, &raw const only);
+    // SAFETY: reads a set of signals.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, set, none, SET_BYTES) };
     let (process, thread) = (std::process::id(), rustix::thread::gettid().as_raw_pid());
     // SAFETY: takes numbers. To the thread itself, so that it has arrived when the call returns.
     unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
@@ -211,13 +218,14 @@ pub fn adopt_orphans() {
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
 }
 
-/// Blocks all signals for the calling thread.
+/// Blocks all signals for the calling thread but the one that tells of a call which it may not make.
 pub fn block_all_signals() {
     let mut all = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
     // SAFETY: writes the set.
     unsafe { libc::sigfillset(all.as_mut_ptr()) };
     // SAFETY: reads the set; the previous one is not requested.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), ptr::null_mut()) };
+    let _ = vmm_sys_util::signal::unblock_signal(libc::SIGSYS);
 }
 
 /// Blocks these signals and no others for the calling thread.

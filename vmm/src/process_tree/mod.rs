@@ -8,16 +8,22 @@
 //! - [`channel`]: messages with descriptors between them
 //! - [`wire`]: how those messages are written
 //! - [`names`]: the names of files in memory, which all VMMs of a run have in common
+//! - [`sysv`]: System V shared memory, semaphores and message queues
 //! - [`shown`]: what each of them shows of itself to the others
 //! - [`stop`]: the signals by which a terminal stops them
-//! - [`registry`]: memory that all VMMs of a run share: who belongs to it, and what it holds
+//! - [`images`]: which images of memory each of them has
+//! - [`shared_words`]: memory that all VMMs of a run share
+//! - [`registry`]: a table in such memory: who belongs to it, and what it holds
 
 pub mod channel;
 pub mod fork;
+pub mod images;
 pub mod names;
 pub mod registry;
+pub mod shared_words;
 pub mod shown;
 pub mod stop;
+pub mod sysv;
 pub mod wait;
 pub mod wire;
 

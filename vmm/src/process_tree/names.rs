@@ -1,5 +1,5 @@
 //! The names of files in memory (`/dev/shm`), which all VMMs of a run have in common: the first VMM's starter
-//! keeps them. A VMM that needs them connects: it sends one end of a new connection through a socket that all
+//! keeps them, and the run's System V objects ([`sysv`]). A VMM that needs them connects: it sends one end of a new connection through a socket that all
 //! VMMs have.
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 use abi::Errno;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::{Channel, Registry};
+use super::{Channel, Registry, sysv};
 use crate::files::{Files, MemoryAccount, NameServer, OverLimit};
 
 /// How long one waits for the other in the middle of a question. A VMM may be stopped at any time.
@@ -129,20 +129,28 @@ impl MemoryAccount for OfRun {
 pub struct Server {
     knocks: Channel,
     connections: Vec<Channel>,
+    /// The same process has the run's System V objects.
+    sysv: sysv::server::Server,
 }
 
 impl Server {
-    /// For the names in these files.
+    /// For the names in these files, and for System V objects.
     #[must_use]
-    pub fn new(knocks: Channel, files: &Files, registry: &Arc<Registry>) -> Server {
+    pub fn new(
+        knocks: Channel,
+        files: &Files,
+        registry: &Arc<Registry>,
+        sysv: sysv::server::Server,
+    ) -> Server {
         files.charge_to(Arc::new(OfRun(registry.clone())));
-        Server { knocks, connections: Vec::new() }
+        Server { knocks, connections: Vec::new(), sysv }
     }
 
     /// All its descriptors, for a copy of this process to close.
     #[must_use]
     pub fn descriptors(&self) -> Vec<RawFd> {
-        self.connections.iter().chain([&self.knocks]).map(AsRawFd::as_raw_fd).collect()
+        let own = self.connections.iter().chain([&self.knocks]).map(AsRawFd::as_raw_fd);
+        own.chain(self.sysv.descriptors()).collect()
     }
 
     /// Answers questions until something comes from `other`, or that is closed.
@@ -150,13 +158,17 @@ impl Server {
         loop {
             let ready: Vec<bool> = {
                 let all = [other, &self.knocks].into_iter().chain(&self.connections);
-                let mut fds: Vec<_> = all.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+                let all = all.map(AsFd::as_fd).chain(self.sysv.waits_for());
+                let mut fds: Vec<_> =
+                    all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
                 if rustix::io::retry_on_intr(|| poll(&mut fds, None)).is_err() {
                     return;
                 }
                 fds.iter().map(|fd| !fd.revents().is_empty()).collect()
             };
-            let [is_other, is_knock, connections @ ..] = ready.as_slice() else { return };
+            let [is_other, is_knock, rest @ ..] = ready.as_slice() else { return };
+            let (connections, sysv) = rest.split_at(self.connections.len().min(rest.len()));
+            self.sysv.serve(sysv);
             let mut asked = connections.iter();
             self.connections.retain(|at| match asked.next() {
                 Some(true) => answer(at, files).is_some(),

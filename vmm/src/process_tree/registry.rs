@@ -9,6 +9,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
+use super::images::{ImagePlace, Images};
 use super::shown::{Cell, Shown};
 use crate::files::DescriptorCount;
 
@@ -43,6 +44,7 @@ pub struct Registry {
     memory: NonNull<u8>,
     bytes: usize,
     entries: u32,
+    images: Images,
 }
 
 // SAFETY: the memory is shared, never unmapped while this exists, and contains only atomics.
@@ -62,10 +64,11 @@ impl Registry {
         let bytes = size_of::<Entry>() + entries as usize * of_each;
         let rights = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+        let images = Images::new(entries as usize)?;
         // SAFETY: a new mapping at an address of the kernel's choice.
         let at = unsafe { libc::mmap(ptr::null_mut(), bytes, rights, flags, -1, 0) };
         let registry = match NonNull::new(at.cast()) {
-            Some(memory) if at != libc::MAP_FAILED => Registry { memory, bytes, entries },
+            Some(memory) if at != libc::MAP_FAILED => Registry { memory, bytes, entries, images },
             _ => return Err(io::Error::last_os_error()),
         };
         registry.head().open_files_limit.store(open_files, Ordering::Relaxed);
@@ -103,11 +106,14 @@ impl Registry {
         Some((cell.look()?, cell.threads.load(Ordering::Relaxed)))
     }
 
-    /// Bytes that a process of the run holds.
+    /// Bytes that a process of the run holds, with those of the images that it has.
     #[must_use]
     pub fn held_by(&self, pid: i32) -> u64 {
-        let entry = self.entries().iter().find(|entry| entry.pid.load(Ordering::Acquire) == pid);
-        entry.map_or(0, |entry| entry.held.load(Ordering::Relaxed))
+        let mut entries = self.entries().iter().zip(0..);
+        let found = entries.find(|(entry, _)| entry.pid.load(Ordering::Acquire) == pid);
+        found.map_or(0, |(entry, place)| {
+            entry.held.load(Ordering::Relaxed) + self.images.bytes_of(place)
+        })
     }
 
     /// Takes an entry for a process that is about to be made; `None` if the run has as many as it
@@ -139,18 +145,39 @@ impl Registry {
     /// Frees the entry of a process that has ended, and what it held. To be called before its number
     /// can be used again: before it is waited for.
     pub fn free(&self, pid: i32) {
-        for entry in self.entries() {
+        for (entry, place) in self.entries().iter().zip(0..) {
             if pid > 0 && entry.pid.load(Ordering::Acquire) == pid {
-                self.clear(entry);
+                self.clear(entry, place);
             }
         }
     }
 
-    fn clear(&self, entry: &Entry) {
-        let held = entry.held.swap(0, Ordering::AcqRel);
-        self.subtract(held);
+    /// Releases what a process that has ended held, which has its number until it is waited for.
+    pub fn release_ended(&self, pid: i32) {
+        for (entry, place) in self.entries().iter().zip(0..) {
+            if pid > 0 && entry.pid.load(Ordering::Acquire) == pid {
+                self.release_memory(entry, place);
+                self.close(entry.open_files.swap(0, Ordering::AcqRel));
+            }
+        }
+    }
+
+    fn release_memory(&self, entry: &Entry, place: usize) {
+        let of_images = self.images.release_all(place);
+        self.subtract(entry.held.swap(0, Ordering::AcqRel) + of_images);
+    }
+
+    fn clear(&self, entry: &Entry, place: usize) {
+        self.release_memory(entry, place);
         self.close(entry.open_files.swap(0, Ordering::AcqRel));
         entry.pid.store(0, Ordering::Release);
+    }
+
+    /// Charges bytes that no single process holds, if all together then hold no more than `limit_bytes`.
+    #[must_use]
+    pub fn charge(&self, bytes: u64, limit_bytes: u64) -> bool {
+        let fits = |now: u64| now.checked_add(bytes).filter(|sum| *sum <= limit_bytes);
+        self.head().total.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).is_ok()
     }
 
     fn subtract(&self, bytes: u64) {
@@ -249,27 +276,59 @@ impl Member {
     /// Gives the place back: no process was made.
     pub fn give_back(&self) {
         if let Some(entry) = self.entry() {
-            self.registry.clear(entry);
+            self.registry.clear(entry, self.place);
         }
     }
 
     /// Forgets what it holds: its VM is gone.
     pub fn release_all(&self) {
         if let Some(entry) = self.entry() {
-            self.registry.subtract(entry.held.swap(0, Ordering::AcqRel));
+            self.registry.release_memory(entry, self.place);
         }
     }
 
     /// Charges bytes, if all processes together then hold no more than `limit_bytes`.
     #[must_use]
     pub fn charge(&self, bytes: u64, limit_bytes: u64) -> bool {
-        let fits = |now: u64| now.checked_add(bytes).filter(|sum| *sum <= limit_bytes);
-        let total = &self.registry.head().total;
-        let fitted = total.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).is_ok();
+        let fitted = self.registry.charge(bytes, limit_bytes);
         if fitted && let Some(entry) = self.entry() {
             entry.held.fetch_add(bytes, Ordering::AcqRel);
         }
         fitted
+    }
+
+    /// A place for a new image, which this process has; `None` if there is none.
+    #[must_use]
+    pub fn new_image(&self) -> Option<ImagePlace> {
+        self.registry.images.take(self.place, |freed| self.registry.subtract(freed))
+    }
+
+    /// Charges the run with more of an image that this process has, if all together then hold no more than
+    /// `limit_bytes`.
+    #[must_use]
+    pub fn charge_image(&self, image: ImagePlace, bytes: u64, limit_bytes: u64) -> bool {
+        let fitted = self.registry.charge(bytes, limit_bytes);
+        if fitted {
+            self.registry.images.grow(image, bytes);
+        }
+        fitted
+    }
+
+    /// Lets this process have an image of the caller's; whether there was room in its list.
+    #[must_use]
+    pub fn give_image(&self, image: ImagePlace) -> bool {
+        self.registry.images.enter(self.place, image)
+    }
+
+    /// Whether this process has an image.
+    #[must_use]
+    pub fn has_image(&self, image: ImagePlace) -> bool {
+        self.registry.images.has(self.place, image)
+    }
+
+    /// This process has the image no longer.
+    pub fn release_image(&self, image: ImagePlace) {
+        self.registry.subtract(self.registry.images.release(self.place, image));
     }
 
     /// Records bytes, even beyond the limit.
@@ -356,6 +415,32 @@ mod tests {
         assert_eq!(registry.total_bytes(), 30);
         other.release_all();
         other.release(10);
+        assert_eq!(registry.total_bytes(), 0);
+    }
+
+    #[test]
+    fn an_image_counts_once_for_all_who_have_it_and_goes_with_the_last() {
+        let registry = Arc::new(Registry::new(3, u64::MAX).unwrap());
+        let members: Vec<_> = (0..3).map(|_| registry.take().unwrap()).collect();
+        let [parent, child, other] = members.as_slice() else { panic!("three") };
+        for (member, pid) in members.iter().zip(10..) {
+            member.set_pid(pid);
+        }
+        let image = parent.new_image().unwrap();
+        assert!(parent.charge_image(image, 60, 100) && !parent.charge_image(image, 41, 100));
+        assert!(child.give_image(image) && other.give_image(image));
+        assert!(child.has_image(image) && !child.charge(41, 100) && child.charge(5, 100));
+        assert_eq!(
+            (registry.total_bytes(), registry.held_by(11), registry.held_by(12)),
+            (65, 65, 60)
+        );
+        parent.release_image(image);
+        // It has ended, and nobody has waited for it yet.
+        registry.release_ended(11);
+        assert_eq!((registry.total_bytes(), registry.contains(11)), (60, true));
+        registry.free(11);
+        other.release_all();
+        other.release_image(image);
         assert_eq!(registry.total_bytes(), 0);
     }
 

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use abi::{GuestPhys, PAGE_SIZE};
@@ -18,37 +18,63 @@ use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::host_pages::host_protect;
 use super::host_range::HostRange;
-use super::ledger::{MemoryKind, MemoryLedger};
+use super::ledger::MemoryLedger;
 use super::memory::{GuestMem, MemoryError};
+use crate::process_tree::images::ImagePlace;
 
 /// What keeps an image as it is: without these, whoever else has it could truncate it under us.
 const SEALS: SealFlags =
     SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::WRITE).union(SealFlags::SEAL);
 
-/// An image that is being made.
+/// An image that this process's memory is made of, in part, or is being made by it; charged as long as it is.
 #[derive(Debug)]
-pub struct ImageWriter {
-    file: File,
-    bytes: u64,
+pub struct Image {
+    file: Arc<File>,
+    bytes: AtomicU64,
+    place: Option<ImagePlace>,
+    ledger: Arc<MemoryLedger>,
 }
 
-impl ImageWriter {
-    /// An empty one.
+impl Image {
+    /// A new one, empty. It may be added to until it is sealed.
     ///
     /// # Errors
     /// The host has no descriptor.
-    pub fn new() -> io::Result<ImageWriter> {
+    pub fn begin(ledger: Arc<MemoryLedger>) -> io::Result<Arc<Image>> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let file = rustix::fs::memfd_create("image", flags)?;
-        Ok(ImageWriter { file: file.into(), bytes: 0 })
+        let file: File = rustix::fs::memfd_create("image", flags)?.into();
+        let place = ledger.new_image();
+        Ok(Arc::new(Image { file: Arc::new(file), bytes: AtomicU64::new(0), place, ledger }))
     }
 
-    /// Appends what the range contains now, whole pages; returns where that is.
+    /// An image that another process has made, and that it has charged to the run at this place, or to this
+    /// process.
     ///
     /// # Errors
-    /// The host has no memory, or some of the range is not accessible.
-    pub fn append(&mut self, range: HostRange<'_>) -> io::Result<u64> {
-        let at = self.bytes;
+    /// `InvalidData` for a file that someone could still change, and a place that this process was not given.
+    pub fn of_other(
+        file: Arc<File>,
+        place: Option<ImagePlace>,
+        ledger: Arc<MemoryLedger>,
+    ) -> io::Result<Arc<Image>> {
+        let is_sealed = rustix::fs::fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SEALS));
+        let bytes = file.metadata()?.len();
+        let is_given = place.is_none_or(|place| ledger.has_image(place));
+        if !is_sealed || !bytes.is_multiple_of(PAGE_SIZE) || !is_given {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        ledger.adopt(bytes);
+        Ok(Arc::new(Image { file, bytes: AtomicU64::new(bytes), place, ledger }))
+    }
+
+    /// Charges and appends what the range contains now, whole pages; returns where that is.
+    ///
+    /// # Errors
+    /// The limit does not allow for it, the host has no memory, or some of the range is not accessible.
+    pub fn append(&self, range: HostRange<'_>) -> io::Result<u64> {
+        let bytes = range.len() as u64;
+        self.ledger.charge_image(self.place, bytes).map_err(io::Error::other)?;
+        let at = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let mut done = 0;
         while done < range.len() {
             let rest = range.part(done, range.len() - done);
@@ -67,58 +93,33 @@ impl ImageWriter {
                 }
             }
         }
-        self.bytes += range.len() as u64;
         Ok(at)
     }
 
-    /// Bytes so far.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// The finished image.
+    /// Completes it: nobody can change it any more.
     ///
     /// # Errors
     /// The host's.
-    pub fn seal(self) -> io::Result<File> {
-        rustix::fs::fcntl_add_seals(&self.file, SEALS)?;
-        Ok(self.file)
-    }
-}
-
-/// An image that this process's memory is made of, in part; charged as long as it is.
-#[derive(Debug)]
-pub struct Image {
-    file: File,
-    bytes: u64,
-    ledger: Arc<MemoryLedger>,
-}
-
-impl Image {
-    /// An image that another process has made, and charged to this one's place in the run.
-    ///
-    /// # Errors
-    /// `InvalidData` for a file that someone could still change.
-    pub fn new(file: File, ledger: Arc<MemoryLedger>) -> io::Result<Arc<Image>> {
-        let is_sealed = rustix::fs::fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SEALS));
-        let bytes = file.metadata()?.len();
-        if !is_sealed || !bytes.is_multiple_of(PAGE_SIZE) {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        ledger.adopt(MemoryKind::Private, bytes);
-        Ok(Arc::new(Image { file, bytes, ledger }))
-    }
-
-    /// An image that this process has made and has been charged for.
-    fn charged(file: File, bytes: u64, ledger: Arc<MemoryLedger>) -> Arc<Image> {
-        Arc::new(Image { file, bytes, ledger })
+    pub fn seal(&self) -> io::Result<()> {
+        Ok(rustix::fs::fcntl_add_seals(&self.file, SEALS)?)
     }
 
     /// Its size.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Its file, to be sent.
+    #[must_use]
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// Its place in the run's table, unless it is charged to this process alone.
+    #[must_use]
+    pub fn place(&self) -> Option<ImagePlace> {
+        self.place
     }
 }
 
@@ -130,7 +131,7 @@ impl AsFd for Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        self.ledger.release(MemoryKind::Private, self.bytes);
+        self.ledger.release_image(self.place, self.bytes());
     }
 }
 
@@ -211,7 +212,7 @@ impl ImageRanges {
             let image = Arc::as_ptr(&part.image);
             if !known.contains(&image) {
                 known.push(image);
-                used.bytes += part.image.bytes;
+                used.bytes += part.image.bytes();
             }
         }
         used.images = known.len();
@@ -273,69 +274,38 @@ impl GuestMem {
         self.images.used()
     }
 
-    /// Appends the content of these parts to an image, and completes it; with where each of them is.
+    /// Appends the content of a range to an image.
     ///
     /// # Errors
-    /// The host's.
-    pub fn write_image(
-        &self,
-        mut writer: ImageWriter,
-        parts: &[Part],
-    ) -> io::Result<(File, Vec<u64>)> {
-        let append = |part: &Part| {
-            let range = self.host_range(part.gpa, part.len as usize);
-            writer.append(range.map_err(io::Error::other)?)
-        };
-        let offsets = parts.iter().map(append).collect::<io::Result<_>>()?;
-        Ok((writer.seal()?, offsets))
+    /// As [`Image::append`].
+    pub fn copy_to_image(&self, image: &Image, part: Part) -> io::Result<u64> {
+        image.append(self.host_range(part.gpa, part.len as usize).map_err(io::Error::other)?)
     }
 
-    /// The same, and maps the image in the parts' place, if the limit allows for it: then there is one
-    /// copy of their content for all who have the image.
+    /// The same, and maps the image in its place: then there is one copy of the content for all who have the
+    /// image.
     ///
     /// What is written there between the copy and the mapping would be lost. So the right to write is
     /// withheld: a vCPU or a host call that needs it tries again. The VMM's own stores are made with
     /// the areas locked, as they are now.
     ///
     /// # Errors
-    /// The host's, with the parts as they were.
-    pub fn share_image(&self, writer: ImageWriter, parts: &[Part]) -> io::Result<(File, Vec<u64>)> {
-        let bytes = writer.bytes() + parts.iter().map(|part| part.len).sum::<u64>();
-        if self.ledger().charge(MemoryKind::Private, bytes).is_err() {
-            return self.write_image(writer, parts);
-        }
+    /// As [`Image::append`], with the range as it was.
+    pub fn move_to_image(&self, image: &Arc<Image>, part: Part) -> io::Result<u64> {
+        let Part { gpa, len } = part;
+        let range = self.host_range(gpa, len as usize).map_err(io::Error::other)?;
         self.withholding(|| {
-            let written = match self.protect_all(parts, libc::PROT_READ) {
-                Ok(()) => self.write_image(writer, parts),
-                Err(error) => Err(error),
-            };
-            let both = written.and_then(|(file, offsets)| Ok((file.try_clone()?, file, offsets)));
-            let (own, file, offsets) = match both {
-                Ok(both) => both,
-                Err(error) => {
-                    self.ledger().release(MemoryKind::Private, bytes);
-                    self.protect_all(parts, libc::PROT_READ | libc::PROT_WRITE)?;
-                    return Err(error);
-                }
-            };
-            let image = Image::charged(own, bytes, self.ledger().clone());
-            for (part, offset) in parts.iter().zip(&offsets) {
-                let of = ImagePart { image: image.clone(), offset: *offset };
-                if self.map_image(part.gpa, part.len, of).is_err() {
-                    // The content is where it was.
-                    self.protect_all(&[*part], libc::PROT_READ | libc::PROT_WRITE)?;
-                }
+            let moved = host_protect(range, libc::PROT_READ).and_then(|()| {
+                let offset = image.append(range)?;
+                let of = ImagePart { image: image.clone(), offset };
+                self.map_image(gpa, len, of).map_err(io::Error::other)?;
+                Ok(offset)
+            });
+            if moved.is_err() {
+                host_protect(range, libc::PROT_READ | libc::PROT_WRITE)?;
             }
-            Ok((file, offsets))
+            moved
         })
-    }
-
-    fn protect_all(&self, parts: &[Part], rights: libc::c_int) -> io::Result<()> {
-        for part in parts {
-            let range = self.host_range(part.gpa, part.len as usize).map_err(io::Error::other)?;
-            host_protect(range, rights)?;
-        }
-        Ok(())
     }
 
     /// Records that the host has moved the pages of a range. Where it had mapped an image, it has left
@@ -374,31 +344,40 @@ mod tests {
     use abi::PAGE_SIZE;
     use proptest::prelude::*;
 
-    use super::{Image, ImagePart, ImageRanges, ImageWriter};
+    use super::{Image, ImagePart, ImageRanges};
+    use crate::process_tree::{Member, Registry};
     use crate::vm::MemoryLedger;
 
+    /// A sealed image of a process with this ledger.
+    fn image_of(pages: u64, ledger: Arc<MemoryLedger>) -> Arc<Image> {
+        let image = Image::begin(ledger.clone()).unwrap();
+        rustix::fs::ftruncate(&image.file, pages * PAGE_SIZE).unwrap();
+        ledger.charge_image(image.place, pages * PAGE_SIZE).unwrap();
+        image.bytes.store(pages * PAGE_SIZE, std::sync::atomic::Ordering::Relaxed);
+        image.seal().unwrap();
+        image
+    }
+
     fn image(pages: u64) -> Arc<Image> {
-        let writer = ImageWriter::new().unwrap();
-        rustix::fs::ftruncate(&writer.file, pages * PAGE_SIZE).unwrap();
-        Image::new(writer.seal().unwrap(), Arc::new(MemoryLedger::default())).unwrap()
+        image_of(pages, Arc::default())
     }
 
     #[test]
     fn what_can_still_be_changed_is_no_image() {
-        let file = ImageWriter::new().unwrap().file;
-        assert!(Image::new(file, Arc::default()).is_err());
-        assert!(Image::new(tempfile::tempfile().unwrap(), Arc::default()).is_err());
+        let of_other = |file| Image::of_other(Arc::new(file), None, Arc::default());
+        let unsealed = Image::begin(Arc::default()).unwrap();
+        assert!(of_other(unsealed.file.try_clone().unwrap()).is_err());
+        assert!(of_other(tempfile::tempfile().unwrap()).is_err());
         let sealed = image(1);
         assert!(rustix::fs::ftruncate(sealed.as_fd(), 0).is_err());
         assert!(rustix::io::pwrite(sealed.as_fd(), b"x", 0).is_err());
+        assert!(of_other(sealed.file.try_clone().unwrap()).is_ok());
     }
 
     #[test]
     fn an_image_is_charged_as_long_as_it_is_used() {
         let ledger = Arc::new(MemoryLedger::default());
-        let writer = ImageWriter::new().unwrap();
-        rustix::fs::ftruncate(&writer.file, 3 * PAGE_SIZE).unwrap();
-        let image = Image::new(writer.seal().unwrap(), ledger.clone()).unwrap();
+        let image = image_of(3, ledger.clone());
         let ranges = ImageRanges::default();
         ranges.insert(0..3, ImagePart { image: image.clone(), offset: 0 });
         drop(image);
@@ -406,6 +385,31 @@ mod tests {
         ranges.remove(0..1);
         ranges.remove(1..3);
         assert_eq!(ledger.total(), 0);
+    }
+
+    #[test]
+    fn processes_that_share_an_image_are_charged_for_it_once_together() {
+        let registry = Arc::new(Registry::new(2, u64::MAX).unwrap());
+        let ledger_of = |member: &Member| {
+            let ledger = Arc::new(MemoryLedger::default());
+            ledger.begin(100 * PAGE_SIZE);
+            ledger.share(member.clone());
+            ledger
+        };
+        let (one, other) = (registry.take().unwrap(), registry.take().unwrap());
+        let (parent, child) = (ledger_of(&one), ledger_of(&other));
+        let image = image_of(60, parent.clone());
+        let file = image.file.clone();
+        let of_child = |place| Image::of_other(file.clone(), place, child.clone());
+        assert!(of_child(image.place).is_err(), "it was not given to the child");
+        assert!(other.give_image(image.place.unwrap()));
+        let of_child = of_child(image.place).unwrap();
+        assert_eq!(registry.total_bytes(), 60 * PAGE_SIZE);
+        assert_eq!((parent.total(), child.total()), (60 * PAGE_SIZE, 60 * PAGE_SIZE));
+        drop(image);
+        assert_eq!((registry.total_bytes(), parent.total()), (60 * PAGE_SIZE, 0));
+        drop(of_child);
+        assert_eq!((registry.total_bytes(), child.total()), (0, 0));
     }
 
     proptest! {

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::process_tree::Member;
+use crate::process_tree::images::ImagePlace;
 
 /// What memory is held for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,10 +167,50 @@ impl MemoryLedger {
         self.kinds[kind as usize].add(bytes);
     }
 
-    /// Records `bytes` that another process of the run has charged to this one's place in it.
-    pub fn adopt(&self, kind: MemoryKind, bytes: u64) {
+    /// A place for a new image in the run's table; `None` where it is charged to this process alone.
+    #[must_use]
+    pub fn new_image(&self) -> Option<ImagePlace> {
+        self.member.get()?.new_image()
+    }
+
+    /// Whether this process has an image of another one's.
+    #[must_use]
+    pub fn has_image(&self, image: ImagePlace) -> bool {
+        self.member.get().is_some_and(|member| member.has_image(image))
+    }
+
+    /// Charges `bytes` of an image of this process's.
+    ///
+    /// # Errors
+    /// [`OverLimit`]: nothing is charged.
+    pub fn charge_image(&self, image: Option<ImagePlace>, bytes: u64) -> Result<(), OverLimit> {
+        let kind = MemoryKind::Private;
+        let (Some(image), Some(member)) = (image, self.member.get()) else {
+            return self.charge(kind, bytes);
+        };
+        let limit_bytes = self.limit.load(Relaxed);
+        if !member.charge_image(image, bytes, limit_bytes) {
+            return Err(OverLimit { kind, bytes, limit_bytes });
+        }
+        self.adopt(bytes);
+        Ok(())
+    }
+
+    /// Records `bytes` of an image that another process of the run has charged, to the run or to this one's
+    /// place in it.
+    pub fn adopt(&self, bytes: u64) {
         self.total.add(bytes);
-        self.kinds[kind as usize].add(bytes);
+        self.kinds[MemoryKind::Private as usize].add(bytes);
+    }
+
+    /// This process has the image no longer.
+    pub fn release_image(&self, image: Option<ImagePlace>, bytes: u64) {
+        let (Some(image), Some(member)) = (image, self.member.get()) else {
+            return self.release(MemoryKind::Private, bytes);
+        };
+        member.release_image(image);
+        self.total.subtract(bytes);
+        self.kinds[MemoryKind::Private as usize].subtract(bytes);
     }
 
     /// Releases `bytes` of `kind`, which the host has back.

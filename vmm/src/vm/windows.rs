@@ -61,6 +61,12 @@ impl Window {
         PinnedRange { host: self.slot.host().clone(), offset: offset as usize, len }
     }
 
+    /// Whether `bytes` lie at `offset`: of a window of anonymous memory.
+    #[must_use]
+    pub fn has(&self, offset: u64, bytes: &[u8]) -> bool {
+        self.slot.host().range(offset.min(self.bytes) as usize, bytes.len()).has(bytes)
+    }
+
     /// Whether part of it is pinned. A pin may be dropped at any time; none is added while the
     /// caller has exclusive access to the window.
     #[must_use]

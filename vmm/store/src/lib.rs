@@ -72,4 +72,4 @@ pub use objects::private::PrivateStore;
 pub use objects::segment::{Location, PartFile, SegmentFile};
 pub use objects::store::{FOLDERS, Store};
 pub use objects::view::SegmentView;
-pub use objects::words::{LostVersions, Tidings, VersionWords};
+pub use objects::words::{LostVersions, Publication, StoreWord, Tidings, VersionWords};

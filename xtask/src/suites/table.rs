@@ -150,8 +150,14 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     },
     LeftOut {
         kinds: ALL,
-        reason: "needs a C compiler, which no machine has",
-        what: &["c_header", "dynamic", "new:a_c_project_builds_runs_and_passes_its_test"],
+        reason: "needs a compiler, which no machine has",
+        what: &[
+            "c_header",
+            "cxx",
+            "dynamic",
+            "new:a_c_project_builds_runs_and_passes_its_test",
+            "new:a_cxx_project_builds_runs_and_passes_its_test",
+        ],
     },
     LeftOut {
         kinds: ALL,

@@ -1,12 +1,13 @@
 //! Files of reads, as batches on their way into the space.
 //!
-//! - [`sam`], [`bam`]: the formats; `compressed`: blocks of compressed data; `parallel`: several threads
+//! - [`sam`], [`bam`], `cram`: the formats; `compressed`: blocks of compressed data; `parallel`: several threads
 //!   that work on pieces of a file
 //!
 //! An error says what is wrong, with the line or the offset.
 
 pub mod bam;
 mod compressed;
+mod cram;
 mod parallel;
 pub mod sam;
 
@@ -27,16 +28,20 @@ pub type Batches = Box<dyn Iterator<Item = Result<Batch, Problem>>>;
 /// How much of a file makes a batch.
 const BATCH_BYTES: usize = 2 << 20;
 
-/// Opens a file of whichever format: its first bytes tell.
+/// Opens a file of whichever format: its first bytes tell. CRAM may need the references, as FASTA.
 ///
 /// # Errors
 /// If it cannot be read, or begins with something else.
-pub fn open(path: &Path, threads: NonZero<usize>) -> Result<(Header, Batches), Problem> {
+pub fn open(
+    path: &Path,
+    reference: Option<&Path>,
+    threads: NonZero<usize>,
+) -> Result<(Header, Batches), Problem> {
     let file = File::open(path).map_err(|error| format!("cannot open the file: {error}"))?;
     let mut file = BufReader::with_capacity(1 << 20, file);
     let begin = file.fill_buf().map_err(|error| format!("cannot read the file: {error}"))?;
     match begin {
-        [b'C', b'R', b'A', b'M', ..] => Err("CRAM is not read yet".into()),
+        [b'C', b'R', b'A', b'M', ..] => cram::open(file, reference, threads),
         [0x1f, 0x8b, ..] => {
             let mut inner: Box<dyn BufRead + Send> = Box::new(compressed::open(file, threads));
             let begin = inner.fill_buf()?;

@@ -77,7 +77,7 @@ impl Iterator for Blocks {
                     return Some(Err(error));
                 }
             }
-            if let Some(end) = block.iter().rposition(|&byte| byte == b'\n') {
+            if let Some(end) = memchr::memrchr(b'\n', &block) {
                 self.rest = block.split_off(end + 1);
                 return Some(Ok(block));
             }
@@ -89,9 +89,12 @@ impl Iterator for Blocks {
 /// The reads of a block; else what is wrong, and in which of its lines.
 fn parse_block(block: &[u8], header: &Header) -> Result<Batch, (u64, String)> {
     let mut batch = Batch { bytes: Vec::with_capacity(block.len()), ..Batch::default() };
-    for line in block.split_inclusive(|&byte| byte == b'\n') {
+    let mut rest = block;
+    while !rest.is_empty() {
         batch.consumed += 1;
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+        let line = &rest[..end];
+        rest = rest.get(end + 1..).unwrap_or(&[]);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         text::parse(line, header, &mut batch).map_err(|what| (batch.consumed, what.to_owned()))?;
     }

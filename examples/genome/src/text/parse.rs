@@ -30,8 +30,9 @@ const fn numbers() -> [u8; 256] {
 /// # Errors
 /// What is wrong with it. The batch is unfinished then.
 pub fn parse(line: &[u8], header: &Header, batch: &mut Batch) -> Result<(), &'static str> {
-    let mut fields = line.split(|&byte| byte == b'\t');
-    let mut next = || fields.next().ok_or("the line has fewer than 11 fields");
+    let mut fields = Fields(Some(line));
+    let mut next = || fields.next().ok_or(TOO_FEW);
+    let last = batch.cores.last().map_or(-1, |(core, _)| core.reference);
     let body = &mut batch.bytes;
     let begin = body.len();
 
@@ -47,7 +48,7 @@ pub fn parse(line: &[u8], header: &Header, batch: &mut Batch) -> Result<(), &'st
     body.extend_from_slice(name);
     let flags = flags(next()?).ok_or("FLAG is no number below 65536")?;
     let reference_name = next()?;
-    let (reference, position) = placed(reference_name, next()?, header, "POS")?;
+    let (reference, position) = placed(reference_name, next()?, header, last, "POS")?;
     let mapping_quality = unsigned(next()?).and_then(|number| u8::try_from(number).ok());
     let cigar = next()?;
     let cigar_length = if cigar == b"*" { 0 } else { parse_cigar(cigar, body)? };
@@ -55,10 +56,10 @@ pub fn parse(line: &[u8], header: &Header, batch: &mut Batch) -> Result<(), &'st
     let mate_position = next()?;
     let (mate_reference, mate_position) = match mate_name {
         b"=" => {
-            let (_, position) = placed(b"*", mate_position, header, "PNEXT")?;
+            let (_, position) = placed(b"*", mate_position, header, last, "PNEXT")?;
             (if position < 0 { -1 } else { reference }, position)
         }
-        _ => placed(mate_name, mate_position, header, "PNEXT")?,
+        _ => placed(mate_name, mate_position, header, last, "PNEXT")?,
     };
     let is_unmapped = reference < 0 || cigar_length == 0;
     let template_length = signed(next()?).and_then(|number| i32::try_from(number).ok());
@@ -89,7 +90,7 @@ pub fn parse(line: &[u8], header: &Header, batch: &mut Batch) -> Result<(), &'st
     body.extend(pairs.iter().map(|[a, b]| number(*a) << 4 | number(*b)));
     body.extend(last.iter().map(|letter| number(*letter) << 4));
 
-    match next()? {
+    match fields.next_of(bases).ok_or(TOO_FEW)? {
         b"*" => body.resize(body.len() + bases, 0xff),
         qualities if qualities.len() == bases => {
             if qualities.iter().any(|letter| *letter < b'!') {
@@ -106,6 +107,50 @@ pub fn parse(line: &[u8], header: &Header, batch: &mut Batch) -> Result<(), &'st
     Ok(())
 }
 
+/// What tabs separate.
+struct Fields<'a>(Option<&'a [u8]>);
+
+/// Most fields are shorter, and soon looked through byte by byte.
+const SHORT: usize = 8;
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.0?;
+        let is_tab = |byte: &u8| *byte == b'\t';
+        let (short, long) = rest.split_at(rest.len().min(SHORT));
+        let end =
+            short.iter().position(is_tab).or_else(|| Some(SHORT + memchr::memchr(b'\t', long)?));
+        self.end(rest, end)
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn end(&mut self, rest: &'a [u8], end: Option<usize>) -> Option<&'a [u8]> {
+        let Some(end) = end else {
+            self.0 = None;
+            return Some(rest);
+        };
+        self.0 = rest.get(end + 1..);
+        rest.get(..end)
+    }
+
+    /// The next field, which is likely to have so many bytes. It may have a tab in it, if somebody has put one
+    /// there.
+    #[inline]
+    fn next_of(&mut self, length: usize) -> Option<&'a [u8]> {
+        let rest = self.0?;
+        match rest.get(length) {
+            Some(b'\t') if rest[0] != b'*' => self.end(rest, Some(length)),
+            _ => self.next(),
+        }
+    }
+}
+
+const TOO_FEW: &str = "the line has fewer than 11 fields";
+
 /// In decimal, or as `0x1f`, or in octal with a zero in front.
 fn flags(text: &[u8]) -> Option<u16> {
     let number = match text {
@@ -120,11 +165,12 @@ fn flags(text: &[u8]) -> Option<u16> {
     u16::try_from(number).ok()
 }
 
-/// The number of a reference, and a position counted from 0.
+/// The number of a reference, which is likely to be the last one's, and a position counted from 0.
 fn placed(
     name: &[u8],
     position: &[u8],
     header: &Header,
+    last: i32,
     field: &str,
 ) -> Result<(i32, i32), &'static str> {
     let position = unsigned(position).and_then(|number| i32::try_from(number).ok());
@@ -139,7 +185,12 @@ fn placed(
     if header.references.is_empty() {
         return Err("the header has no lines @SQ, and the read is on a reference");
     }
-    let reference = header.number(name).filter(|_| position > 0);
+    let is_last = |last: i32| {
+        let last = usize::try_from(last).ok().and_then(|last| header.references.get(last));
+        last.is_some_and(|last| last.name == name)
+    };
+    let number = if is_last(last) { Some(last) } else { header.number(name) };
+    let reference = number.filter(|_| position > 0);
     Ok((reference.unwrap_or(-1), position - 1))
 }
 

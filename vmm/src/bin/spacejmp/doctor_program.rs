@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use vmm::confine::Confine;
 use vmm::exit_code::ExitCode;
 use vmm::files::{Grant, Tty};
 use vmm::host::{Check, Level};
@@ -49,6 +50,7 @@ pub(crate) fn run(args: &Args, named: &OsString, json: bool) -> Result<ExitCode,
         tracer: None,
         tree: None,
         inherited: Vec::new(),
+        confine: Confine::Off,
     };
     let needs = Needs::of(config).map_err(|error| start_failure(&program, error))?;
     let written = errors::output(json, &needs, |colour| render(&needs, colour))?;

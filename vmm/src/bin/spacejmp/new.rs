@@ -21,7 +21,8 @@ use crate::errors::{self, Failure};
 #[command(after_help = "\
 Examples:
   spacejmp new diary            a Rust project in the new folder `diary`
-  spacejmp new diary --c        the same in C, with a Makefile
+  spacejmp new diary --cxx      the same in C++, with a Makefile
+  spacejmp new diary --c        the same in C
   spacejmp new diary --sdk ../spacejmp
 
 Then `cd diary`; its README.md says how to build, run and test it.")]
@@ -31,6 +32,9 @@ pub(crate) struct Args {
     /// In C instead of Rust
     #[arg(long)]
     c: bool,
+    /// In C++ instead of Rust
+    #[arg(long, conflicts_with = "c")]
+    cxx: bool,
     /// The checkout of SpaceJMP to build against
     ///
     /// Default: the one this command is in, or was built from.
@@ -60,6 +64,50 @@ const C: [Template; 5] = [
     ("main.c", include_str!("../../../templates/c/main.c")),
     ("test.sh", include_str!("../../../templates/c/test.sh")),
 ];
+
+const CXX: [Template; 5] = [
+    ("Makefile", include_str!("../../../templates/cxx/Makefile")),
+    (".gitignore", "/{{name}}\n/test-store\n"),
+    ("README.md", include_str!("../../../templates/cxx/README.md")),
+    ("main.cpp", include_str!("../../../templates/cxx/main.cpp")),
+    ("test.sh", include_str!("../../../templates/cxx/test.sh")),
+];
+
+/// The language of a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Language {
+    Rust,
+    C,
+    Cxx,
+}
+
+impl Language {
+    fn name(self) -> &'static str {
+        match self {
+            Language::Rust => "Rust",
+            Language::C => "C",
+            Language::Cxx => "C++",
+        }
+    }
+
+    fn templates(self) -> &'static [Template] {
+        match self {
+            Language::Rust => &RUST,
+            Language::C => &C,
+            Language::Cxx => &CXX,
+        }
+    }
+}
+
+impl Args {
+    fn language(&self) -> Language {
+        match (self.c, self.cxx) {
+            (true, _) => Language::C,
+            (_, true) => Language::Cxx,
+            _ => Language::Rust,
+        }
+    }
+}
 
 /// Names that have another meaning for cargo or the Makefile.
 const RESERVED: [&str; 15] = [
@@ -138,7 +186,7 @@ impl Project {
         }
         let name = &self.name;
         let _ = write!(text, "Next:\n  cd {}\n", self.path.display());
-        text += &if self.language == "C" {
+        text += &if self.language != Language::Rust.name() {
             format!("  make\n  spacejmp run ./{name} hello\n  make test\n")
         } else {
             format!(
@@ -157,12 +205,15 @@ fn make(args: &Args) -> Result<Project, NewError> {
         return Err(NewError::Exists(args.path.clone()));
     }
     let sdk = find_sdk(args.sdk.as_deref())?;
-    let quoted = if args.c { for_make(&sdk)? } else { for_toml(&sdk.join("guest-sdk"))? };
-    let templates = if args.c { C.as_slice() } else { RUST.as_slice() };
+    let language = args.language();
+    let quoted = match language {
+        Language::Rust => for_toml(&sdk.join("guest-sdk"))?,
+        Language::C | Language::Cxx => for_make(&sdk)?,
+    };
     let fill = |text: &str| text.replace("{{name}}", &name).replace("{{sdk}}", &quoted);
     let mut files: Vec<(&str, Vec<u8>)> =
-        templates.iter().map(|(file, text)| (*file, fill(text).into_bytes())).collect();
-    if !args.c {
+        language.templates().iter().map(|(file, text)| (*file, fill(text).into_bytes())).collect();
+    if language == Language::Rust {
         // The versions that the SDK is tested with, which are also those downloaded for it.
         let lock = sdk.join("Cargo.lock");
         let bytes = fs::read(&lock).map_err(|source| NewError::File { path: lock, source })?;
@@ -172,7 +223,7 @@ fn make(args: &Args) -> Result<Project, NewError> {
     Ok(Project {
         name,
         path: args.path.clone(),
-        language: if args.c { "C" } else { "Rust" },
+        language: language.name(),
         sdk,
         files: files.iter().map(|(file, _)| (*file).to_owned()).collect(),
     })
@@ -269,9 +320,10 @@ mod tests {
     #[test]
     fn nothing_is_left_to_fill_in() {
         let folder = tempfile::tempdir().unwrap();
-        for c in [false, true] {
-            let path = folder.path().join(format!("project{c}"));
-            let project = make(&Args { path: path.clone(), c, sdk: None, json: false }).unwrap();
+        for (c, cxx) in [(false, false), (true, false), (false, true)] {
+            let path = folder.path().join(format!("project{c}{cxx}"));
+            let args = Args { path: path.clone(), c, cxx, sdk: None, json: false };
+            let project = make(&args).unwrap();
             for file in project.files {
                 let text = fs::read_to_string(path.join(&file)).unwrap();
                 assert!(!text.contains("{{") && !text.contains("}}"), "{file}: {text}");
@@ -284,7 +336,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mine");
         fs::create_dir(&path).unwrap();
-        let args = Args { path: path.clone(), c: false, sdk: None, json: false };
+        let args = Args { path: path.clone(), c: false, cxx: false, sdk: None, json: false };
         assert!(matches!(make(&args), Err(NewError::Exists(_))));
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
         std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();

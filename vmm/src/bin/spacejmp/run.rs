@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use vmm::confine::Confine;
 use vmm::control::VmName;
 use vmm::exit_code::{self, ExitCode};
 use vmm::files::{Grant, GrantError, Tty, take_over_umask};
@@ -18,7 +19,7 @@ use vmm::linux::strace::Tracer;
 use vmm::process::truncation::report_truncation;
 use vmm::process::{Command, Ended, HostSignals, Libraries, Process, RunConfig, Supervise};
 use vmm::report::run::RunReport;
-use vmm::store::PrivateStore;
+use vmm::store::{PrivateStore, Store};
 use vmm::vas::{VasGrant, VasGrants};
 
 use crate::ending;
@@ -56,7 +57,7 @@ pub(crate) struct Args {
     name: Option<VmName>,
     /// The directory where address spaces and segments are kept
     ///
-    /// Made at the program's first call that needs it. Default: the variable SPACEJMP_STORE, else
+    /// Made at the program's first call that needs it; a place where there can be none is an error at once. Default: the variable SPACEJMP_STORE, else
     /// spacejmp in the user's data directory ($XDG_DATA_HOME or ~/.local/share).
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -148,6 +149,13 @@ pub(crate) struct Args {
     /// can be started that would inherit more.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     open_files: Option<u64>,
+    /// What happens when the VMM makes a call that it has no business to make
+    ///
+    /// `on` ends it, with a report and status 159; `log` tells each such call once, on stderr, and makes
+    /// it; with `off`, its threads are not confined. The program's own calls are another matter: they
+    /// never reach the host.
+    #[arg(long, value_name = "MODE", default_value = "on")]
+    confine: ConfineMode,
     /// Let processes that the program leaves behind go on when it has ended
     #[arg(long)]
     detach_children: bool,
@@ -171,6 +179,23 @@ pub(crate) struct Args {
     // One list: with two, our options would still be parsed among the program's.
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM [ARGS]")]
     command: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ConfineMode {
+    On,
+    Log,
+    Off,
+}
+
+impl From<ConfineMode> for Confine {
+    fn from(mode: ConfineMode) -> Confine {
+        match mode {
+            ConfineMode::On => Confine::On,
+            ConfineMode::Log => Confine::Log,
+            ConfineMode::Off => Confine::Off,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -226,6 +251,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         .then(PrivateStore::create)
         .transpose()
         .map_err(|error| Failure::with_remedy("make a store", error))?;
+    // What the user has named must be right even if the program does not get as far as using it.
+    let named_store = args.store.as_deref().map(Store::check_place).transpose();
+    named_store.map_err(|error| Failure::with_remedy("use the store", error))?;
     let tty = if args.tty { Tty::Granted } else { Tty::Withheld };
     let env = environment(std::env::vars_os(), &args.env, memory_bytes);
     let program = match root {
@@ -261,6 +289,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         tracer,
         inherited,
         tree: tree.as_ref().map(|tree| tree.shared.clone()),
+        confine: args.confine.into(),
     };
     // Before any thread starts; the terminal is restored (dropped) while signals are still
     // blocked.

@@ -63,12 +63,12 @@ fn send_copy(ctx: &ThreadCtx<'_>, args: &ForkArgs, made: &Made) -> Result<(), Er
         tracing::warn!(%error, "the program cannot fork");
         error.errno()
     })?;
-    let limit = process.machine.mem.ledger().limit_bytes();
-    let charge = |bytes| match made.member.charge(bytes, limit) {
-        true => Ok(()),
-        false => Err(Errno::ENOMEM),
-    };
-    let region = process.private.copy(charge)?;
+    if !process.sysv.is_empty()
+        && let Some(client) = process.children.sysv()
+    {
+        client.forked(made.pid)?;
+    }
+    let region = process.private.copy(&made.member)?;
     if region.has_shared() {
         // Each of the two may hold locks there that the other one waits for.
         Survivor::make(process);

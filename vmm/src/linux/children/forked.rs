@@ -12,6 +12,7 @@ use crate::linux::limits::Limits;
 use crate::linux::prctl::Settings;
 use crate::linux::proc::Facts;
 use crate::linux::signal::{AltStack, SignalActions};
+use crate::linux::sysv::Attached;
 use crate::linux::task::{Process, ProgramName};
 use crate::private::fork::RegionCopy;
 use crate::process_tree::wire::{Reader, Writer};
@@ -69,6 +70,8 @@ pub struct ForkedProcess {
     pub facts: Facts,
     /// The address spaces that it has attached.
     pub attached: Vec<ForChild>,
+    /// The System V segments that it has attached.
+    pub sysv: Attached,
 }
 
 /// What of a process is neither its memory nor its files.
@@ -166,6 +169,7 @@ pub(super) fn encode(region: &RegionCopy, files: Leaving, rest: &Rest<'_>) -> (V
     out.words(&[facts.args.start, facts.args.end, facts.env.start, facts.env.end, facts.stack]);
     out.bytes(&facts.auxv);
     ForChild::encode(attached, &mut out);
+    process.sysv.encode(&mut out);
     region.encode(&mut out, &mut shared);
     out.bytes(&files.bytes);
     let shared = shared.into_iter().map(Sent::File);
@@ -198,6 +202,7 @@ impl ForkedProcess {
         }
         let facts = Facts::of_copy([args..args_end, env..env_end], stack, auxv);
         let attached = ForChild::decode(&mut input).ok_or(BAD)?;
+        let sysv = Attached::decode(&mut input).ok_or(BAD)?;
         let region = RegionCopy::decode(&mut input, &mut fds.by_ref().map(File::from), &account)?;
         let bytes = input.bytes().ok_or(BAD)?.to_vec();
         let files = base.taken_over(HandedOver { bytes, fds: fds.collect() }, account)?;
@@ -212,6 +217,7 @@ impl ForkedProcess {
             loaded: [bias, end],
             facts,
             attached,
+            sysv,
         })
     }
 }

@@ -32,7 +32,7 @@ pub use vfork::VforkChild;
 
 use super::task::Process;
 use crate::files::{Files, NameServer};
-use crate::process_tree::{Channel, Member, fork as fork_process, wait};
+use crate::process_tree::{Channel, Member, fork as fork_process, sysv, wait};
 
 /// The other processes that a program has to do with.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ pub struct Children {
 
 /// How a process comes to a starter in the session that it is in now.
 pub trait MakeStarter: std::fmt::Debug + Send + Sync {
-    /// Makes it. The program has one thread, the caller.
+    /// Makes it: called by the event loop, while the program's one thread waits.
     ///
     /// # Errors
     /// The host's.
@@ -66,6 +66,8 @@ struct Starts {
     member: Member,
     /// Who has the names of files in memory when there are several processes.
     names: Arc<dyn NameServer>,
+    /// And who has System V objects.
+    sysv: sysv::server::Client,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -95,17 +97,18 @@ impl Children {
         starter: Channel,
         member: Member,
         names: Arc<dyn NameServer>,
+        sysv: sysv::server::Client,
         make_starter: Arc<dyn MakeStarter>,
     ) -> Children {
         let (starter, earlier) = (Mutex::new(starter), Mutex::default());
         let made_in = Mutex::new(fork_process::session_led());
-        let starts = Starts { starter, earlier, made_in, make_starter, member, names };
+        let starts = Starts { starter, earlier, made_in, make_starter, member, names, sysv };
         Children { starts: Some(starts), ..Children::default() }
     }
 
     /// Has other processes start in the session that `process` leads, with its terminal, if it has made it or has
     /// got another terminal since the last one was started.
-    pub(super) fn follow_session(&self, process: &Process) {
+    pub(super) fn follow_session(&self, process: &Arc<Process>) {
         let Some(starts) = &self.starts else { return };
         let led = fork_process::session_led();
         let mut made_in = locked(&starts.made_in);
@@ -118,7 +121,8 @@ impl Children {
             );
             return;
         }
-        match starts.make_starter.make(process) {
+        let (make_starter, of) = (starts.make_starter.clone(), process.clone());
+        match process.have_done(move || make_starter.make(&of)) {
             Ok(new) => {
                 let before = std::mem::replace(&mut *locked(&starts.starter), new);
                 locked(&starts.earlier).get_or_insert(before);
@@ -134,6 +138,12 @@ impl Children {
     #[must_use]
     pub fn member(&self) -> Option<&Member> {
         self.starts.as_ref().map(|starts| &starts.member)
+    }
+
+    /// Who has the run's System V objects, if it is one in which processes start others.
+    #[must_use]
+    pub fn sysv(&self) -> Option<&sysv::server::Client> {
+        self.starts.as_ref().map(|starts| &starts.sysv)
     }
 
     /// Whether a host process belongs to the same run.
@@ -185,6 +195,10 @@ impl Children {
         for (pid, child) in children.iter_mut().filter(|(_, child)| !child.has_ended) {
             if let Ok(Some(changed)) = wait::wait(libc::P_PID, *pid, look) {
                 child.has_ended = true;
+                // Its memory is gone, however long the program lets its status wait.
+                if let Some(member) = self.member() {
+                    member.registry().release_ended(*pid);
+                }
                 ended.push(changed);
             }
         }
@@ -204,7 +218,7 @@ impl Children {
     }
 
     /// Makes a process, a child of this one, that waits to be told what it does.
-    fn make(&self, process: &Process) -> Result<Made, Errno> {
+    fn make(&self, process: &Arc<Process>) -> Result<Made, Errno> {
         let starts = self.starts.as_ref().ok_or(Errno::ENOSYS)?;
         self.share_names(&process.files, true);
         self.follow_session(process);

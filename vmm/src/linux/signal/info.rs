@@ -51,6 +51,24 @@ impl SigInfo {
         SigInfo { rest, ..self }
     }
 
+    /// As [`SigInfo::new`], with `si_errno`.
+    #[must_use]
+    pub const fn with_errno(self, errno: i32) -> SigInfo {
+        SigInfo { errno, ..self }
+    }
+
+    /// `si_errno`.
+    #[must_use]
+    pub const fn errno(&self) -> i32 {
+        self.errno
+    }
+
+    /// The union's words after the first one.
+    #[must_use]
+    pub const fn rest(&self) -> [u64; 3] {
+        self.rest
+    }
+
     /// What a program passed to `rt_sigqueueinfo`, for `signo`, whatever number it contains.
     #[must_use]
     pub fn from_bytes(signo: i32, bytes: &[u8; SIGINFO_BYTES]) -> SigInfo {

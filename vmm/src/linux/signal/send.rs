@@ -162,10 +162,26 @@ fn tkill_info(ctx: &ThreadCtx<'_>, signal: u64) -> Result<Option<SigInfo>, Errno
     Ok(signal_or_probe(signal)?.map(|signal| from_program(ctx, signal, SI_TKILL)))
 }
 
+/// Whether a thread is the first one of another process of the run.
+fn is_others(ctx: &ThreadCtx<'_>, tid: i32) -> bool {
+    tid != ctx.process.pid()
+        && ctx.process.threads.get(tid).is_none()
+        && ctx.process.children.is_of_run(tid)
+}
+
+/// Sends a signal to the first thread of another process.
+fn send_to_other(ctx: &ThreadCtx<'_>, tid: i32, info: Option<SigInfo>) -> CallResult {
+    children::signals::send(ctx.process, tid, info.as_ref())?;
+    value(0)
+}
+
 /// `tkill(2)`.
 pub(in crate::linux) fn tkill(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     if a[0] as i32 <= 0 {
         return Err(Errno::EINVAL.into());
+    }
+    if is_others(ctx, a[0] as i32) {
+        return send_to_other(ctx, a[0] as i32, tkill_info(ctx, a[1])?);
     }
     send_to_tid(ctx, a[0] as i32, || tkill_info(ctx, a[1]))
 }
@@ -175,6 +191,9 @@ pub(in crate::linux) fn tgkill(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallRes
     let (pid, tid) = (a[0] as i32, a[1] as i32);
     if pid <= 0 || tid <= 0 {
         return Err(Errno::EINVAL.into());
+    }
+    if pid == tid && is_others(ctx, tid) {
+        return send_to_other(ctx, tid, tkill_info(ctx, a[2])?);
     }
     if pid != ctx.process.pid() {
         return Err(Errno::ESRCH.into());

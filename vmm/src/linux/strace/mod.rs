@@ -31,6 +31,7 @@ use values::{Values, pointer, quoted};
 use super::signal::SigInfo;
 use super::signal::name::signal_name;
 use super::task::{Outcome, ThreadCtx};
+use crate::confine::{self, Policy};
 
 /// How long a call may last before it is told unfinished.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -116,14 +117,19 @@ impl Tracer {
     }
 
     /// Starts the thread that tells of calls that last.
-    pub(crate) fn watch(self: &Arc<Self>) {
+    pub(crate) fn watch(self: &Arc<Self>, policy: &Policy) {
         if self.watched.swap(true, Ordering::Relaxed) {
             return;
         }
         let watched = Arc::downgrade(self);
         let watch = std::thread::Builder::new().name("strace".to_owned());
         // Without it, a call that hangs is told at the end of the run.
-        if let Err(error) = watch.spawn(move || watch_for_long_calls(&watched)) {
+        let policy = *policy;
+        let watch = watch.spawn(move || match confine::enter(confine::Kind::Watch, &policy) {
+            Ok(()) => watch_for_long_calls(&watched),
+            Err(error) => tracing::warn!("calls that last are not told: {error}"),
+        });
+        if let Err(error) = watch {
             tracing::warn!("cannot start the thread that tells of calls that last: {error}");
         }
     }

@@ -4,8 +4,10 @@
 //! event loop in `process`.
 //!
 //! - [`thread`]: one thread; [`table`]: all of them; [`host_thread`]: how another one is started
+//! - `errands`: what a thread has the event loop do
 //! - [`outcome`]: how the program ended
 
+mod errands;
 pub mod host_thread;
 pub mod outcome;
 pub mod table;
@@ -22,6 +24,7 @@ pub use outcome::Outcome;
 pub use table::{KickState, ThreadTable};
 pub use thread::{Thread, ThreadCtx};
 
+use self::errands::Errands;
 use super::children::{Children, ChooseProgram, NewProgram};
 use super::limits::Limits;
 use super::net::{NetGrants, Network};
@@ -31,7 +34,9 @@ use super::signal::{KeptSignals, SignalActions, ThreadSignals};
 use super::signalfd::SignalFiles;
 use super::strace::Tracer;
 use super::survivor::Survivor;
+use super::sysv::Attached;
 use super::timer::Timers;
+use crate::confine::Policy;
 use crate::files::Files;
 use crate::guest::clock::{GuestClock, GuestWords};
 use crate::kernel::Kernel;
@@ -96,12 +101,16 @@ pub struct Process {
     pub(crate) vm: VmSettings,
     /// To the parent that waits until this process has let go of its memory (`CLONE_VFORK`).
     pub(crate) _held_by: Option<Arc<Channel>>,
+    /// System V segments that it has attached.
+    pub sysv: Attached,
     pub(crate) tsc_khz: Option<u32>,
     /// Its file, for reports.
     pub(crate) executable: Executable,
     pub(crate) life: Life,
     /// What the event loop calls once a second.
     pub(crate) second_tasks: Mutex<Vec<fn(&Process)>>,
+    /// What the event loop does for threads that may not.
+    pub(crate) errands: Errands,
 }
 
 /// What a VM has, whichever program runs in it.
@@ -119,6 +128,8 @@ pub(crate) struct VmSettings {
     pub(crate) net: NetGrants,
     /// What writes its calls, if they are asked for.
     pub(crate) tracer: Option<Arc<Tracer>>,
+    /// What its threads may ask of the host.
+    pub(crate) confined: Policy,
 }
 
 /// What a process's first thread begins with, besides its registers.

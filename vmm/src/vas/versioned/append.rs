@@ -23,6 +23,35 @@ use crate::store::SegmentFile;
 use crate::vas::VasError;
 use crate::vm::windows::PinnedRange;
 
+/// What a page has in the version that is to be made.
+pub(super) enum NewPage {
+    /// This.
+    Taken(Box<Page>),
+    /// What lies there when it is written.
+    There(PinnedRange),
+}
+
+impl NewPage {
+    fn read<R>(&self, f: impl FnOnce(&Page) -> R) -> R {
+        match self {
+            NewPage::Taken(page) => f(page),
+            NewPage::There(at) => {
+                // On the stack: a large commit reads a hundred thousand.
+                let mut page = [0; PAGE_SIZE as usize];
+                read(at, &mut page);
+                f(&page)
+            }
+        }
+    }
+
+    fn take(self) -> Box<Page> {
+        match self {
+            NewPage::Taken(page) => page,
+            NewPage::There(at) => content(&at),
+        }
+    }
+}
+
 /// What a thread has changed in one segment.
 pub(super) struct Change {
     pub(super) sid: SegId,
@@ -30,9 +59,11 @@ pub(super) struct Change {
     pub(super) file: SegmentFile,
     pub(super) durability: Durability,
     pub(super) base: VersionNumber,
+    /// What other VMs have told was read a moment ago.
+    pub(super) is_looked_at: bool,
     pub(super) facts: VersionFacts,
-    /// Rising.
-    pub(super) pages: Vec<(PageIndex, PinnedRange)>,
+    /// Rising. None any more when they are in memory a second time.
+    pub(super) pages: Vec<(PageIndex, NewPage)>,
     /// How many of them are where nothing was.
     pub(super) new_pages: usize,
     /// Pages that are in a layer in the making already, but for those above that it has, too.
@@ -59,8 +90,12 @@ fn in_the_making(layer: &Layer) -> MutexGuard<'_, LargeCommit<HostFolder>> {
 
 fn content(pinned: &PinnedRange) -> Box<Page> {
     let mut page = Box::new([0; PAGE_SIZE as usize]);
-    pinned.range().read(&mut page[..]).expect("a frame has a page's length");
+    read(pinned, &mut page);
     page
+}
+
+fn read(pinned: &PinnedRange, page: &mut Page) {
+    pinned.range().read(page).expect("a frame has a page's length");
 }
 
 /// Pages in memory.
@@ -79,7 +114,7 @@ impl Change {
         Commit { facts: self.facts.clone(), pages }
     }
 
-    fn write(&self, log: &mut Log) -> Result<Appended, VersionsError> {
+    fn write(&mut self, log: &mut Log) -> Result<Appended, VersionsError> {
         let without_contents = |version| Appended { version, contents: None };
         if let Some(layer) = &self.spilled {
             // On failure what was written out is still needed.
@@ -118,7 +153,7 @@ impl Change {
     fn write_group(
         &self,
         large: &mut LargeCommit<HostFolder>,
-        group: &[(PageIndex, PinnedRange)],
+        group: &[(PageIndex, NewPage)],
         log: &Log,
     ) -> Result<(), VersionsError> {
         let Some((first, _)) = group.first() else { return Ok(()) };
@@ -127,13 +162,13 @@ impl Change {
         let is_within = all.end.0 * PAGE_SIZE <= self.facts.size_bytes;
         let mut pages = group.iter().peekable();
         if !is_within || (group.len() as u64) < GROUP_PAGES / 2 {
-            return pages.try_for_each(|(page, at)| large.write(*page, &content(at)));
+            return pages.try_for_each(|(page, it)| it.read(|it| large.write(*page, it)));
         }
         let sources = log.sources(all, self.base)?;
         let is_new = |page: u64| sources.get((page - start) as usize) == Some(&Source::Zero);
         for page in (start..start + GROUP_PAGES).map(PageIndex) {
             match pages.next_if(|(changed, _)| *changed == page) {
-                Some((_, at)) => large.write(page, &content(at))?,
+                Some((_, it)) => it.read(|it| large.write(page, it))?,
                 None if is_new(page.0) && !large.has(page) => {
                     large.write(page, &[0; PAGE_SIZE as usize])?
                 }
@@ -145,7 +180,9 @@ impl Change {
 
     /// Makes sure that the log can take it.
     fn make_ready(&self, log: &mut Log) -> Result<(), VasError> {
-        sync::take_note(log, self.file.failed_log()?);
+        if !self.is_looked_at {
+            sync::take_note(log, self.file.failed_log()?);
+        }
         // Since an earlier failure.
         if log.has_failed() {
             sync::renew(log, &self.file, self.base)?;
@@ -158,12 +195,13 @@ impl Change {
     }
 
     /// Its pages, in memory a second time.
-    fn contents(&self) -> Result<Contents, VersionsError> {
+    fn contents(&mut self) -> Result<Contents, VersionsError> {
+        let pages = std::mem::take(&mut self.pages);
         let mut contents: Contents =
-            self.pages.iter().map(|(page, at)| (*page, content(at))).collect();
+            pages.into_iter().map(|(page, content)| (page, content.take())).collect();
         if let Some(layer) = &self.spilled {
             let mut layer = in_the_making(layer);
-            let changed: BTreeSet<_> = self.pages.iter().map(|(page, _)| *page).collect();
+            let changed: BTreeSet<_> = contents.iter().map(|(page, _)| *page).collect();
             let rest: Vec<_> = layer.pages().filter(|page| !changed.contains(page)).collect();
             for page in rest {
                 contents.push((page, Box::new(layer.read(page)?)));
@@ -174,7 +212,7 @@ impl Change {
     }
 
     /// How many pages it has.
-    fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         let Some(layer) = &self.spilled else { return self.pages.len() };
         let layer = in_the_making(layer);
         let again = self.pages.iter().filter(|(page, _)| layer.has(*page)).count();
@@ -183,9 +221,10 @@ impl Change {
 
     /// Makes it a version, which a power cut leaves if the segment's commits wait for that. On failure
     /// nothing of it is to be seen.
-    fn append(&self) -> Result<Appended, VasError> {
+    fn append(&mut self) -> Result<Appended, VasError> {
         let appended = {
-            let mut log = lock(&self.log);
+            let shared = Arc::clone(&self.log);
+            let mut log = lock(&shared);
             self.make_ready(&mut log)?;
             self.write(&mut log)
         };
@@ -207,13 +246,13 @@ impl Change {
 
 /// Makes changes a version of each segment, all of them or none: as durable as they have to be before others
 /// see them. The thread holds the locks of all these segments.
-pub(super) fn append(changes: &[Change]) -> Result<Vec<Appended>, VasError> {
+pub(super) fn append(changes: &mut [Change]) -> Result<Vec<Appended>, VasError> {
     if let [change] = changes {
         return Ok(vec![change.append()?]);
     }
     let done = append_all(changes);
     if done.is_err() {
-        for change in changes {
+        for change in &*changes {
             // Should this fail, the next who has the lock does it first.
             let _ = sync::take_back(&mut lock(&change.log), &change.file, change.base);
         }
@@ -221,16 +260,16 @@ pub(super) fn append(changes: &[Change]) -> Result<Vec<Appended>, VasError> {
     done
 }
 
-fn append_all(changes: &[Change]) -> Result<Vec<Appended>, VasError> {
+fn append_all(changes: &mut [Change]) -> Result<Vec<Appended>, VasError> {
     let appended = {
+        let shared: Vec<_> = changes.iter().map(|change| Arc::clone(&change.log)).collect();
         // In the order of their numbers, so that two threads do not wait for each other.
-        let mut logs: Vec<MutexGuard<'_, Log>> =
-            changes.iter().map(|change| lock(&change.log)).collect();
+        let mut logs: Vec<MutexGuard<'_, Log>> = shared.iter().map(|log| lock(log)).collect();
         for (change, log) in changes.iter().zip(&mut logs) {
             change.make_ready(log)?;
             log.check_together(change.count(), changes.len())?;
         }
-        let contents: Result<Vec<_>, _> = changes.iter().map(Change::contents).collect();
+        let contents: Result<Vec<_>, _> = changes.iter_mut().map(Change::contents).collect();
         let contents = contents?;
         let commits = changes.iter().zip(&contents).map(|(change, pages)| change.commit(pages));
         let commits: Vec<_> = commits.collect();
@@ -243,7 +282,7 @@ fn append_all(changes: &[Change]) -> Result<Vec<Appended>, VasError> {
         made.map(|(version, contents)| Appended { version, contents }).collect()
     };
     // Others may look at older versions meanwhile.
-    for change in changes {
+    for change in &*changes {
         sync::sync(&change.log, &change.file)?;
     }
     Ok(appended)

@@ -10,7 +10,7 @@ use spacejmp_versions::page::{PAGE_BYTES, Page};
 use spacejmp_versions::segment::Source;
 use spacejmp_versions::{PageIndex, VersionsError};
 
-use super::append::Change;
+use super::append::{Change, NewPage};
 use super::copies::{Copies, Frame};
 use super::segment::{Log, VersionedSegment};
 use super::spill::Spill;
@@ -31,10 +31,14 @@ const IDLE_MIN: usize = 32;
 /// if they are so many times as many as those that were: about what a fault in KVM costs, in comparisons of pages.
 const IDLE_TO_CHANGED: usize = 8;
 
+/// Of so many pages that differ the content is taken as they are compared; of further ones when they are
+/// written.
+const TAKEN_MAX: usize = KEPT_COPIES_MAX;
+
 /// Pages that are to become part of a version.
 #[derive(Default)]
 struct Differing {
-    pages: Vec<(PageIndex, PinnedRange)>,
+    pages: Vec<(PageIndex, NewPage)>,
     /// How many of them are where nothing was.
     new: usize,
 }
@@ -72,7 +76,10 @@ pub(super) fn change(
     let log = versioned.shared_log();
     let (sid, durability, base) = (view.sid, file.durability()?, view.version);
     let spilled = view.spill.as_ref().map(Spill::shared_layer);
-    Ok(Some(Change { sid, log, file, durability, base, facts, pages, new_pages, spilled }))
+    let is_looked_at = false;
+    let change =
+        Change { sid, log, file, durability, base, is_looked_at, facts, pages, new_pages, spilled };
+    Ok(Some(change))
 }
 
 impl Differing {
@@ -96,8 +103,7 @@ impl Differing {
                 unknown.push((page, frame));
                 continue;
             };
-            copies.read_into(frame, &mut own);
-            match is_spilled || own != *original {
+            match is_spilled || !copies.has(frame, original) {
                 true => differing.push((page, frame)),
                 false => same.push(frame),
             }
@@ -110,10 +116,14 @@ impl Differing {
             let was_there: Vec<_> = was_there.copied().collect();
             let mut committed = committed(versioned, &was_there, machine)?.into_iter();
             for ((page, frame), (_, source)) in some.iter().zip(&located) {
-                copies.read_into(*frame, &mut own);
                 let is_new = *source == Source::Zero;
-                let original = if is_new { None } else { committed.next() };
-                let is_same = own == original.unwrap_or([0; PAGE_BYTES]);
+                let is_same = if is_new {
+                    own = [0; PAGE_BYTES];
+                    copies.has(*frame, &own)
+                } else {
+                    copies.read_into(*frame, &mut own);
+                    own == committed.next().unwrap_or([0; PAGE_BYTES])
+                };
                 if view.is_spilled(*page) || !is_same {
                     differing.push((*page, *frame));
                     self.new += usize::from(is_new);
@@ -129,7 +139,16 @@ impl Differing {
         copies.note_writes_near(view.copies().map(|(_, frame)| frame), is_worth_it && is_kept);
         // Only this thread writes them, and it is here.
         copies.settle(same);
-        self.pages.extend(differing.into_iter().map(|(page, frame)| (page, copies.pin(frame))));
+        for (page, frame) in differing {
+            let content = if self.pages.len() < TAKEN_MAX {
+                let mut content = view.originals.spare();
+                copies.read_into(frame, &mut content);
+                NewPage::Taken(content)
+            } else {
+                NewPage::There(copies.pin(frame))
+            };
+            self.pages.push((page, content));
+        }
         Ok(())
     }
 
@@ -151,7 +170,7 @@ impl Differing {
             for (page, _) in changed {
                 // Mapped when pages were removed; without it the changes are not whole.
                 let zeros = versioned.mapped_page(*page, Source::Zero).ok_or(VasError::Spoilt)?;
-                self.pages.push((*page, zeros));
+                self.pages.push((*page, NewPage::There(zeros)));
             }
         }
         Ok(())

@@ -192,9 +192,13 @@ impl Copies {
         frames: impl Iterator<Item = Frame>,
         is_wanted: bool,
     ) {
-        let mut windows: Vec<u32> = frames.map(|frame| frame.0 / WINDOW_FRAMES).collect();
-        windows.sort_unstable();
-        windows.dedup();
+        let mut windows: Vec<u32> = Vec::new();
+        for index in frames.map(|frame| frame.0 / WINDOW_FRAMES) {
+            // Most lie in the same one.
+            if !windows.contains(&index) {
+                windows.push(index);
+            }
+        }
         for index in windows {
             let Some((window, written)) = self.windows.get_mut(index as usize) else { continue };
             if is_wanted { written.begin(window) } else { written.end() }
@@ -222,6 +226,12 @@ impl Copies {
         let mut content = [0; PAGE_BYTES];
         self.read_into(frame, &mut content);
         content
+    }
+
+    /// Whether a frame has this content.
+    pub(super) fn has(&self, frame: Frame, content: &Page) -> bool {
+        let (window, offset) = self.place(frame);
+        window.has(offset, content)
     }
 
     pub(crate) fn read_into(&self, frame: Frame, content: &mut Page) {
@@ -355,6 +365,12 @@ mod tests {
         let is_zero = |frame: &Frame| copies.read(*frame) == [0; PAGE_BYTES];
         assert!(whole.iter().chain(part).all(is_zero));
         assert_eq!(copies.read(groups[4][4]), [8; PAGE_BYTES]);
+        let mut last = [0; PAGE_BYTES];
+        last[PAGE_BYTES - 1] = 1;
+        copies.write(groups[4][5], &last);
+        let are_zero = [groups[4][4], groups[4][5], groups[4][6]]
+            .map(|frame| copies.has(frame, &[0; PAGE_BYTES]));
+        assert_eq!(are_zero, [false, false, true]);
         copies.give_back(groups[3].iter().copied());
         let again = copies.zeroed_group(&machine).unwrap();
         assert_eq!(again, groups[3], "the lowest that are free");

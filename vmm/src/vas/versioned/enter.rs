@@ -13,7 +13,9 @@ use super::segment::{Log, News, VersionedSegment, lock};
 use super::sync;
 use super::view::View;
 use super::visits::{TablesId, VisitTables, Visits};
-use crate::store::{OtherWriters, SegmentFile, Store, StoreError, Tidings, VersionWords};
+use crate::store::{
+    OtherWriters, SegmentFile, Store, StoreError, StoreWord, Tidings, VersionWords,
+};
 use crate::vas::VasError;
 use crate::vas::content::ContentHold;
 use crate::vas::error::warn_if_failed;
@@ -409,6 +411,22 @@ impl VmSegment {
         if is_untold {
             self.mark_inconsistent();
         }
+    }
+
+    /// The same by a thread that has committed, with the store's word as the VM has it mapped.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn publish_committed(
+        &mut self,
+        version: VersionNumber,
+        store_word: &dyn StoreWord,
+    ) -> Result<(), VasError> {
+        let words = VersionWords { appended: version.0, published: version.0 };
+        let written = self.file.write_words_beside(&words, store_word);
+        let publication = written.inspect_err(|_| self.mark_inconsistent())?;
+        self.versioned_mut().news.has_published(publication);
+        Ok(())
     }
 
     fn mark_inconsistent(&self) {

@@ -4,7 +4,8 @@
 //!
 //! This is the one place where an entry of a reader's view is replaced. No thread is on the tables, and the
 //! kernel is not shown them; with the mapping of the old page go all translations to it, and nothing is left that the
-//! old entry could be known from. Large pages are never replaced.
+//! old entry could be known from. Large pages are never replaced. Of one that shows what was gathered the memory is this view's
+//! alone: the pages that have changed are written there, and no translation changes.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use spacejmp_versions::log::record::VersionFacts;
 use spacejmp_versions::segment::Source;
 use spacejmp_versions::{PageIndex, VersionNumber};
 
+use super::copies::{Copies, Frame};
 use super::segment::{VersionedSegment, WindowId, lock};
 use super::view::{READ, View};
 use super::visits::TablesId;
@@ -32,6 +34,8 @@ pub(super) struct Steps {
     version: VersionNumber,
     facts: VersionFacts,
     pages: Vec<Step>,
+    /// Frames of gathered pages, and what they come to show.
+    gathered: Vec<(Frame, Source)>,
 }
 
 /// One page of it.
@@ -61,12 +65,12 @@ impl State {
         self.hide_view(vh);
         self.take_from_kernel(vh, Some(vcpu));
         let State { residency, visits, tables, .. } = self;
-        let visit = visits.idle(id)?;
+        let (visit, copies) = visits.idle(id)?;
         let followed = steps.into_iter().try_for_each(|(sid, steps)| {
             let segment = residency.of_member_mut(sid);
             segment.set_size(steps.facts.size_bytes)?;
             let Some(view) = visit.views.get_mut(&sid) else { return Ok(()) };
-            view.follow(steps, segment.versioned_mut(), tables)
+            view.follow(steps, segment.versioned_mut(), copies, tables)
         });
         if let Err(error) = followed {
             // Some of it shows the newer version.
@@ -122,8 +126,12 @@ impl View {
             found.push((page, log.locate(page, self.version)?, log.locate(page, version)?));
         }
         drop(log);
-        let mut pages = Vec::with_capacity(found.len());
+        let (mut pages, mut gathered) = (Vec::with_capacity(found.len()), Vec::new());
         for (page, from, source) in found {
+            if let Some(frame) = self.gathered_frame(page) {
+                gathered.push((frame, source));
+                continue;
+            }
             // All pages of zeros are one: forgetting it would cost every place where there is none.
             if from == Source::Zero {
                 return Ok(None);
@@ -138,7 +146,14 @@ impl View {
             }
             pages.push(step);
         }
-        Ok(Some(Steps { version, facts, pages }))
+        Ok(Some(Steps { version, facts, pages, gathered }))
+    }
+
+    /// The frame that a page was gathered in, if it was.
+    fn gathered_frame(&self, page: PageIndex) -> Option<Frame> {
+        let gva = self.address(page);
+        let leaf = self.leaves.get(&(gva / PAGE_SIZE_2M))?;
+        leaf.gathered.get((gva % PAGE_SIZE_2M / PAGE_SIZE) as usize).copied()
     }
 
     fn step(
@@ -178,8 +193,14 @@ impl View {
         &mut self,
         steps: Steps,
         segment: &mut VersionedSegment,
+        copies: &mut Copies,
         frames: &TableFrames,
     ) -> Result<(), VasError> {
+        let (gathered, sources): (Vec<_>, Vec<_>) = steps.gathered.into_iter().unzip();
+        if !gathered.is_empty() {
+            let content = segment.log().read_all(&sources)?;
+            gathered.iter().zip(&content).for_each(|(frame, page)| copies.write(*frame, page));
+        }
         let mut left = Vec::with_capacity(steps.pages.len());
         for Step { gva, source, from, to } in steps.pages {
             let entry = Entry::Page(segment.gpa(to), READ);
@@ -207,7 +228,7 @@ mod tests {
         let version = world.segment.log().appended();
         let steps = view.steps_to(version, &mut world.segment, &world.frames).unwrap();
         let Some(steps) = steps else { return false };
-        view.follow(steps, &mut world.segment, &world.frames).unwrap();
+        view.follow(steps, &mut world.segment, &mut world.copies, &world.frames).unwrap();
         true
     }
 
@@ -224,6 +245,33 @@ mod tests {
         assert_eq!([3, 4, 5].map(|page| world.shown(&view, page)), [Some(2), Some(2), before]);
         assert_eq!(world.shown(&view, 700), None, "nobody has looked there");
         assert_eq!(view.leaves.values().next().unwrap().entry, table, "the table stays");
+    }
+
+    #[test]
+    fn what_was_gathered_is_written_where_it_is_unless_another_view_shows_it_too() {
+        let mut world = World::new(5);
+        let some: Vec<u64> = (0..PAGES).step_by(8).collect();
+        world.commit(&some);
+        let mut view = world.view(None);
+        (0..=512).for_each(|page| world.touch(&mut view, page));
+        let group = BASE / PAGE_SIZE_2M + 1;
+        let entry = view.leaves[&group].entry;
+        assert!(view.leaves[&group].is_gathered());
+        world.commit(&[513, 514, 3]);
+        assert!(follow(&mut world, &mut view));
+        let content = world.newest.clone();
+        world.assert_shows(&view, &content, "gathered");
+        assert_eq!(world.shown(&view, 514), Some(3));
+        assert!(view.leaves[&group].entry == entry && world.held() == PAGE_SIZE_2M);
+        // Somebody inside goes on to see it as it is.
+        world.commit(&[2]);
+        let mut newer = world.view(Some(&view));
+        world.commit(&[515]);
+        assert!(!follow(&mut world, &mut newer));
+        world.assert_shows(&view, &content, "an older view");
+        world.drop_view(newer);
+        world.drop_view(view);
+        assert_eq!(world.held(), 0);
     }
 
     #[test]

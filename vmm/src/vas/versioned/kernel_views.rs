@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,11 +25,12 @@ use spacejmp_versions::VersionNumber;
 use super::visits::TablesId;
 use crate::kernel::SwitchTables;
 use crate::kernel::views::ViewPages;
-use crate::store::SegmentFile;
+use crate::store::{SegmentFile, StoreError, StoreWord};
 use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
 use crate::vas::range_allocator::RangeAllocator;
 use crate::vas::state::State;
+use crate::vm::MemoryError;
 
 /// An instance with more segments is the VMM's: each has a page in the guest's memory.
 const SEGMENTS_MAX: usize = 16;
@@ -95,6 +97,23 @@ pub(crate) struct KernelViews {
     is_any: Arc<AtomicBool>,
 }
 
+/// The store's word in the page of change counters that the kernel looks at.
+struct MappedWord(Arc<SwitchTables>);
+
+fn not_mapped(doing: &'static str) -> impl FnOnce(MemoryError) -> StoreError {
+    move |error| StoreError::Io { doing, path: "live".into(), source: io::Error::other(error) }
+}
+
+impl StoreWord for MappedWord {
+    fn read(&self) -> Result<u64, StoreError> {
+        self.0.published().map_err(not_mapped("read"))
+    }
+
+    fn write(&self, value: u64) -> Result<(), StoreError> {
+        self.0.set_published(value).map_err(not_mapped("write"))
+    }
+}
+
 impl KernelViews {
     /// None.
     pub(crate) fn new(switch: Arc<SwitchTables>) -> KernelViews {
@@ -146,6 +165,11 @@ impl KernelViews {
         let pages = self.switch.map_view(number)?;
         self.memory.insert(number, pages);
         Ok(pages)
+    }
+
+    /// The store's word, as this VM has it mapped: something is attached.
+    pub(super) fn store_word(&self) -> impl StoreWord + use<> {
+        MappedWord(self.switch.clone())
     }
 
     /// What has been published by now.

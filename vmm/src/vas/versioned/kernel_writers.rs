@@ -17,7 +17,7 @@
 //!   somebody has lied about the count: the commit fails, and nothing is overwritten.
 #![forbid(unsafe_code)]
 
-use abi::Right;
+use abi::{Right, SegId};
 
 use super::enter::{is_gone, still_there};
 use super::sync;
@@ -99,15 +99,15 @@ impl State {
     }
 
     /// Checks that a writer whom the kernel has let in builds on what was committed last, as the VMM does
-    /// when it lets one in.
+    /// when it lets one in. Returns the segment, if it was not known yet.
     ///
     /// # Errors
     /// [`VasError::Lost`] if not; the host's.
-    pub(super) fn check_writer(&mut self, vcpu: u32) -> Result<(), VasError> {
+    pub(super) fn check_writer(&mut self, vcpu: u32) -> Result<Option<SegId>, VasError> {
         let Some(visit) = self.visits.of(vcpu).filter(|visit| !visit.is_checked) else {
-            return Ok(());
+            return Ok(None);
         };
-        let Some(sid) = self.kernels_segment(visit.vh) else { return Ok(()) };
+        let Some(sid) = self.kernels_segment(visit.vh) else { return Ok(None) };
         let tables = self.visits.tables_of(vcpu).and_then(|tables| tables.views.get(&sid));
         let base = tables.map(|view| view.version);
         let newest =
@@ -116,6 +116,6 @@ impl State {
             return Err(VasError::Lost { sid });
         }
         self.visits.set_checked(vcpu, true);
-        Ok(())
+        Ok(Some(sid))
     }
 }

@@ -97,7 +97,8 @@ pub(super) fn fill_to_read(
     mem.write_run(table.place(start), &unused.collect::<Vec<Pte>>())
 }
 
-/// Whether entries may be replaced in it, if nobody is on the tables: it is a table, and one view's.
+/// Whether it can come to show other pages, if nobody is on the tables: it is one view's, and a table, whose entries
+/// are replaced, or gathered, where the frames get other content.
 pub(super) fn is_replaceable(leaf: &Arc<Leaf>) -> bool {
-    leaf.table().is_some() && Arc::strong_count(leaf) == 1
+    (leaf.table().is_some() || leaf.is_gathered()) && Arc::strong_count(leaf) == 1
 }

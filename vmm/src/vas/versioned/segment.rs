@@ -20,7 +20,7 @@ use spacejmp_versions::segment::Source;
 use spacejmp_versions::{LayerId, PageIndex, Segment, VersionNumber, VersionsError};
 
 use super::spill::Spill;
-use crate::store::{OtherWriters, SegmentFile, StoreError, Tidings};
+use crate::store::{OtherWriters, Publication, SegmentFile, StoreError, Tidings};
 use crate::vas::VasError;
 use crate::vm::Machine;
 use crate::vm::windows::{FilePiece, PinnedRange, Usage, Window};
@@ -82,6 +82,14 @@ impl News {
     /// Whether nothing was published since this VM came, and nobody else could write then.
     pub(crate) fn is_as_joined(&self, told: &Tidings) -> bool {
         told.count.is_some() && told.count == self.joined && told.failed_log.is_none()
+    }
+
+    /// This VM, which has the segment's lock, has published: nothing was lost since it looked, if nobody else
+    /// has published.
+    pub(crate) fn has_published(&mut self, Publication { before, now }: Publication) {
+        if self.looked_at == Some(before) {
+            self.looked_at = Some(now);
+        }
     }
 
     /// Looks whether versions were lost that this VM has seen. `told` was read before what it sees now.

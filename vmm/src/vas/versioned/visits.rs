@@ -176,9 +176,10 @@ impl Visits {
         self.tables.get(&id)
     }
 
-    /// Tables that no thread is in, and that the kernel lets none into; to be changed.
-    pub(super) fn idle(&mut self, id: TablesId) -> Option<&mut VisitTables> {
-        self.tables.get_mut(&id).filter(|tables| tables.is_idle())
+    /// Tables that no thread is in, and that the kernel lets none into; to be changed. And the memory of copies.
+    pub(super) fn idle(&mut self, id: TablesId) -> Option<(&mut VisitTables, &mut Copies)> {
+        let tables = self.tables.get_mut(&id).filter(|tables| tables.is_idle())?;
+        Some((tables, &mut self.copies))
     }
 
     /// Drops tables that no thread is in.

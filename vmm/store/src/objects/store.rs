@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use abi::objects::Lifetime;
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::{Access, FlockOperation, OFlags};
 use spacejmp_versions::segment::Verified;
 
 use crate::format::counters::COUNTERS_BYTES;
@@ -170,12 +170,42 @@ impl Store {
         let mut folders = DirBuilder::new();
         folders.recursive(true).mode(0o777 & !umask).create(path).map_err(failed)?;
         let root = Dir::open(path).map_err(failed)?;
-        if root.names()?.iter().any(is_foreign) {
-            let why = "the folder holds other files; a store needs a folder of its own";
-            return Err(StoreError::NotAStore { path: path.to_owned(), why });
-        }
+        check_no_foreign(&root)?;
         create_in(&root, patience, umask)?;
         Store::open(path)
+    }
+
+    /// Whether [`Store::open_or_create`] would find or could make a store at `path`, as far as that can be told without
+    /// changing anything: for a path that somebody has just named, and uses later.
+    ///
+    /// # Errors
+    /// As [`Store::open_or_create`].
+    pub fn check_place(path: &Path) -> Result<(), StoreError> {
+        match Store::open(path) {
+            Err(StoreError::NotAStore { .. }) => {}
+            other => return other.map(drop),
+        }
+        let failed = |source| StoreError::Io { doing: "create", path: path.to_owned(), source };
+        // The folder, or the nearest one around it that is there.
+        let absolute = std::path::absolute(path).map_err(failed)?;
+        for place in absolute.ancestors() {
+            match Dir::open(place) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                    let why = "it, or what it is to be made in, is not a folder";
+                    return Err(StoreError::NotAStore { path: path.to_owned(), why });
+                }
+                opened => {
+                    let folder = opened.map_err(failed)?;
+                    if place == absolute {
+                        check_no_foreign(&folder)?;
+                    }
+                }
+            }
+            let may_make = Access::WRITE_OK | Access::EXEC_OK;
+            return rustix::fs::access(place, may_make).map_err(|errno| failed(errno.into()));
+        }
+        Ok(())
     }
 
     /// The same store, its lock waited for with another patience.
@@ -250,6 +280,15 @@ fn shm_for(path: &Path) -> Option<Arc<Dir>> {
         return None;
     }
     Dir::open(Path::new("/dev/shm")).ok().map(Arc::new)
+}
+
+/// Whether a folder holds nothing but what a store consists of.
+fn check_no_foreign(folder: &Dir) -> Result<(), StoreError> {
+    if folder.names()?.iter().any(is_foreign) {
+        let why = "the folder holds other files; a store needs a folder of its own";
+        return Err(StoreError::NotAStore { path: folder.path().to_owned(), why });
+    }
+    Ok(())
 }
 
 fn is_foreign(name: &OsString) -> bool {

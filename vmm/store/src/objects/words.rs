@@ -61,6 +61,54 @@ pub struct LostVersions {
 // The kernel compares how often these have been written.
 const _: () = assert!(VERSIONS + 16 == WORDS_COUNT && FAILED + 16 == WORDS_FAILURES);
 
+/// The store's word of published versions, in the page of change counters. Read and written as one.
+pub trait StoreWord {
+    /// What it is.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn read(&self) -> Result<u64, StoreError>;
+
+    /// Makes it `value`: those who see the segment's words as they are written afterwards see that, or
+    /// something newer.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    fn write(&self, value: u64) -> Result<(), StoreError>;
+}
+
+/// By calls of the host, for who has the page not mapped.
+struct WordInFile<'a>(&'a SegmentFile);
+
+impl WordInFile<'_> {
+    fn failed(&self, action: &'static str) -> impl FnOnce(std::io::Error) -> StoreError {
+        move |error| io_error(action, &self.0.root().path_of("live"), error)
+    }
+}
+
+impl StoreWord for WordInFile<'_> {
+    fn read(&self) -> Result<u64, StoreError> {
+        let mut word = [0; 8];
+        let read = self.0.counters.read_exact_at(&mut word, PUBLISHED);
+        read.map_err(self.failed("read"))?;
+        Ok(u64::from_le_bytes(word))
+    }
+
+    fn write(&self, value: u64) -> Result<(), StoreError> {
+        let written = self.0.counters.write_all_at(&value.to_le_bytes(), PUBLISHED);
+        written.map_err(self.failed("write"))
+    }
+}
+
+/// How often a segment's versions had been published before, and have been now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Publication {
+    /// As [`SegmentFile::words_count`] said; 0 if nobody had written them.
+    pub before: u64,
+    /// As it says now.
+    pub now: u64,
+}
+
 /// Two values, and how often they have been written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Record {
@@ -237,28 +285,35 @@ impl SegmentFile {
     /// [`StoreError::Denied`] for a file that is open for reading; if the host fails;
     /// [`StoreError::Invalid`] for a segment that is not versioned.
     pub fn write_words(&self, words: &VersionWords) -> Result<(), StoreError> {
+        self.write_words_beside(words, &WordInFile(self)).map(drop)
+    }
+
+    /// The same, for who has the store's word mapped.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_words_beside(
+        &self,
+        words: &VersionWords,
+        store_word: &dyn StoreWord,
+    ) -> Result<Publication, StoreError> {
         // Before, so that whoever has seen the words as they were finds another one even if this process dies
         // between the two; and afterwards, so that whoever looks meanwhile does.
         self.check_writable()?;
-        let count = self.count_at(VERSIONS)?;
-        let mut before = [0; 8];
-        let failed = |e| io_error("read", &self.root().path_of("live"), e);
-        self.counters.read_exact_at(&mut before, PUBLISHED).map_err(failed)?;
-        let stamp = self.stamp(before, count)?;
-        let next = count.wrapping_add(1);
-        self.write_at(VERSIONS, Record { values: [words.appended, words.published], count: next })?;
-        self.stamp(stamp, next).map(drop)
+        let before = self.count_at(VERSIONS)?;
+        let stamp = self.stamp_after(store_word.read()?, before);
+        store_word.write(stamp)?;
+        let now = before.wrapping_add(1);
+        self.write_at(VERSIONS, Record { values: [words.appended, words.published], count: now })?;
+        store_word.write(self.stamp_after(stamp, now))?;
+        Ok(Publication { before, now })
     }
 
-    /// Changes the store's word of published versions to one that it never was, after `before`. Others may do
-    /// that at the same time: then it is one of theirs. Returns it.
-    fn stamp(&self, before: [u8; 8], count: u64) -> Result<[u8; 8], StoreError> {
-        let id = self.sid().raw().to_le_bytes();
-        let bytes = [before, id, count.to_le_bytes()];
-        let stamp = Checksum::of(bytes.as_flattened()).0.to_le_bytes();
-        let failed = |e| io_error("write", &self.root().path_of("live"), e);
-        self.counters.write_all_at(&stamp, PUBLISHED).map_err(failed)?;
-        Ok(stamp)
+    /// What the store's word of published versions never was, after `before`. Others may change it at the same
+    /// time: then it is one of theirs.
+    fn stamp_after(&self, before: u64, count: u64) -> u64 {
+        let bytes = [before, self.sid().raw(), count].map(u64::to_le_bytes);
+        Checksum::of(bytes.as_flattened()).0
     }
 
     fn count_at(&self, at: u64) -> Result<u64, StoreError> {

@@ -308,6 +308,30 @@ fn a_folder_with_other_things_never_becomes_a_store() {
 }
 
 #[test]
+fn a_place_is_checked_for_a_store_without_making_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("file"), "").unwrap();
+    std::fs::create_dir(at("empty")).unwrap();
+    std::fs::create_dir(at("foreign")).unwrap();
+    std::fs::write(at("foreign/thesis.tex"), "").unwrap();
+    for good in ["empty", "new", "new/in/new"] {
+        Store::check_place(&at(good)).unwrap();
+    }
+    for bad in ["file", "file/below", "foreign"] {
+        let error = Store::check_place(&at(bad)).unwrap_err();
+        assert!(error.to_string().contains(bad), "{error}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+    assert_eq!(std::fs::read_dir(at("empty")).unwrap().count(), 0);
+    Store::open_or_create(&at("new")).unwrap();
+    Store::check_place(&at("new")).unwrap();
+    std::fs::write(at("new/format"), "spacejmp store 99\n").unwrap();
+    let error = Store::check_place(&at("new")).unwrap_err();
+    assert!(!matches!(error, StoreError::NotAStore { .. }), "{error}");
+}
+
+#[test]
 fn no_new_object_is_called_as_a_version_or_a_right_and_one_that_is_is_found() {
     let s = store();
     let (sid, vid) = (segment(&s, "x"), s.create_vas(&name("v"), Mode::PRIVATE).unwrap());

@@ -238,4 +238,89 @@ mod tests {
             assert_eq!(found.expect("read").is_some(), is_read);
         }
     }
+
+    /// Records of 2, 0 and 1 pages behind a header's page, and where each begins and the last one ends.
+    fn three_records(history: u64) -> (Vec<u8>, [u64; 4]) {
+        let mut bytes = vec![0; PAGE_BYTES];
+        let (mut chain, mut begins) = (Checksum::of(&history.to_le_bytes()), [0; 4]);
+        for (number, pages) in [(1, 2), (2, 0), (3, 1)] {
+            begins[number as usize - 1] = bytes.len() as u64;
+            let contents: Vec<_> =
+                (0..pages).map(|page| [(history * 7 + number + page) as u8; PAGE_BYTES]).collect();
+            let listed = contents.iter().enumerate();
+            let pages = listed.map(|(at, page)| (PageIndex(at as u64), Checksum::of(page)));
+            let (version, facts) = (VersionNumber(number), VersionFacts::default());
+            let head = RecordHead { version, facts, pages: pages.collect(), joint: None };
+            let (head, checksum) = head.encode(chain);
+            bytes.extend(head);
+            contents.iter().for_each(|page| bytes.extend(page));
+            chain = checksum;
+        }
+        begins[3] = bytes.len() as u64;
+        (bytes, begins)
+    }
+
+    /// How many records are read of a log of `history` that has these bytes.
+    fn read(history: u64, bytes: &[u8]) -> u64 {
+        let disk = Disk::default();
+        let file = disk.create("log").expect("made");
+        file.write_at(&[IoSlice::new(bytes)], 0).expect("written");
+        let chain = Checksum::of(&history.to_le_bytes());
+        let mut at = Position { offset: PAGE_BYTES as u64, version: VersionNumber(0), chain };
+        let mut log = Log { file: &file, name: "log", bytes: 0 };
+        let mut buffer = Buffer::new(Content::Verified);
+        let mut count = 0;
+        while let Some((found, next)) =
+            next(&mut log, at, Content::Verified, &mut buffer, |_| false).expect("read")
+        {
+            count += 1;
+            assert_eq!(found.head.version, VersionNumber(count));
+            at = next;
+        }
+        count
+    }
+
+    #[test]
+    fn a_log_that_is_cut_anywhere_has_the_records_before_the_cut() {
+        let (bytes, begins) = three_records(1);
+        for end in (PAGE_BYTES..=bytes.len()).filter(|end| {
+            end % 512 == 0 || begins.iter().any(|begin| begin.abs_diff(*end as u64) < 64)
+        }) {
+            let whole = begins[1..].iter().filter(|begin| **begin <= end as u64).count();
+            assert_eq!(read(1, &bytes[..end]), whole as u64, "cut at {end}");
+        }
+    }
+
+    /// What a power cut can leave of an append: every choice of its sectors, the others as they were before: zeros, or a
+    /// record of the same number in an older history.
+    #[test]
+    fn an_append_of_which_any_sectors_are_missing_is_not_there() {
+        const SECTOR: usize = 512;
+        let (new, begins) = three_records(1);
+        let (old, old_begins) = three_records(2);
+        assert_eq!(begins, old_begins);
+        let last = begins[2] as usize;
+        let count = (new.len() - last) / SECTOR;
+        assert_eq!(count, 16);
+        for before in [vec![0; new.len()], old] {
+            let mut bytes = new.clone();
+            let changed: Vec<_> = (0..count)
+                .filter(|sector| {
+                    let at = last + sector * SECTOR..last + (sector + 1) * SECTOR;
+                    new[at.clone()] != before[at]
+                })
+                .collect();
+            for written in 0_u32..1 << changed.len() {
+                bytes[last..].copy_from_slice(&before[last..]);
+                for (place, sector) in changed.iter().enumerate() {
+                    let at = last + sector * SECTOR..last + (sector + 1) * SECTOR;
+                    if written & (1 << place) != 0 {
+                        bytes[at.clone()].copy_from_slice(&new[at]);
+                    }
+                }
+                let all = written.count_ones() as usize == changed.len();
+                assert_eq!(read(1, &bytes), 2 + u64::from(all), "sectors {written:b}");
+            }
+        }
+    }
 }

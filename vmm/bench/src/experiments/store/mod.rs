@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
+use vmm::cli::bench::StorePart;
 
 use self::peers::Peers;
 use super::{Bench, Progress};
@@ -41,15 +42,25 @@ pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, Benc
     let disk = Disk::of(bench.programs.dir());
     let mut report = Report::default();
     let subjects = Subjects { bench, peers: &peers, disk: &disk };
-    commits::measure(&subjects, progress, &mut report)?;
-    entering::measure(&subjects, progress, &mut report)?;
-    numbers::measure(&subjects, progress, &mut report)?;
-    raw::measure(&subjects, progress, &mut report)?;
-    opening::measure(&subjects, progress, &mut report)?;
-    copies::measure(&subjects, progress, &mut report)?;
-    sharing::measure(&subjects, progress, &mut report)?;
+    let only = &bench.store.only;
+    for (_, measure) in PARTS.iter().filter(|(part, _)| only.is_empty() || only.contains(part)) {
+        measure(&subjects, progress, &mut report)?;
+    }
     Ok(report)
 }
+
+type Measure = fn(&Subjects<'_>, Progress<'_>, &mut Report) -> Result<(), BenchError>;
+
+/// What `--only` chooses from, in the order of the report.
+const PARTS: [(StorePart, Measure); 7] = [
+    (StorePart::Commits, commits::measure),
+    (StorePart::Entering, entering::measure),
+    (StorePart::Maps, numbers::measure),
+    (StorePart::Raw, raw::measure),
+    (StorePart::Opening, opening::measure),
+    (StorePart::Copies, copies::measure),
+    (StorePart::Sharing, sharing::measure),
+];
 
 /// Who is measured, and where.
 struct Subjects<'a> {

@@ -5,6 +5,7 @@ use crate::disk::host::HostFolder;
 use crate::disk::simulated::Disk;
 use crate::page::PAGE_BYTES;
 
+mod exhaustive;
 mod generations;
 mod model;
 mod opening;
