@@ -348,7 +348,11 @@ fn doctor_names_what_a_program_needs_and_what_it_would_not_find() {
 fn doctor_finds_calls_that_are_not_served_in_dynamic_and_static_programs() {
     let (_dir, dir) = folder();
     let source = dir.join("calls.c");
-    write(&source, "#include <sys/ptrace.h>\nint main(void) { return ptrace(PTRACE_TRACEME, 0, 0, 0) > 0; }\n", 0o644);
+    write(
+        &source,
+        "#include <sys/ptrace.h>\nint main(void) { return ptrace(PTRACE_TRACEME, 0, 0, 0) > 0; }\n",
+        0o644,
+    );
     for (name, options) in [("dynamic", &[][..]), ("static", &["-static"])] {
         let program = dir.join(name);
         let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));

@@ -32,9 +32,7 @@ pub const NOT_SERVED: &[&str] = &[
 ];
 
 /// Functions of C libraries that make such a call by another name.
-const BY_FUNCTION: &[(&str, &str)] = &[
-    ("io_uring_queue_init", "io_uring_setup"),
-];
+const BY_FUNCTION: &[(&str, &str)] = &[("io_uring_queue_init", "io_uring_setup")];
 
 /// The call not served that a function of this name makes.
 pub(super) fn by_function(function: &str) -> Option<&'static str> {
