@@ -28,9 +28,10 @@ use crate::linux::children::vfork::order;
 use crate::linux::children::{Children, ForkedProcess, MakeStarter, NewProgram};
 use crate::linux::task::VmSettings;
 use crate::process_tree::channel::Message;
+use crate::process_tree::door::Door;
 use crate::process_tree::fork::{self, Forked, fork_sibling};
-use crate::process_tree::names::{Names, Server};
-use crate::process_tree::sysv::server::Door;
+use crate::process_tree::names::{self, Server};
+use crate::process_tree::sysv::server::Client;
 use crate::process_tree::{Channel, Member, Registry, sysv};
 use crate::vm::MemoryLedger;
 
@@ -38,7 +39,7 @@ use crate::vm::MemoryLedger;
 #[derive(Debug, Clone)]
 pub struct ProcessTree {
     registry: Arc<Registry>,
-    names: Arc<Names>,
+    names: Arc<Door>,
     sysv: Arc<Door>,
     /// Closed at the other end when the run has ended.
     end: Option<Arc<PipeReader>>,
@@ -59,7 +60,7 @@ impl ProcessTree {
         tell: fn(&str, &Outcome),
     ) -> io::Result<ProcessTree> {
         let (registry, names) =
-            (Arc::new(Registry::new(processes, open_files)?), Arc::new(Names::new()?));
+            (Arc::new(Registry::new(processes, open_files)?), Arc::new(Door::new()?));
         let (end, kept, sysv) = (end.map(Arc::new), Arc::default(), Arc::new(Door::new()?));
         Ok(ProcessTree { registry, names, sysv, end, tell, kept })
     }
@@ -100,7 +101,7 @@ impl ProcessTree {
         let (here, there) = Channel::pair()?;
         match fork::fork()? {
             Forked::Parent(_) => {
-                let (names, sysv) = (self.names.client(), self.sysv.client());
+                let (names, sysv) = (names::client(&self.names), Client::new(&self.sysv));
                 Ok(Children::by(here, member, names, sysv, Arc::new(self.clone())))
             }
             Forked::Child => {

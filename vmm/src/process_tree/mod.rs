@@ -16,6 +16,7 @@
 //! - [`registry`]: a table in such memory: who belongs to it, and what it holds
 
 pub mod channel;
+pub mod door;
 pub mod fork;
 pub mod images;
 pub mod names;

@@ -1,71 +1,36 @@
 //! The names of files in memory (`/dev/shm`), which all VMMs of a run have in common: the first VMM's starter
-//! keeps them, and the run's System V objects ([`sysv`]). A VMM that needs them connects: it sends one end of a new connection through a socket that all
-//! VMMs have.
+//! keeps them, and the run's System V objects ([`sysv`]). A VMM that needs them connects ([`door`](super::door)).
 #![forbid(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use abi::Errno;
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::door::{Bell, Door, PATIENCE};
 use super::{Channel, Registry, sysv};
 use crate::files::{Files, MemoryAccount, NameServer, OverLimit};
 
-/// How long one waits for the other in the middle of a question. A VMM may be stopped at any time.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// What all VMMs of a run have, to reach the server and to be it.
-#[derive(Debug)]
-pub struct Names {
-    knock: Arc<Channel>,
-    server: Mutex<Option<Channel>>,
-}
-
-impl Names {
-    /// A server that is not there yet.
-    ///
-    /// # Errors
-    /// The host has no free descriptor.
-    pub fn new() -> io::Result<Names> {
-        let (knock, server) = Channel::for_descriptors()?;
-        Ok(Names { knock: Arc::new(knock), server: Mutex::new(Some(server)) })
-    }
-
-    /// The descriptor by which the server is reached.
-    #[must_use]
-    pub fn descriptor(&self) -> RawFd {
-        self.knock.as_raw_fd()
-    }
-
-    /// For the process that is the server, and for all others to let go of it; once.
-    #[must_use]
-    pub fn take_server(&self) -> Option<Channel> {
-        self.server.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// A way to the server.
-    #[must_use]
-    pub fn client(&self) -> Arc<dyn NameServer> {
-        Arc::new(Client { knock: self.knock.clone(), channel: Mutex::default() })
-    }
+/// A way to the server.
+#[must_use]
+pub fn client(door: &Door) -> Arc<dyn NameServer> {
+    Arc::new(Client { bell: door.bell(), channel: Mutex::default() })
 }
 
 #[derive(Debug)]
 struct Client {
-    knock: Arc<Channel>,
+    bell: Bell,
     /// With the process that has connected: a copy of it has to do so itself.
     channel: Mutex<Option<(u32, Channel)>>,
 }
 
 impl Client {
     fn connect(&self) -> io::Result<Channel> {
-        let (here, there) = Channel::pair()?;
-        here.limit(PATIENCE)?;
-        self.knock.send_descriptor(there.as_fd())?;
-        Ok(here)
+        let channel = self.bell.connect()?;
+        channel.limit(PATIENCE)?;
+        Ok(channel)
     }
 }
 

@@ -5,58 +5,19 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use abi::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::{Account, Answer, Outcome, State};
+use crate::process_tree::door::{Bell, Door, PATIENCE};
 use crate::process_tree::wire::{Reader, Writer};
 use crate::process_tree::{Channel, Registry};
-
-/// How long one waits for the other in the middle of a message. A VMM may be stopped at any time.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// What all VMMs of a run have, to reach the server and to be it.
-#[derive(Debug)]
-pub struct Door {
-    knock: Arc<Channel>,
-    server: Mutex<Option<Channel>>,
-}
-
-impl Door {
-    /// A server that is not there yet.
-    ///
-    /// # Errors
-    /// The host has no free descriptor.
-    pub fn new() -> io::Result<Door> {
-        let (knock, server) = Channel::for_descriptors()?;
-        Ok(Door { knock: Arc::new(knock), server: Mutex::new(Some(server)) })
-    }
-
-    /// The descriptor by which the server is reached.
-    #[must_use]
-    pub fn descriptor(&self) -> RawFd {
-        self.knock.as_raw_fd()
-    }
-
-    /// For the process that is the server, and for all others to let go of it; once.
-    #[must_use]
-    pub fn take_server(&self) -> Option<Channel> {
-        self.server.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// A way to the server.
-    #[must_use]
-    pub fn client(&self) -> Client {
-        Client { knock: self.knock.clone(), idle: Mutex::default() }
-    }
-}
 
 /// A VMM's connections: one for each thread that asks at the same time.
 #[derive(Debug)]
 pub struct Client {
-    knock: Arc<Channel>,
+    bell: Bell,
     /// With the process that has connected: a copy of it has to do so itself.
     idle: Mutex<Vec<(u32, Channel)>>,
 }
@@ -69,6 +30,12 @@ pub struct Asked<'a> {
 }
 
 impl Client {
+    /// A way to the server.
+    #[must_use]
+    pub fn new(door: &Door) -> Client {
+        Client { bell: door.bell(), idle: Mutex::default() }
+    }
+
     /// Asks.
     ///
     /// # Errors
@@ -89,7 +56,7 @@ impl Client {
         };
         let channel = match channel {
             Some(channel) => channel,
-            None => self.connect().map_err(gone)?,
+            None => self.bell.connect().map_err(gone)?,
         };
         channel.send(question, &[]).map_err(gone)?;
         Ok(Asked { client: self, channel: Some(channel) })
@@ -111,12 +78,6 @@ impl Client {
         question.words(&[super::question::EXECUTED]);
         // Without the server there is nothing to be attached.
         let _ = self.ask(&question.finish()).and_then(|asked| asked.answer(false));
-    }
-
-    fn connect(&self) -> io::Result<Channel> {
-        let (here, there) = Channel::pair()?;
-        self.knock.send_descriptor(there.as_fd())?;
-        Ok(here)
     }
 }
 
