@@ -14,6 +14,7 @@ pub mod counts;
 pub mod elf;
 pub mod fuzz;
 pub mod fuzz_handover;
+pub mod fuzz_sysv;
 pub mod guests;
 pub mod kvm;
 pub mod pace;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use abi::objects::Right;
 use tests::skip_without_kvm;
-use tests::{fuzz, fuzz_handover, guests, pace};
+use tests::{fuzz, fuzz_handover, fuzz_sysv, guests, pace};
 use vmm::process::Outcome;
 use vmm::store::{Mode, Name, SegmentSpec, Store};
 
@@ -71,6 +71,13 @@ fn random_messages_between_vmms_are_refused_or_sound() {
         accepted += fuzz_handover::handover(&bytes, seed as u8);
     }
     assert!(accepted > 0, "nothing was accepted");
+}
+
+#[test]
+fn random_questions_about_system_v_objects_are_refused_or_answered_once() {
+    let answered: u32 =
+        (0..pace::times(3000).into()).map(|seed| fuzz_sysv::questions(&noise(seed, 2000))).sum();
+    assert!(answered > 0, "nothing was answered");
 }
 
 #[test]

@@ -143,6 +143,16 @@ impl State {
         self.segments.files().chain(self.queues.file())
     }
 
+    /// How many calls wait: for each connection one at most.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
+    fn waits(&self, connection: u64) -> bool {
+        self.waiters.iter().any(|waiter| waiter.connection == connection)
+    }
+
     /// Answers a question of a process, on one of its connections.
     pub fn ask(
         &mut self,
@@ -162,6 +172,10 @@ impl State {
     ) -> Option<Outcome> {
         let who = (self.owner, pid);
         let [what] = input.words()?;
+        // A VMM asks again when it has its answer. One that does not would pile up calls that wait.
+        if what != question::CANCEL && self.waits(connection) {
+            return None;
+        }
         Some(match what {
             question::SHM_GET => {
                 let [key, bytes, flags] = input.words()?;
