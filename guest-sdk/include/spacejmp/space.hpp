@@ -84,9 +84,11 @@ class opened {
             throw wrong_type(doing("open") + ": its root object is of another type: " +
                              difference(type_text(type_), found));
         }
+        // No root object, or no heap for one.
+        if (root == nullptr && (errno == ENODATA || errno == ENOENT))
+            fail(doing("open") + ": it was not made completely; open_or_create completes it", ENODATA);
         if (root == nullptr)
-            fail(errno == ENODATA ? doing("open") + ": it was not made completely; open_or_create completes it"
-                                  : doing("open"));
+            fail(doing("open"));
         find_segment(reinterpret_cast<std::uintptr_t>(root));
     }
 
@@ -262,11 +264,18 @@ template <class Root> class space {
     // Opens it, or makes it if there is none or none that is complete. Several programs may do so at the same
     // time: one of them calls `init`.
     template <class Init> static space open_or_create(const std::string &name, const options &how, Init &&init) {
-        if (vas_find(name.c_str()) == 0) {
-            if (errno != ENOENT)
-                detail::fail("open space '" + name + "'");
-            if (vas_create(name.c_str(), how.mode) == 0 && errno != EEXIST)
-                detail::fail("create space '" + name + "'");
+        if (vas_find(name.c_str()) != 0) {
+            // One that is complete is not entered to write: that would wait for whoever writes it.
+            try {
+                return open(name);
+            } catch (const error &caught) {
+                if (caught.code().value() != ENODATA)
+                    throw;
+            }
+        } else if (errno != ENOENT) {
+            detail::fail("open space '" + name + "'");
+        } else if (vas_create(name.c_str(), how.mode) == 0 && errno != EEXIST) {
+            detail::fail("create space '" + name + "'");
         }
         return completed(name, how, std::forward<Init>(init), true);
     }
@@ -379,14 +388,8 @@ template <class Root> class space {
         }
         if (sid == 0)
             detail::fail(made.state_->doing("make the segment of"));
-        if (seg_attach(made.state_->vid(), sid, SEG_WRITE) != 0 && errno != EEXIST) {
-            // Somebody else's, which may be read: it is complete then, or cannot be completed.
-            if (errno == EACCES && may_be_there) {
-                made.look();
-                return made;
-            }
+        if (seg_attach(made.state_->vid(), sid, SEG_WRITE) != 0 && errno != EEXIST)
             detail::fail(made.state_->doing("make"));
-        }
         made.state_->set_segment(sid);
         detail::visit visit(*made.state_, true);
         made.state_->set_segment(sid);

@@ -164,21 +164,14 @@ template <class T> const sj_type *describe_rest() {
     return &it::type;
 }
 
+// Types share parts, whichever is described first, by whichever thread.
+inline std::mutex describing;
+
 // The description of a type that may be stored.
 template <class T> const sj_type *describe() {
     static_assert(must_be_storable<T>(), "it cannot be stored");
-    static std::once_flag once;
-    static const sj_type *type;
-    // Types share parts, whichever is described first.
-    static const auto describe_it = [] {
-        static std::mutex all;
-        return &all;
-    };
-    std::call_once(once, [] {
-        std::lock_guard<std::mutex> held(*describe_it());
-        type = describe_locked<T>();
-    });
-    return type;
+    std::lock_guard<std::mutex> held(describing);
+    return describe_locked<T>();
 }
 
 // The same as a text.

@@ -147,6 +147,8 @@ void nested_visits() {
         w.changes = 100;
         // Not committed yet, so others see the version before.
         MUST(it.read([](const world &seen) { return seen.changes; }) == 9);
+        // Nor does opening one that is there wait for who writes it.
+        MUST(space::open_or_create("world").read([](const world &seen) { return seen.changes; }) == 9);
         other.write([](sj::directory &d) { d.construct<std::uint64_t>("n", 5u); });
         MUST(throws<stop>("", [&] {
             other.write([](sj::directory &d) {
@@ -159,6 +161,19 @@ void nested_visits() {
     });
     MUST(it.read([](const world &w) { return w.changes + w.people.size(); }) == 102);
     MUST(other.read([](const sj::directory &d) { return *d.find<std::uint64_t>("n"); }) == 5);
+}
+
+// As a program that is killed at once leaves it: a VAS, and a segment without a heap.
+void what_was_not_made_completely() {
+    vasid_t vid = vas_create("half", 0600);
+    MUST(vid != 0);
+    MUST(throws<sj::error>("not made completely", [] { sj::space<sj::directory>::open("half"); }));
+    segid_t sid = seg_alloc("half", 0, 2u << 20, 0600);
+    MUST(sid != 0 && seg_ctl(sid, SEG_CTL_SET_LOCKABLE, 1) == 0 && seg_attach(vid, sid, SEG_WRITE) == 0);
+    MUST(throws<sj::error>("not made completely", [] { sj::space<sj::directory>::open("half"); }));
+    auto it = sj::space<sj::directory>::open_or_create("half");
+    it.write([](sj::directory &d) { d.construct<int>("n", 3); });
+    MUST(sj::space<sj::directory>::open("half").read([](const sj::directory &d) { return *d.find<int>("n"); }) == 3);
 }
 
 void named_objects() {
@@ -395,6 +410,7 @@ int main(int argc, char **argv) try {
         transactions();
         where_memory_comes_from();
         nested_visits();
+        what_was_not_made_completely();
         named_objects();
         other_types_are_refused();
         threads_see_whole_versions();

@@ -201,13 +201,13 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
     }
     match i64::try_from(number).unwrap_or(-1) {
         libc::SYS_brk => memory::brk(ctx, a),
-        libc::SYS_mmap => sysv_too(ctx, a, memory::mmap),
-        libc::SYS_munmap => sysv_too(ctx, a, memory::munmap),
+        libc::SYS_mmap => sysv::noting(ctx, a, memory::mmap),
+        libc::SYS_munmap => sysv::noting(ctx, a, memory::munmap),
         libc::SYS_mprotect => memory::mprotect(ctx, a),
         libc::SYS_pkey_mprotect => memory::pkey_mprotect(ctx, a),
         libc::SYS_pkey_alloc => memory::pkey_alloc(ctx, a),
         libc::SYS_pkey_free => memory::pkey_free(ctx, a),
-        libc::SYS_mremap => sysv_too(ctx, a, memory::mremap),
+        libc::SYS_mremap => sysv::noting(ctx, a, memory::mremap),
         libc::SYS_shmget => sysv::shmget(ctx, a),
         libc::SYS_shmat => sysv::shmat(ctx, a),
         libc::SYS_shmdt => sysv::shmdt(ctx, a),
@@ -341,17 +341,6 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u64, a: &[u64; 6]) -> CallResult {
 
         _ => file_call(ctx, number, a),
     }
-}
-
-/// A call by which a segment may have been unmapped.
-fn sysv_too(
-    ctx: &mut ThreadCtx<'_>,
-    a: &[u64; 6],
-    call: fn(&mut ThreadCtx<'_>, &[u64; 6]) -> CallResult,
-) -> CallResult {
-    let result = call(ctx, a);
-    sysv::note_changed(ctx);
-    result
 }
 
 /// The calls on files and descriptors. Older calls are the newer ones with a default, as in Linux

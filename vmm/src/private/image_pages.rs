@@ -20,13 +20,13 @@ fn page_at(at: u64) -> Range<usize> {
     pages_of(&(at..at + PAGE_SIZE))
 }
 
-fn without_write(rights: Rights) -> Rights {
+pub(super) fn without_write(rights: Rights) -> Rights {
     Rights { write: false, ..rights }
 }
 
 impl PrivateRegion {
     /// Takes the right to write from the pages of a range that are present, before an image is mapped there;
-    /// that makes every vCPU forget it.
+    /// that makes every vCPU forget it. Each is charged by itself at its first write, so large ones become small.
     ///
     /// # Errors
     /// `ENOMEM` without memory for a table.
@@ -37,21 +37,11 @@ impl PrivateRegion {
         rights: Option<Rights>,
     ) -> Result<(), Errno> {
         for (&index, block) in inner.blocks.range_mut(blocks_of(&range)) {
-            if block.mapped == Mapped::Nothing {
-                continue;
-            }
-            let piece = part(index, &range);
-            let table = Table::new(self.table(block, index * BLOCK)?, Level::Table);
-            for at in (piece.start..piece.end).step_by(PAGE_SIZE as usize) {
-                if !table.get(self.mem(), at)?.is_present() {
-                    continue;
-                }
-                let page =
-                    |rights| Entry::Page(block.gpa.offset(at % BLOCK), without_write(rights));
-                table.set(self.mem(), at, rights.map_or(Entry::Empty, page))?;
+            if block.mapped != Mapped::Nothing {
+                self.table(block, index * BLOCK)?;
             }
         }
-        Ok(())
+        self.restrict(inner, range, rights.map(without_write))
     }
 
     /// Records that an image is mapped in a range: its pages are no longer charged to this process.

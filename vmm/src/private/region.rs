@@ -26,6 +26,7 @@ use abi::{Entry, Errno, GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, Ri
 
 use super::charge::part;
 use super::held::{AREA_RECORD_BYTES, BLOCK_PAGES, HeldPages};
+use super::image_pages::without_write;
 use super::pins::PinList;
 use super::recycle::Recycling;
 use super::vma::{Backing, MemoryLock, Vma, VmaMap, page_up};
@@ -418,8 +419,7 @@ impl PrivateRegion {
                         let page = (at % BLOCK / PAGE_SIZE) as usize;
                         let new = match rights {
                             Some(rights) if block.of_image.has_all(page..page + 1) => {
-                                let rights = Rights { write: false, ..rights };
-                                Entry::Page(block.gpa.offset(at % BLOCK), rights)
+                                Entry::Page(block.gpa.offset(at % BLOCK), without_write(rights))
                             }
                             Some(rights) => Entry::Page(block.gpa.offset(at % BLOCK), rights),
                             None => Entry::Empty,

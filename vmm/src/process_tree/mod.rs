@@ -7,6 +7,7 @@
 //! - [`fork`]: making host processes, before there is guest memory; [`wait`]: waiting for them
 //! - [`channel`]: messages with descriptors between them
 //! - [`wire`]: how those messages are written
+//! - [`door`]: how they reach a server that one of them is
 //! - [`names`]: the names of files in memory, which all VMMs of a run have in common
 //! - [`sysv`]: System V shared memory, semaphores and message queues
 //! - [`shown`]: what each of them shows of itself to the others

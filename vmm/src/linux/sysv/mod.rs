@@ -15,7 +15,7 @@ pub(super) use list::{queues, segments, sets};
 pub(super) use msg::{msgctl, msgget, msgrcv, msgsnd};
 pub(super) use sem::{semctl, semget, semop, semtimedop};
 pub use shm::Attached;
-pub(super) use shm::{note_changed, shmat, shmctl, shmdt, shmget};
+pub(super) use shm::{noting, shmat, shmctl, shmdt, shmget};
 
 use super::task::ThreadCtx;
 use crate::process_tree::sysv::Answer;

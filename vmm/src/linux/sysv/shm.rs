@@ -141,8 +141,19 @@ pub(in crate::linux) fn shmdt(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResu
     value(0)
 }
 
+/// A call by which a segment may have been unmapped.
+pub(in crate::linux) fn noting(
+    ctx: &mut ThreadCtx<'_>,
+    a: &[u64; 6],
+    call: fn(&mut ThreadCtx<'_>, &[u64; 6]) -> CallResult,
+) -> CallResult {
+    let result = call(ctx, a);
+    note_changed(ctx);
+    result
+}
+
 /// Segments that are no longer mapped are no longer attached. To be called after a mapping has gone, however.
-pub(in crate::linux) fn note_changed(ctx: &ThreadCtx<'_>) {
+fn note_changed(ctx: &ThreadCtx<'_>) {
     let mut gone = Vec::new();
     {
         let mut segments = ctx.process.sysv.lock();
