@@ -209,7 +209,7 @@ fn crashes(workspace: &Workspace) -> Result<()> {
     let few = CrashtestArgs {
         states: 0,
         workload: None,
-        kills: 20,
+        kills: 8,
         cuts: 8,
         blocklog: 16,
         seed: 0,

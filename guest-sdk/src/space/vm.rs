@@ -27,6 +27,8 @@ pub(crate) struct VmSpace {
     pub(crate) heap: SegmentHeap,
     /// Where the segment begins.
     pub(crate) base: u64,
+    /// Bytes that it had when it was found.
+    size: u64,
     pub(crate) is_versioned: bool,
     /// The root object that the space was opened or made with, once it was.
     root: Option<SegRoot>,
@@ -80,7 +82,7 @@ impl VmSpace {
             });
         };
         block_owners::note(block_owners::SEGMENTS);
-        let SegmentInfo { base, reserve, .. } = info;
+        let SegmentInfo { base, size, reserve, .. } = info;
         let is_versioned = info.lifetime == Some(Lifetime::Versioned);
         let segment = Segment::from_info(info);
         let heap = SegmentHeap::new(segment.clone(), base, reserve, is_versioned);
@@ -89,6 +91,7 @@ impl VmSpace {
             segment,
             heap,
             base,
+            size,
             is_versioned,
             root: None,
             may_write,
@@ -105,8 +108,9 @@ impl VmSpace {
     /// As [`Segment::stat`].
     pub(crate) fn holds(&self, address: u64, bytes: u64) -> Result<bool> {
         let Some(offset) = address.checked_sub(self.base) else { return Ok(false) };
-        let size = self.segment.stat()?.size;
-        Ok(offset.checked_add(bytes).is_some_and(|end| end <= size))
+        let Some(end) = offset.checked_add(bytes) else { return Ok(false) };
+        // It may have grown since.
+        Ok(end <= self.size || end <= self.segment.stat()?.size)
     }
 
     /// The same with the root object that visits from now on rely on.
@@ -200,7 +204,10 @@ impl VmSpace {
         if (info.lifetime == Some(Lifetime::Versioned)) != self.is_versioned {
             return Err(Error::Changed { space: space() });
         }
-        self.check_root()?;
+        // Of a versioned one each visit checks it.
+        if !self.is_versioned {
+            self.check_root()?;
+        }
         let ranges = segments.iter().map(|(info, _)| SegmentRange {
             sid: info.id.raw(),
             addresses: info.base..info.base.saturating_add(info.reserve),

@@ -2,12 +2,13 @@
 //!
 //! `probe` collects the report, `device` opens `/dev/kvm` and finds out why it could not,
 //! `capability` is the table of KVM capabilities, `kvm` has the calls that `kvm-ioctls` lacks,
-//! `translation` concludes how guest addresses are translated, `group` reads the process group and
+//! `allocator` says how much freed memory is kept, `translation` concludes how guest addresses are translated, `group` reads the process group and
 //! session, `landlock` asks for its version, `system` reads the host's memory and clock settings, `remedy` turns a problem into
 //! advice, `checks` turns a report into lines for the user.
 //!
 //! Nothing here is guessed: what cannot be determined is `None`, printed "not available".
 
+mod allocator;
 mod capability;
 mod checks;
 mod device;
@@ -22,6 +23,7 @@ mod remedy;
 mod system;
 mod translation;
 
+pub use allocator::keep_freed_memory;
 pub use capability::{Capability, Need, SyncRegs};
 pub use checks::{Check, Level, checks, summary};
 pub use group::{process_group, session};

@@ -66,6 +66,7 @@ pub use objects::kept::vas::{MemberHeld, Removed};
 pub use objects::lease::Lease;
 pub use objects::leases::Inside;
 pub use objects::lock::{HeldForAll, SharedLock};
+pub use objects::looked_at::SeenVersions;
 pub use objects::newest::VersionRecord;
 pub use objects::patience::Patience;
 pub use objects::private::PrivateStore;

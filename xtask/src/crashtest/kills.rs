@@ -1,11 +1,14 @@
 //! SIGKILL: at random moments, while another VM looks at every version; and before every single call
-//! to the host that changes a file.
+//! to the host that changes a file, of a VM that makes changes and of the commands that make, take and
+//! convert versions.
 
-use std::process::{Command, Stdio};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 use std::{fs, thread};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::Done;
 use super::ledger::{Ledger, Random, Working, whole};
@@ -68,48 +71,183 @@ impl Drop for Killed {
 }
 
 /// Calls of the host by which files and folders change, or become durable.
-const CALLS: &str = "pwrite64,pwritev,write,fdatasync,fsync,sync_file_range,ftruncate,fallocate,\
+const CALLS: &str = "pwrite64,pwritev,pwritev2,write,fdatasync,fsync,sync_file_range,ftruncate,fallocate,\
                      openat,linkat,unlinkat,renameat,renameat2,mkdirat,fchmod,fchmodat,msync,flock,fcntl";
-/// Changes of one such run: some logs, removals, and a text of many pages.
-const CHANGES: &str = "12";
+/// Changes of a run that recovers, commits, and ends a log: removals, and a text of many pages, among them.
+const CHANGES: u64 = 12;
+/// So many make logs that the last to leave brings to a layer.
+const MANY: u64 = 400;
 
-/// Lets a VM make a few changes, and has it killed before its first such call, its second, and so on,
-/// until it comes to its end.
+/// Where a program or a command begins that is killed before each of its calls.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// A few changes.
+    Few,
+    /// Logs that are brought to the home file when the program ends.
+    Many,
+    /// The same, and a tag that has the home file, too: they are merged into a layer.
+    Tagged,
+}
+
+/// Makes such a store; returns how many changes it has, and how many the tag.
+fn prepare(ledger: &Ledger, store: &Path, before: Before) -> Result<(u64, u64)> {
+    ledger.create(store)?;
+    let few =
+        whole(&ledger.command(store, &["work", &CHANGES.to_string()]).output()?, "beginning")?;
+    let few = few.lines().count() as u64;
+    if before != Before::Many {
+        whole(&ledger.vas(store, &["tag", Ledger::NAME, "kept"]).output()?, "making a tag")?;
+    }
+    if before == Before::Few {
+        let more = ledger.command(store, &["work", &CHANGES.to_string()]).output()?;
+        return Ok((few + whole(&more, "going on")?.lines().count() as u64, few));
+    }
+    let mut working = ledger.work(store, few)?;
+    while working.acknowledged() < few + MANY {
+        ensure!(working.child.try_wait()?.is_none(), "it has ended without a kill");
+        thread::sleep(Duration::from_millis(5));
+    }
+    // One that ends by itself leaves no long logs.
+    Ok((ledger.check(store, working.kill()?)?, few))
+}
+
+/// Traces a command: notes its calls that change files, or has it killed before one of them.
+struct Tracer<'a> {
+    notes: &'a Path,
+    kill_before: Option<u64>,
+}
+
+impl Tracer<'_> {
+    fn of(&self, command: &Command) -> Command {
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qqq", "-e", &format!("trace={CALLS}"), "-o"]).arg(self.notes);
+        if let Some(call) = self.kill_before {
+            strace.args(["-e", &format!("inject={CALLS}:signal=SIGKILL:when={call}")]);
+        }
+        strace.arg(command.get_program()).args(command.get_args());
+        strace
+    }
+}
+
+/// What was killed before its calls.
+#[derive(Default)]
+struct Kills {
+    kills: u64,
+    calls: u64,
+}
+
+impl Kills {
+    /// Does something to copies of a store, killed before each call of the thread that makes most, or before so many of
+    /// them, evenly spread. First it comes to its end: that says how many there are.
+    fn add(
+        &mut self,
+        fresh: &Path,
+        most: u64,
+        mut once: impl FnMut(&Tracer<'_>, &Path) -> Result<ExitStatus>,
+    ) -> Result<()> {
+        let (store, notes) = (fresh.with_extension("copy"), fresh.with_extension("calls"));
+        let mut on_copy = |kill_before| -> Result<ExitStatus> {
+            let copied = Command::new("cp").arg("-a").args([fresh, &store]).output()?;
+            whole(&copied, "copying a store")?;
+            let status = once(&Tracer { notes: &notes, kill_before }, &store)?;
+            fs::remove_dir_all(&store)?;
+            Ok(status)
+        };
+        let status = on_copy(None)?;
+        ensure!(status.success(), "it does not come to its end without a kill: {status}");
+        let noted = fs::read_to_string(&notes).context("strace has noted nothing")?;
+        // strace counts for each thread by itself. A call that another thread interrupts has two lines.
+        let whole_calls = noted.lines().filter(|line| !line.contains(" resumed>"));
+        let mut by_thread = BTreeMap::<_, u64>::new();
+        let threads = whole_calls.filter_map(|line| line.split_whitespace().next());
+        threads.for_each(|thread| *by_thread.entry(thread).or_default() += 1);
+        let calls = by_thread.into_values().max();
+        let calls = calls.context("it has made no call that changes a file")?;
+        self.calls += calls;
+        for call in (1..=calls).step_by(calls.div_ceil(most) as usize) {
+            self.kills += u64::from(!on_copy(Some(call))?.success());
+        }
+        Ok(())
+    }
+
+    fn done(self) -> Done {
+        Done::Checked(vec![("kills", self.kills), ("calls", self.calls)])
+    }
+}
+
+fn no_strace() -> Option<Done> {
+    let error = Command::new("strace").arg("-V").output().err()?;
+    Some(Done::Skipped(format!("strace cannot be run (Debian: strace): {error}")))
+}
+
+/// Lets a VM make changes, and has it killed before its calls that change files, or `most` of them: while it recovers,
+/// commits, and brings logs to the home file or merges them.
 ///
 /// # Errors
 /// The first loss.
 pub(super) fn before_calls(ledger: &Ledger, most: u64) -> Result<Done> {
-    if let Err(error) = Command::new("strace").arg("-V").output() {
-        return Ok(Done::Skipped(format!("strace cannot be run (Debian: strace): {error}")));
+    if let Some(skipped) = no_strace() {
+        return Ok(skipped);
+    }
+    let mut kills = Kills::default();
+    for (before, changes) in [(Before::Few, CHANGES), (Before::Many, 1), (Before::Tagged, 1)] {
+        let folder = tempfile::tempdir()?;
+        let fresh = folder.path().join("fresh");
+        let (first, _) = prepare(ledger, &fresh, before)?;
+        kills.add(&fresh, most, |tracer, store| {
+            let work = ledger.command(store, &["work", &changes.to_string()]);
+            let mut working = Working::start(tracer.of(&work), first)?;
+            let status = working.child.wait().context("wait for strace")?;
+            let made = ledger.check(store, working.kill()?)?;
+            ledger.check_store(store)?;
+            ensure!(!status.success() || made > first, "it came to its end without a change");
+            Ok(status)
+        })?;
+    }
+    Ok(kills.done())
+}
+
+/// Commands, and whether the newest version is the tag's afterwards.
+const COMMANDS: [(&[&str], bool); 4] = [
+    (&["tag", Ledger::NAME, "another"], false),
+    (&["clone", Ledger::NAME, "copy"], false),
+    (&["untag", Ledger::NAME, "kept"], false),
+    (&["rollback", Ledger::NAME, "kept"], true),
+];
+
+/// Has the commands killed before such calls that freeze, link, remove and roll back. What was newest is
+/// whole then, or what the command makes, and can be copied and tagged.
+///
+/// # Errors
+/// The first loss.
+pub(super) fn before_calls_of_commands(ledger: &Ledger, most: u64) -> Result<Done> {
+    if let Some(skipped) = no_strace() {
+        return Ok(skipped);
     }
     let folder = tempfile::tempdir()?;
-    let (fresh, store) = (folder.path().join("fresh"), folder.path().join("store"));
-    ledger.create(&fresh)?;
-    // Something for the writer to recover, and for it to end a log with.
-    let mut begin = ledger.command(&fresh, &["work", CHANGES]);
-    let first: u64 = whole(&begin.output()?, "beginning")?.lines().count() as u64;
-    let mut kills = 0;
-    for call in 1..=most {
-        let copied = Command::new("cp").arg("-a").args([&fresh, &store]).output()?;
-        whole(&copied, "copying a store")?;
-        let traced = ledger.command(&store, &["work", CHANGES]);
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-qqq", "-o", "/dev/null", "-e", &format!("trace={CALLS}"), "-e"]);
-        strace.arg(format!("inject={CALLS}:signal=SIGKILL:when={call}"));
-        strace.arg(traced.get_program()).args(traced.get_args());
-        let mut working = Working::start(strace, first)?;
-        let status = working.child.wait().context("wait for strace")?;
-        let changes = ledger.check(&store, working.kill()?)?;
-        ledger.check_store(&store)?;
-        fs::remove_dir_all(&store)?;
-        if status.success() {
-            ensure!(changes > first, "it came to its end, and has made no changes");
-            return Ok(Done::Checked(vec![("calls", kills)]));
-        }
-        kills += 1;
+    let fresh = folder.path().join("fresh");
+    let (newest, kept) = prepare(ledger, &fresh, Before::Few)?;
+    let mut kills = Kills::default();
+    for (command, goes_back) in COMMANDS {
+        kills.add(&fresh, most, |tracer, store| {
+            let what = command.join(" ");
+            let status = tracer.of(&ledger.vas(store, command)).output()?.status;
+            let left = ledger.look(store, Ledger::NAME)?;
+            let is_right = match (goes_back, status.success()) {
+                (true, true) => left == kept,
+                (true, false) => [kept, newest].contains(&left),
+                (false, _) => left == newest,
+            };
+            ensure!(is_right, "LOST: {left} changes are left of {newest} after `{what}`");
+            ledger.check_store(store)?;
+            let copied = ledger.vas(store, &["clone", Ledger::NAME, "afterwards"]).output()?;
+            whole(&copied, &format!("cloning after `{what}`"))?;
+            ensure!(ledger.look(store, "afterwards")? == left, "a copy after `{what}` is another");
+            let tagged = ledger.vas(store, &["tag", Ledger::NAME, "afterwards"]).output()?;
+            whole(&tagged, &format!("making a tag after `{what}`"))?;
+            ledger.check_store(store)?;
+            Ok(status)
+        })?;
     }
-    if kills < most {
-        bail!("it was not killed {most} times, and did not come to its end");
-    }
-    Ok(Done::Checked(vec![("calls, not all", kills)]))
+    Ok(kills.done())
 }

@@ -12,8 +12,6 @@ use anyhow::{Context, Result, ensure};
 
 use crate::workspace::{TARGET, Workspace, succeed};
 
-/// The VAS.
-const NAME: &str = "ledger";
 /// Nothing takes longer, on a busy machine.
 const LIMIT_SECONDS: &str = "300";
 
@@ -31,6 +29,9 @@ pub(super) struct Working {
 }
 
 impl Ledger {
+    /// The VAS.
+    pub(super) const NAME: &str = "ledger";
+
     pub(super) fn build(workspace: &Workspace) -> Result<Ledger> {
         succeed(&mut workspace.cargo(&["build", "--quiet", "--package", "vmm"]))?;
         let build = ["build", "--quiet", "--package", "guests", "--bin", "ledger"];
@@ -42,9 +43,26 @@ impl Ledger {
     /// The command to run `ledger` on a store.
     pub(super) fn command(&self, store: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(&self.spacejmp);
-        command.args(["run", "--timeout", LIMIT_SECONDS, "--store"]).arg(store);
-        command.arg(&self.program).arg(NAME).args(args);
+        self.in_vm(&mut command, store).arg(Self::NAME).args(args);
         command
+    }
+
+    fn in_vm<'a>(&self, command: &'a mut Command, store: &Path) -> &'a mut Command {
+        command.args(["run", "--timeout", LIMIT_SECONDS, "--store"]).arg(store).arg(&self.program)
+    }
+
+    /// The command `spacejmp vas` on a store.
+    pub(super) fn vas(&self, store: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.spacejmp);
+        command.arg("vas").args(args).arg("--store").arg(store);
+        command
+    }
+
+    /// How many changes the newest version of a ledger has, all of them whole.
+    pub(super) fn look(&self, store: &Path, name: &str) -> Result<u64> {
+        let mut command = Command::new(&self.spacejmp);
+        let output = self.in_vm(&mut command, store).args([name, "check"]).output()?;
+        Ok(whole(&output, "looking at what is left")?.trim().parse()?)
     }
 
     /// Makes an empty ledger in a new store.
@@ -60,8 +78,7 @@ impl Ledger {
     /// Looks at what is left: at least what was acknowledged, at most one change more, nothing else.
     /// Returns how many changes there are.
     pub(super) fn check(&self, store: &Path, acknowledged: u64) -> Result<u64> {
-        let output = self.command(store, &["check"]).output()?;
-        let changes: u64 = whole(&output, "looking at what is left")?.trim().parse()?;
+        let changes = self.look(store, Self::NAME)?;
         ensure!(
             changes >= acknowledged,
             "LOST: {acknowledged} changes were committed, and {changes} are left"

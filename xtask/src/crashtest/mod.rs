@@ -38,8 +38,8 @@ pub(crate) struct CrashtestArgs {
     /// Only this workload of the simulated disk
     #[arg(long, value_name = "NAME", value_parser = states::workload)]
     pub(crate) workload: Option<Workload>,
-    /// Times to kill a writing VM, at a random moment; and the calls to the host before which one is
-    /// killed, at most
+    /// Times to kill a writing VM, at a random moment; and the calls to the host before which a program, or a
+    /// command, is killed, for each at most
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) kills: u64,
     /// Times to shut a mounted file system down under a writing VM, of each kind
@@ -100,7 +100,7 @@ pub(crate) fn run(workspace: &Workspace, args: CrashtestArgs) -> Result<()> {
     let mut all = BTreeMap::new();
     let mut tell = |name: &str, done: &Done| {
         if !args.json {
-            println!("{name:<16} {done}");
+            println!("{name:<17} {done}");
         }
         all.insert(name.to_owned(), done.json());
     };
@@ -110,6 +110,8 @@ pub(crate) fn run(workspace: &Workspace, args: CrashtestArgs) -> Result<()> {
         if args.kills > 0 {
             tell("kills", &kills::at_random(&ledger, args.kills, args.seed)?);
             tell("kills-at-calls", &kills::before_calls(&ledger, args.kills)?);
+            let done = kills::before_calls_of_commands(&ledger, args.kills)?;
+            tell("kills-at-commands", &done);
         }
         for kind in small_disk::Kind::ALL {
             if args.cuts > 0 {

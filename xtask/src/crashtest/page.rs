@@ -18,8 +18,9 @@ Made by `cargo xtask crashtest --record`, which ends at the first loss: a run th
 nothing. How it is done: [Versioned segments on disk](internals/versions.md#how-it-is-shown).
 
 - *States* are what a simulated disk may have after a power cut, one after another of its operations, by workload.
-- *Kills*: SIGKILL of a VM that makes changes, at random moments, while another VM looks at every version; and
-  before each call to the host by which files change.
+- *Kills*: SIGKILL of a VM that makes changes, at random moments, while another VM looks at every version; before
+  calls to the host by which files change, evenly spread over all that it makes, while it recovers, commits, brings logs to the
+  home file or merges them; and before those of the commands that tag, clone, untag and roll back.
 - *Cuts*: a file system is shut down under a writing VM, without its journal, and mounted again.
 - *Block log*: every write to a block device is recorded, and replayed to flushes: what is there then is mounted.
 

@@ -93,7 +93,7 @@ Usage: payload SUBCOMMAND [OPTIONS]
   store-scan NAME [--windows N] [--marked]
                                       reading it, or N copies of it (in a VM)
   store-cached FOLDER [--checked]     what the host has of its files in memory
-  store-floor FOLDER [--pages N] [--rounds N]
+  store-floor FOLDER [--pages N] [--rounds N] [--compared]
                                       the least that such commits can cost on a disk
   store-trace COMMAND...              what a command with --marked asks the host for
   gups-party, rpc-party, paths-party  started by the others: the other parties

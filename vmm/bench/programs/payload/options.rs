@@ -5,7 +5,7 @@ const VALUED: [&str; 13] = [
     "threads", "piece", "passes", "bytes", "count", "windows", "from", "rounds", "window", "pages",
     "batch", "seed", "millis",
 ];
-const FLAGS: [&str; 11] = [
+const FLAGS: [&str; 12] = [
     "quick",
     "small",
     "polling",
@@ -13,6 +13,7 @@ const FLAGS: [&str; 11] = [
     "untimed",
     "volatile",
     "checked",
+    "compared",
     "hash",
     "marked",
     "persistent",

@@ -91,6 +91,7 @@ fn main() -> process::ExitCode {
     let _ = vmm_sys_util::signal::block_signal(libc::SIGXFSZ);
     // Likewise for CPU time, `ulimit -t`.
     let _ = vmm_sys_util::signal::block_signal(libc::SIGXCPU);
+    vmm::host::keep_freed_memory();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return errors::usage(&error).into(),

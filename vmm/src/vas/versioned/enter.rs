@@ -14,7 +14,7 @@ use super::sync;
 use super::view::View;
 use super::visits::{TablesId, VisitTables, Visits};
 use crate::store::{
-    OtherWriters, SegmentFile, Store, StoreError, StoreWord, Tidings, VersionWords,
+    OtherWriters, SeenVersions, SegmentFile, Store, StoreError, StoreWord, Tidings, VersionWords,
 };
 use crate::vas::VasError;
 use crate::vas::content::ContentHold;
@@ -453,8 +453,12 @@ fn recover(
 ) -> Result<Log, StoreError> {
     let failed = |source| StoreError::Versions { segment: file.name().clone(), source };
     let looked_at = store.take_looked_at(file).filter(|_| failed_log.is_none());
-    if let Some(log) = looked_at {
-        let resumed = Log::resume(log).inspect_err(|error| note_failure(file, error));
+    if let Some(SeenVersions { versions, is_unchanged }) = looked_at {
+        let resumed = match is_unchanged {
+            true => Log::resume_unchanged(versions).map(Some),
+            false => Log::resume(versions),
+        };
+        let resumed = resumed.inspect_err(|error| note_failure(file, error));
         if let Some(log) = resumed.map_err(failed)? {
             return Ok(log);
         }

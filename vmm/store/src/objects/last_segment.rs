@@ -2,12 +2,14 @@
 //! attaches it: three calls that each look for the file by its name, and find that it is still this one.
 
 use std::sync::PoisonError;
+use std::time::SystemTime;
 
 use rustix::fs::Stat;
 
 use crate::format::error::StoreError;
 use crate::format::header::read_header;
 use crate::format::name::Name;
+use crate::objects::lock::Locked;
 use crate::objects::newest::FileId;
 use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
@@ -18,6 +20,9 @@ use crate::objects::store::Store;
 pub(crate) struct LastSegment {
     segment: SegmentFile,
     still: Still,
+    /// Whether a change of the file since its header was read would show: if it was read with the store's lock, when
+    /// nobody writes headers.
+    tells: bool,
 }
 
 /// Which file a name leads to, and what decides who may do what with it. A file whose rights have changed is
@@ -39,22 +44,35 @@ impl Still {
 
 impl Store {
     /// The segment with this name, if it is the one that was opened last, with the header that it has now.
-    pub(crate) fn last_segment(&self, name: &Name) -> Result<Option<SegmentFile>, StoreError> {
-        let last = self.last_segment.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(last) = last.as_ref().filter(|last| last.segment.name() == name) else {
+    pub(crate) fn last_segment(
+        &self,
+        name: &Name,
+        lock: Option<&dyn Locked>,
+    ) -> Result<Option<SegmentFile>, StoreError> {
+        let mut last = self.last_segment.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(last) = last.as_mut().filter(|last| last.segment.name() == name) else {
             return Ok(None);
         };
+        let begin = SystemTime::now();
         let stat = self.segments.stat_at(name.as_str());
         let Some(stat) = stat.filter(|stat| Still::of(stat) == last.still) else { return Ok(None) };
-        // A time does not tell of a change in the same tick of the host's clock.
-        let header = read_header(last.segment.file(), last.segment.path())?;
-        Ok(Some(last.segment.opened_again(self, header, &stat)))
+        let header = match last.tells {
+            true => last.segment.header().clone(),
+            false => read_header(last.segment.file(), last.segment.path())?,
+        };
+        let segment = last.segment.opened_again(self, header, &stat);
+        if lock.is_some() && !last.tells {
+            last.tells = last.still.file.tells_of_changes_since(begin);
+            last.segment = segment.clone();
+        }
+        Ok(Some(segment))
     }
 
     /// Keeps a versioned segment's file, which was just opened.
     pub(crate) fn keep_last_segment(&self, segment: &SegmentFile, stat: &Stat) {
         if segment.is_versioned() {
-            let last = LastSegment { segment: segment.clone(), still: Still::of(stat) };
+            let last =
+                LastSegment { segment: segment.clone(), still: Still::of(stat), tells: false };
             self.set_last_segment(Some(last));
         }
     }

@@ -1,8 +1,8 @@
 //! The lease of this VM: a file that it holds a write lock on (`liveness`).
 //!
-//! It comes into `vms/` by a rename with the locks already held, so that no process ever sees a
-//! live VM's lease without them; a dead VM's lease stays until `gc` removes it, and counts as dead
-//! from the moment the kernel drops the locks. Its bytes are in `format::lease`.
+//! Until it has its locks, it counts as a dead VM's, which has no segment; `gc`, which removes those, waits for
+//! the store's lock. A dead VM's lease stays until then, and counts as dead from the moment the kernel drops the locks. Its
+//! bytes are in `format::lease`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -48,21 +48,14 @@ impl Lease {
         // `gc` holds the exclusive lock and would treat a file that is not locked yet as garbage.
         let _lock = store.lock_shared()?;
         let id = scattered(info.pid, LeaseId::new);
-        let (tmp_name, name) = (format!("{id}.lease"), id.to_string());
-        let file = store.tmp.new_file(&tmp_name)?;
-        let to_map = store.tmp.open_any(&tmp_name, OFlags::RDWR)?;
-        let segments = Mutex::default();
-        let lease = Lease { id, file, to_map, vms: Arc::clone(&store.vms), name, segments };
-        let made = lease.fill(info, &store.tmp.path_of(&tmp_name)).and_then(|()| {
-            match store.tmp.move_new(&tmp_name, &store.vms, &lease.name)? {
-                true => Ok(()),
-                false => Err(store.vms.error("create", &lease.name, rustix::io::Errno::EXIST)),
-            }
-        });
-        if let Err(error) = made {
-            let _ = store.tmp.remove_file(&tmp_name);
-            return Err(error);
-        }
+        let (vms, name) = (Arc::clone(&store.vms), id.to_string());
+        let file = vms.new_file(&name)?;
+        let to_map = vms.open_any(&name, OFlags::RDWR).inspect_err(|_| {
+            let _ = vms.remove_file(&name);
+        })?;
+        let lease = Lease { id, file, to_map, vms, name, segments: Mutex::default() };
+        // Should this fail, it is removed again.
+        lease.fill(info)?;
         Ok(lease)
     }
 
@@ -143,20 +136,25 @@ impl Lease {
         self.vms.path_of(&self.name)
     }
 
-    fn fill(&self, info: &LeaseInfo, path: &std::path::Path) -> Result<(), StoreError> {
+    fn fill(&self, info: &LeaseInfo) -> Result<(), StoreError> {
+        let path = &self.path();
         rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|e| io_error("lock", path, e.into()))?;
-        let mut page = encode(self.id, info, now_ns()).into_bytes();
+        let mut start = encode(self.id, info, now_ns()).into_bytes();
         self.file
             .set_len(LEASE_BYTES)
-            .and_then(|()| liveness::begin(&self.file, &mut page))
-            .and_then(|()| self.file.write_all_at(&page, 0))
+            .and_then(|()| liveness::begin(&self.file, &mut start))
+            .and_then(|()| {
+                // With the status entries, which are written through a mapping: what was written once has its place on
+                // the disk, on every file system.
+                start.resize((VCPU_STATUSES_OFFSET + VCPU_STATUSES_BYTES) as usize, 0);
+                self.file.write_all_at(&start, 0)
+            })
             .map_err(|e| io_error("write", path, e))?;
         // Every user of the store must be able to see which VMs are alive, but no other process may have
         // a lock on it that counts: until here none could.
         rustix::fs::fchmod(&self.file, Mode::from_raw_mode(0o644))
-            .map_err(|e| io_error("change the mode of", path, e.into()))?;
-        self.reserve(0, VCPU_STATUSES_OFFSET + VCPU_STATUSES_BYTES)
+            .map_err(|e| io_error("change the mode of", path, e.into()))
     }
 }
 

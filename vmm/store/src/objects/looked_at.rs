@@ -20,21 +20,32 @@ pub(crate) struct LookedAt {
     /// Open, so that no other file has its number.
     segment: SegmentFile,
     root: FileId,
+    /// Whether a change of that file since then would show.
+    tells: bool,
     versions: Segment<HostFolder>,
 }
 
+/// Versions that somebody has looked at before.
+#[derive(Debug)]
+pub struct SeenVersions {
+    /// They may have more by now: see [`Segment::resume`].
+    pub versions: Segment<HostFolder>,
+    /// That the root record was not written since, by anybody: see [`Segment::resume_unchanged`].
+    pub is_unchanged: bool,
+}
+
 impl Store {
-    /// Keeps versions that were opened while nobody could write them, with `root` as the root record's file, and
-    /// that take so many bytes of disk space.
+    /// Keeps versions that were opened while nobody could write them, with `root` as the root record's file, which
+    /// tells of changes since or not, and that take so many bytes of disk space.
     pub(crate) fn keep_looked_at(
         &self,
         segment: &SegmentFile,
-        root: FileId,
+        (root, tells): (FileId, bool),
         bytes: u64,
         versions: Segment<HostFolder>,
     ) {
         let is_useful = bytes <= KEPT_BYTES_MAX && versions.folder().is_writable();
-        let kept = is_useful.then(|| LookedAt { segment: segment.clone(), root, versions });
+        let kept = is_useful.then(|| LookedAt { segment: segment.clone(), root, tells, versions });
         self.set_looked_at(kept);
     }
 
@@ -47,16 +58,16 @@ impl Store {
     }
 
     /// The versions of a segment as they were when somebody looked at them, if the files are still the same.
-    /// They may have more by now: see [`Segment::resume`].
     #[must_use]
-    pub fn take_looked_at(&self, segment: &SegmentFile) -> Option<Segment<HostFolder>> {
+    pub fn take_looked_at(&self, segment: &SegmentFile) -> Option<SeenVersions> {
         let kept = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let key = |it: &SegmentFile| (it.identity(), it.sid());
         if key(&kept.segment) != key(segment) {
             return None;
         }
         let root = self.versions_by_sid.stat_at(&format!("{}/{ROOT}", segment.sid()));
-        root.is_some_and(|root| FileId::of(&root) == kept.root).then_some(kept.versions)
+        let is_same = root.is_some_and(|root| FileId::of(&root) == kept.root);
+        is_same.then_some(SeenVersions { versions: kept.versions, is_unchanged: kept.tells })
     }
 }
 
@@ -104,6 +115,32 @@ mod tests {
         looked(sid);
         s.delete_segment(sid).unwrap();
         assert!(s.looked_at.lock().unwrap().is_none(), "its disk space is free");
+    }
+
+    #[test]
+    fn a_root_record_that_was_written_a_moment_before_may_be_written_again_unnoticed() {
+        let s = store();
+        let sid = versioned(&s, "x");
+        let file = s.open_to_attach(sid).unwrap();
+        let root = file.versions_path().join("root");
+        let old = std::fs::read(&root).unwrap();
+        let written = std::fs::File::options().write(true).open(&root).unwrap();
+        let is_unchanged = || {
+            s.known_newest.lock().unwrap().clear();
+            s.segment(sid).unwrap();
+            s.take_looked_at(&file).map(|seen| seen.is_unchanged)
+        };
+        // However long this thread waits for a processor, one of many tries is quick enough.
+        let is_noticed = (0..1000).any(|_| {
+            written.write_all_at(&old, 0).unwrap();
+            is_unchanged() == Some(false)
+        });
+        assert!(is_noticed);
+        let is_settled = (0..10_000).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            is_unchanged() == Some(true)
+        });
+        assert!(is_settled);
     }
 
     #[test]

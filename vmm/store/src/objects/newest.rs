@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::PoisonError;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use abi::addr::PAGE_SIZE;
 use abi::objects::{Right, SegId, SegRoot};
@@ -40,6 +41,10 @@ const KNOWN_MAX: usize = 64;
 /// Two places for root records, with room to spare.
 const ROOT_BYTES_MAX: u64 = 1 << 20;
 
+/// More than a tick of the host's clock takes, and than what file systems round times to that keep whole seconds.
+const TICK: Duration = Duration::from_millis(40);
+const WHOLE_SECONDS: Duration = Duration::from_secs(3);
+
 /// The root record's file: another one may have the same bytes, and logs that differ, such as one from
 /// a backup. The time tells it from one whose inode was used again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +58,20 @@ impl FileId {
     pub(crate) fn of(stat: &Stat) -> FileId {
         let changed = (stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or_default());
         FileId { device: stat.st_dev, inode: stat.st_ino, changed }
+    }
+
+    /// Whether any change after a moment shows another time, so that what was read then is what the file has
+    /// as long as that is the same. Changes within one tick of the host's clock may show the same. The file was asked
+    /// for it before it was read, and nobody was writing meanwhile.
+    pub(crate) fn tells_of_changes_since(&self, moment: SystemTime) -> bool {
+        let (seconds, nanoseconds) = self.changed;
+        // File systems that keep whole seconds have no parts of one.
+        let tick = if nanoseconds == 0 { WHOLE_SECONDS } else { TICK };
+        let whole = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX));
+        let part = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or_default());
+        let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+        whole.checked_add(part).and_then(|changed| changed.checked_add(tick)) <= Some(since)
+            && seconds >= 0
     }
 }
 
@@ -310,6 +329,7 @@ impl Store {
         if !segment.is_versioned() {
             return Ok(None);
         }
+        let begin = SystemTime::now();
         let known = self.known_newest.lock().unwrap_or_else(PoisonError::into_inner);
         let is_known = known.contains_key(&segment.sid());
         drop(known);
@@ -333,7 +353,8 @@ impl Store {
             }
         }
         if let (Some(root), false) = (root, is_written) {
-            self.keep_looked_at(segment, root, bytes, newest.content);
+            let tells = root.tells_of_changes_since(begin);
+            self.keep_looked_at(segment, (root, tells), bytes, newest.content);
         }
         Ok(Some((number, bytes)))
     }

@@ -80,15 +80,19 @@ impl Store {
     pub(crate) fn open_named(
         &self,
         name: &Name,
-        _lock: &impl Locked,
+        lock: &impl Locked,
     ) -> Result<SegmentFile, StoreError> {
-        self.open_whole(name)
+        self.open_with(name, Some(lock))
     }
 
     /// The same without the lock: as somebody who changes it has left it, or an error about a header that
     /// is written just then.
     pub(crate) fn open_whole(&self, name: &Name) -> Result<SegmentFile, StoreError> {
-        if let Some(segment) = self.last_segment(name)? {
+        self.open_with(name, None)
+    }
+
+    fn open_with(&self, name: &Name, lock: Option<&dyn Locked>) -> Result<SegmentFile, StoreError> {
+        if let Some(segment) = self.last_segment(name, lock)? {
             return Ok(segment);
         }
         let not_found = || StoreError::NotFound(Object::SegmentName(name.clone()));

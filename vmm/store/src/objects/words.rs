@@ -354,6 +354,7 @@ impl SegmentFile {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
     use std::os::unix::fs::FileExt;
 
     use abi::Errno;
@@ -361,8 +362,8 @@ mod tests {
     use abi::objects::Durability;
 
     use super::{
-        BYTES, LostVersions, PUBLISHED, Tidings, VersionWords, WORDS_COUNT, WORDS_FAILURES,
-        WORDS_OFFSET,
+        BYTES, LostVersions, PUBLISHED, SegmentFile, StoreWord, Tidings, VersionWords, WORDS_COUNT,
+        WORDS_FAILURES, WORDS_OFFSET,
     };
     use crate::StoreError;
     use crate::testing::{segment, store, versioned};
@@ -424,6 +425,35 @@ mod tests {
         // What is not published is none.
         files[0].note_failed_log(9).unwrap();
         assert!(!seen.insert(word()));
+    }
+
+    /// The store's word, and how often the segment's words had been written each time that it was.
+    struct Watched<'a> {
+        file: &'a SegmentFile,
+        word: Cell<u64>,
+        written: RefCell<Vec<Option<u64>>>,
+    }
+
+    impl StoreWord for Watched<'_> {
+        fn read(&self) -> Result<u64, StoreError> {
+            Ok(self.word.get())
+        }
+
+        fn write(&self, value: u64) -> Result<(), StoreError> {
+            assert_ne!(self.word.replace(value), value, "it moves");
+            self.written.borrow_mut().push(self.file.words_count()?);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_stores_word_moves_before_the_segments_are_written_and_again_afterwards() {
+        let s = store();
+        let file = s.open_segment(versioned(&s, "x")).unwrap();
+        file.write_words(&SOME).unwrap();
+        let word = Watched { file: &file, word: Cell::new(5), written: RefCell::default() };
+        file.write_words_beside(&SOME, &word).unwrap();
+        assert_eq!(*word.written.borrow(), [Some(1), Some(2)]);
     }
 
     #[test]

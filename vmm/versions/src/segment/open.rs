@@ -88,6 +88,15 @@ impl<D: Folder> Segment<D> {
         looked_at.recover().map(Some)
     }
 
+    /// The same where the root record was not written since, by anybody, and nobody could write when it was looked
+    /// at. Then nothing was appended either: whoever comes to write begins a log, which a root record names first.
+    ///
+    /// # Errors
+    /// As [`Segment::open`].
+    pub fn resume_unchanged(looked_at: Self) -> Result<Self> {
+        looked_at.recover()
+    }
+
     /// Makes what was found the state that writing goes on from.
     fn recover(mut self) -> Result<Self> {
         // The root record and its logs may be whole in the page cache and nowhere else: the program was

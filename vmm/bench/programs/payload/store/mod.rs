@@ -50,7 +50,7 @@ pub(crate) fn run(kind: &str, options: &Options) -> Result<Object, Failure> {
         return Err(Misuse("--persistent is not of a map with --hash".into()).into());
     }
     Ok(match kind {
-        "store-floor" => floor::commit(Path::new(name), pages, rounds),
+        "store-floor" => floor::commit(Path::new(name), pages, rounds, options.has("compared")),
         "store-commit" => {
             let bytes = options.number("bytes", 1 << 20)?;
             let place = pages::Pages::find_or_make(name, bytes)?;

@@ -18,7 +18,7 @@ use crate::space::{Word, enter, make, sized, tell};
 /// Pages in use.
 pub(super) const PAGES: u32 = 256;
 /// Words of a page that a commit changes.
-const WORDS: u64 = 500;
+pub(super) const WORDS: u64 = 500;
 /// Commits before those that are timed: the pages are the writer's own then.
 const WARM_UP: u64 = 8;
 

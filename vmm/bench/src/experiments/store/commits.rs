@@ -55,6 +55,8 @@ fn times(
         let mut round = Round::default();
         let floor = ["store-floor", &folder, "--pages", &n, "--rounds", count];
         peers::merge(&mut round, "floor", bench.run(Environment::Native, &floor)?.answer);
+        let compared = [&floor[..], &["--compared"]].concat();
+        peers::merge(&mut round, "compared", bench.run(Environment::Native, &compared)?.answer);
         let ours = ["store-commit", "pages", "--pages", &n, "--rounds", count, "--seed", &seed];
         let (answer, said) = bench.runner.logged(&bench.programs.payload(), &ours, LOG)?;
         peers::merge(&mut round, "ours", answer);
@@ -86,6 +88,14 @@ fn times(
         &|round| round.over(("ours", INSIDE), ("floor", p50)),
     );
     add(
+        "commit_N_over_compared",
+        "",
+        "the same over a native program that compares all pages with what they were, copies those that \
+         differ, appends them as the floor does, and syncs once",
+        None,
+        &|round| round.over(("ours", INSIDE), ("compared", p50)),
+    );
+    add(
         "commit_N_over_best",
         "",
         "a transaction from before entering until it is durable, all exits included, over that of \
@@ -100,6 +110,7 @@ fn times(
     add("commit_N_inside_us", "us", "ours, from its entry to its end", None, &us("ours", INSIDE));
     add("commit_N_call_us", "us", "ours, the call alone, one exit", None, &us("ours", p50));
     add("floor_N_us", "us", "the append and the sync", None, &us("floor", p50));
+    add("compared_N_us", "us", "the same with comparing and copying", None, &us("compared", p50));
     for (peer, name) in peers::ALL.iter().zip(["LMDB", "redb", "SQLite"]) {
         add(&format!("commit_N_{peer}_us"), "us", name, peers.why_not(), &us(peer, p50));
     }

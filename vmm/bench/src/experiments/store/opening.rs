@@ -1,6 +1,8 @@
 //! Finding a versioned segment again: after its last writer was killed in the middle of a change,
 //! with logs that are nearly full; and a map, beside an archive that is checked before it is used.
 
+use std::time::Duration;
+
 use super::{Round, Subjects, peers, push};
 use crate::BenchError;
 use crate::experiments::Progress;
@@ -122,12 +124,18 @@ fn beside_archive(
 /// Entries of a map from which on it is a large one.
 const MANY: u64 = 10_000_000;
 
+/// Many ticks.
+const SETTLED: Duration = Duration::from_millis(200);
+
 /// A segment whose last writer has left properly.
 fn counts(subjects: &Subjects<'_>, report: &mut Report) -> Result<(), BenchError> {
     let bench = subjects.bench;
     bench.remove_store();
     let fill = ["store-commit", "pages", "--pages", "1", "--rounds", "4"];
     bench.run(Environment::Vm, &fill)?;
+    // What was written within a tick of the host's clock is read once more: whether it is, is not to depend on how
+    // quickly the next VM starts.
+    std::thread::sleep(SETTLED);
     let traced =
         bench.runner.traced(&bench.programs.payload(), &["store-open", "pages", "--marked"]);
     let why = traced.as_ref().err().map_or(String::new(), |e| format!(": cannot be traced: {e}"));

@@ -27,6 +27,8 @@ pub(super) fn measure(
     let bench = subjects.bench;
     progress("copies that are read whole");
     copies(bench, report)?;
+    progress("large copies that are read whole");
+    large_copies(bench, report)?;
     progress("reading through many tags");
     generations(bench, report)
 }
@@ -56,11 +58,26 @@ fn copies(bench: &Bench<'_>, report: &mut Report) -> Result<(), BenchError> {
         bytes >> 20
     );
     report.push("clones_cache_ratio", ratio, "", note);
-    kernel_memory(bench, count, report)
+    kernel_memory(bench, "clones_kernel_memory_small", (bytes, count), report)
+}
+
+/// What a copy has of its own in the kernel does not go by its size: so that is told of two sizes.
+fn large_copies(bench: &Bench<'_>, report: &mut Report) -> Result<(), BenchError> {
+    let (bytes, count) = bench.sized((8_u64 << 20, 4_u32), (1 << 30, 100));
+    bench.remove_store();
+    bench.run(Environment::Vm, &["store-whole", ORIGIN, "--bytes", &bytes.to_string()])?;
+    let failed = |source| BenchError::Library { what: "copy", source };
+    copy(&store(bench), count).map_err(failed)?;
+    kernel_memory(bench, "clones_kernel_memory", (bytes, count), report)
 }
 
 /// What one VM costs that has many copies, over one that has one.
-fn kernel_memory(bench: &Bench<'_>, count: u32, report: &mut Report) -> Result<(), BenchError> {
+fn kernel_memory(
+    bench: &Bench<'_>,
+    name: &'static str,
+    (bytes, count): (u64, u32),
+    report: &mut Report,
+) -> Result<(), BenchError> {
     let about = |copies: &str| {
         let before = kernel_bytes();
         let args = ["store-scan", COPY, "--windows", copies, "--marked"];
@@ -83,10 +100,11 @@ fn kernel_memory(bench: &Bench<'_>, count: u32, report: &mut Report) -> Result<(
         None => ": the host tells nothing, or others changed it more",
     };
     let note = format!(
-        "page tables and memslots that the host's kernel has for a VM that reads {count} copies, over those for \
-         one that reads one: SecPageTables and VmallocUsed of /proc/meminfo, before and during{why}"
+        "page tables and memslots that the host's kernel has for a VM that reads {count} copies of {} MiB, over \
+         those for one that reads one: SecPageTables and VmallocUsed of /proc/meminfo, before and during{why}",
+        bytes >> 20
     );
-    report.push("clones_kernel_memory", ratio, "", note);
+    report.push(name, ratio, "", note);
     Ok(())
 }
 

@@ -36,6 +36,29 @@ fn opening_makes_no_file_and_the_first_commit_begins_a_log() {
 }
 
 #[test]
+fn who_has_looked_goes_on_without_reading_if_nobody_has_written_since_and_opens_anew_otherwise() {
+    let disk = Disk::default();
+    let mut segment = made(&disk);
+    commit(&mut segment, &[(0, 1)]);
+    segment.sync().expect("synced");
+    drop(segment);
+    let look = || Segment::open_shared(disk.clone(), SMALL, None).expect("opened");
+    let (seen, stale) = (look(), look());
+    let before = disk.reads();
+    let mut segment = Segment::resume_unchanged(seen).expect("it goes on");
+    assert_eq!(disk.reads(), before);
+    let found = segment.current_log();
+    let two = commit(&mut segment, &[(0, 2)]);
+    // Which is why nothing is appended unless a root record is written.
+    assert!(segment.current_log() > found);
+    segment.sync().expect("synced");
+    drop(segment);
+    assert!(Segment::resume(stale).expect("read").is_none(), "somebody has written");
+    let segment = Segment::resume(look()).expect("read").expect("nobody has");
+    assert_eq!((segment.appended(), first_byte(&segment, 0, two)), (two, 2));
+}
+
+#[test]
 fn a_log_is_read_with_its_header_and_a_long_record_with_what_lies_behind_it() {
     let reads = |pages: u64| {
         let (disk, facts, limits) = (Disk::default(), VersionFacts::default(), Limits::default());
