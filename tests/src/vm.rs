@@ -219,6 +219,7 @@ impl Run {
             },
             env: env.collect(),
             memory_bytes: self.memory_bytes,
+            limits: Vec::new(),
             grants: self.grants.iter().map(|dir| dir.parse().expect("a grant")).collect(),
             root: None,
             tmp: None,
