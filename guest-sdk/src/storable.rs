@@ -10,8 +10,10 @@ use std::marker::PhantomData;
 use std::num::{NonZero, Wrapping};
 use std::time::Duration;
 
+use crate::alloc::AllocError;
 use crate::brand::Brand;
-use crate::layout::LayoutWriter;
+use crate::layout::{Fingerprint, LayoutWriter};
+use crate::upgrade::{EarlierForm, StoredRoot};
 
 /// Types whose values may lie in the VAS `V`.
 ///
@@ -44,8 +46,24 @@ pub unsafe trait Storable<V: Brand>: Sized + Send + Sync {
     #[doc(hidden)]
     const HAS_ONE_NICHE: bool = false;
 
+    /// Which version of the type this is: 1 where nothing says otherwise.
+    #[doc(hidden)]
+    const VERSION: u32 = 1;
+
     /// Describes the type by one call of [`LayoutWriter::describe`].
     fn layout(writer: &mut LayoutWriter);
+
+    /// The earlier version of the type that has this layout, if there is one.
+    #[doc(hidden)]
+    fn earlier(_wanted: Fingerprint) -> Option<EarlierForm> {
+        None
+    }
+
+    /// Makes a value from that of an earlier version, if `stored` is one.
+    #[doc(hidden)]
+    fn from_earlier(_stored: StoredRoot<'_, V>) -> Option<Result<Self, AllocError>> {
+        None
+    }
 }
 
 /// Implements the trait for types without inner parts: those without a niche or with several values
