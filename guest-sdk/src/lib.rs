@@ -70,11 +70,13 @@
 extern crate self as spacejmp;
 
 pub mod alloc;
+mod alloc_error;
 mod block_owners;
 mod boxed;
 pub mod brand;
 pub mod call_page;
 pub mod collections;
+mod earlier;
 pub mod error;
 mod handle;
 mod handles;

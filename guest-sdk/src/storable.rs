@@ -10,10 +10,10 @@ use std::marker::PhantomData;
 use std::num::{NonZero, Wrapping};
 use std::time::Duration;
 
-use crate::alloc::AllocError;
+use crate::alloc_error::AllocError;
 use crate::brand::Brand;
+use crate::earlier::{EarlierForm, StoredRoot};
 use crate::layout::{Fingerprint, LayoutWriter};
-use crate::upgrade::{EarlierForm, StoredRoot};
 
 /// Types whose values may lie in the VAS `V`.
 ///

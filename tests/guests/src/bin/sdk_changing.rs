@@ -19,7 +19,7 @@ thread_local! {
 
 /// Build 1.
 mod v1 {
-    use super::*;
+    use super::{Storable, VString, VVec};
 
     #[derive(Storable)]
     #[storable(vas = V)]
@@ -48,7 +48,7 @@ mod v1 {
 
 /// Build 2: notes may be done, a number is called otherwise and a cache is given up; an order has another form.
 mod v2 {
-    use super::*;
+    use super::{AllocError, At, IN_THE_MIDDLE, Storable, VString, VVec, Write, v1};
 
     #[derive(Storable)]
     #[storable(vas = V, version = 2, from = v1::Note<V>, with = note)]
@@ -102,7 +102,7 @@ mod v2 {
 
 /// Build 3: notes by number.
 mod v3 {
-    use super::*;
+    use super::{AllocError, At, Storable, VBTreeMap, Write, v2};
 
     #[derive(Storable)]
     #[storable(vas = V, version = 3, from = v2::Notes<V>, with = by_number)]
