@@ -71,10 +71,12 @@ extern crate self as spacejmp;
 
 pub mod alloc;
 mod alloc_error;
+mod array;
 mod block_owners;
 mod boxed;
 pub mod brand;
 pub mod call_page;
+mod clone_in;
 pub mod collections;
 mod earlier;
 pub mod error;
@@ -106,7 +108,10 @@ pub use alloc::{AllocError, VAlloc};
 pub use boxed::VBox;
 pub use brand::Brand;
 pub use call_page::{CallPage, NotUnderSpacejmp};
-pub use collections::{VArena, VBTreeMap, VHashMap, VId, VKey, VLinearMap, VString, VVec};
+pub use clone_in::CloneIn;
+pub use collections::{
+    Total, VArena, VBTreeMap, VBTreeSet, VHashMap, VHashSet, VId, VKey, VLinearMap, VString, VVec,
+};
 pub use error::{Error, Result};
 pub use objects::attached::{AttachOptions, Attached};
 pub use objects::segment::{Segment, SegmentInfo, SegmentOptions};
@@ -114,7 +119,7 @@ pub use objects::vas::{Vas, VasInfo, VasOptions};
 pub use ptr::{VPtr, VSlice};
 pub use scope::ScopedAlloc;
 pub use space::{InOld, OldSpace, Opening, Space, SpaceOptions};
-pub use spacejmp_derive::Storable;
+pub use spacejmp_derive::{CloneIn, Storable};
 pub use storable::Storable;
 pub use sys::{Durability, Lifetime, PagePolicy, Right, SyncInterval};
 pub use thread_state::{Inside, inside};

@@ -6,8 +6,11 @@
 //! allocates at home, handles. Left out because several programs read at once, from memory that
 //! is mapped read-only: `Cell`, `RefCell`, `Mutex`, atomics.
 
+use std::cmp::{Ordering, Reverse};
 use std::marker::PhantomData;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::{NonZero, Wrapping};
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::alloc_error::AllocError;
@@ -82,7 +85,7 @@ macro_rules! leaves {
 }
 
 leaves!(false: u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize);
-leaves!(false: f32, f64, bool, char, (), Duration);
+leaves!(false: f32, f64, bool, char, (), Duration, Ordering, Ipv4Addr, Ipv6Addr);
 leaves!(true: NonZero<u8>, NonZero<u16>, NonZero<u32>, NonZero<u64>, NonZero<u128>, NonZero<usize>);
 leaves!(true: NonZero<i8>, NonZero<i16>, NonZero<i32>, NonZero<i64>, NonZero<i128>, NonZero<isize>);
 
@@ -90,6 +93,23 @@ leaves!(true: NonZero<i8>, NonZero<i16>, NonZero<i32>, NonZero<i64>, NonZero<i12
 unsafe impl<V: Brand, T: Storable<V>> Storable<V> for Wrapping<T> {
     fn layout(writer: &mut LayoutWriter) {
         writer.describe::<Self>("Wrapping", |writer| writer.part::<T, V>(format_args!("")));
+    }
+}
+
+// SAFETY: its content is.
+unsafe impl<V: Brand, T: Storable<V>> Storable<V> for Reverse<T> {
+    fn layout(writer: &mut LayoutWriter) {
+        writer.describe::<Self>("Reverse", |writer| writer.part::<T, V>(format_args!("")));
+    }
+}
+
+// SAFETY: its ends are.
+unsafe impl<V: Brand, T: Storable<V>> Storable<V> for Range<T> {
+    fn layout(writer: &mut LayoutWriter) {
+        writer.describe::<Self>("Range", |writer| {
+            writer.field::<T, V>("start", std::mem::offset_of!(Self, start));
+            writer.field::<T, V>("end", std::mem::offset_of!(Self, end));
+        });
     }
 }
 
@@ -149,3 +169,7 @@ tuples!(A 0, B 1, C 2, D 3, E 4);
 tuples!(A 0, B 1, C 2, D 3, E 4, F 5);
 tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
 tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11);

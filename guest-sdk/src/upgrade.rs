@@ -7,6 +7,7 @@
 
 use crate::VBox;
 use crate::alloc::AllocError;
+use crate::array;
 use crate::brand::Brand;
 use crate::collections::{VBTreeMap, VHashMap, VKey, VVec};
 #[doc(hidden)]
@@ -48,15 +49,7 @@ impl<V: Brand, T: UpgradeFrom<V, Old>, Old> UpgradeFrom<V, Option<Old>> for Opti
 
 impl<V: Brand, T: UpgradeFrom<V, Old>, Old, const N: usize> UpgradeFrom<V, [Old; N]> for [T; N] {
     fn upgrade_from(old: [Old; N], at: &At<V, Write>) -> Result<[T; N], AllocError> {
-        let mut failed = None;
-        let made = old.map(|old| match failed {
-            None => T::upgrade_from(old, at).map_err(|error| failed = Some(error)).ok(),
-            Some(_) => None,
-        });
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(made.map(|made| made.expect("each was made, or one has failed"))),
-        }
+        array::try_map(old, |old| T::upgrade_from(old, at))
     }
 }
 

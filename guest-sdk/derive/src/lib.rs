@@ -1,10 +1,12 @@
-//! `#[derive(Storable)]` of the crate `spacejmp`, which re-exports and documents it.
+//! `#[derive(Storable)]` and `#[derive(CloneIn)]` of the crate `spacejmp`, which re-exports and documents them.
 //!
 //! - `input`: the source, checked
 //! - `body`: the description of fields and variants
+//! - `clone_in`: `#[derive(CloneIn)]`
 //! - `upgrade`: how a value is made from that of an earlier type
 
 mod body;
+mod clone_in;
 mod input;
 mod upgrade;
 
@@ -44,6 +46,14 @@ use input::Target;
 pub fn derive_storable(item: TokenStream) -> TokenStream {
     let item = parse_macro_input!(item as DeriveInput);
     expand(&item).unwrap_or_else(|err| err.to_compile_error()).into()
+}
+
+/// Implements `CloneIn`: a deep copy in an address space, field by field. The address space is that of
+/// `#[storable(vas = ...)]`. Type parameters must be `CloneIn` themselves.
+#[proc_macro_derive(CloneIn, attributes(storable))]
+pub fn derive_clone_in(item: TokenStream) -> TokenStream {
+    let item = parse_macro_input!(item as DeriveInput);
+    clone_in::expand(&item).unwrap_or_else(|err| err.to_compile_error()).into()
 }
 
 fn expand(item: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {

@@ -275,7 +275,8 @@ fn parts(
     Ok((quote_spanned!(span=> { #(#patterns),* }), quote!({ #(#values),* })))
 }
 
-fn member(index: usize, field: &Field) -> Member {
+/// How a field is named, in patterns and values.
+pub(crate) fn member(index: usize, field: &Field) -> Member {
     match &field.ident {
         Some(name) => Member::Named(name.clone()),
         None => Member::Unnamed(Index::from(index)),
