@@ -81,6 +81,23 @@ mod tests {
     }
 
     #[test]
+    fn the_figures_on_the_page_about_when_to_use_it_are_the_recorded_ones() {
+        let [page, recorded] =
+            [include_str!("../../docs/src/when.md"), include_str!("../../docs/src/results.md")];
+        let cells =
+            |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+        let rows = page.lines().filter(|line| line.starts_with("| `") && line.contains("_over_"));
+        let rows: Vec<_> = rows.map(cells).collect();
+        assert!(rows.len() >= 8, "{rows:?}");
+        for row in rows {
+            let (name, value) = (&row[1], &row[2]);
+            let there = recorded.lines().map(cells).find(|line| line.get(1) == Some(name));
+            let there = there.unwrap_or_else(|| panic!("no {name} in results.md"));
+            assert_eq!(there.get(2), Some(value), "{name}");
+        }
+    }
+
+    #[test]
     fn the_kind_of_host_comes_from_the_run_and_is_a_word() {
         let run = |kind: &str| format!(r#"{{"host":{{"translation":{{"kind":{kind}}}}}}}"#);
         assert_eq!(kind_of(&run(r#""ept""#)).expect("a kind"), "ept");
