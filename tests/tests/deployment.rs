@@ -12,6 +12,8 @@ use tests::guests::{self, Profile};
 use tests::{kvm, pace, skip_without_kvm};
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// The status of a run whose program SIGTERM has ended.
+const ENDED: i32 = 128 + 15;
 /// `nobody`.
 const USER: u32 = 65534;
 
@@ -119,7 +121,8 @@ fn the_command_line_of_the_service_runs_and_ends_with_sigterm() {
     assert_eq!(served.asked("PING\r\n"), "+PONG\r\n");
     let pid = served.child.id().cast_signed();
     let (status, said) = served.terminated(pid);
-    assert_eq!(status.code(), Some(0), "{said}");
+    assert_eq!(status.code(), Some(ENDED), "{said}");
+    assert!(unit.contains(&format!("\nSuccessExitStatus={ENDED}\n")));
 }
 
 #[test]
@@ -162,6 +165,6 @@ fn in_an_image_with_nothing_else_the_command_is_the_first_process_and_ends_with_
     let children = std::fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children"));
     let first = children.expect("its only child runs").trim().parse().expect("one number");
     let (status, said) = served.terminated(first);
-    assert_eq!(status.code(), Some(0), "{said}");
+    assert_eq!(status.code(), Some(ENDED), "{said}");
     assert!(data.path().join("store").is_dir());
 }
