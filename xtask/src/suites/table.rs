@@ -227,6 +227,11 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     },
     LeftOut {
         kinds: ALL,
+        reason: "runs a file of the repository, which no machine has",
+        what: &["kept"],
+    },
+    LeftOut {
+        kinds: ALL,
         reason: "compares with samtools, which no machine has",
         what: &["genome"],
     },
