@@ -50,6 +50,7 @@ pub(crate) fn provoke(r: &mut Refusals) {
     let versioned = SegParams { lifetime: 2, lockable: 1, ..sized(4096) };
     let versioned = r.need("a versioned segment", sys::seg_alloc("versioned", &versioned));
     not_attached(r, versioned);
+    r.need("deleting it", sys::seg_delete(versioned));
     ids(r, vid, sid);
     handles(r, sid);
     parameters(r, vid, sid);
