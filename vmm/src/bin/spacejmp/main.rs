@@ -11,6 +11,7 @@ mod doctor;
 mod doctor_program;
 mod ending;
 mod inherited;
+mod man;
 mod network;
 mod new;
 mod run;
@@ -68,6 +69,7 @@ enum Command {
     Bench(BenchArgs),
     Doctor(doctor::Args),
     Completions(completions::Args),
+    Man(man::Args),
     #[command(name = "__complete", hide = true)]
     Names(completions::Names),
     Version(version::Args),
@@ -125,6 +127,7 @@ impl Command {
             Self::Bench(_) => bench::run(),
             Self::Doctor(args) => doctor::run(&args),
             Self::Completions(args) => completions::run(&args),
+            Self::Man(args) => man::run(&args),
             Self::Names(args) => completions::print_names(&args),
             Self::Version(args) => version::run(&args),
         }
