@@ -10,9 +10,8 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::address::VmName;
-use crate::linux::limits::LimitsReport;
 use crate::linux::task::{Process, Thread};
-use crate::stats::{CallReport, Count, cpu_ns, names};
+use crate::stats::{CallReport, Count, LimitsReport, cpu_ns, names};
 use crate::store::Store;
 use crate::vas::HOME;
 use crate::vas::live::{LiveSpaces, LiveVas, LiveWait};

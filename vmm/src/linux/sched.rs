@@ -44,9 +44,7 @@ pub fn use_processors(count: usize) -> std::io::Result<()> {
     let mut mask = vec![0u8; MAX_CPUS / 8];
     let first = std::process::id() as usize % usable.len();
     usable.iter().cycle().skip(first).take(count).for_each(|&cpu| set_bit(&mut mask, cpu));
-    // SAFETY: the buffer is as long as stated.
-    let done = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len(), mask.as_ptr()) };
-    checked(done).map(drop).map_err(refused)
+    set_host_affinity(0, &mask).map(drop).map_err(refused)
 }
 
 pub(super) fn has_bit(mask: &[u8], bit: usize) -> bool {
@@ -67,6 +65,13 @@ fn host_affinity(host_tid: i32) -> Result<Vec<u8>, Errno> {
     };
     mask.truncate(checked(got)? as usize);
     Ok(mask)
+}
+
+fn set_host_affinity(host_tid: i32, mask: &[u8]) -> Result<u64, Errno> {
+    // SAFETY: the buffer is as long as stated.
+    let done =
+        unsafe { libc::syscall(libc::SYS_sched_setaffinity, host_tid, mask.len(), mask.as_ptr()) };
+    checked(done)
 }
 
 /// The host thread with a thread number of the program's, which is the same number; 0 is the
@@ -132,10 +137,7 @@ pub(super) fn setaffinity(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             set_bit(&mut host, host_cpu);
         }
     }
-    // SAFETY: the buffer is as long as stated.
-    let done =
-        unsafe { libc::syscall(libc::SYS_sched_setaffinity, host_tid, host.len(), host.as_ptr()) };
-    value(checked(done)?)
+    value(set_host_affinity(host_tid, &host)?)
 }
 
 /// `getcpu(2)`: one of the processors in `sched_getaffinity`; node 0, the only one.

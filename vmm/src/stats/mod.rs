@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
-use crate::linux::limits::LimitsReport;
 use crate::vm::ledger::HeldReport;
 
 /// One line per variant: the enum, its JSON and table name, and its place in the counters.
@@ -305,6 +304,17 @@ pub struct StatsReport {
     pub faults: Vec<Count>,
     /// Linux calls by number.
     pub calls: Vec<CallReport>,
+}
+
+/// What limits a program beside its memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct LimitsReport {
+    /// Processors that its threads may run on.
+    pub processors: u64,
+    /// Seconds of processor time until SIGXCPU; `None` is no limit.
+    pub cpu_seconds: Option<u64>,
+    /// Size to which it may make a file grow; likewise.
+    pub file_size_bytes: Option<u64>,
 }
 
 /// Processor time of this process.

@@ -9,11 +9,11 @@ mod calls;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use abi::Errno;
-use serde::Serialize;
 
 use super::sched::processors;
 use super::task::Process;
 use super::time::checked;
+use crate::stats::LimitsReport;
 pub(super) use calls::{getrlimit, prlimit64, setrlimit};
 
 const INFINITY: u64 = u64::MAX;
@@ -92,17 +92,6 @@ impl Limits {
             *pair = pair.map(|limit| limit.min(most));
         }
     }
-}
-
-/// What limits a program beside its memory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct LimitsReport {
-    /// Processors that its threads may run on.
-    pub processors: u64,
-    /// Seconds of processor time until SIGXCPU; `None` is no limit.
-    pub cpu_seconds: Option<u64>,
-    /// Size to which it may make a file grow; likewise.
-    pub file_size_bytes: Option<u64>,
 }
 
 impl Default for Limits {
