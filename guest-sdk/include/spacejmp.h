@@ -423,20 +423,21 @@ SJ_API int64_t seg_list(struct seg_stat *buffer, size_t count, uint64_t cursor);
 SJ_API int seg_stat(segid_t sid, struct seg_stat *stat);
 
 /* seg_grow: grows the segment in place to `bytes`. Returns 0. Fails with ENOENT; EINVAL, it is larger;
- * EFBIG, its reserve is smaller; EACCES. */
+ * EFBIG, its reserve is smaller; EACCES; EPERM, it is versioned and the caller not inside to write it. */
 SJ_API int seg_grow(segid_t sid, uint64_t bytes);
 
 /* seg_reserve: reserves storage for `bytes` bytes at `offset`, so that a full disk is an error
  * here and not SIGBUS when they are touched. Returns 0. Fails with ENOENT; EINVAL, no bytes or not
- * all of the segment's; ENOSPC; EACCES, not yours to write; store errors. */
+ * all of the segment's; ENOSPC; EACCES, not yours to write; EPERM, it is versioned and the caller not inside;
+ * store errors. */
 SJ_API int seg_reserve(segid_t sid, uint64_t offset, uint64_t bytes);
 
 /* seg_sync: returns 0 when all that was written before is on stable storage. Fails with ENOENT;
- * EACCES. */
+ * EACCES; EPERM, it is versioned and not attached in this process. */
 SJ_API int seg_sync(segid_t sid);
 
 /* seg_root_get, seg_root_set: the root object: its address and type. Return 0. Fail with ENOENT;
- * EINVAL, an address outside the segment; EACCES. See also vas_root and vas_set_root. */
+ * EINVAL, an address outside the segment; EACCES; EPERM, to set that of a versioned segment when not inside to write it. See also vas_root and vas_set_root. */
 SJ_API int seg_root_get(segid_t sid, struct seg_root *root);
 SJ_API int seg_root_set(segid_t sid, const struct seg_root *root);
 

@@ -10,27 +10,10 @@ use std::ptr::NonNull;
 
 use allocator_api2::alloc::{AllocError as ApiError, Allocator};
 
+pub use crate::alloc_error::AllocError;
 use crate::brand::{Brand, Invariant};
 use crate::space_heap::SpaceHeap;
 use crate::thread_state::{self, Inside, inside};
-
-/// A space has no room for `bytes` more bytes, and could not grow.
-#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no room for {bytes} byte{} in address space `{brand}`", if *bytes == 1 { "" } else { "s" })]
-pub struct AllocError {
-    /// What was asked for.
-    pub bytes: usize,
-    /// The brand of the space.
-    pub brand: &'static str,
-}
-
-impl AllocError {
-    /// The error of a request for `bytes` in `V`.
-    #[must_use]
-    pub fn new<V: Brand>(bytes: usize) -> AllocError {
-        AllocError { bytes, brand: V::NAME }
-    }
-}
 
 /// Allocates in `V`, if the thread is inside and may write; fails otherwise. Freeing without
 /// being inside does nothing.

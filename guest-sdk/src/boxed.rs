@@ -63,9 +63,24 @@ pub(crate) fn allocate_root<V: Brand>(
     at: &At<V, Write>,
     value: V::Root,
 ) -> Result<NonNull<V::Root>, AllocError> {
-    let (size, align) = (size_of::<V::Root>().max(1), align_of::<V::Root>());
-    let layout = Layout::from_size_align(size, align).map_err(|_| AllocError::new::<V>(size))?;
+    let (size, align) = (size_of::<V::Root>(), align_of::<V::Root>());
+    let layout = root_layout(size, align).ok_or_else(|| AllocError::new::<V>(size))?;
     allocate_in(at, layout, value)
+}
+
+fn root_layout(size: usize, align: usize) -> Option<Layout> {
+    Layout::from_size_align(size.max(1), align).ok()
+}
+
+/// Frees the block of a root object that was of this size and alignment.
+///
+/// # Safety
+/// The thread is inside `V`, writable; the value was moved out, and nothing uses it there any more.
+pub(crate) unsafe fn free_root<V: Brand>(root: NonNull<()>, size: usize, align: usize) {
+    if let Some(layout) = root_layout(size, align) {
+        // SAFETY: the block came from `allocate_root` with this layout.
+        unsafe { VAlloc::<V>::of_owner().deallocate(root.cast(), layout) };
+    }
 }
 
 /// A block of this layout, which is at least the value's, that holds `value`.

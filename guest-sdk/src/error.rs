@@ -246,6 +246,49 @@ pub enum Error {
         found_line: String,
     },
 
+    /// The root object is of another version of this program's type: of a later one; or of an earlier one that the
+    /// type does not say how to be made from.
+    #[error(
+        "the root object of `{space}` is `{name}` of version {found}, and this program has version \
+         {wanted} of it{}{}",
+        if found > wanted { ": use a newer build of the program" } else { ", which is not made from that one" },
+        lines(changes)
+    )]
+    WrongVersion {
+        /// The space.
+        space: String,
+        /// The type's name.
+        name: String,
+        /// The version that the program has.
+        wanted: u32,
+        /// The version that is there.
+        found: u32,
+        /// What the later of the two has in place of the earlier one's fields.
+        changes: Vec<String>,
+    },
+
+    /// The root object is of an earlier version of this program's type, and opening the space to write would make
+    /// one of this version of it. Here that must not be, or cannot be.
+    #[error(
+        "the root object of `{space}` is `{name}` of version {found}; this program would make version \
+         {wanted} of it, but {reason}{}",
+        lines(changes)
+    )]
+    NotUpgraded {
+        /// The space.
+        space: String,
+        /// The type's name.
+        name: String,
+        /// The version that is there.
+        found: u32,
+        /// The version that it would be.
+        wanted: u32,
+        /// Why it stays, and what to do.
+        reason: String,
+        /// What would be in place of the fields that are there.
+        changes: Vec<String>,
+    },
+
     /// What is in the segment is no heap that this program can use.
     #[error("segment `{space}` holds no heap that this program can use: {reason}")]
     Damaged {
@@ -258,6 +301,11 @@ pub enum Error {
     /// There is no room.
     #[error(transparent)]
     Alloc(#[from] AllocError),
+}
+
+/// Each in a line of its own, after the message.
+fn lines(changes: &[String]) -> String {
+    changes.iter().map(|change| format!("\n  {change}")).collect()
 }
 
 /// What the number means for an object of a store, where Linux's message does not fit.

@@ -89,6 +89,16 @@ impl TypeLayout {
         line.split(" (").next().unwrap_or(line)
     }
 
+    /// The name of the type whose layout has this text, without its version, and the version.
+    #[must_use]
+    pub fn versioned_name_in(text: &str) -> (&str, u32) {
+        let name = TypeLayout::name_in(text);
+        match name.rsplit_once(" version ").map(|(name, version)| (name, version.parse())) {
+            Some((name, Ok(version))) => (name, version),
+            _ => (name, 1),
+        }
+    }
+
     /// The first lines that differ, each with the fields that lead to it; empty where one text has
     /// ended.
     #[must_use]
@@ -97,6 +107,72 @@ impl TypeLayout {
         let same = lines.take_while(|(ours, theirs)| ours == theirs).count();
         (path_to(ours, same), path_to(theirs, same))
     }
+}
+
+impl TypeLayout {
+    /// What a later layout of a type has in place of an earlier one's fields and variants, each in a line.
+    #[must_use]
+    pub fn changes(earlier: &str, later: &str) -> Vec<String> {
+        let (before, after) = (parts(earlier), parts(later));
+        let of = |parts: &[Part], name: &str| parts.iter().find(|part| part.name == name).cloned();
+        let mut changes = Vec::new();
+        for part in &before {
+            match of(&after, &part.name) {
+                None => changes.push(format!("gone: {}", part.first_line())),
+                Some(now) if now.text != part.text => {
+                    let (now, then) = TypeLayout::first_difference(&now.text, &part.text);
+                    let ended =
+                        |line: String| if line.is_empty() { "nothing".to_owned() } else { line };
+                    let (now, then) = (ended(now), ended(then));
+                    changes.push(format!("changed: {} > {now}; it was {then}", part.name));
+                }
+                Some(_) => {}
+            }
+        }
+        let new = after.iter().filter(|part| of(&before, &part.name).is_none());
+        changes.extend(new.map(|part| format!("new: {}", part.first_line())));
+        changes
+    }
+}
+
+/// A field or variant of the outermost type.
+#[derive(Clone)]
+struct Part {
+    name: String,
+    /// What it is, with all below it, but not where it lies.
+    text: String,
+}
+
+impl Part {
+    fn first_line(&self) -> String {
+        format!("{}: {}", self.name, self.text.lines().next().unwrap_or_default())
+    }
+}
+
+/// The parts of a layout's outermost type. Which line another one refers to is left out: it differs
+/// where nothing else does.
+fn parts(text: &str) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    for line in text.lines().skip(1) {
+        let line = line.split(", as line ").next().unwrap_or(line);
+        let Some(line) = line.strip_prefix("  ") else { continue };
+        match parts.last_mut() {
+            Some(part) if line.starts_with(' ') => {
+                part.text.push('\n');
+                part.text.push_str(line);
+            }
+            _ => {
+                // `name +8: type`, `Variant = 3`, or a type without a label.
+                let (name, rest) = line.split_once([' ', '(']).unwrap_or((line, ""));
+                let rest = match rest.strip_prefix('+').and_then(|rest| rest.split_once(": ")) {
+                    Some((_, what)) => what,
+                    None => rest,
+                };
+                parts.push(Part { name: name.to_owned(), text: rest.to_owned() });
+            }
+        }
+    }
+    parts
 }
 
 /// Line `number` (from 0) of a layout and the names it is under.
@@ -229,6 +305,8 @@ impl VariantOffsets {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{Storable, VBox, brand};
 
@@ -352,6 +430,48 @@ mod tests {
         let (ours, theirs) = TypeLayout::first_difference(ours.text(), theirs.text());
         assert_eq!(ours, "1 > value > u32, as line 2");
         assert_eq!(theirs, "1 > value > f32 (4 bytes, align 4)");
+    }
+
+    mod later {
+        use super::*;
+
+        #[derive(Storable)]
+        #[storable(vas = V)]
+        pub(super) struct Node<V: Brand> {
+            first: u8,
+            value: VBox<[f32; 2], V>,
+            next: Option<VBox<Node<V>, V>>,
+        }
+    }
+
+    mod before {
+        use super::*;
+
+        #[derive(Storable)]
+        #[storable(vas = V)]
+        pub(super) struct Node<V: Brand> {
+            value: VBox<[u32; 2], V>,
+            next: Option<VBox<Node<V>, V>>,
+            gone: Duration,
+        }
+    }
+
+    #[test]
+    fn changes_are_told_by_field_whatever_moves_and_with_the_way_to_them() {
+        let before = TypeLayout::of::<before::Node<Vas>, Vas>();
+        let later = TypeLayout::of::<later::Node<Vas>, Vas>();
+        let expected = [
+            "changed: value > f32 (4 bytes, align 4); it was u32 (4 bytes, align 4)",
+            "gone: gone: Duration (16 bytes, align 8)",
+            "new: first: u8 (1 bytes, align 1)",
+        ];
+        assert_eq!(TypeLayout::changes(before.text(), later.text()), expected);
+        assert!(TypeLayout::changes(later.text(), later.text()).is_empty());
+        let variants = TypeLayout::changes(
+            "enum A (1 bytes)\n  X = 0\n  Y = 1\n",
+            "enum A (1)\n  X = 0\n  Z = 1\n",
+        );
+        assert_eq!(variants, ["gone: Y: = 1", "new: Z: = 1"]);
     }
 
     #[test]

@@ -56,6 +56,7 @@
 //! - [`Vas`], [`Segment`], [`Attached`]: objects, whatever is in them
 //! - [`Space`], [`token`]: being inside; [`brand`](mod@brand), [`storable`], [`layout`]: what may
 //!   lie there
+//! - [`upgrade`]: types that have changed since their values were stored
 //! - [`VBox`], [`VPtr`], [`VSlice`], [`collections`]: memory there, [`serial`]: in and out of it by `serde`;
 //!   [`alloc`]: their way to it; [`heap`]: where it comes from; [`ScopedAlloc`]: the same for
 //!   existing code
@@ -69,11 +70,15 @@
 extern crate self as spacejmp;
 
 pub mod alloc;
+mod alloc_error;
+mod array;
 mod block_owners;
 mod boxed;
 pub mod brand;
 pub mod call_page;
+mod clone_in;
 pub mod collections;
+mod earlier;
 pub mod error;
 mod handle;
 mod handles;
@@ -82,6 +87,10 @@ pub mod layout;
 mod location;
 #[cfg(doctest)]
 mod mistakes;
+/// So that the programs on this page of the book compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/src/changing-types.md")]
+struct BookOnChangingTypes;
 mod objects;
 mod ptr;
 mod scope;
@@ -93,21 +102,26 @@ pub mod sys;
 mod thread_state;
 pub mod token;
 mod type_id;
+pub mod upgrade;
 
 pub use alloc::{AllocError, VAlloc};
 pub use boxed::VBox;
 pub use brand::Brand;
 pub use call_page::{CallPage, NotUnderSpacejmp};
-pub use collections::{VArena, VBTreeMap, VHashMap, VId, VKey, VLinearMap, VString, VVec};
+pub use clone_in::CloneIn;
+pub use collections::{
+    Total, VArena, VBTreeMap, VBTreeSet, VHashMap, VHashSet, VId, VKey, VLinearMap, VString, VVec,
+};
 pub use error::{Error, Result};
 pub use objects::attached::{AttachOptions, Attached};
 pub use objects::segment::{Segment, SegmentInfo, SegmentOptions};
 pub use objects::vas::{Vas, VasInfo, VasOptions};
 pub use ptr::{VPtr, VSlice};
 pub use scope::ScopedAlloc;
-pub use space::{Space, SpaceOptions};
-pub use spacejmp_derive::Storable;
+pub use space::{InOld, OldSpace, Opening, Space, SpaceOptions};
+pub use spacejmp_derive::{CloneIn, Storable};
 pub use storable::Storable;
 pub use sys::{Durability, Lifetime, PagePolicy, Right, SyncInterval};
 pub use thread_state::{Inside, inside};
 pub use token::{At, In, Mode, Read, Write};
+pub use upgrade::{RootType, UpgradeFrom};

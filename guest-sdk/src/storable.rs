@@ -6,12 +6,17 @@
 //! allocates at home, handles. Left out because several programs read at once, from memory that
 //! is mapped read-only: `Cell`, `RefCell`, `Mutex`, atomics.
 
+use std::cmp::{Ordering, Reverse};
 use std::marker::PhantomData;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::{NonZero, Wrapping};
+use std::ops::Range;
 use std::time::Duration;
 
+use crate::alloc_error::AllocError;
 use crate::brand::Brand;
-use crate::layout::LayoutWriter;
+use crate::earlier::{EarlierForm, StoredRoot};
+use crate::layout::{Fingerprint, LayoutWriter};
 
 /// Types whose values may lie in the VAS `V`.
 ///
@@ -44,8 +49,24 @@ pub unsafe trait Storable<V: Brand>: Sized + Send + Sync {
     #[doc(hidden)]
     const HAS_ONE_NICHE: bool = false;
 
+    /// Which version of the type this is: 1 where nothing says otherwise.
+    #[doc(hidden)]
+    const VERSION: u32 = 1;
+
     /// Describes the type by one call of [`LayoutWriter::describe`].
     fn layout(writer: &mut LayoutWriter);
+
+    /// The earlier version of the type that has this layout, if there is one.
+    #[doc(hidden)]
+    fn earlier(_wanted: Fingerprint) -> Option<EarlierForm> {
+        None
+    }
+
+    /// Makes a value from that of an earlier version, if `stored` is one.
+    #[doc(hidden)]
+    fn from_earlier(_stored: StoredRoot<'_, V>) -> Option<Result<Self, AllocError>> {
+        None
+    }
 }
 
 /// Implements the trait for types without inner parts: those without a niche or with several values
@@ -64,7 +85,7 @@ macro_rules! leaves {
 }
 
 leaves!(false: u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize);
-leaves!(false: f32, f64, bool, char, (), Duration);
+leaves!(false: f32, f64, bool, char, (), Duration, Ordering, Ipv4Addr, Ipv6Addr);
 leaves!(true: NonZero<u8>, NonZero<u16>, NonZero<u32>, NonZero<u64>, NonZero<u128>, NonZero<usize>);
 leaves!(true: NonZero<i8>, NonZero<i16>, NonZero<i32>, NonZero<i64>, NonZero<i128>, NonZero<isize>);
 
@@ -72,6 +93,23 @@ leaves!(true: NonZero<i8>, NonZero<i16>, NonZero<i32>, NonZero<i64>, NonZero<i12
 unsafe impl<V: Brand, T: Storable<V>> Storable<V> for Wrapping<T> {
     fn layout(writer: &mut LayoutWriter) {
         writer.describe::<Self>("Wrapping", |writer| writer.part::<T, V>(format_args!("")));
+    }
+}
+
+// SAFETY: its content is.
+unsafe impl<V: Brand, T: Storable<V>> Storable<V> for Reverse<T> {
+    fn layout(writer: &mut LayoutWriter) {
+        writer.describe::<Self>("Reverse", |writer| writer.part::<T, V>(format_args!("")));
+    }
+}
+
+// SAFETY: its ends are.
+unsafe impl<V: Brand, T: Storable<V>> Storable<V> for Range<T> {
+    fn layout(writer: &mut LayoutWriter) {
+        writer.describe::<Self>("Range", |writer| {
+            writer.field::<T, V>("start", std::mem::offset_of!(Self, start));
+            writer.field::<T, V>("end", std::mem::offset_of!(Self, end));
+        });
     }
 }
 
@@ -131,3 +169,7 @@ tuples!(A 0, B 1, C 2, D 3, E 4);
 tuples!(A 0, B 1, C 2, D 3, E 4, F 5);
 tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
 tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10);
+tuples!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11);

@@ -219,6 +219,7 @@ impl Run {
             },
             env: env.collect(),
             memory_bytes: self.memory_bytes,
+            limits: Vec::new(),
             grants: self.grants.iter().map(|dir| dir.parse().expect("a grant")).collect(),
             root: None,
             tmp: None,
@@ -355,13 +356,19 @@ impl Running {
     /// Waits until the program has written `text` to standard output.
     ///
     /// # Panics
-    /// If it has not after a minute.
+    /// If it has not after five minutes.
     pub fn wait_for_output(&mut self, text: &str) {
         let began = Instant::now();
-        while !String::from_utf8_lossy(&content(&mut self.stdout)).contains(text) {
+        loop {
+            let said = content(&mut self.stdout);
+            let said = String::from_utf8_lossy(&said);
+            if said.contains(text) {
+                return;
+            }
             assert!(
-                began.elapsed() < pace::limit(Duration::from_secs(60)),
-                "no {text:?} from {self:?}"
+                began.elapsed() < pace::limit(Duration::from_secs(300)),
+                "no {text:?}, but {said:?}, and on standard error {:?}",
+                String::from_utf8_lossy(&content(&mut self.stderr))
             );
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -302,3 +302,31 @@ fn attached_address_spaces_are_attached_in_the_child_and_it_is_outside_of_them()
         text(&run.stderr)
     );
 }
+
+#[test]
+fn a_working_directory_may_be_deeper_than_a_path_can_be() {
+    skip_without_kvm!();
+    let world = World::new();
+    let program = guests::c("deep_directory");
+    let folder = || {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(dir.path().join("beside")).expect("a folder");
+        dir
+    };
+    let native = folder();
+    let mut command = Command::new(&program);
+    let native = command.arg(native.path()).stdin(Stdio::null()).output().expect("it starts");
+    assert_eq!(native.status.code(), Some(0), "{native:?}");
+    // Alone, and with something else mounted in it, which relative names lead to.
+    for mounted in [false, true] {
+        let (dir, other) = (folder(), folder());
+        let grant = format!("{}:/w", dir.path().display());
+        let inner = format!("{}:/w/beside", other.path().display());
+        let options = ["--dir", &grant, "--dir", &inner];
+        let program = program.to_str().expect("paths of tests are UTF-8");
+        let here = world.run_of(&options[..if mounted { 4 } else { 2 }], program, &["/w"]);
+        let complaint = text(&here.stderr);
+        assert_eq!(text(&here.stdout), text(&native.stdout), "{mounted}: {complaint}");
+        assert_eq!(here.status.code(), Some(0), "{complaint}");
+    }
+}

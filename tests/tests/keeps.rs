@@ -28,9 +28,13 @@ fn run(shell: &str, before: &[&str], folder: &Path, topic: &[&str]) -> Output {
 }
 
 fn in_vm(shell: &str, topic: &[&str]) -> (String, i32) {
+    in_vm_with(&[], shell, topic)
+}
+
+fn in_vm_with(options: &[&str], shell: &str, topic: &[&str]) -> (String, i32) {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let timeout = pace::limit(std::time::Duration::from_secs(100)).as_secs().to_string();
-    let before = ["run", "--log", "error", "--timeout", &timeout];
+    let before = [&["run", "--log", "error", "--timeout", &timeout], options].concat();
     let done = run(shell, &before, folder.path(), topic);
     let status = done.status.code().unwrap_or_else(|| panic!("the VMM was killed: {done:?}"));
     (String::from_utf8_lossy(&done.stdout).into_owned(), status)
@@ -125,6 +129,36 @@ fn a_limit_of_processor_time_from_the_shell_is_told_to_the_program() {
     skip_without_kvm!();
     let (_, status) = in_vm("ulimit -S -t 1;", &["burn"]);
     assert_eq!(status, 128 + libc::SIGXCPU);
+}
+
+#[test]
+fn processor_time_of_a_run_is_limited_by_an_option() {
+    skip_without_kvm!();
+    let time = ["--cpu-time", "1", "--processes", "1"];
+    assert_eq!(in_vm_with(&time, "", &["burn"]).1, 128 + libc::SIGXCPU);
+    let (said, status) = in_vm_with(&time, "", &["count"]);
+    assert_eq!((said.as_str(), status), ("limit: 1 2\nsignals: 1\n", 128 + libc::SIGKILL));
+    // The shell's is lower.
+    let (_, status) = in_vm_with(&["--cpu-time", "1000"], "ulimit -S -t 1;", &["burn"]);
+    assert_eq!(status, 128 + libc::SIGXCPU);
+}
+
+#[test]
+fn the_size_of_files_is_limited_by_an_option_and_the_program_cannot_raise_it() {
+    skip_without_kvm!();
+    let (said, status) = in_vm_with(&["--file-size", "4K"], "", &["grow"]);
+    let expected = "limit: 4096 4096\nhigher: EPERM\nwrite: 3000 , signals 0\n\
+                    write: 1096 , signals 0\nwrite: -1 EFBIG, signals 1\n";
+    assert_eq!((said.as_str(), status), (expected, 128 + libc::SIGXFSZ));
+}
+
+#[test]
+fn a_run_has_as_many_processors_as_an_option_says_and_no_more() {
+    skip_without_kvm!();
+    let expected = "wants all: ok\nprocessors: 1 1 1 1\n";
+    assert_eq!(in_vm_with(&["--cpus", "1"], "", &["processors"]), (expected.to_owned(), 0));
+    let (_, status) = in_vm_with(&["--cpus", "100000"], "", &["processors"]);
+    assert_eq!(status, 125);
 }
 
 #[test]

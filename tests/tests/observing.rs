@@ -1,6 +1,7 @@
 //! VMs that run are listed, describe themselves, and are ended by name or number; those of others are not.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -40,11 +41,14 @@ struct Running {
 
 impl Running {
     fn start(options: &[&str], program: &Path, args: &[&str]) -> Running {
+        Running::reading(options, program, args, Stdio::null())
+    }
+
+    fn reading(options: &[&str], program: &Path, args: &[&str], stdin: Stdio) -> Running {
         let limit = pace::limit(Duration::from_secs(120)).as_secs().to_string();
         let mut command = spacejmp(&["run", "--timeout", &limit]);
         command.args(options).arg(program).args(args);
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut child = command.stdin(stdin).stdout(Stdio::piped()).spawn().expect("it starts");
         let out = BufReader::new(child.stdout.take().expect("a pipe"));
         Running { child, out }
     }
@@ -231,6 +235,35 @@ fn metrics_have_a_line_for_every_counter_of_every_vm() {
 }
 
 #[test]
+fn metrics_are_answered_on_this_machine_at_each_question() {
+    skip_without_kvm!();
+    let vm = Running::sleeper(&["--no-store"]);
+    let mut listener = spacejmp(&["stats", "--metrics-listen", "0"]);
+    let mut child = listener.stdout(Stdio::piped()).spawn().expect("it starts");
+    let out = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut listener = Running { child, out };
+    let mut said = String::new();
+    listener.out.read_line(&mut said).expect("a line");
+    let at = said.trim_end().strip_prefix("listening at http://").expect("where");
+    let at = at.strip_suffix("/metrics").expect("what");
+    assert!(at.starts_with("127.0.0.1:"), "{at}");
+    let ask = |question: &str| {
+        let mut stream = TcpStream::connect(at).expect("it listens");
+        stream.write_all(question.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer
+    };
+    for _ in 0..2 {
+        let answer = ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(answer.contains(&format!("spacejmp_threads{{pid=\"{}\"", vm.pid())), "{answer}");
+    }
+    assert!(ask("GET /else HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
+    assert!(ask("POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
+}
+
+#[test]
 fn top_shows_what_is_done_per_second() {
     skip_without_kvm!();
     let mut busy = Running::start(&["--no-store"], &guests::rust("spin"), &[]);
@@ -267,4 +300,78 @@ fn processes_of_a_run_are_vms_of_their_own() {
     assert_eq!(child["parent"].to_string(), shell.pid());
     text(&["stop", pid.trim()]);
     assert!(shell.child.wait().expect("it ends").code().is_some());
+}
+
+/// `spacejmp trace` of a VM.
+struct Trace {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Trace {
+    fn of(vm: &str) -> Trace {
+        let mut child = spacejmp(&["trace", vm]).stdout(Stdio::piped()).spawn().expect("it starts");
+        let lines = BufReader::new(child.stdout.take().expect("a pipe"));
+        Trace { child, lines }
+    }
+
+    /// Whether it has begun: somebody else may look still.
+    fn has_begun(&mut self) -> bool {
+        !self.lines.fill_buf().expect("a pipe").is_empty()
+    }
+
+    /// The first line with this in it, and all before.
+    #[track_caller]
+    fn until(&mut self, part: &str) -> String {
+        let mut all = String::new();
+        loop {
+            let before = all.len();
+            let read = self.lines.read_line(&mut all).expect("text");
+            assert_ne!(read, 0, "no `{part}` in\n{all}");
+            if all[before..].contains(part) {
+                return all;
+            }
+        }
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_calls_of_a_running_vm_are_traced_while_somebody_looks() {
+    skip_without_kvm!();
+    let script = "echo ready; while read x; do echo got $x; done";
+    let options = ["--root", "/", "--no-store"];
+    let mut vm = Running::reading(&options, Path::new("/bin/sh"), &["-c", script], Stdio::piped());
+    vm.wait_for("ready");
+    let mut to = vm.child.stdin.take().expect("a pipe");
+    let mut trace = Trace::of(&vm.pid());
+    // What it waits in, whether it waited before or not.
+    trace.until("read(");
+    to.write_all(b"one\n").expect("it reads");
+    vm.wait_for("got one");
+    let seen = trace.until(r#"write(1, "got one\n", 8) = 8"#);
+    assert!(seen.contains("read"), "{seen}");
+    let second = output(&["trace", &vm.pid()]);
+    let error = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(125), "{error}");
+    assert!(error.contains("traced already"), "{error}");
+    drop(trace);
+    // Its place is free when the VM has heard of that.
+    let mut again = loop {
+        let mut again = Trace::of(&vm.pid());
+        if again.has_begun() {
+            break again;
+        }
+    };
+    drop(to);
+    again.until("+++ exited with 0 +++");
+    assert!(again.child.wait().expect("it ends").success());
+    assert!(vm.child.wait().expect("it ends").success());
+    assert_eq!(output(&["trace", &vm.pid()]).status.code(), Some(1));
 }

@@ -75,7 +75,6 @@ fn processes_of_the_host_are_not_there() {
 fn open_files_count_together_and_are_free_when_their_process_has_ended() {
     skip_without_kvm!();
     let (program, _) = guest();
-    // Each of the two has five before it opens more.
     let here = run(&["--open-files", "40"], &program, &["files"]);
     let said = text(&here.stdout);
     let counts: Vec<u32> =
@@ -83,9 +82,10 @@ fn open_files_count_together_and_are_free_when_their_process_has_ended() {
     let [child, parent, again] = counts[..] else {
         panic!("{said}{}", text(&here.stderr));
     };
-    assert!(child <= 30 && parent == 0, "{said}");
-    // All but its own four.
-    assert_eq!(again, 36, "{said}");
+    // All but the four that each of the two has, and perhaps an end that the parent is about to close.
+    assert!((31..=32).contains(&child) && parent == 0, "{said}");
+    // All but its own three.
+    assert_eq!(again, 37, "{said}");
     let rest = "fork(): EAGAIN\n";
     assert!(said.contains(rest), "{said}");
     assert!(

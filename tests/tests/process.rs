@@ -237,7 +237,7 @@ fn a_vm_that_has_ended_leaves_no_process_behind() {
     let began = std::time::Instant::now();
     while std::fs::read_dir("/proc").expect("it is mounted").flatten().any(|entry| is_ours(&entry))
     {
-        assert!(began.elapsed() < pace::limit(Duration::from_secs(30)), "a process is left");
+        assert!(began.elapsed() < pace::limit(Duration::from_secs(120)), "a process is left");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -2,15 +2,20 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use tests::guests::{self, Profile};
 use tests::skip_without_kvm;
 
-fn run(options: &[&str], program: &Path) -> Output {
+fn command(options: &[&str], program: &Path) -> Command {
     let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
     command.env_remove("SPACEJMP_LOG").args(["run", "--log", "error", "--no-store"]);
     command.args(["--timeout", "120"]).args(options).arg(program).stdin(Stdio::null());
-    command.output().expect("the command starts")
+    command
+}
+
+fn run(options: &[&str], program: &Path) -> Output {
+    command(options, program).output().expect("the command starts")
 }
 
 const UNFINISHED: &str = " <unfinished ...>";
@@ -37,11 +42,30 @@ fn lines(trace: &str) -> Vec<(&str, String)> {
     all
 }
 
+/// The trace of a program that ends by itself.
 fn traced(program: &Path) -> String {
+    traced_until(program, &[])
+}
+
+/// The trace of a program that goes on, and ends, once its standard input is closed: when all of `told` is in it.
+fn traced_until(program: &Path, told: &[String]) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("trace");
     let option = format!("--strace={}", file.display());
-    let ended = run(&[&option], program);
+    let mut command = command(&[&option], program);
+    let mut running = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let trace = || std::fs::read_to_string(&file).unwrap_or_default();
+    let is_told = || told.iter().all(|line| trace().contains(line));
+    while !is_told() && running.try_wait().expect("it can be asked").is_none() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Closes its standard input.
+    let ended = running.wait_with_output().expect("it can be waited for");
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(said, "", "the trace goes to its file alone");
     std::fs::read_to_string(file).expect("the trace is a text")
@@ -50,7 +74,9 @@ fn traced(program: &Path) -> String {
 #[test]
 fn a_trace_has_every_call_with_its_arguments_its_result_and_its_time() {
     skip_without_kvm!();
-    let trace = traced(&guests::c("traced"));
+    // Those that last are told before they end.
+    let lasting = ["read(3", "read(0"].map(|call| format!("{call}{UNFINISHED}\n"));
+    let trace = traced_until(&guests::c("traced"), &lasting);
     let lines = lines(&trace);
     let (first, _) = lines.first().expect("there are lines");
     let mut rest = lines.iter();
@@ -69,6 +95,7 @@ fn a_trace_has_every_call_with_its_arguments_its_result_and_its_time() {
         "rt_sigreturn() = 0 <",
         "pipe2([3, 4], O_CLOEXEC) = 0 <",
         "clock_nanosleep(CLOCK_REALTIME, 0x0, {tv_sec=0, tv_nsec=300000000}, ",
+        r#"read(0, "", 1) = 0 <"#,
         r#"write(4, "x", 1) = 1 <"#,
         "exit_group(3) = ? <",
         "+++ exited with 3 +++",
@@ -80,9 +107,8 @@ fn a_trace_has_every_call_with_its_arguments_its_result_and_its_time() {
         tid != *first && line.starts_with(r#"read(3, "x", 1) = 1 <"#)
     };
     assert_eq!(lines.iter().filter(waits).count(), 1, "{trace}");
-    // Those that last are told before they end.
-    for lasts in ["tv_nsec=300000000}", "read(3"] {
-        assert!(trace.contains(&format!("{lasts}{UNFINISHED}\n")), "{trace}");
+    for lasts in lasting {
+        assert!(trace.contains(&lasts), "{trace}");
     }
     assert!(trace.is_ascii() && !trace.contains('\x1b'));
 }

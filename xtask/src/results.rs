@@ -63,6 +63,8 @@ pub(crate) fn run(workspace: &Workspace, from: Option<PathBuf>) -> Result<()> {
 
 fn measure(workspace: &Workspace) -> Result<PathBuf> {
     workspace.build_bench()?;
+    // What `bench sam` measures: no other use of the benchmarks waits for it to be built.
+    succeed(&mut workspace.cargo(&["build", "--release", "--quiet", "--package", "genome"]))?;
     let dir = workspace.target().join("results");
     let mut command = std::process::Command::new(workspace.spacejmp());
     succeed(command.args(["bench", "all", "--out"]).arg(&dir))?;
@@ -78,6 +80,23 @@ mod tests {
         let path = dir.path().join("results.json");
         fs::write(&path, text).expect("write the file");
         kind(&path)
+    }
+
+    #[test]
+    fn the_figures_on_the_page_about_when_to_use_it_are_the_recorded_ones() {
+        let [page, recorded] =
+            [include_str!("../../docs/src/when.md"), include_str!("../../docs/src/results.md")];
+        let cells =
+            |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+        let rows = page.lines().filter(|line| line.starts_with("| `") && line.contains("_over_"));
+        let rows: Vec<_> = rows.map(cells).collect();
+        assert!(rows.len() >= 8, "{rows:?}");
+        for row in rows {
+            let (name, value) = (&row[1], &row[2]);
+            let there = recorded.lines().map(cells).find(|line| line.get(1) == Some(name));
+            let there = there.unwrap_or_else(|| panic!("no {name} in results.md"));
+            assert_eq!(there.get(2), Some(value), "{name}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use syn::spanned::Spanned;
 use syn::{Data, DataEnum, DeriveInput, Field, Fields, Ident, Index, Variant};
 
 use crate::input::{Repr, Target};
+use crate::upgrade::Versions;
 
 /// A name that is introduced.
 pub(crate) fn name(name: &str) -> Ident {
@@ -24,7 +25,11 @@ pub(crate) fn name(name: &str) -> Ident {
 }
 
 /// The body of `Storable::layout`, whose argument is called `__spacejmp_writer`.
-pub(crate) fn describe(item: &DeriveInput, target: &Target) -> syn::Result<TokenStream> {
+pub(crate) fn describe(
+    item: &DeriveInput,
+    target: &Target,
+    versions: &Versions,
+) -> syn::Result<TokenStream> {
     let repr = Repr::of(item)?;
     let vas = target.path();
     let (kind, parts) = match &item.data {
@@ -37,7 +42,12 @@ pub(crate) fn describe(item: &DeriveInput, target: &Target) -> syn::Result<Token
         }
     };
     let writer = name("writer");
-    let name = format!("{kind} {}", item.ident);
+    let mut name = format!("{kind} {}", versions.name.as_ref().unwrap_or(&item.ident));
+    // The first version is what stores without versions have.
+    match versions.number()? {
+        1 => {}
+        number => name.push_str(&format!(" version {number}")),
+    }
     Ok(quote! {
         #writer.describe::<Self>(#name, |#writer| {
             let _ = &#writer;

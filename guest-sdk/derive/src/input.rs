@@ -4,6 +4,8 @@ use proc_macro2::{TokenStream, TokenTree};
 use quote::{ToTokens, format_ident};
 use syn::{DeriveInput, GenericParam, Generics, Ident, Type, parse_quote};
 
+use crate::upgrade::{Versions, members};
+
 /// The address spaces that an implementation is for.
 pub(crate) enum Target {
     /// All of them, as a parameter of the implementation.
@@ -13,21 +15,34 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// As the attribute says.
-    pub(crate) fn of(item: &DeriveInput) -> syn::Result<Target> {
-        let mut vas = None;
+    /// As the attribute says, and what it says about versions.
+    pub(crate) fn of(item: &DeriveInput) -> syn::Result<(Target, Versions)> {
+        let (mut vas, mut versions) = (None, Versions::default());
         for attribute in item.attrs.iter().filter(|found| found.path().is_ident("storable")) {
             attribute.parse_nested_meta(|meta| {
-                if !meta.path.is_ident("vas") {
-                    return Err(meta.error("unknown option: there is only `vas = BRAND`"));
-                }
-                if vas.replace(meta.value()?.parse::<Type>()?).is_some() {
-                    return Err(meta.error("`vas` is given twice"));
-                }
-                Ok(())
+                let is = |name| meta.path.is_ident(name);
+                let is_repeated = if is("vas") {
+                    vas.replace(meta.value()?.parse::<Type>()?).is_some()
+                } else if is("name") {
+                    versions.name.replace(meta.value()?.parse()?).is_some()
+                } else if is("version") {
+                    versions.version.replace(meta.value()?.parse()?).is_some()
+                } else if is("from") {
+                    versions.from.replace(meta.value()?.parse()?).is_some()
+                } else if is("with") {
+                    versions.with.replace(meta.value()?.parse()?).is_some()
+                } else if is("gone") {
+                    !std::mem::replace(&mut versions.gone, members(&meta)?).is_empty()
+                } else {
+                    let message = "unknown option: there are `vas = BRAND`, `version = NUMBER`, \
+                                   `from = EARLIER TYPE`, `with = FUNCTION`, `gone(FIELDS)` and `name = NAME`";
+                    return Err(meta.error(message));
+                };
+                if is_repeated { Err(meta.error("this is given twice")) } else { Ok(()) }
             })?;
         }
-        Ok(vas.map_or_else(|| Target::Every(unused_name(item)), Target::Vas))
+        versions.check()?;
+        Ok((vas.map_or_else(|| Target::Every(unused_name(item)), Target::Vas), versions))
     }
 
     /// How it is written in the implementation.

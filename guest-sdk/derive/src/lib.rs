@@ -1,10 +1,14 @@
-//! `#[derive(Storable)]` of the crate `spacejmp`, which re-exports and documents it.
+//! `#[derive(Storable)]` and `#[derive(CloneIn)]` of the crate `spacejmp`, which re-exports and documents them.
 //!
 //! - `input`: the source, checked
 //! - `body`: the description of fields and variants
+//! - `clone_in`: `#[derive(CloneIn)]`
+//! - `upgrade`: how a value is made from that of an earlier type
 
 mod body;
+mod clone_in;
 mod input;
+mod upgrade;
 
 use proc_macro::TokenStream;
 use quote::quote;
@@ -22,6 +26,14 @@ use input::Target;
 /// An enum whose variants have fields needs a layout that is promised: `#[repr(u8)]` or another
 /// integer, or `#[repr(C)]`. Unions and packed types are refused.
 ///
+/// A type that has changed says so: `#[storable(version = 2, from = v1::Notes<'v>)]`, with the earlier type, or a copy of
+/// it, in a module of its own, or with `name = Notes` if it is called differently now. The value is made field by
+/// field from those of the same names; of fields, `#[storable(new)]` or `#[storable(new = VALUE)]` says that it was
+/// not there, `#[storable(was = OLD_NAME)]` that it was called something else, `#[storable(upgrade)]` that its type
+/// has changed as well. `gone(OLD_FIELDS)` of the type, or of a variant, says which are given up; others must not be
+/// left out. `with = FUNCTION` makes the value by a function `fn(Old, &At<V, Write>) -> Result<New, AllocError>`
+/// instead. The book's page "Changing types" shows all of it.
+///
 /// **Deriving `Storable` makes every field public** to all programs that may write to the address
 /// space, as deriving `Deserialize` does to the program that writes the text: another program with a type of
 /// the same layout sets fields that are private here. What `unsafe` code relies on must not be such
@@ -36,10 +48,21 @@ pub fn derive_storable(item: TokenStream) -> TokenStream {
     expand(&item).unwrap_or_else(|err| err.to_compile_error()).into()
 }
 
+/// Implements `CloneIn`: a deep copy in an address space, field by field. The address space is that of
+/// `#[storable(vas = ...)]`. Type parameters must be `CloneIn` themselves.
+#[proc_macro_derive(CloneIn, attributes(storable))]
+pub fn derive_clone_in(item: TokenStream) -> TokenStream {
+    let item = parse_macro_input!(item as DeriveInput);
+    clone_in::expand(&item).unwrap_or_else(|err| err.to_compile_error()).into()
+}
+
 fn expand(item: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
-    let target = Target::of(item)?;
+    let (target, versions) = Target::of(item)?;
+    upgrade::check_parts(item, &versions)?;
     let writer = body::name("writer");
-    let body = body::describe(item, &target)?;
+    let body = body::describe(item, &target, &versions)?;
+    let (more, upgrade) = upgrade::items(item, &target, &versions)?;
+    let root = root_type(item);
     let name = &item.ident;
     let mut generics = item.generics.clone();
     let vas = target.path();
@@ -53,6 +76,33 @@ fn expand(item: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
             fn layout(#writer: &mut ::spacejmp::layout::LayoutWriter) {
                 #body
             }
+
+            #more
+        }
+
+        #upgrade
+
+        #root
+    })
+}
+
+/// That it can be a root object of old versions: of types that a lifetime, or none, makes whole.
+fn root_type(item: &DeriveInput) -> Option<proc_macro2::TokenStream> {
+    let (name, generics) = (&item.ident, &item.generics);
+    if generics.where_clause.is_some() || generics.params.len() != generics.lifetimes().count() {
+        return None;
+    }
+    let (of, during) = match generics.lifetimes().collect::<Vec<_>>()[..] {
+        [] => (quote!(#name), quote!(#name)),
+        [only] if only.bounds.is_empty() => {
+            (quote!(#name<'static>), quote!(#name<'__spacejmp_visit>))
+        }
+        _ => return None,
+    };
+    Some(quote! {
+        #[automatically_derived]
+        impl ::spacejmp::RootType for #of {
+            type During<'__spacejmp_visit> = #during;
         }
     })
 }

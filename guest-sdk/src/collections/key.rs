@@ -4,17 +4,21 @@
 //! token, and no hash or comparison gets one. So maps hash and compare what a key lends them,
 //! as `HashMap<String, _>` does when it is asked for a `str`.
 
+use std::cmp::{Ordering, Reverse};
 use std::hash::Hash;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::{NonZero, Wrapping};
 use std::time::Duration;
 
+use super::total::Total;
 use crate::brand::Brand;
 use crate::storable::Storable;
 use crate::token::{At, Mode};
 
 /// Keys of maps in `V`.
 ///
-/// Numbers, `bool`, `char`, arrays, tuples and options of these are looked up by themselves. A type
+/// Numbers, `bool`, `char`, IP addresses, floating-point numbers by [`Total`](super::Total), arrays, tuples, options
+/// and `Reverse` of these are looked up by themselves. A type
 /// of one's own becomes a key with
 ///
 /// ```
@@ -72,11 +76,16 @@ own_keys! {
     [] NonZero<u8>; [] NonZero<u16>; [] NonZero<u32>; [] NonZero<u64>; [] NonZero<u128>;
     [] NonZero<usize>; [] NonZero<i8>; [] NonZero<i16>; [] NonZero<i32>; [] NonZero<i64>;
     [] NonZero<i128>; [] NonZero<isize>;
-    [] bool; [] char; [] (); [] Duration;
+    [] bool; [] char; [] (); [] Duration; [] Ordering; [] Ipv4Addr; [] Ipv6Addr;
+    [] Total<f32>; [] Total<f64>;
+    [T: Storable<V> + Hash + Ord] Reverse<T>;
     [T: Storable<V> + Hash + Ord] Wrapping<T>;
     [T: Storable<V> + Hash + Ord] Option<T>;
     [T: Storable<V> + Hash + Ord, const N: usize] [T; N];
     [A: Storable<V> + Hash + Ord] (A,);
     [A: Storable<V> + Hash + Ord, B: Storable<V> + Hash + Ord] (A, B);
     [A: Storable<V> + Hash + Ord, B: Storable<V> + Hash + Ord, C: Storable<V> + Hash + Ord] (A, B, C);
+    [A: Storable<V> + Hash + Ord, B: Storable<V> + Hash + Ord, C: Storable<V> + Hash + Ord, D: Storable<V> + Hash + Ord] (A, B, C, D);
+    [A: Storable<V> + Hash + Ord, B: Storable<V> + Hash + Ord, C: Storable<V> + Hash + Ord, D: Storable<V> + Hash + Ord, E: Storable<V> + Hash + Ord] (A, B, C, D, E);
+    [A: Storable<V> + Hash + Ord, B: Storable<V> + Hash + Ord, C: Storable<V> + Hash + Ord, D: Storable<V> + Hash + Ord, E: Storable<V> + Hash + Ord, F: Storable<V> + Hash + Ord] (A, B, C, D, E, F);
 }

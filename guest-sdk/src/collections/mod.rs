@@ -10,6 +10,7 @@
 //! - [`arena`]: [`VArena`], values by number; [`VId`], the numbers
 //! - [`btree`]: [`VBTreeMap`], a tree of ours without unsafe code
 //! - [`linear`]: [`VLinearMap`], a hash map that grows by a bucket at a time, likewise
+//! - `btree_set`, `hash_set`: [`VBTreeSet`] and [`VHashSet`], maps without values; `total`: [`Total`], numbers as keys
 //! - `within`: iterators that own; `words`: how the crates below lay out their types
 //!
 //! The others are built on `allocator-api2` and `hashbrown`, whose types are kept as they are, with
@@ -18,7 +19,9 @@
 
 pub mod arena;
 pub mod btree;
+mod btree_set;
 mod entry;
+mod hash_set;
 mod key;
 pub mod linear;
 mod map;
@@ -26,16 +29,20 @@ mod map_view;
 mod string;
 #[cfg(test)]
 mod tests;
+mod total;
 mod vec;
 mod within;
 mod words;
 
 pub use arena::{VArena, VId};
 pub use btree::VBTreeMap;
+pub use btree_set::{BTreeSetMut, BTreeSetRef, VBTreeSet};
 pub use entry::{Entry, OccupiedEntry, VacantEntry};
+pub use hash_set::{HashSetMut, HashSetRef, VHashSet};
 pub use key::VKey;
 pub use linear::VLinearMap;
 pub use map::VHashMap;
 pub use map_view::{Iter, MapMut, MapRef};
 pub use string::{StringMut, VString};
+pub use total::Total;
 pub use vec::{VVec, VecMut};

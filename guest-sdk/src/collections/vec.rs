@@ -311,6 +311,21 @@ impl<'a, T: Storable<V>, V: Brand> VecMut<'a, T, V> {
         Ok(())
     }
 
+    /// Moves the values from `index` on into a vector of their own.
+    ///
+    /// # Errors
+    /// [`AllocError`] when there is no room; nothing is moved.
+    ///
+    /// # Panics
+    /// If `index` is larger than the length.
+    pub fn split_off(&mut self, index: usize) -> Result<VVec<T, V>, AllocError> {
+        let len = self.vec.len();
+        assert!(index <= len, "index {index} is beyond {len} values");
+        let mut rest = VVec::with_capacity(self.at, len - index)?;
+        rest.inner.extend(self.vec.drain(index..));
+        Ok(rest)
+    }
+
     /// Drops values from the end, or appends copies of `value`, until there are `len`.
     ///
     /// # Errors

@@ -77,6 +77,16 @@ impl<T: Storable<V>, V: Brand> VPtr<T, V> {
         unsafe { self.value.as_ref() }
     }
 
+    /// The value, for the token of an old version.
+    ///
+    /// # Safety
+    /// As long as it is used the thread is inside a version of `V` that has the value, and nobody writes it.
+    #[inline]
+    pub(crate) unsafe fn get_in_old<'a>(self) -> &'a T {
+        // SAFETY: it is never freed; all else the caller promises.
+        unsafe { self.value.as_ref() }
+    }
+
     /// The value, to be changed. Nothing else of `V` can be used meanwhile.
     #[inline]
     #[must_use]

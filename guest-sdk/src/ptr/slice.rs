@@ -137,6 +137,15 @@ impl<T: Storable<V>, V: Brand> VSlice<T, V> {
         unsafe { NonNull::slice_from_raw_parts(self.first, self.len).as_ref() }
     }
 
+    /// The values, for the token of an old version.
+    ///
+    /// # Safety
+    /// As [`VPtr::get_in_old`].
+    pub(crate) unsafe fn get_in_old<'a>(self) -> &'a [T] {
+        // SAFETY: they are never freed; all else the caller promises.
+        unsafe { NonNull::slice_from_raw_parts(self.first, self.len).as_ref() }
+    }
+
     /// The values, to be changed. Nothing else of `V` can be used meanwhile.
     #[inline]
     #[must_use]

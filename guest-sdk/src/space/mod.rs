@@ -3,14 +3,17 @@
 //! - `switch`: from one location to another; [`visit`]: one visit, from going in to leaving
 //! - [`options`], [`vm`]: spaces in a VM, made and opened; [`plain`]: spaces without one
 //! - [`versions`]: what versioned spaces have beyond that
+//! - [`upgrade`]: root objects of earlier types, made anew; [`old`]: read as they are
 
 mod init;
+mod old;
 mod options;
 mod plain;
 mod segment_heap;
 mod switch;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod versions;
 mod visit;
 mod vm;
@@ -35,7 +38,9 @@ use plain::Plain;
 use visit::{Ending, OnOwnerDeath, Refused, Target, access, visit};
 use vm::VmSpace;
 
+pub use old::{InOld, OldSpace};
 pub use options::SpaceOptions;
+pub use upgrade::Opening;
 
 /// A VAS whose root object is a `V::Root`.
 ///
@@ -135,6 +140,8 @@ impl<V: Brand> Space<V> {
     /// - [`Error::Call`]: `ENOENT` if there is no such VAS, `EACCES` if it may not be read.
     /// - [`Error::NoRoot`]: no root object was made in a segment of the same name.
     /// - [`Error::WrongRoot`]: it is of another type, or of this one in an incompatible build.
+    /// - [`Error::WrongVersion`]: it is of a later version of this type, or of an earlier one that this type does
+    ///   not say to be made from; [`Error::NotUpgraded`]: it does, and that is not possible.
     /// - [`Error::BrandTaken`]: this process used the brand for another VAS.
     /// - [`Error::Replaced`]: it used it for this one, which had another data segment.
     /// - [`Error::BrandSpent`]: an `init` with it failed and left memory behind.
@@ -316,6 +323,27 @@ impl<V: Brand> Space<V> {
         f: impl for<'v> FnOnce(&mut In<During<'v, V>, M>) -> R,
         end: impl FnOnce(R) -> (T, Ending),
     ) -> Result<T> {
+        let inside = |at: At<During<'static, V>, M>| {
+            // SAFETY: the root is what the space was opened or made with, also in this version.
+            let mut token = unsafe { In::new(at, self.root.cast()) };
+            end(f(&mut token))
+        };
+        // SAFETY: the caller's promise. The closure is called for every lifetime, so that handles stay in it
+        // if they end with the visit, which those of versioned spaces do (`options::open`).
+        unsafe { self.enter(wait, limit, on_death, inside) }
+    }
+
+    /// The same, before it is known as what the root object is seen.
+    ///
+    /// # Safety
+    /// As `go_in`; `f` lets no handle out.
+    unsafe fn enter<M: Mode, T>(
+        &self,
+        wait: Wait,
+        limit: Option<Duration>,
+        on_death: OnOwnerDeath,
+        f: impl FnOnce(At<During<'static, V>, M>) -> (T, Ending),
+    ) -> Result<T> {
         // What is allocated on the way, and the error, belong to the process.
         let _paused = thread_state::with_scope(Scope::Outside);
         let target = self.backend.target(access::<M>())?;
@@ -331,14 +359,10 @@ impl<V: Brand> Space<V> {
                     return (Err(error), Ending::ThrowAway);
                 }
             }
-            // SAFETY: the root is what the space was opened or made with, also in this version.
-            let mut token = unsafe { In::new(at, self.root.cast()) };
-            let (result, ending) = end(f(&mut token));
+            let (result, ending) = f(at);
             (Ok(result), ending)
         };
-        // SAFETY: the caller's promise; the space outlives the visit. The closure is called for every
-        // lifetime, so that handles stay in it if they end with the visit, which those of versioned
-        // spaces do (`options::open`).
+        // SAFETY: the caller's promise; the space outlives the visit.
         unsafe { visit(target, wait, on_death, inside) }
             .map_err(|refused| refusal(&self.name, limit, refused))?
     }

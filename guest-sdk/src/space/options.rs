@@ -7,7 +7,7 @@ use abi::Errno;
 
 use super::visit::{OnOwnerDeath, visit};
 use super::vm::VmSpace;
-use super::{Backend, Space, by_result, check_home, claim, init, refusal};
+use super::{Backend, Space, by_result, check_home, claim, init, refusal, upgrade};
 use crate::alloc::AllocError;
 use crate::brand::{Brand, Claim, During, Handles, Invariant, RootDuring};
 use crate::error::{Error, ObjectKind, Result};
@@ -259,28 +259,51 @@ pub(super) fn open<V: Brand>(vm: VmSpace) -> Result<Space<V>> {
 /// The same, whatever the brand stands for. See [`Space::at`] for when that is sound.
 pub(super) fn open_unclaimed<V: Brand>(vm: VmSpace) -> Result<Space<V>> {
     check_handles::<V>(&vm)?;
-    let name = vm.vas.name().to_owned();
-    let record = vm.segment.root()?;
-    if record.address == 0 {
-        return Err(Error::NoRoot { space: name });
-    }
     let layout = TypeLayout::of_root::<During<'static, V>>();
-    if record.fingerprint != layout.fingerprint().0 {
-        return Err(wrong_root::<V>(&vm, &layout)?);
+    let mut record = vm.segment.root()?;
+    if record.address == 0 {
+        return Err(Error::NoRoot { space: vm.vas.name().to_owned() });
     }
-    let inside = vm.holds(record.address, size_of::<RootDuring<'static, V>>() as u64)?
-        && record.address.is_multiple_of(align_of::<RootDuring<'static, V>>() as u64);
-    let pointer = std::ptr::with_exposed_provenance_mut::<()>(record.address as usize);
-    let (true, Some(root)) = (inside, NonNull::new(pointer)) else {
-        let reason = format!("its root object is at {:#x}", record.address);
-        return Err(Error::Damaged { space: name, reason });
-    };
+    if record.fingerprint != layout.fingerprint().0 {
+        if upgrade::upgrade::<V>(&vm, &layout, &record)? {
+            record = vm.segment.root()?;
+        }
+        if record.fingerprint != layout.fingerprint().0 {
+            return Err(wrong_root::<V>(&vm, &layout)?);
+        }
+    }
+    type Root<V> = RootDuring<'static, V>;
+    let root = root_pointer(&vm, &record, size_of::<Root<V>>(), align_of::<Root<V>>())?;
+    Ok(space_of(vm, root, record))
+}
+
+/// A space that was looked at: `root` is its root object, whoever knows its type.
+pub(super) fn space_of<V: Brand>(vm: VmSpace, root: NonNull<()>, record: SegRoot) -> Space<V> {
+    let name = vm.vas.name().to_owned();
     let backend = Backend::Vm(Box::new(vm.with_root(record)));
-    Ok(Space { name, backend, root, _brand: PhantomData })
+    Space { name, backend, root, _brand: PhantomData }
+}
+
+/// Where the record says that the root object lies, if that can be.
+pub(super) fn root_pointer(
+    vm: &VmSpace,
+    record: &SegRoot,
+    size: usize,
+    align: usize,
+) -> Result<NonNull<()>> {
+    let inside = vm.holds(record.address, size as u64)?;
+    let pointer = std::ptr::with_exposed_provenance_mut::<()>(record.address as usize);
+    match NonNull::new(pointer) {
+        Some(root) if inside && record.address.is_multiple_of(align as u64) => Ok(root),
+        _ => {
+            let reason = format!("its root object is at {:#x}", record.address);
+            Err(Error::Damaged { space: vm.vas.name().to_owned(), reason })
+        }
+    }
 }
 
 /// The error that says how the root object's type differs.
-fn wrong_root<V: Brand>(vm: &VmSpace, layout: &TypeLayout) -> Result<Error> {
+pub(super) fn wrong_root<V: Brand>(vm: &VmSpace, layout: &TypeLayout) -> Result<Error> {
     let space = vm.vas.name().to_owned();
     let target = vm.target(LockMode::Shared)?;
     let read = |_: At<During<'static, V>, Read>| {
@@ -296,6 +319,16 @@ fn wrong_root<V: Brand>(vm: &VmSpace, layout: &TypeLayout) -> Result<Error> {
         Err(reason) => return Ok(Error::Damaged { space, reason }),
     };
     let (expected_line, found_line) = TypeLayout::first_difference(layout.text(), &text);
+    let (name, found) = TypeLayout::versioned_name_in(&text);
+    let (own_name, wanted) = TypeLayout::versioned_name_in(layout.text());
+    if name == own_name && found != wanted {
+        let changes = match found > wanted {
+            true => TypeLayout::changes(layout.text(), &text),
+            false => TypeLayout::changes(&text, layout.text()),
+        };
+        let name = name.to_owned();
+        return Ok(Error::WrongVersion { space, name, wanted, found, changes });
+    }
     Ok(Error::WrongRoot {
         space,
         wanted: TypeLayout::name_in(layout.text()).to_owned(),

@@ -89,6 +89,17 @@ impl SegmentHeap {
         unsafe { heap.set_text(text, &mut grow) }
     }
 
+    /// Remembers `text` in place of what was given to `format`.
+    ///
+    /// # Safety
+    /// The thread is inside the space, writable, and there is a heap.
+    pub(crate) unsafe fn set_layout_text(&self, text: &str) -> Option<()> {
+        // SAFETY: the caller's promise.
+        let heap = unsafe { self.known() }?;
+        // SAFETY: the caller's promise.
+        unsafe { heap.set_text(text, &mut self.grow()) }
+    }
+
     /// Whether there is a heap.
     ///
     /// # Safety

@@ -116,8 +116,22 @@ impl<V: Brand> Space<V> {
     /// # Errors
     /// [`Error::NotVersioned`]; [`Error::KeptHandles`] if the brand has no lifetime; [`Error::Call`] with
     /// `ENOENT` if there is no such version, or it is not kept any more; as [`Space::open_read_only`].
+    /// [`Error::NotUpgraded`] if its root object is of an earlier type: [`at_as`](Space::at_as) reads it.
     pub fn at(&self, version: &str) -> Result<Space<V>> {
         check_home(&self.name)?;
+        let old = self.version_at(version)?;
+        // Two VASes have one brand then, which is sound because
+        // - no handle goes from a visit of one to a visit of the other: each visit is called for
+        //   every lifetime, in which the brand is invariant, also if it is nested in the other;
+        // - `type_id::of` erases lifetimes, so that a destructor takes a visit of either for the other. It
+        //   touches memory only in one that writes. The old one is read-only, whatever the store allows
+        //   (`false` above, for good), a thread that reads owns nothing, and of visits that write the
+        //   newest one it has one at most: it would have to have the lock twice.
+        options::open_unclaimed(old)
+    }
+
+    /// The VAS of an old version, to be read.
+    pub(super) fn version_at(&self, version: &str) -> Result<VmSpace> {
         let space = self.name.clone();
         if V::Handles::ARE_KEPT {
             return Err(Error::KeptHandles { brand: During::<'static, V>::NAME, space });
@@ -127,14 +141,7 @@ impl<V: Brand> Space<V> {
         if !old.is_versioned {
             return Err(Error::NotVersioned { space: old.vas.name().to_owned() });
         }
-        // Two VASes have one brand then, which is sound because
-        // - no handle goes from a visit of one to a visit of the other: each visit is called for
-        //   every lifetime, in which the brand is invariant, also if it is nested in the other;
-        // - `type_id::of` erases lifetimes, so that a destructor takes a visit of either for the other. It
-        //   touches memory only in one that writes. The old one is read-only, whatever the store allows
-        //   (`false` above, for good), a thread that reads owns nothing, and of visits that write the
-        //   newest one it has one at most: it would have to have the lock twice.
-        options::open_unclaimed(old)
+        Ok(old)
     }
 
     fn versioned(&self) -> Result<&VmSpace> {

@@ -32,7 +32,7 @@ pub(crate) struct VmSpace {
     pub(crate) is_versioned: bool,
     /// The root object that the space was opened or made with, once it was.
     root: Option<SegRoot>,
-    may_write: bool,
+    pub(super) may_write: bool,
     /// Made at the first visit of the kind: a reader needs no right to write.
     shared: OnceLock<Instance>,
     exclusive: OnceLock<Instance>,

@@ -243,6 +243,7 @@ pub fn seg_stat(sid: SegId) -> Result<SegStat, Errno> {
 /// - `EINVAL`: `bytes` is less than its size.
 /// - `EFBIG`: `bytes` is more than its reserve.
 /// - `EACCES`: the segment may not be written to.
+/// - `EPERM`: a versioned segment, and the caller is not inside to write it.
 /// - store errors ([`super`]).
 pub fn seg_grow(sid: SegId, bytes: u64) -> Result<(), Errno> {
     // SAFETY: the call takes no addresses; what it maps lay unmapped.
@@ -257,6 +258,7 @@ pub fn seg_grow(sid: SegId, bytes: u64) -> Result<(), Errno> {
 /// - `EINVAL`: `bytes` is 0, or the range is not all of the segment's.
 /// - `ENOSPC`: there is not enough; some may have been reserved.
 /// - `EACCES`: the segment may not be written to.
+/// - `EPERM`: a versioned segment, and the caller is not inside.
 /// - store errors ([`super`]).
 pub fn seg_reserve(sid: SegId, offset: u64, bytes: u64) -> Result<(), Errno> {
     // SAFETY: the call takes no addresses, and changes no content.
@@ -269,6 +271,7 @@ pub fn seg_reserve(sid: SegId, offset: u64, bytes: u64) -> Result<(), Errno> {
 /// # Errors
 /// - `ENOENT`: no segment has the id `sid`.
 /// - `EACCES`: the segment may not be written to.
+/// - `EPERM`: a versioned segment that is not attached in this process.
 /// - store errors ([`super`]).
 pub fn seg_sync(sid: SegId) -> Result<(), Errno> {
     // SAFETY: the call takes no addresses.
@@ -293,6 +296,7 @@ pub fn seg_root_get(sid: SegId) -> Result<SegRoot, Errno> {
 /// - `ENOENT`: no segment has the id `sid`.
 /// - `EINVAL`: an address that is not 0 and not within the segment's size.
 /// - `EACCES`: the segment may not be written to.
+/// - `EPERM`: a versioned segment, and the caller is not inside to write it.
 /// - store errors ([`super`]).
 ///
 /// # Safety

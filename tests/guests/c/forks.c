@@ -346,7 +346,8 @@ static void groups(void) {
     close(go[1]);
     say("it says", end_of(pid));
     CHILD("a session", result = setsid() == getpid());
-    if (pipe(go)) exit(1);
+    int over[2];
+    if (pipe(go) || pipe(over)) exit(1);
     pid = fork();
     if (pid == 0) {
         pid_t grandchild = fork();
@@ -359,8 +360,12 @@ static void groups(void) {
         _exit(4);
     }
     say("its parent", end_of(pid));
+    char byte;
+    close(over[1]);
     if (write(go[1], "g", 1) != 1) exit(1);
-    usleep(300000);
+    // Nobody else has the other end: the orphan has said it, and has ended.
+    if (read(over[0], &byte, 1) != 0) exit(1);
+    close(over[0]);
     pid = fork();
     if (pid == 0) {
         raise(SIGSTOP);

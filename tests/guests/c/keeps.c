@@ -317,6 +317,41 @@ static void sizes(void)
     wrote("the signal's own way", pwrite(file, block, 1, 12000));
 }
 
+/* How many processors the program has, by each way to ask; also when it wants all. */
+static void processors(void)
+{
+    cpu_set_t set, all;
+    memset(&all, 0xff, sizeof all);
+    printf("wants all: %s\n", said(sched_setaffinity(0, sizeof all, &all)));
+    if (sched_getaffinity(0, sizeof set, &set))
+        exit(2);
+    int listed = 0;
+    char line[4096];
+    FILE *info = fopen("/proc/cpuinfo", "r");
+    while (info && fgets(line, sizeof line, info))
+        listed += !strncmp(line, "processor", 9);
+    printf("processors: %d %ld %ld %d\n", CPU_COUNT(&set), sysconf(_SC_NPROCESSORS_ONLN),
+           sysconf(_SC_NPROCESSORS_CONF), listed);
+}
+
+/* Makes a file longer than it may be. */
+static void grow(void)
+{
+    static char block[3000];
+    struct rlimit limit, more = { RLIM_INFINITY, RLIM_INFINITY };
+    getrlimit(RLIMIT_FSIZE, &limit);
+    printf("limit: %ld %ld\n", (long)limit.rlim_cur, (long)limit.rlim_max);
+    printf("higher: %s\n", said(setrlimit(RLIMIT_FSIZE, &more)));
+    signal(SIGXFSZ, count);
+    int file = open("f", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    wrote("write", write(file, block, sizeof block));
+    wrote("write", write(file, block, sizeof block));
+    wrote("write", write(file, block, sizeof block));
+    signal(SIGXFSZ, SIG_DFL);
+    fflush(stdout);
+    wrote("the signal's own way", write(file, block, 1));
+}
+
 static void burn(void)
 {
     for (volatile long i = 0;; i++)
@@ -333,6 +368,22 @@ static void processor_time(void)
     printf("limit: %s\n", said(setrlimit(RLIMIT_CPU, &limit)));
     getrlimit(RLIMIT_CPU, &now);
     printf("now %d %d\n", now.rlim_cur == limit.rlim_cur, now.rlim_max == limit.rlim_max);
+    fflush(stdout);
+    burn();
+    printf("signals: %d\n", signals);
+    fflush(stdout);
+    signals = 0;
+    burn();
+    burn();
+}
+
+/* Runs on after the signal, and says how often it came. */
+static void given_time(void)
+{
+    struct rlimit now;
+    getrlimit(RLIMIT_CPU, &now);
+    printf("limit: %ld %ld\n", (long)now.rlim_cur, (long)now.rlim_max);
+    signal(SIGXCPU, count);
     fflush(stdout);
     burn();
     printf("signals: %d\n", signals);
@@ -537,6 +588,12 @@ int main(int argc, char **argv)
         status();
     else if (!strcmp(topic, "hold"))
         hold();
+    else if (!strcmp(topic, "processors"))
+        processors();
+    else if (!strcmp(topic, "grow"))
+        grow();
+    else if (!strcmp(topic, "count"))
+        given_time();
     else if (!strcmp(topic, "burn"))
         burn();
     else if (!strcmp(topic, "pipe"))

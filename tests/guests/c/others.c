@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -198,25 +199,27 @@ static int most(void)
 
 static int files(void)
 {
-    /* 0, 1 and 2, and a pipe. */
-    int go[2];
-    char byte;
-    if (pipe(go)) return 1;
+    /* 0, 1 and 2, and this. Each side tells the other when it has done its part: without that, what one closes
+       is free while the other counts. */
+    int ends[2];
+    char byte = 0;
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends)) return 1;
     pid_t pid = fork();
     if (pid == 0) {
+        close(ends[0]);
         most();
-        close(go[1]);
-        (void)!read(go[0], &byte, 1);
+        (void)!write(ends[1], &byte, 1);
+        (void)!read(ends[1], &byte, 1);
         _exit(0);
     }
+    close(ends[1]);
+    (void)!read(ends[0], &byte, 1);
     while (dup(0) >= 0)
         ;
     /* There is no room for another process that inherits these. */
-    usleep(300000);
     most();
     SAY(fork());
-    for (int fd = 5; fd < 1000; fd++) close(fd);
-    close(go[1]);
+    for (int fd = 3; fd < 1000; fd++) close(fd);
     waitpid(pid, NULL, 0);
     /* What it had is free again. */
     int again = most();

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -149,6 +150,16 @@ static void *take_and_end(void *mutex)
     return NULL;
 }
 
+static sem_t is_taken;
+
+static void *take_and_stay(void *mutex)
+{
+    pthread_mutex_lock(mutex);
+    sem_post(&is_taken);
+    pause();
+    return NULL;
+}
+
 static void *idle(void *argument)
 {
     (void)argument;
@@ -166,8 +177,9 @@ static int hold(pthread_mutex_t *mutex, const char *how)
     }
     if (!strcmp(how, "other")) {
         /* A thread that does not hold it ends the process. */
-        pthread_create(&thread, NULL, take_and_end, mutex);
-        usleep(100000);
+        sem_init(&is_taken, 0, 0);
+        pthread_create(&thread, NULL, take_and_stay, mutex);
+        sem_wait(&is_taken);
         return 0;
     }
     pthread_mutex_lock(mutex);

@@ -138,6 +138,8 @@ static void signal_files(void)
     sigaction(SIGALRM, &action, NULL);
     by.sigev_signo = SIGALRM;
     timer_create(CLOCK_MONOTONIC, &by, &timer);
+    /* Again and again: the first may come before the call that it is for. */
+    soon.it_interval = soon.it_value;
     timer_settime(timer, 0, &soon, NULL);
     SAY(read(fd, got, sizeof got));
     timer_delete(timer);

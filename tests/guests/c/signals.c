@@ -237,6 +237,28 @@ static void *later(void *target)
     return NULL;
 }
 
+static volatile sig_atomic_t has_come;
+
+/* Until it is told to stop: the first may come before the wait that it is for. */
+static void *repeatedly(void *target)
+{
+    while (!has_come)
+        later(target);
+    return NULL;
+}
+
+/* How a wait ends that this thread is in, sooner or later, when it gets the signal. */
+static long waited(const sigset_t *set, siginfo_t *info)
+{
+    pthread_t self = pthread_self(), thread;
+    has_come = 0;
+    pthread_create(&thread, NULL, repeatedly, &self);
+    long got = e(sigwaitinfo(set, info));
+    has_come = 1;
+    pthread_join(thread, NULL);
+    return got;
+}
+
 static void waiting(void)
 {
     sigset_t set, pending;
@@ -265,9 +287,7 @@ static void waiting(void)
        blocked before the wait, it is not even seen. */
     sigprocmask(SIG_UNBLOCK, &set, NULL);
     on(SIGUSR2, 0, nothing);
-    pthread_create(&thread, NULL, later, &self);
-    printf("before a handler: %d\n", sigwaitinfo(&set, &info) == SIGUSR2);
-    pthread_join(thread, NULL);
+    printf("before a handler: %d\n", waited(&set, &info) == SIGUSR2);
     signal(SIGUSR2, SIG_IGN);
     struct timespec while_ = {0, 300000000};
     pthread_create(&thread, NULL, later, &self);
@@ -275,9 +295,7 @@ static void waiting(void)
     pthread_join(thread, NULL);
     on(SIGUSR2, 0, nothing);
     sigdelset(&set, SIGUSR2);
-    pthread_create(&thread, NULL, later, &self);
-    printf("another: %ld\n", e(sigwaitinfo(&set, &info)));
-    pthread_join(thread, NULL);
+    printf("another: %ld\n", waited(&set, &info));
 }
 
 static void *rain(void *target)

@@ -133,11 +133,13 @@ static void signals(void)
     socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
     socketpair(AF_UNIX, SOCK_DGRAM, 0, datagrams);
     struct timespec soon = { 0, 20000000 };
-    struct itimerspec at = { .it_value = soon };
+    /* Again and again: the first may come before the call that it is for. */
+    struct itimerspec at = { .it_value = soon, .it_interval = soon };
     timer_t timer;
     timer_create(CLOCK_MONOTONIC, NULL, &timer);
     timer_settime(timer, 0, &at, NULL);
     SAY(recv(pair[0], &byte, 1, 0));
+    at = (struct itimerspec){ .it_value = soon };
     printf("handled %d\n", handled);
     handled = 0;
     action.sa_flags = SA_RESTART;

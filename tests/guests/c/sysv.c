@@ -98,7 +98,7 @@ static void memory(void) {
     kill(killed, SIGKILL);
     say("it ends", end_of(killed));
     // Who counts may learn of it later than its parent does.
-    for (int i = 0; i < 1000 && attached(id) != 1; i++) usleep(2000);
+    for (int i = 0; i < 30000 && attached(id) != 1; i++) usleep(2000);
     say("without it", attached(id));
     answer("removed", shmctl(id, IPC_RMID, NULL));
     answer("not found", shmget(key, 100, 0));
@@ -158,7 +158,7 @@ static void semaphores(void) {
     say("zero", end_of(waits));
     // What an ended process has asked to be undone.
     CHILD("undone later", result = operate(id, 1, -1, SEM_UNDO) ? 9 : semctl(id, 1, GETVAL));
-    for (int i = 0; i < 1000 && semctl(id, 1, GETVAL) != 2; i++) usleep(2000);
+    for (int i = 0; i < 30000 && semctl(id, 1, GETVAL) != 2; i++) usleep(2000);
     say("undone", semctl(id, 1, GETVAL));
     waits = fork();
     if (waits == 0) {

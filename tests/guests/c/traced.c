@@ -32,6 +32,7 @@ int main(void)
     struct timespec a_while = {0, 300 * 1000 * 1000};
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     pthread_t thread;
+    char byte;
 
     syscall(SYS_openat, AT_FDCWD, "/none/\033[2J\"name\"", O_RDWR | O_CREAT, 0640);
     syscall(SYS_openat, AT_FDCWD, (char *)1, O_RDONLY);
@@ -45,6 +46,8 @@ int main(void)
         return 1;
     pthread_create(&thread, NULL, waits, ends);
     nanosleep(&a_while, NULL);
+    /* Whoever reads the trace has seen the two that wait. */
+    syscall(SYS_read, 0, &byte, 1);
     syscall(SYS_write, ends[1], "x", 1);
     pthread_join(thread, NULL);
     syscall(SYS_exit_group, 3);

@@ -8,6 +8,7 @@
 //! - [`durable`]: when commits of versioned segments survive a power cut; disks that fail
 //! - [`full`]: limits of files and disks
 //! - [`changes`]: changes that one VM makes to a VAS, seen by another
+//! - [`changing`]: types that have changed since their values were stored
 //! - [`power_cut`]: raw segments that an earlier boot of the host left dirty
 //! - [`damage`]: damaged files; [`users`]: other users' files
 //! - [`sdk`]: the safe API of the crate `spacejmp`, in one VM and in several; [`sound`]: attacks on it
@@ -22,6 +23,7 @@
 //! Single calls, and the files of the store, are tested next to their code.
 
 mod changes;
+mod changing;
 mod copies;
 mod damage;
 mod death;

@@ -34,12 +34,6 @@ pub enum BenchError {
         /// Where it should be.
         path: String,
     },
-    /// A program of the key-value store is not beside ours.
-    #[error("there is no {path}, a program of the key-value store")]
-    NoKv {
-        /// Where it should be.
-        path: String,
-    },
     /// The program with the peers of `bench store` was named, and is not there.
     #[error("there is no {path}, the program with the peers")]
     NoPeers {
@@ -107,7 +101,6 @@ impl Remedy for BenchError {
     fn remedy(&self) -> Option<String> {
         match self {
             Self::Missing { .. } => Some(format!("build it: cargo build --release -p {PROGRAM}")),
-            Self::NoKv { .. } => Some("build it: cargo build --release -p kv".into()),
             Self::NoPeers { .. } => Some(
                 "build it: cargo xtask peers; or leave --peers out, and measure without it".into(),
             ),

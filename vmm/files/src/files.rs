@@ -212,13 +212,14 @@ impl Files {
     /// The current directory's guest path, without NUL.
     ///
     /// # Errors
-    /// `ENOENT` if it was removed or moved out of its grant.
+    /// `ENOENT` if it was removed or moved out of its grant, `ENAMETOOLONG` if the path is longer than a call takes.
     pub fn getcwd(&self) -> Result<Vec<u8>, Errno> {
-        match self.cwd() {
-            Base::Node(NodeId::ROOT) => Ok(b"/".to_vec()),
-            Base::Node(id) => Ok(self.namespace.path(id)),
-            Base::Host(grant, dir) => self.namespace.path_of(&grant, &dir),
-        }
+        let path = match self.cwd() {
+            Base::Node(NodeId::ROOT) => b"/".to_vec(),
+            Base::Node(id) => self.namespace.path(id),
+            Base::Host(grant, dir) => self.namespace.path_of(&grant, &dir)?,
+        };
+        if path.len() > super::PATH_MAX { Err(Errno::ENAMETOOLONG) } else { Ok(path) }
     }
 
     /// Sets what the synthetic files describe. Called once; before that they cannot be opened.

@@ -56,6 +56,7 @@ mod terminal;
 mod tree;
 mod view;
 mod walk;
+mod way;
 mod xattr;
 
 #[cfg(test)]

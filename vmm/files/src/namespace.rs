@@ -19,7 +19,7 @@ use super::off_limits::OffLimits;
 use super::pseudo::SYNTHETIC_DEV;
 use super::tree::{self, Child, GrantRoot, Leaf, Link, NodeId, Text, Tree, number};
 use super::view::{TextFile, View};
-use super::walk::host_path;
+use super::way::host_path;
 
 /// The host's procfs shows this process itself (its memory, its descriptors): no grant may lead
 /// into it.

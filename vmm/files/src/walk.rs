@@ -9,16 +9,17 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use abi::Errno;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use rustix::fs::Mode;
 
-use super::attr::by_number;
 use super::namespace::Namespace;
 use super::resolve::{Base, HostAt, Last, MAX_LINKS, Resolved, Target, components, in_memory};
 use super::tree::{Child, GrantRoot, Leaf, Mount, NodeId};
+use super::way::{UP, names_below, same};
 use super::{confined, host};
 
 /// One directory the walk came through.
@@ -149,9 +150,22 @@ impl Namespace {
             _ => None,
         };
         let mut stack = vec![Position { node: Some(NodeId::ROOT), host: root }];
-        let path = match base {
-            Base::Node(id) => self.path(*id),
-            Base::Host(grant, dir) => self.path_of(grant, dir)?,
+        // A directory that was removed has no name, but on Linux the one it was in is still `..`.
+        let mut removed = Vec::new();
+        let (path, bottom) = match base {
+            Base::Node(id) => (self.path(*id), None),
+            Base::Host(grant, dir) => {
+                let mut dir = dir.clone();
+                loop {
+                    match self.path_of(grant, &dir) {
+                        Err(Errno::ENOENT) if let Some(above) = above_removed(&dir)? => {
+                            let host = Some((grant.clone(), std::mem::replace(&mut dir, above)));
+                            removed.push(Position { node: None, host });
+                        }
+                        path => break (path?, Some(dir)),
+                    }
+                }
+            }
         };
         for name in components(&path).0 {
             let here = stack.last().ok_or(Errno::EIO)?;
@@ -168,50 +182,43 @@ impl Namespace {
             };
             stack.push(next);
         }
-        if let Base::Host(_, dir) = base {
+        if let Some(dir) = bottom {
             // The path was the kernel's answer a moment ago; what it leads to now decides.
             match stack.last() {
-                Some(Position { host: Some((_, there)), .. }) if same(there, dir)? => {}
+                Some(Position { host: Some((_, there)), .. }) if same(there, &dir)? => {}
                 _ => return Err(Errno::ENOENT),
             }
         }
+        stack.extend(removed.into_iter().rev());
         Ok(stack)
     }
 
-    /// The guest path of an open directory of a grant, as of now.
-    ///
-    /// The host kernel is queried for its name, because the directory may have been renamed
-    /// since it was opened.
+    /// The guest path of an open directory of a grant, as of now. It may be longer than a program's paths.
     ///
     /// # Errors
-    /// `ENOENT` if the directory was removed or is no longer below its grant.
+    /// As [`names_below`].
     pub(super) fn path_of(&self, grant: &GrantRoot, dir: &Dir) -> Result<Vec<u8>, Errno> {
-        let root = host_path(&grant.dir)?;
-        let path = host_path(dir)?;
-        let rest = path.strip_prefix(root.as_slice()).ok_or(Errno::ENOENT)?;
-        let inside = root == b"/" || rest.is_empty() || rest.starts_with(b"/");
-        if !inside {
-            return Err(Errno::ENOENT);
-        }
-        let rest: Vec<&[u8]> = components(rest).0;
-        if !rest.is_empty() {
-            // A removed directory's name ends in " (deleted)": it does not resolve.
-            let text = rest.join(&b'/');
-            let there = grant.dir.open_dir(OsStr::from_bytes(&text)).map_err(|e| confined(&e))?;
-            if !same(&there, dir)? {
-                return Err(Errno::ENOENT);
-            }
-        }
+        let rest = names_below(grant, dir)?;
         let mut out = self.path(grant.node);
         for name in rest {
             out.push(b'/');
-            out.extend_from_slice(name);
+            out.extend_from_slice(&name);
         }
         if out.is_empty() {
             out.push(b'/');
         }
         Ok(out)
     }
+}
+
+/// The directory in which a removed one was; `None` for one that is there. Whether it is in the grant is for the
+/// caller to find out.
+fn above_removed(dir: &Dir) -> Result<Option<Arc<Dir>>, Errno> {
+    if rustix::fs::fstat(dir).map_err(host)?.st_nlink > 0 {
+        return Ok(None);
+    }
+    let above = rustix::fs::openat(dir, "..", UP, Mode::empty()).map_err(host)?;
+    Ok(Some(Arc::new(Dir::from_std_file(above.into()))))
 }
 
 /// Opens one plain component, or reads it if it is a link.
@@ -231,17 +238,4 @@ fn down(dir: &Dir, name: &[u8]) -> Result<Down, Errno> {
         Err(rustix::io::Errno::INVAL) => Err(Errno::ENOTDIR),
         Err(error) => Err(host(error)),
     }
-}
-
-/// Whether two open directories are the same one.
-fn same(a: &Dir, b: &Dir) -> Result<bool, Errno> {
-    let a = rustix::fs::fstat(a).map_err(host)?;
-    let b = rustix::fs::fstat(b).map_err(host)?;
-    Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
-}
-
-/// The host path of an open directory, as the host kernel names it now.
-pub(super) fn host_path(dir: &Dir) -> Result<Vec<u8>, Errno> {
-    let text = std::fs::read_link(by_number(dir.as_fd())).map_err(|error| confined(&error))?;
-    Ok(text.into_os_string().into_vec())
 }

@@ -32,8 +32,7 @@ pub fn serve(ctx: &mut ThreadCtx<'_>) {
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
     let number = u32::try_from(raw).ok();
     let name = number.and_then(|number| number::name(number & !CALL_HYPER));
-    let traced =
-        ctx.process.tracer.clone().map(|tracer| (tracer, Call { name, number: raw, args }));
+    let traced = ctx.process.tracer().map(|tracer| (tracer, Call { name, number: raw, args }));
     if let Some((tracer, call)) = &traced {
         tracer.begins(ctx, call);
     }

@@ -5,7 +5,7 @@ use abi::objects::{Durability, Lifetime, PagePolicy, SegRoot, SegStat, seg_ctl};
 
 use super::{CallResult, args};
 use crate::linux::task::ThreadCtx;
-use crate::store::{SegmentRecord, SegmentSpec};
+use crate::store::{SegmentRecord, SegmentSpec, StoreError};
 use crate::vas::VasError;
 
 /// `seg_alloc(name, name_len, params, params_len)`.
@@ -200,7 +200,7 @@ pub fn stat(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 ///
 /// # Errors
 /// `EINVAL` for less than it has, `EFBIG` for more than its reserve; `ENOSPC`, `EACCES`; `ENOMEM`
-/// for a volatile one that would exceed the program's memory.
+/// for a volatile one that would exceed the program's memory; `EPERM` for a versioned one outside a visit to write.
 pub fn grow(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, bytes, ..] = *a;
     let (sid, vases) = (args::sid(sid)?, &ctx.process.vases);
@@ -210,7 +210,7 @@ pub fn grow(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         return Ok(0);
     }
     vases.check_growth(sid, bytes)?;
-    vases.granted()?.grow_segment(sid, bytes)?;
+    vases.granted()?.grow_segment(sid, bytes).map_err(not_here)?;
     Ok(0)
 }
 
@@ -218,7 +218,7 @@ pub fn grow(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 ///
 /// # Errors
 /// `EINVAL` for no bytes, and for a range not entirely inside the segment; `ENOSPC`, `EACCES`,
-/// `ENOENT`.
+/// `ENOENT`; `EPERM` for a versioned one outside a visit.
 pub fn reserve(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, offset, bytes, ..] = *a;
     let (sid, vases) = (args::sid(sid)?, &ctx.process.vases);
@@ -230,14 +230,14 @@ pub fn reserve(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
             None => Err(VasError::Invalid { what: "the range" }),
         };
     }
-    vases.granted()?.reserve_segment(sid, offset, bytes)?;
+    vases.granted()?.reserve_segment(sid, offset, bytes).map_err(not_here)?;
     Ok(0)
 }
 
 /// `seg_sync(sid)`.
 ///
 /// # Errors
-/// `EIO` when the host could not store everything.
+/// `EIO` when the host could not store everything; `EPERM` for a versioned one that is not attached in this process.
 pub fn sync(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, ..] = *a;
     let (sid, vases) = (args::sid(sid)?, &ctx.process.vases);
@@ -245,7 +245,7 @@ pub fn sync(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         vases.granted()?.check_segment(sid, Right::Write)?;
         return vases.sync_versions_of(sid).map(|()| 0);
     }
-    vases.granted()?.sync(sid)?;
+    vases.granted()?.sync(sid).map_err(not_here)?;
     Ok(0)
 }
 
@@ -271,7 +271,7 @@ pub fn root_get(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// `seg_root_set(sid, buffer)`.
 ///
 /// # Errors
-/// `EINVAL` for an address outside the segment; `EACCES`, `EFAULT`.
+/// `EINVAL` for an address outside the segment; `EACCES`, `EFAULT`; `EPERM` for a versioned one outside a visit to write.
 pub fn root_set(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
     let [sid, buffer, ..] = *a;
     let root = args::seg_root(ctx, buffer)?;
@@ -280,9 +280,18 @@ pub fn root_set(ctx: &ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         vases.granted()?.check_segment(sid, Right::Write)?;
         vases.set_versioned_root(ctx.vcpu, sid, root)?;
     } else {
-        vases.granted()?.root_set(sid, root)?;
+        vases.granted()?.root_set(sid, root).map_err(not_here)?;
     }
     Ok(0)
+}
+
+/// The error for a versioned segment that is not attached in this process: the store's own would say that versioned segments are not
+/// for such calls, and inside they are.
+fn not_here(error: VasError) -> VasError {
+    match error {
+        VasError::Store(StoreError::Versioned { .. }) => VasError::NotWriting,
+        other => other,
+    }
 }
 
 /// The two words of a fingerprint's bytes.

@@ -162,14 +162,14 @@ Examples:
   spacejmp bench store --dir /var/tmp       against LMDB, redb and SQLite, on that disk; first
                                             build these: cargo xtask peers
   spacejmp bench store --quick --entries 5000
-  spacejmp bench all --out results          ten minutes; then open results/report.md
+  spacejmp bench all --out results          a quarter of an hour; then open results/report.md
   spacejmp bench compare results newer
 
 Exit status: 0 if all was measured and the checks were kept; 1 if a check was broken (the figures
 are not to be used) or, for compare, a count has grown; 125 if something could not be measured.";
 
 fn names() -> PossibleValuesParser {
-    let all = PossibleValue::new(ALL).help("All of them but kv, sam and store, one after another");
+    let all = PossibleValue::new(ALL).help("All of them but store, one after another");
     let each = |subject: &Subject| PossibleValue::new(subject.name).help(subject.about);
     subjects::named().map(each).chain([all]).collect::<Vec<_>>().into()
 }

@@ -54,54 +54,127 @@ impl Code {
         self.0.extend_from_slice(&then.0);
     }
 
-    /// Runs `below` if the word is less than `value`, `above` if not. Neither may come to its end.
-    fn split(&mut self, value: u32, below: &Code, above: &Code) {
-        match u8::try_from(below.0.len()) {
-            Ok(len) => self.push(BPF_JMP | BPF_JGE | BPF_K, [len, 0], value),
-            Err(_) => {
-                self.push(BPF_JMP | BPF_JGE | BPF_K, [0, 1], value);
-                self.skip(below.0.len());
+    /// Runs `then` if the word is one of `values`, and goes on behind it if not.
+    pub(super) fn if_one_of(&mut self, values: &[u32], then: &Code) {
+        // As many as one jump passes over.
+        for values in values.chunks(128) {
+            for (value, later) in values.iter().zip((0..values.len() as u8).rev()) {
+                // Behind the others, and the jump over `then`.
+                self.push(BPF_JMP | BPF_JEQ | BPF_K, [later + 1, 0], *value);
             }
+            self.skip(then.0.len());
+            self.0.extend_from_slice(&then.0);
         }
-        self.0.extend_from_slice(&below.0);
-        self.0.extend_from_slice(&above.0);
     }
 
     fn skip(&mut self, instructions: usize) {
         self.push(BPF_JMP | BPF_JA, [0, 0], instructions as u32);
     }
 
-    /// Ends with `inside` if the word is one of `values`, which ascend, and with `outside` if not.
-    pub(super) fn one_of(&mut self, values: &[u32], inside: u32, outside: u32) {
-        // Where the result changes, as the word grows.
-        let mut edges = Vec::new();
-        for value in values {
-            if edges.last() == Some(value) {
-                edges.pop();
-            } else {
-                edges.push(*value);
+    /// Ends as `cases` say for the word's value, each with code that ends, and as `otherwise` for a value that is
+    /// not among them. They ascend.
+    pub(super) fn select<'a>(&mut self, cases: &[(u32, &'a Code)], otherwise: &'a Code) {
+        // From which value on, as the word grows, something else follows.
+        let mut edges: Vec<(u32, &'a Code)> = Vec::new();
+        let mut change = |at, to: &'a Code| {
+            let last = edges.last().map_or(otherwise, |(_, last)| *last);
+            if !std::ptr::eq(last, to) {
+                edges.push((at, to));
             }
-            edges.extend(value.checked_add(1));
+        };
+        let mut next = Some(0);
+        for (value, then) in cases {
+            match next {
+                Some(next) if next < *value => change(next, otherwise),
+                _ => {}
+            }
+            change(*value, then);
+            next = value.checked_add(1);
         }
-        let results = [outside, inside];
-        self.0.extend(between(&edges, 0, results).0);
+        if let Some(next) = next {
+            change(next, otherwise);
+        }
+        self.search(&edges, otherwise);
+    }
+
+    /// The search between `edges`; `first` is for what is below all of them.
+    fn search(&mut self, edges: &[(u32, &Code)], first: &Code) {
+        if edges.len() > MOST_EDGES {
+            let (below, above) = edges.split_at(edges.len() / 2);
+            if let Some((edge, then)) = above.first() {
+                let mut code = Code::default();
+                code.search(below, first);
+                self.push(BPF_JMP | BPF_JGE | BPF_K, [0, 1], *edge);
+                self.skip(code.0.len());
+                self.0.append(&mut code.0);
+                self.search(above.get(1..).unwrap_or_default(), then);
+            }
+            return;
+        }
+        // Questions first; then the ends of one instruction and jumps to the others, which all of them reach.
+        let mut ends: Vec<&Code> = Vec::new();
+        for end in std::iter::once(&first).chain(edges.iter().map(|(_, end)| end)) {
+            if !ends.iter().any(|known| std::ptr::eq(*known, *end)) {
+                ends.push(end);
+            }
+        }
+        let mut questions = Vec::new();
+        ask(&mut questions, edges, first);
+        let count = questions.len();
+        for (at, (edge, branches)) in questions.into_iter().enumerate() {
+            let offset = |branch| match branch {
+                Branch::Question(to) => to - at - 1,
+                Branch::End(end) => {
+                    let place = ends.iter().position(|known| std::ptr::eq(*known, end));
+                    count + place.unwrap_or(0) - at - 1
+                }
+            };
+            // Not more than `2 * MOST_EDGES`.
+            let branches = branches.map(|branch| offset(branch) as u8);
+            self.push(BPF_JMP | BPF_JGE | BPF_K, branches, edge);
+        }
+        let mut long = Code::default();
+        for (at, end) in ends.iter().enumerate() {
+            match end.0.as_slice() {
+                [one] => self.0.push(*one),
+                code => {
+                    self.skip(ends.len() - at - 1 + long.0.len());
+                    long.0.extend_from_slice(code);
+                }
+            }
+        }
+        self.0.append(&mut long.0);
     }
 }
 
-/// The search between `edges`, of which `passed` lie below.
-fn between(edges: &[u32], passed: usize, results: [u32; 2]) -> Code {
-    let mut code = Code::default();
-    let middle = edges.len() / 2;
-    match edges.get(middle) {
-        None => code.result(results[passed % 2]),
-        Some(edge) => {
-            let (below, above) = edges.split_at(middle);
-            let below = between(below, passed, results);
-            let above = between(above.get(1..).unwrap_or_default(), passed + middle + 1, results);
-            code.split(*edge, &below, &above);
-        }
+/// With as many ends, each is within a jump's reach.
+const MOST_EDGES: usize = 127;
+
+/// Where a question leads.
+#[derive(Clone, Copy)]
+enum Branch<'a> {
+    /// To another one, by its place.
+    Question(usize),
+    End(&'a Code),
+}
+
+/// Adds the questions that decide between `edges`, each with where it leads if the word is not below its edge, and if it
+/// is; returns where they begin.
+fn ask<'a>(
+    questions: &mut Vec<(u32, [Branch<'a>; 2])>,
+    edges: &[(u32, &'a Code)],
+    first: &'a Code,
+) -> Branch<'a> {
+    let (below, above) = edges.split_at(edges.len() / 2);
+    let Some((edge, then)) = above.first() else { return Branch::End(first) };
+    let at = questions.len();
+    questions.push((*edge, [Branch::End(first); 2]));
+    let below = ask(questions, below, first);
+    let above = ask(questions, above.get(1..).unwrap_or_default(), then);
+    if let Some((_, branches)) = questions.get_mut(at) {
+        *branches = [above, below];
     }
-    code
+    Branch::Question(at)
 }
 
 /// Runs a filter as the kernel does, on `struct seccomp_data` as words.
@@ -124,6 +197,29 @@ pub(super) fn run(code: &[sock_filter], data: &[u32; 16]) -> u32 {
     }
 }
 
+/// Instructions until a filter ends for a call, or asks for its arguments.
+#[cfg(test)]
+pub(super) fn steps(code: &[sock_filter], number: u32, architecture: u32) -> usize {
+    let (mut at, mut word) = (0_usize, 0_u32);
+    for step in 1.. {
+        let insn = code[at];
+        at += 1;
+        let jump = |yes: bool| usize::from(if yes { insn.jt } else { insn.jf });
+        match u32::from(insn.code) {
+            code if code == BPF_LD | BPF_W | BPF_ABS => match insn.k {
+                NUMBER => word = number,
+                ARCHITECTURE => word = architecture,
+                _ => return step,
+            },
+            code if code == BPF_JMP | BPF_JEQ | BPF_K => at += jump(word == insn.k),
+            code if code == BPF_JMP | BPF_JGE | BPF_K => at += jump(word >= insn.k),
+            code if code == BPF_JMP | BPF_JA => at += insn.k as usize,
+            _ => return step,
+        }
+    }
+    unreachable!("every path ends")
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Code, NUMBER, run};
@@ -142,11 +238,57 @@ mod tests {
         for list in [&few[..], &many, &[], &[7]] {
             let mut code = Code::default();
             code.load(NUMBER);
-            code.one_of(list, 1, 2);
+            let [mut inside, mut outside] = [Code::default(), Code::default()];
+            inside.result(1);
+            outside.result(2);
+            let cases: Vec<_> = list.iter().map(|value| (*value, &inside)).collect();
+            code.select(&cases, &outside);
             let asked = (0..1300).chain([u32::MAX - 1, u32::MAX]);
             for number in asked {
                 let expected = if list.contains(&number) { 1 } else { 2 };
                 assert_eq!(run(&code.0, &with_number(number)), expected, "{number}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_number_of_a_list_has_an_end_of_its_own() {
+        // Neighbours, holes, and ends that need long jumps.
+        let ends: Vec<(u32, Code)> = [0, 1, 2, 5, 6, 40, u32::MAX]
+            .into_iter()
+            .map(|value| {
+                let mut end = Code::default();
+                (0..value.min(300)).for_each(|_| end.load(NUMBER));
+                end.result(value / 2 + 10);
+                (value, end)
+            })
+            .collect();
+        let cases: Vec<_> = ends.iter().map(|(value, end)| (*value, end)).collect();
+        let mut outside = Code::default();
+        outside.result(2);
+        let mut code = Code::default();
+        code.load(NUMBER);
+        code.select(&cases, &outside);
+        for number in (0..100).chain([u32::MAX - 1, u32::MAX]) {
+            let expected =
+                if cases.iter().any(|(value, _)| *value == number) { number / 2 + 10 } else { 2 };
+            assert_eq!(run(&code.0, &with_number(number)), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn one_of_several_values_is_found_wherever_it_is_among_them() {
+        for length in [1, 2, 128, 129, 300] {
+            let values: Vec<u32> = (0..length).map(|value| value * 2).collect();
+            let mut then = Code::default();
+            then.result(1);
+            let mut code = Code::default();
+            code.load(NUMBER);
+            code.if_one_of(&values, &then);
+            code.result(2);
+            for number in 0..2 * length + 2 {
+                let expected = if values.contains(&number) { 1 } else { 2 };
+                assert_eq!(run(&code.0, &with_number(number)), expected, "{number} of {length}");
             }
         }
     }

@@ -1,11 +1,11 @@
 //! A filter for a kind of thread, made from the table.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use libc::{
     SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_RET_LOG, SECCOMP_RET_TRAP, SYS_clone, SYS_clone3,
-    SYS_fork, SYS_vfork, c_long, sock_filter,
+    SYS_fork, SYS_ioctl, SYS_vfork, c_long, sock_filter,
 };
 
 use super::bpf::{ADDRESS, ARCHITECTURE, Code, NUMBER, argument};
@@ -64,12 +64,16 @@ pub(super) fn filter(kind: Kind, policy: &Policy, pid: u32, told_at: u64) -> Vec
     }
     known.load(NUMBER);
     let calls = calls(kind, policy);
-    // The number of no call, which a debugger gives to one that is not to be made (ptrace(2)).
-    let mut free = vec![u32::MAX];
+    let [mut allowed, mut forbidden] = [Code::default(), Code::default()];
+    allowed.result(SECCOMP_RET_ALLOW);
+    forbidden.result(forbid);
+    // What ends otherwise.
+    let mut own: BTreeMap<u32, Code> = BTreeMap::new();
     for (call, verdict) in &calls {
-        let check = CHECKS.iter().any(|check| check.call == *call && check.kinds.has(kind));
-        if !check && *verdict == Verdict::Allow {
-            free.push(*call as u32);
+        if let Verdict::Fail(_) = verdict {
+            let mut fail = Code::default();
+            fail.result(result(*verdict, forbid));
+            own.insert(*call as u32, fail);
         }
     }
     for check in CHECKS.iter().filter(|check| check.kinds.has(kind)) {
@@ -79,13 +83,12 @@ pub(super) fn filter(kind: Kind, policy: &Policy, pid: u32, told_at: u64) -> Vec
             Confine::Log if is_clone(check.call) => SECCOMP_RET_LOG,
             _ => forbid,
         };
-        known.if_equal(check.call as u32, &answers(check, policy, pid, forbid));
-    }
-    for (call, verdict) in &calls {
-        if let Verdict::Fail(_) = verdict {
-            let mut fail = Code::default();
-            fail.result(result(*verdict, forbid));
-            known.if_equal(*call as u32, &fail);
+        let code = answers(check, policy, pid, forbid);
+        if check.call == SYS_ioctl {
+            // The one that runs the guest is asked for before all others.
+            known.if_equal(SYS_ioctl as u32, &code);
+        } else {
+            own.insert(check.call as u32, code);
         }
     }
     if policy.mode == Confine::Log {
@@ -93,12 +96,17 @@ pub(super) fn filter(kind: Kind, policy: &Policy, pid: u32, told_at: u64) -> Vec
         logged.result(SECCOMP_RET_LOG);
         for call in [SYS_fork, SYS_vfork, SYS_clone, SYS_clone3] {
             if !calls.contains_key(&call) {
-                known.if_equal(call as u32, &logged);
+                own.insert(call as u32, logged.clone());
             }
         }
     }
-    free.sort_unstable();
-    known.one_of(&free, SECCOMP_RET_ALLOW, forbid);
+    // One search for all of them: the kernel takes each number through the filter when it is installed, which
+    // is most of what confinement costs at start. The last is the number of no call, which a debugger gives to
+    // one that is not to be made (ptrace(2)).
+    let numbers = calls.keys().map(|call| *call as u32).chain(own.keys().copied());
+    let numbers: BTreeSet<u32> = numbers.chain([u32::MAX]).collect();
+    let cases = numbers.iter().map(|number| (*number, own.get(number).unwrap_or(&allowed)));
+    known.select(&cases.collect::<Vec<_>>(), &forbidden);
     code.if_equal(AUDIT_ARCH_X86_64, &known);
     code.result(SECCOMP_RET_TRAP | kind as u32);
     code.0
@@ -128,7 +136,7 @@ fn answers(check: &Check, policy: &Policy, pid: u32, forbid: u32) -> Code {
         match question.value {
             Value::Is(value) => code.if_equal(value, &yes),
             Value::OwnPid => code.if_equal(pid, &yes),
-            Value::OneOf(values) => values.iter().for_each(|value| code.if_equal(*value, &yes)),
+            Value::OneOf(values) => code.if_one_of(values, &yes),
         }
     }
     code.result(result(check.otherwise, forbid));

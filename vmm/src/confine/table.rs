@@ -324,7 +324,7 @@ const WHOLE: u32 = u32::MAX;
 const EXEC: u32 = PROT_EXEC as u32;
 const WRITE_EXEC: u32 = (PROT_WRITE | PROT_EXEC) as u32;
 
-/// The checks, the most frequent first. A call without one may have any arguments.
+/// The checks. A call without one may have any arguments.
 pub(super) const CHECKS: &[Check] = &[
     Check {
         call: SYS_ioctl,

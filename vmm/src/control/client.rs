@@ -40,6 +40,12 @@ pub enum ControlError {
         /// As it was named.
         vm: VmRef,
     },
+    /// Somebody else looks at its calls.
+    #[error("the calls of VM {vm} are traced already")]
+    Traced {
+        /// As it was named.
+        vm: VmRef,
+    },
     /// It is in a PID namespace in which its process cannot be named.
     #[error("VM {vm} is in another PID namespace, so that no signal can be sent to it from here")]
     Elsewhere {
@@ -74,6 +80,9 @@ impl Remedy for ControlError {
             }
             ControlError::Stopped { .. } => Some(
                 "let it go on: spacejmp kill --signal CONT VM, or `fg` in its shell".to_owned(),
+            ),
+            ControlError::Traced { .. } => Some(
+                "end the other `spacejmp trace`, or look where `run --strace` writes".to_owned(),
             ),
             ControlError::Host { .. } | ControlError::List(_) => None,
         }
@@ -151,6 +160,31 @@ impl Vm {
         }
         let (stream, _) = connect(&self.vm).map_err(|error| self.failed(error))?;
         ask(stream, question).map_err(|error| self.failed(error))
+    }
+
+    /// Its calls from now on, lines as `run --strace` writes them, until it ends.
+    ///
+    /// # Errors
+    /// [`ControlError::Gone`], [`ControlError::Stopped`], [`ControlError::Traced`], and when it does not answer.
+    pub fn trace(&self) -> Result<impl Read + use<>, ControlError> {
+        if self.is_stopped() {
+            return Err(ControlError::Stopped { vm: self.vm.clone() });
+        }
+        let failed = |error| self.failed(error);
+        let (mut stream, _) = connect(&self.vm).map_err(failed)?;
+        stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        stream.write_all(format!("{}\n", Question::Trace.line()).as_bytes()).map_err(failed)?;
+        let mut begun = Vec::new();
+        let mut byte = [0];
+        while begun.last() != Some(&b'\n') && begun.len() < 16 {
+            stream.read_exact(&mut byte).map_err(failed)?;
+            begun.extend(byte);
+        }
+        if begun != b"tracing\n" {
+            return Err(ControlError::Traced { vm: self.vm.clone() });
+        }
+        stream.set_read_timeout(None).map_err(failed)?;
+        Ok(stream)
     }
 
     /// Whether its process is stopped. One that is stopped right after this answers when it goes on.

@@ -7,13 +7,12 @@
 use std::path::absolute;
 use std::time::SystemTime;
 
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use super::address::VmName;
+use crate::linux::limits::LimitsReport;
 use crate::linux::task::{Process, Thread};
-use crate::stats::names;
-use crate::stats::{CallReport, Count};
+use crate::stats::{CallReport, Count, cpu_ns, names};
 use crate::store::Store;
 use crate::vas::HOME;
 use crate::vas::live::{LiveSpaces, LiveVas, LiveWait};
@@ -46,6 +45,8 @@ pub struct VmReport {
     pub threads: Vec<ThreadReport>,
     /// Memory it may hold.
     pub memory_limit_bytes: u64,
+    /// What else limits it.
+    pub limits: LimitsReport,
     /// Memory it holds, by kind.
     pub memory: Vec<HeldReport>,
     /// Exits since the start, by reason.
@@ -97,6 +98,7 @@ impl VmReport {
             guest_ns: stats.guest_ns,
             threads: threads(process, spaces.as_ref()),
             memory_limit_bytes: ledger.limit_bytes(),
+            limits: process.limits.report(),
             memory: ledger.report(),
             exits: stats.exits,
             faults: stats.faults,
@@ -104,11 +106,6 @@ impl VmReport {
             vases: spaces.map(|spaces| spaces.vases),
         }
     }
-}
-
-fn cpu_ns() -> u64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
 fn threads(process: &Process, spaces: Option<&LiveSpaces>) -> Vec<ThreadReport> {

@@ -27,6 +27,8 @@ pub enum Question {
     Report,
     /// Nothing but whether it lives.
     Alive,
+    /// Its calls from now on, on this connection.
+    Trace,
 }
 
 impl Question {
@@ -34,11 +36,12 @@ impl Question {
         match self {
             Question::Report => "report",
             Question::Alive => "alive",
+            Question::Trace => "trace",
         }
     }
 
     fn parse(line: &[u8]) -> Option<Question> {
-        let all = [Question::Report, Question::Alive];
+        let all = [Question::Report, Question::Alive, Question::Trace];
         all.into_iter().find(|question| question.line().as_bytes() == line)
     }
 }
@@ -96,7 +99,7 @@ impl<'a> Server<'a> {
         let index = data.saturating_sub(self.first) as usize;
         if let Some(listener) = self.control.listeners.get(index) {
             while let Ok((stream, _)) = listener.accept() {
-                self.take(stream, ops);
+                self.take(stream, process, ops);
             }
             return;
         }
@@ -104,23 +107,27 @@ impl<'a> Server<'a> {
             return;
         };
         let Some(connection) = place else { return };
-        let told = connection.go_on(|question| answer(question, process, self.control.name()));
+        let name = self.control.name();
+        let told = connection.go_on(|question, stream| answer(question, stream, process, name));
         let data = |events| Events::with_data(&connection.stream, data, events);
         let watched = match told {
             Ok(Wants::Question) => Ok(()),
             Ok(Wants::Room) => ops.modify(data(EventSet::OUT)),
             Ok(Wants::Nothing) | Err(_) => {
                 let _ = ops.remove(data(EventSet::IN));
+                connection.end(process);
                 *place = None;
                 Ok(())
             }
         };
-        if watched.is_err() {
-            *place = None;
+        if watched.is_err()
+            && let Some(connection) = place.take()
+        {
+            connection.end(process);
         }
     }
 
-    fn take(&mut self, stream: UnixStream, ops: &mut EventOps<'_>) {
+    fn take(&mut self, stream: UnixStream, process: &Process, ops: &mut EventOps<'_>) {
         // Who may end this process may look at it.
         let is_allowed = peer(&stream).is_ok_and(|(_, uid)| uid == own_uid() || uid == 0);
         if !is_allowed || stream.set_nonblocking(true).is_err() {
@@ -132,24 +139,34 @@ impl<'a> Server<'a> {
         let data = self.first + (self.control.listeners.len() + index) as u32;
         if let Some(old) = self.connections[index].take() {
             let _ = ops.remove(Events::empty(&old.stream));
+            old.end(process);
         }
         let events = Events::with_data_raw(stream.as_raw_fd(), data, EventSet::IN);
         if ops.add(events).is_ok() {
-            self.connections[index] =
-                Some(Connection { stream, asked: Vec::new(), answer: Vec::new(), sent: 0 });
+            self.connections[index] = Some(Connection::new(stream));
         }
     }
 }
 
-fn answer(question: Question, process: &Process, name: Option<&VmName>) -> Vec<u8> {
+/// `None` if the connection is used otherwise from now on.
+fn answer(
+    question: Question,
+    stream: &UnixStream,
+    process: &Process,
+    name: Option<&VmName>,
+) -> Option<Vec<u8>> {
     let report = match question {
-        Question::Alive => return b"alive\n".to_vec(),
+        Question::Alive => return Some(b"alive\n".to_vec()),
+        Question::Trace => {
+            let is_viewed = stream.try_clone().is_ok_and(|stream| process.view(stream));
+            return if is_viewed { None } else { Some(b"busy\n".to_vec()) };
+        }
         Question::Report => VmReport::of(process, name),
     };
     // Numbers and texts have a JSON form.
     let mut text = serde_json::to_vec(&report).unwrap_or_default();
     text.push(b'\n');
-    text
+    Some(text)
 }
 
 /// What a connection waits for.
@@ -166,11 +183,27 @@ struct Connection {
     asked: Vec<u8>,
     answer: Vec<u8>,
     sent: usize,
+    /// The other side looks at the process's calls, until it hangs up.
+    is_viewer: bool,
 }
 
 impl Connection {
+    fn new(stream: UnixStream) -> Connection {
+        let (asked, answer) = (Vec::new(), Vec::new());
+        Connection { stream, asked, answer, sent: 0, is_viewer: false }
+    }
+
+    fn end(&self, process: &Process) {
+        if self.is_viewer {
+            process.viewed.end();
+        }
+    }
+
     /// Reads or writes as far as that goes without waiting.
-    fn go_on(&mut self, answer: impl FnOnce(Question) -> Vec<u8>) -> io::Result<Wants> {
+    fn go_on(
+        &mut self,
+        answer: impl FnOnce(Question, &UnixStream) -> Option<Vec<u8>>,
+    ) -> io::Result<Wants> {
         if self.answer.is_empty() {
             let mut bytes = [0; QUESTION_BYTES_MAX];
             let read = match self.stream.read(&mut bytes) {
@@ -179,6 +212,9 @@ impl Connection {
                 }
                 read => read?,
             };
+            if self.is_viewer {
+                return Ok(if read == 0 { Wants::Nothing } else { Wants::Question });
+            }
             self.asked.extend(bytes.iter().take(read));
             let Some(end) = self.asked.iter().position(|byte| *byte == b'\n') else {
                 let is_over = read == 0 || self.asked.len() > QUESTION_BYTES_MAX;
@@ -186,7 +222,11 @@ impl Connection {
             };
             let question = self.asked.get(..end).and_then(Question::parse);
             let Some(question) = question else { return Ok(Wants::Nothing) };
-            self.answer = answer(question);
+            let Some(answer) = answer(question, &self.stream) else {
+                self.is_viewer = true;
+                return Ok(Wants::Question);
+            };
+            self.answer = answer;
         }
         while let Some(rest) = self.answer.get(self.sent..).filter(|rest| !rest.is_empty()) {
             match self.stream.write(rest) {
@@ -209,10 +249,10 @@ mod tests {
     fn connected() -> (UnixStream, Connection) {
         let (other, stream) = UnixStream::pair().unwrap();
         stream.set_nonblocking(true).unwrap();
-        (other, Connection { stream, asked: Vec::new(), answer: Vec::new(), sent: 0 })
+        (other, Connection::new(stream))
     }
 
-    fn never(_: Question) -> Vec<u8> {
+    fn never(_: Question, _: &UnixStream) -> Option<Vec<u8>> {
         panic!("nothing was asked")
     }
 
@@ -223,9 +263,9 @@ mod tests {
         other.write_all(b"rep").unwrap();
         assert_eq!(connection.go_on(never).unwrap(), Wants::Question);
         other.write_all(b"ort\n").unwrap();
-        let told = connection.go_on(|question| {
+        let told = connection.go_on(|question, _| {
             assert_eq!(question, Question::Report);
-            b"all".to_vec()
+            Some(b"all".to_vec())
         });
         assert_eq!(told.unwrap(), Wants::Nothing);
         drop(connection);
@@ -251,11 +291,27 @@ mod tests {
     }
 
     #[test]
+    fn a_viewer_is_one_until_it_hangs_up() {
+        let (mut other, mut connection) = connected();
+        other.write_all(b"trace\n").unwrap();
+        let told = connection.go_on(|question, _| {
+            assert_eq!(question, Question::Trace);
+            None
+        });
+        assert_eq!(told.unwrap(), Wants::Question);
+        other.write_all(b"report\n").unwrap();
+        assert_eq!(connection.go_on(never).unwrap(), Wants::Question);
+        assert!(connection.is_viewer);
+        drop(other);
+        assert_eq!(connection.go_on(never).unwrap(), Wants::Nothing);
+    }
+
+    #[test]
     fn a_long_answer_is_sent_as_the_other_side_takes_it() {
         let (mut other, mut connection) = connected();
         other.write_all(b"report\n").unwrap();
         let long = vec![b'x'; 8 << 20];
-        let mut wants = connection.go_on(|_| long.clone()).unwrap();
+        let mut wants = connection.go_on(|_, _| Some(long.clone())).unwrap();
         assert_eq!(wants, Wants::Room);
         let mut got = 0;
         let mut bytes = vec![0; 1 << 20];

@@ -138,7 +138,7 @@ pub fn syscall(ctx: &mut ThreadCtx<'_>) -> Next {
     // Linux takes the number from EAX alone.
     let number = u64::from(regs.rax as u32);
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
-    let tracer = ctx.process.tracer.clone();
+    let tracer = ctx.process.tracer();
     let call = Call { name: names::name(number), number, args };
     if let Some(tracer) = &tracer {
         tracer.begins(ctx, &call);

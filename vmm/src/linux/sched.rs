@@ -28,6 +28,27 @@ pub(super) fn processors() -> &'static [usize] {
     })
 }
 
+/// Lets the calling thread, and what it starts, run on `count` of the processors that it may run on now: to be
+/// called before there is a program. They are other ones for each process, so that runs that are limited do not share
+/// them as long as there are enough.
+///
+/// # Errors
+/// The host's, and `EINVAL` if there are fewer.
+pub fn use_processors(count: usize) -> std::io::Result<()> {
+    let refused = |errno: Errno| std::io::Error::from_raw_os_error(errno.raw());
+    let usable = host_affinity(0).map_err(refused)?;
+    let usable: Vec<usize> = (0..MAX_CPUS).filter(|&cpu| has_bit(&usable, cpu)).collect();
+    if count == 0 || count > usable.len() {
+        return Err(refused(Errno::EINVAL));
+    }
+    let mut mask = vec![0u8; MAX_CPUS / 8];
+    let first = std::process::id() as usize % usable.len();
+    usable.iter().cycle().skip(first).take(count).for_each(|&cpu| set_bit(&mut mask, cpu));
+    // SAFETY: the buffer is as long as stated.
+    let done = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len(), mask.as_ptr()) };
+    checked(done).map(drop).map_err(refused)
+}
+
 pub(super) fn has_bit(mask: &[u8], bit: usize) -> bool {
     mask.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 != 0)
 }

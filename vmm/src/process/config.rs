@@ -42,6 +42,8 @@ pub struct RunConfig {
     pub env: Vec<Vec<u8>>,
     /// Memory it may have mapped and touched at the same time.
     pub memory_bytes: u64,
+    /// Limits, by `RLIMIT_…`, below those that the caller has: soft and hard.
+    pub limits: Vec<(u32, [u64; 2])>,
     /// Host directories granted to it.
     pub grants: Vec<Grant>,
     /// The tree in which everything is that it may see, the program included.

@@ -177,7 +177,7 @@ impl Process {
             self.stats.phase(Phase::End, elapsed);
         }
         let outcome = self.life.take_outcome().unwrap_or(Outcome::Exited(0));
-        if let Some(tracer) = &self.tracer
+        if let Some(tracer) = self.tracer()
             && !self.life.is_replaced()
         {
             tracer.end(self.pid(), &outcome);
@@ -220,7 +220,7 @@ impl Process {
                 drop((ready, done));
             }
         }
-        if let Some(tracer) = &self.tracer {
+        if let Some(tracer) = &self.traced {
             tracer.watch(&self.vm.confined);
         }
         if let Err(error) = confine::enter(Kind::Vcpu, &self.vm.confined) {

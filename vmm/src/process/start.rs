@@ -124,6 +124,7 @@ impl Process {
         given.for_each(|fd| paths.allow_given(fd.as_fd()));
         let mut files = Files::new(namespace, config.stdio, &cwd, config.umask)?;
         let limits = Limits::default();
+        config.limits.iter().for_each(|(resource, most)| limits.lower(*resource, *most));
         // What that has read, this changes.
         confine::prepare(&confined).map_err(StartError::Confine)?;
         if let Some(removed) = &config.confine_files {

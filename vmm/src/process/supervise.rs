@@ -114,16 +114,24 @@ pub(super) fn until_empty(
                 }
                 return Ok(());
             }
+            // Calls that last are told.
+            KickState::Acknowledged if process.viewed.is_on() => LOOKED_AT_MS,
             KickState::Acknowledged => -1,
-            KickState::Unacknowledged => 1,
+            KickState::Unacknowledged => KICKS_MS,
         };
         manager.run_with_timeout(timeout_ms).map_err(failed("wait for events"))?;
-        if timeout_ms > 0 && kicked.elapsed() >= Duration::from_millis(1) {
+        process.viewed.tell_long_calls();
+        if timeout_ms == KICKS_MS && kicked.elapsed() >= Duration::from_millis(1) {
             process.threads.kick_again(process.is_stopping());
             kicked = Instant::now();
         }
     }
 }
+
+/// How long the event loop waits while kicks are not acknowledged.
+const KICKS_MS: i32 = 1;
+/// While somebody looks at the calls.
+const LOOKED_AT_MS: i32 = 50;
 
 const ATTENTION: u32 = 0;
 const TIMEOUT: u32 = 1;

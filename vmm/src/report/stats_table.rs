@@ -30,6 +30,21 @@ impl fmt::Display for StatsReport {
         if let Some(limit) = self.memory_limit_bytes {
             writeln!(f, "{:<20} {:>8} MiB", "memory limit", limit >> 20)?;
         }
+        if let Some(limits) = &self.limits {
+            let [time, size] = [limits.cpu_seconds, limits.file_size_bytes];
+            let (time, size) =
+                (time.map(|time| format!("{time} s")), size.map(|size| format!("{size} bytes")));
+            let all = [
+                ("processors", Some(limits.processors.to_string())),
+                ("processor time", time),
+                ("file size", size),
+            ];
+            for (name, limit) in
+                all.iter().filter_map(|(name, limit)| Some((name, limit.as_ref()?)))
+            {
+                writeln!(f, "{name:<20} {limit:>12}  at most")?;
+            }
+        }
         for held in self.memory.iter().filter(|held| held.peak_bytes > 0) {
             let [now, peak] = [held.bytes, held.peak_bytes].map(|bytes| bytes.div_ceil(1 << 10));
             writeln!(f, "  {:<18} {now:>8} KiB  at most {peak} KiB", held.kind)?;

@@ -14,8 +14,10 @@ pub mod names;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+use crate::linux::limits::LimitsReport;
 use crate::vm::ledger::HeldReport;
 
 /// One line per variant: the enum, its JSON and table name, and its place in the counters.
@@ -206,8 +208,10 @@ impl Stats {
         StatsReport {
             wall_ns: nanos(self.start.elapsed()),
             guest_ns: self.guest_nanos.load(Relaxed),
+            cpu_ns: cpu_ns(),
             memory_touched_bytes: None,
             memory_limit_bytes: None,
+            limits: None,
             memory: Vec::new(),
             rss_peak_bytes: None,
             kvm_setup_ns: self.kvm_setup_nanos.load(Relaxed),
@@ -275,10 +279,14 @@ pub struct StatsReport {
     pub wall_ns: u64,
     /// Time inside `KVM_RUN`, summed over all threads.
     pub guest_ns: u64,
+    /// Processor time of this process, the VMM's own included.
+    pub cpu_ns: u64,
     /// Guest memory resident at the end, filled in by the reader; `None` when unknown.
     pub memory_touched_bytes: Option<u64>,
     /// How much of the host's memory the program may hold, filled in likewise.
     pub memory_limit_bytes: Option<u64>,
+    /// What else limits it; likewise.
+    pub limits: Option<LimitsReport>,
     /// What it holds at the end, and the peak, by kind; likewise.
     pub memory: Vec<HeldReport>,
     /// Most memory the VMM ever had resident, guest memory included; likewise.
@@ -297,6 +305,13 @@ pub struct StatsReport {
     pub faults: Vec<Count>,
     /// Linux calls by number.
     pub calls: Vec<CallReport>,
+}
+
+/// Processor time of this process.
+#[must_use]
+pub fn cpu_ns() -> u64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
 /// The parts of a run, see [`Phase`].

@@ -222,6 +222,16 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     },
     LeftOut {
         kinds: ALL,
+        reason: "runs `kv` in an image, for which no machine has the programs: it does not depend on the kind of KVM",
+        what: &["deployment"],
+    },
+    LeftOut {
+        kinds: ALL,
+        reason: "runs a file of the repository, which no machine has",
+        what: &["kept"],
+    },
+    LeftOut {
+        kinds: ALL,
         reason: "compares with samtools, which no machine has",
         what: &["genome"],
     },

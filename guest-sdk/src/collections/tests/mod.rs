@@ -2,6 +2,7 @@
 //! they do what the standard library's do.
 
 mod model;
+mod sets;
 
 use super::*;
 use crate::layout::TypeLayout;
@@ -343,4 +344,33 @@ fn iterators_and_entries_show_what_is_in_them() {
             Ok::<_, Error>(())
         })
         .unwrap();
+}
+
+#[test]
+fn a_vector_is_split_in_two_that_own_what_they_have_or_stays_whole_without_room() {
+    brand! { Halves => VVec<VString<Halves>, Halves>, Full => VVec<[u8; 1000], Full> }
+    let space = Space::<Halves>::in_memory(ROOM, |_| Ok(VVec::new())).unwrap();
+    let split = space.write(|v| {
+        let (root, at) = v.root_mut();
+        for text in ["a", "b", "c"] {
+            root.at_mut(at).push(VString::new(at, text)?)?;
+        }
+        let rest = root.at_mut(at).split_off(1)?;
+        assert!(root.at_mut(at).split_off(1)?.is_empty(), "at its end");
+        let texts = |vec: &VVec<VString<Halves>, Halves>| {
+            vec.at(at).iter().map(|text| text.at(at).to_owned()).collect::<Vec<_>>()
+        };
+        Ok::<_, Error>((texts(root), texts(&rest)))
+    });
+    assert_eq!(split, Ok((vec!["a".to_owned()], vec!["b".to_owned(), "c".to_owned()])));
+    // The root, its block, one text.
+    assert_eq!(space.blocks(), 3);
+
+    let full = Space::<Full>::in_memory(3500, |at| VVec::from_slice(at, &[[7; 1000]; 3])).unwrap();
+    let refused = full.write(|v| {
+        let (root, at) = v.root_mut();
+        let refused = root.at_mut(at).split_off(1).map(|rest| rest.len());
+        Ok::<_, Error>((refused.map_err(|error| error.bytes), root.len()))
+    });
+    assert_eq!(refused, Ok((Err(2000), 3)));
 }

@@ -115,17 +115,16 @@ pub const ALL: &[Experiment] = &[
     Experiment { subject: &subjects::TLB, measure: tlb::measure },
     Experiment { subject: &subjects::RPC, measure: rpc::measure },
     Experiment { subject: &subjects::GUPS, measure: gups::measure },
+    Experiment { subject: &subjects::KV, measure: kv::measure },
+    Experiment { subject: &subjects::SAM, measure: sam::measure },
     Experiment { subject: &subjects::SCALE, measure: scale::measure },
     Experiment { subject: &subjects::SDK, measure: sdk::measure },
     Experiment { subject: &subjects::START, measure: start::measure },
 ];
 
 /// Those that are no part of `all`.
-pub const ON_REQUEST: &[Experiment] = &[
-    Experiment { subject: &subjects::KV, measure: kv::measure },
-    Experiment { subject: &subjects::SAM, measure: sam::measure },
-    Experiment { subject: &subjects::STORE, measure: store::measure },
-];
+pub const ON_REQUEST: &[Experiment] =
+    &[Experiment { subject: &subjects::STORE, measure: store::measure }];
 
 /// The experiment with this name.
 #[must_use]

@@ -2,6 +2,7 @@
 //!
 //! They run with any user, root included: nothing here relies on permission being denied.
 
+mod deep;
 mod descriptors;
 mod directories;
 mod escapes;

@@ -11,6 +11,7 @@ mod doctor;
 mod doctor_program;
 mod ending;
 mod inherited;
+mod man;
 mod network;
 mod new;
 mod run;
@@ -63,10 +64,12 @@ enum Command {
     Stats(vms::stats::Args),
     Stop(vms::signal::StopArgs),
     Kill(vms::signal::KillArgs),
+    Trace(vms::trace::Args),
     Demo(demo::Args),
     Bench(BenchArgs),
     Doctor(doctor::Args),
     Completions(completions::Args),
+    Man(man::Args),
     #[command(name = "__complete", hide = true)]
     Names(completions::Names),
     Version(version::Args),
@@ -119,10 +122,12 @@ impl Command {
             Self::Stats(args) => vms::stats::run(&args),
             Self::Stop(args) => vms::signal::stop(args),
             Self::Kill(args) => vms::signal::kill(args),
+            Self::Trace(args) => vms::trace::run(&args),
             Self::Demo(args) => demo::run(&args),
             Self::Bench(_) => bench::run(),
             Self::Doctor(args) => doctor::run(&args),
             Self::Completions(args) => completions::run(&args),
+            Self::Man(args) => man::run(&args),
             Self::Names(args) => completions::print_names(&args),
             Self::Version(args) => version::run(&args),
         }

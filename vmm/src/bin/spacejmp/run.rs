@@ -15,6 +15,7 @@ use vmm::exit_code::{self, ExitCode};
 use vmm::files::{Grant, GrantError, Tty, take_over_umask};
 use vmm::host;
 use vmm::linux::net::{ConnectGrant, ListenGrant};
+use vmm::linux::sched::use_processors;
 use vmm::linux::strace::Tracer;
 use vmm::process::truncation::report_truncation;
 use vmm::process::{Command, Ended, HostSignals, Libraries, Process, RunConfig, Supervise};
@@ -28,7 +29,8 @@ use crate::inherited;
 use crate::log;
 use crate::network;
 use crate::run_options::{
-    EnvOption, default_memory, environment, parse_env, parse_memory, parse_timeout,
+    EnvOption, default_memory, environment, limits_of, no_processors, parse_env, parse_file_size,
+    parse_memory, parse_processors, parse_timeout,
 };
 use crate::run_tree::{PROCESSES, Tree, parse_processes, private_tmp};
 use crate::search;
@@ -136,6 +138,24 @@ pub(crate) struct Args {
     /// End the program after this time; fractions are allowed
     #[arg(long, value_name = "SECONDS", value_parser = parse_timeout)]
     timeout: Option<Duration>,
+    /// Processors that the program may run on, and sees
+    ///
+    /// As many of those that this process may run on, other ones for each run; so does the VMM. `taskset` before
+    /// `spacejmp` says which.
+    #[arg(long, value_name = "N", value_parser = parse_processors)]
+    cpus: Option<usize>,
+    /// Processor time that each process of the run may use, the VMM's work for it included
+    ///
+    /// As `ulimit -t` (RLIMIT_CPU): then it gets SIGXCPU, which ends it unless it has a handler, and a second
+    /// later SIGKILL.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    cpu_time: Option<u64>,
+    /// Size beyond which the program may make no file grow: a number, or one with K, M, G or T
+    ///
+    /// As `ulimit -f` (RLIMIT_FSIZE): SIGXFSZ, and EFBIG if that does not end it. Segments of the store are
+    /// not files of the program's.
+    #[arg(long, value_name = "SIZE", value_parser = parse_file_size)]
+    file_size: Option<u64>,
     /// Processes the run may have at one time, the program itself included
     ///
     /// Each is a virtual machine of its own with the same grants, and --memory and --timeout hold
@@ -229,6 +249,10 @@ fn long_help() -> String {
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
+    // Before there is another thread or process.
+    if let Some(processors) = args.cpus {
+        use_processors(processors).map_err(|error| no_processors(processors, error))?;
+    }
     // Before any other file is opened.
     let inherited = inherited::take(&args.fd, args.command.get(1..).unwrap_or_default())?;
     let mut command = args.command.iter().cloned();
@@ -278,6 +302,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         },
         env,
         memory_bytes,
+        limits: limits_of(args.cpu_time, args.file_size),
         grants,
         root,
         tmp: tmp.clone(),
@@ -320,6 +345,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         let mut report = RunReport::new(&outcome, code, process.stats.snapshot());
         report.stats.memory_touched_bytes = process.machine.mem.resident_bytes();
         report.stats.memory_limit_bytes = Some(process.machine.mem.ledger().limit_bytes());
+        report.stats.limits = Some(process.limits.report());
         report.stats.memory = process.machine.mem.ledger().report();
         report.stats.rss_peak_bytes = host::rss_peak_bytes();
         write_stats(&report, format, stats_file)?;

@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use vmm::host::Memory;
 
+use crate::errors::Failure;
 use crate::size;
 
 /// Less does not suffice for a program's stack and the pages around it.
@@ -51,6 +53,36 @@ pub(crate) fn parse_timeout(text: &str) -> Result<Duration, String> {
         Ok(time) if !time.is_zero() && seconds <= 1e9 => Ok(time),
         _ => Err(format!("`{text}` is out of range: more than 0, at most 1e9 seconds")),
     }
+}
+
+/// `--cpus`.
+pub(crate) fn parse_processors(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..) => Ok(number),
+        _ => Err("give a number of processors, at least 1".to_owned()),
+    }
+}
+
+/// The program cannot have so many.
+pub(crate) fn no_processors(asked: usize, error: io::Error) -> Failure {
+    let usable = std::thread::available_parallelism().map_or(1, usize::from);
+    Failure::new(format!("run on {asked} processors (--cpus)"), error)
+        .help(Some(format!("this process may run on {usable}: give at most as many")))
+}
+
+/// `--file-size`.
+pub(crate) fn parse_file_size(text: &str) -> Result<u64, String> {
+    let bad =
+        || format!("`{text}` is no size: give a number, or one with K, M, G or T, as in 512M");
+    size::bytes(text).ok_or_else(bad)
+}
+
+/// The limits, for [`vmm::process::RunConfig::limits`].
+pub(crate) fn limits_of(cpu_time: Option<u64>, file_size: Option<u64>) -> Vec<(u32, [u64; 2])> {
+    // A second between the signals, for a program that has a handler for the first.
+    let cpu_time = cpu_time.map(|seconds| (libc::RLIMIT_CPU, [seconds, seconds + 1]));
+    let file_size = file_size.map(|bytes| (libc::RLIMIT_FSIZE, [bytes, bytes]));
+    cpu_time.into_iter().chain(file_size).collect()
 }
 
 /// One `--env`.

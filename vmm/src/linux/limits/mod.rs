@@ -9,7 +9,9 @@ mod calls;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use abi::Errno;
+use serde::Serialize;
 
+use super::sched::processors;
 use super::task::Process;
 use super::time::checked;
 pub(super) use calls::{getrlimit, prlimit64, setrlimit};
@@ -66,12 +68,41 @@ impl Limits {
         all.first_chunk().map(|all| Limits(Mutex::new(*all)))
     }
 
+    /// Allows no more of a resource than `soft` and `hard`.
+    pub fn lower(&self, resource: u32, [soft, hard]: Pair) {
+        if let Some(pair) = self.lock().get_mut(resource as usize) {
+            *pair = [pair[0].min(soft), pair[1].min(hard)];
+        }
+    }
+
+    /// What of them is told of a run.
+    #[must_use]
+    pub fn report(&self) -> LimitsReport {
+        let limit = |resource| Some(self.soft(resource)).filter(|limit| *limit != INFINITY);
+        LimitsReport {
+            processors: processors().len() as u64,
+            cpu_seconds: limit(libc::RLIMIT_CPU),
+            file_size_bytes: limit(libc::RLIMIT_FSIZE),
+        }
+    }
+
     /// Allows no more processes and threads than there can be vCPUs.
     pub fn limit_threads(&self, most: u64) {
         if let Some(pair) = self.lock().get_mut(libc::RLIMIT_NPROC as usize) {
             *pair = pair.map(|limit| limit.min(most));
         }
     }
+}
+
+/// What limits a program beside its memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct LimitsReport {
+    /// Processors that its threads may run on.
+    pub processors: u64,
+    /// Seconds of processor time until SIGXCPU; `None` is no limit.
+    pub cpu_seconds: Option<u64>,
+    /// Size to which it may make a file grow; likewise.
+    pub file_size_bytes: Option<u64>,
 }
 
 impl Default for Limits {

@@ -130,7 +130,7 @@ fn deliver_pending(
         }
         let action = ctx.process.signals.get(info.signo);
         if action.handler == SIG_DFL {
-            if let Some(tracer) = &ctx.process.tracer {
+            if let Some(tracer) = ctx.process.tracer() {
                 tracer.signal(ctx.thread.tid, &info);
             }
             return Err(Fatal { signal: info.signo, cause: FatalCause::Sent });
@@ -164,7 +164,7 @@ fn deliver_fault(ctx: &mut ThreadCtx<'_>, mut fault: Fault) -> Result<(), Fatal>
     }
     let action = ctx.process.signals.get(signal);
     if !action.is_handled() || ctx.thread.signals.blocks(signal) {
-        if let Some(tracer) = &ctx.process.tracer {
+        if let Some(tracer) = ctx.process.tracer() {
             tracer.signal(ctx.thread.tid, &fault.info);
         }
         return Err(Fatal { signal, cause: FatalCause::Fault(fault) });
@@ -197,7 +197,7 @@ fn enter_handler(
     action: Action,
     trap: TrapInfo,
 ) -> Result<(), Errno> {
-    if let Some(tracer) = &ctx.process.tracer {
+    if let Some(tracer) = ctx.process.tracer() {
         tracer.signal(ctx.thread.tid, &info);
     }
     if action.flags & SA_RESTORER == 0 {

@@ -1,6 +1,6 @@
-//! `run --strace`: the calls of a program, a line each, as strace prints them.
+//! `run --strace` and `trace`: the calls of a program, a line each, as strace prints them.
 //!
-//! - here: who writes which line when
+//! - here: who writes which line when; `sink`: to what; `viewed`: of a program that runs already
 //! - `signatures`: which arguments a call has; `values`: how they look; `names`: constants
 //!
 //! A line is one `write` to a file that appends, so that several processes of a run can share it.
@@ -8,17 +8,19 @@
 //! is known, by a thread of its own, and finished by another line: `<unfinished ...>`, `resumed`.
 //!
 //! Switches that the guest kernel makes by itself would be missing: in a traced run it makes none
-//! (`SwitchTables::leave_all_to_vmm`). A run that is not traced pays one comparison a call.
+//! (`SwitchTables::leave_all_to_vmm`). One that is traced later makes them, and they are not told. A run that is not traced
+//! pays two comparisons a call.
 #![forbid(unsafe_code)]
 
 mod names;
 mod signatures;
+mod sink;
 mod values;
+mod viewed;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
@@ -26,7 +28,9 @@ use std::time::{Duration, Instant};
 use abi::Errno;
 
 use signatures::{Kind, Signature};
+use sink::Sink;
 use values::{Values, pointer, quoted};
+pub use viewed::Viewed;
 
 use super::signal::SigInfo;
 use super::signal::name::signal_name;
@@ -45,7 +49,7 @@ pub fn knows(name: &str) -> bool {
 /// Writes the calls of a program.
 #[derive(Debug)]
 pub struct Tracer {
-    to: File,
+    to: Sink,
     began: Instant,
     /// Calls that have not ended, by thread.
     pending: Mutex<BTreeMap<i32, Pending>>,
@@ -100,6 +104,10 @@ impl Tracer {
     /// Writes to `to`, which should append.
     #[must_use]
     pub fn new(to: File) -> Arc<Tracer> {
+        Tracer::to_sink(Sink::File(to))
+    }
+
+    fn to_sink(to: Sink) -> Arc<Tracer> {
         let pending = Mutex::default();
         let tracer = Tracer {
             to,
@@ -113,7 +121,7 @@ impl Tracer {
 
     /// What it writes to.
     pub(crate) fn to(&self) -> BorrowedFd<'_> {
-        self.to.as_fd()
+        self.to.fd()
     }
 
     /// Starts the thread that tells of calls that last.
@@ -149,12 +157,18 @@ impl Tracer {
         format!("{tid:<7} {:>11.6} ", at.duration_since(self.began).as_secs_f64())
     }
 
-    /// Writes one line, with one call of the host's.
+    /// Writes one line.
     fn tell(&self, line: &str) {
-        if let Err(error) = (&self.to).write_all(line.as_bytes())
+        if let Err(error) = self.to.tell(line)
             && !self.failed.swap(true, Ordering::Relaxed)
         {
-            tracing::warn!("cannot write the trace, which is not whole: {error}");
+            match self.to {
+                Sink::File(_) => {
+                    tracing::warn!("cannot write the trace, which is not whole: {error}")
+                }
+                // It ends with its viewer, when the event loop comes to know.
+                Sink::Viewer(..) => tracing::debug!("who looked at the calls has gone: {error}"),
+            }
         }
     }
 

@@ -32,7 +32,7 @@ use super::prctl::Settings;
 use super::proc::Facts;
 use super::signal::{KeptSignals, SignalActions, ThreadSignals};
 use super::signalfd::SignalFiles;
-use super::strace::Tracer;
+use super::strace::{Tracer, Viewed};
 use super::survivor::Survivor;
 use super::sysv::Attached;
 use super::timer::Timers;
@@ -87,8 +87,10 @@ pub struct Process {
     pub survivor: Survivor,
     /// Counters.
     pub stats: Stats,
-    /// What writes its calls, if they are asked for.
-    pub tracer: Option<Arc<Tracer>>,
+    /// What writes its calls from the start, if they are asked for: `Process::tracer`.
+    pub(crate) traced: Option<Arc<Tracer>>,
+    /// Who looks at its calls.
+    pub(crate) viewed: Viewed,
     /// What `/proc` shows of it and does not change.
     pub(crate) facts: Facts,
     /// The run loop, for the host thread of another thread.

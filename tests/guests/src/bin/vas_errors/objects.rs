@@ -17,6 +17,17 @@ use spacejmp::sys::{
 
 use crate::Refusals;
 
+/// What is a change, or a sync, of a versioned segment is refused where it cannot be one.
+fn not_attached(r: &mut Refusals, sid: SegId) {
+    r.refused("seg_grow from outside", sys::seg_grow(sid, 8192), Errno::EPERM);
+    r.refused("seg_reserve from outside", sys::seg_reserve(sid, 0, 4096), Errno::EPERM);
+    r.refused("seg_sync from outside", sys::seg_sync(sid), Errno::EPERM);
+    let root = SegRoot::default();
+    r.refused("seg_root_set from outside", set_root(sid, &root), Errno::EPERM);
+    let read = r.need("seg_root_get from outside", sys::seg_root_get(sid));
+    assert_eq!(read.address, 0);
+}
+
 /// A call on an id that the typed bindings would not let through.
 fn raw(number: u32, args: [u64; 3]) -> Result<u64, Errno> {
     let page = CallPage::find().map_err(|_| Errno::ENOSYS)?;
@@ -36,6 +47,10 @@ pub(crate) fn provoke(r: &mut Refusals) {
     r.refused("seg_clone onto itself", sys::seg_clone(sid, "objects"), Errno::EEXIST);
     r.refused("vas_find of nothing", sys::vas_find("nothing"), Errno::ENOENT);
     r.refused("seg_find of nothing", sys::seg_find("nothing"), Errno::ENOENT);
+    let versioned = SegParams { lifetime: 2, lockable: 1, ..sized(4096) };
+    let versioned = r.need("a versioned segment", sys::seg_alloc("versioned", &versioned));
+    not_attached(r, versioned);
+    r.need("deleting it", sys::seg_delete(versioned));
     ids(r, vid, sid);
     handles(r, sid);
     parameters(r, vid, sid);

@@ -63,18 +63,13 @@ pub(super) struct Programs<'a> {
 const PATIENCE: Duration = Duration::from_secs(600);
 
 impl<'a> Programs<'a> {
-    /// # Errors
-    /// [`BenchError::Missing`] when the programs of `kv` are not beside ours.
-    pub(super) fn find(bench: &'a Bench<'a>) -> Result<Programs<'a>, BenchError> {
-        let ours = |name: &str| {
-            let path = bench.programs.beside(name);
-            let missing = || BenchError::NoKv { path: path.display().to_string() };
-            path.is_file().then_some(path.clone()).ok_or_else(missing)
-        };
+    /// `None` when the programs of `kv` are not beside ours.
+    pub(super) fn find(bench: &'a Bench<'a>) -> Option<Programs<'a>> {
+        let ours = |name: &str| Some(bench.programs.beside(name)).filter(|path| path.is_file());
         let path = std::env::var_os("PATH").unwrap_or_default();
         let named = bench.store.peers.clone();
         let peers = named.unwrap_or_else(|| bench.programs.beside(peers::PROGRAM));
-        Ok(Programs {
+        Some(Programs {
             bench,
             kv: ours("kv")?,
             clients: ours("kv-benchmark")?,

@@ -1,16 +1,18 @@
-//! Running VMs: `spacejmp ps`, `top`, `stats`, `stop` and `kill`.
+//! Running VMs: `spacejmp ps`, `top`, `stats`, `trace`, `stop` and `kill`.
 //!
-//! - [`ps`], [`stats`], [`top`]: looking; `seen`: reading what a VM told of itself; `text`: that for
-//!   people; `metrics`: for Prometheus
+//! - [`ps`], [`stats`], [`top`], [`trace`]: looking; `seen`: reading what a VM told of itself; `text`: that for
+//!   people; `metrics`: for Prometheus, which may ask `metrics_listen`
 //! - `signal`: ending them
 
 mod metrics;
+mod metrics_listen;
 pub(crate) mod ps;
 mod seen;
 pub(crate) mod signal;
 pub(crate) mod stats;
 mod text;
 pub(crate) mod top;
+pub(crate) mod trace;
 
 use std::io;
 

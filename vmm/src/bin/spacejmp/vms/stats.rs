@@ -7,7 +7,7 @@ use vmm::control::{Vm, VmRef};
 use vmm::exit_code::ExitCode;
 
 use super::seen::Seen;
-use super::{STATUS_HELP, failed, metrics, text};
+use super::{STATUS_HELP, failed, metrics, metrics_listen, text};
 use crate::errors::{self, Failure};
 
 /// Show what a running VM does and uses
@@ -20,7 +20,7 @@ use crate::errors::{self, Failure};
 pub(crate) struct Args {
     /// The number of its process, or the name given by `run --name`; with --metrics, none for all VMs of
     /// this user
-    #[arg(required_unless_present = "metrics")]
+    #[arg(required_unless_present_any = ["metrics", "metrics_listen"])]
     vm: Option<VmRef>,
     /// Print one JSON object
     #[arg(long, conflicts_with = "metrics")]
@@ -28,6 +28,11 @@ pub(crate) struct Args {
     /// Print the counters in the text format of Prometheus
     #[arg(long)]
     metrics: bool,
+    /// Answer collectors of this machine with the counters, at http://127.0.0.1:PORT/metrics, until Ctrl-C
+    ///
+    /// Port 0 is one that the host chooses. Every user of this machine can ask.
+    #[arg(long, value_name = "PORT", conflicts_with_all = ["json", "metrics"])]
+    metrics_listen: Option<u16>,
 }
 
 fn examples() -> String {
@@ -38,15 +43,26 @@ fn examples() -> String {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
-    let Some(vm) = &args.vm else {
-        let all = Seen::all().map_err(failed("list the VMs"))?;
-        return errors::write_all(&mut io::stdout().lock(), metrics::text(&all).as_bytes());
+    let counters = || {
+        let seen = match &args.vm {
+            Some(vm) => vec![one(vm)?],
+            None => Seen::all().map_err(failed("list the VMs"))?,
+        };
+        Ok(metrics::text(&seen))
     };
-    let doing = || format!("look at VM {vm}");
-    let json = Vm::find(vm.clone()).and_then(|vm| vm.report()).map_err(failed(doing()))?;
-    let seen = Seen::read(&json);
-    if args.metrics {
-        return errors::write_all(&mut io::stdout().lock(), metrics::text(&[seen]).as_bytes());
+    match &args.vm {
+        Some(vm) if !args.metrics && args.metrics_listen.is_none() => {
+            let seen = one(vm)?;
+            errors::output(args.json, &seen.0, |_| text::whole(&seen))
+        }
+        _ => match args.metrics_listen {
+            Some(port) => metrics_listen::serve(port, counters),
+            None => errors::write_all(&mut io::stdout().lock(), counters()?.as_bytes()),
+        },
     }
-    errors::output(args.json, &seen.0, |_| text::whole(&seen))
+}
+
+fn one(vm: &VmRef) -> Result<Seen, Failure> {
+    let json = Vm::find(vm.clone()).and_then(|vm| vm.report());
+    Ok(Seen::read(&json.map_err(failed(format!("look at VM {vm}")))?))
 }

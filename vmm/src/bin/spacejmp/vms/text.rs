@@ -62,6 +62,18 @@ pub(super) fn whole(vm: &Seen) -> String {
         "memory",
         format!("{held} of {}: {}", size(vm.number("memory_limit_bytes")), kinds.join(", ")),
     );
+    if let Some(limits) = vm.0.get("limits") {
+        let of = |key, unit| {
+            let limit = limits.get(key).and_then(Value::as_u64);
+            limit.map(|limit| format!("{limit} {unit}"))
+        };
+        let limits = [
+            of("processors", "processors"),
+            of("cpu_seconds", "s of processor time"),
+            of("file_size_bytes", "bytes a file"),
+        ];
+        line("limits", limits.into_iter().flatten().collect::<Vec<_>>().join(", "));
+    }
     line("exits", counts(vm.list("exits")));
     line("faults", counts(vm.list("faults")));
     line("calls", calls(vm.list("calls")));
@@ -177,12 +189,14 @@ mod tests {
         let json = r#"{"pid": 7, "program": "/bin/\u001b[2Jx", "threads": [{"tid": 7, "vas": "home",
             "waits": {"vas": "v", "locks": [{"segment": "s", "exclusive": true, "held_by": ["ab"]}]}}],
             "memory": [{"kind": "private", "bytes": 4096}], "memory_limit_bytes": 1048576,
+            "limits": {"processors": 2, "cpu_seconds": 60, "file_size_bytes": null},
             "vases": [{"name": "v", "handle": 1, "segments": [{"name": "s", "base": 4096, "bytes": 8192,
             "version": 3, "log_bytes": null}]}]}"#;
         let text = whole(&Seen::read(json));
         assert!(!text.contains('\u{1b}'), "{text}");
         for part in [
             "4 KiB of 1 MiB: 4 KiB private",
+            "limits     2 processors, 60 s of processor time\n",
             "s is held to write by VM ab",
             "version 3, log in use",
         ] {
