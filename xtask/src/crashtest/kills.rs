@@ -72,7 +72,7 @@ impl Drop for Killed {
 
 /// Calls of the host by which files and folders change, or become durable.
 const CALLS: &str = "pwrite64,pwritev,pwritev2,write,fdatasync,fsync,sync_file_range,ftruncate,fallocate,\
-                     openat,linkat,unlinkat,renameat,renameat2,mkdirat,fchmod,fchmodat,msync,flock,fcntl";
+                     openat,openat2,linkat,unlinkat,renameat,renameat2,mkdirat,fchmod,fchmodat,msync,flock,fcntl";
 /// Changes of a run that recovers, commits, and ends a log: removals, and a text of many pages, among them.
 const CHANGES: u64 = 12;
 /// So many make logs that the last to leave brings to a layer.
@@ -111,22 +111,44 @@ fn prepare(ledger: &Ledger, store: &Path, before: Before) -> Result<(u64, u64)> 
     Ok((ledger.check(store, working.kill()?)?, few))
 }
 
+/// A call by its name, and the how manieth of that name it is in its thread: so strace counts.
+type Call = (String, u64);
+
 /// Traces a command: notes its calls that change files, or has it killed before one of them.
 struct Tracer<'a> {
     notes: &'a Path,
-    kill_before: Option<u64>,
+    kill_before: Option<&'a Call>,
 }
 
 impl Tracer<'_> {
     fn of(&self, command: &Command) -> Command {
         let mut strace = Command::new("strace");
         strace.args(["-f", "-qqq", "-e", &format!("trace={CALLS}"), "-o"]).arg(self.notes);
-        if let Some(call) = self.kill_before {
-            strace.args(["-e", &format!("inject={CALLS}:signal=SIGKILL:when={call}")]);
+        if let Some((name, number)) = self.kill_before {
+            strace.args(["-e", &format!("inject={name}:signal=SIGKILL:when={number}")]);
         }
         strace.arg(command.get_program()).args(command.get_args());
         strace
     }
+}
+
+/// The calls that strace has noted. Of threads that make the same ones, the first that comes so far is killed.
+fn noted(notes: &str) -> Vec<Call> {
+    let mut counts = BTreeMap::<(&str, &str), u64>::new();
+    // One that another thread interrupts has a second line, which begins with `<...`.
+    let calls = notes.lines().filter_map(|line| {
+        let (thread, call) = line.split_once(' ')?;
+        let name = call.trim_start().split_once('(')?.0;
+        CALLS.split(',').any(|known| known == name).then_some((name, thread))
+    });
+    calls.for_each(|call| *counts.entry(call).or_default() += 1);
+    let mut most = BTreeMap::<&str, u64>::new();
+    for ((name, _), count) in counts {
+        let so_far = most.entry(name).or_default();
+        *so_far = count.max(*so_far);
+    }
+    let all = most.into_iter();
+    all.flat_map(|(name, count)| (1..=count).map(move |number| (name.to_owned(), number))).collect()
 }
 
 /// What was killed before its calls.
@@ -137,8 +159,8 @@ struct Kills {
 }
 
 impl Kills {
-    /// Does something to copies of a store, killed before each call of the thread that makes most, or before so many of
-    /// them, evenly spread. First it comes to its end: that says how many there are.
+    /// Does something to copies of a store, killed before each of its calls, or before so many of them, evenly spread.
+    /// First it comes to its end: that says which there are.
     fn add(
         &mut self,
         fresh: &Path,
@@ -155,16 +177,10 @@ impl Kills {
         };
         let status = on_copy(None)?;
         ensure!(status.success(), "it does not come to its end without a kill: {status}");
-        let noted = fs::read_to_string(&notes).context("strace has noted nothing")?;
-        // strace counts for each thread by itself. A call that another thread interrupts has two lines.
-        let whole_calls = noted.lines().filter(|line| !line.contains(" resumed>"));
-        let mut by_thread = BTreeMap::<_, u64>::new();
-        let threads = whole_calls.filter_map(|line| line.split_whitespace().next());
-        threads.for_each(|thread| *by_thread.entry(thread).or_default() += 1);
-        let calls = by_thread.into_values().max();
-        let calls = calls.context("it has made no call that changes a file")?;
-        self.calls += calls;
-        for call in (1..=calls).step_by(calls.div_ceil(most) as usize) {
+        let calls = noted(&fs::read_to_string(&notes).context("strace has noted nothing")?);
+        ensure!(!calls.is_empty(), "it has made no call that changes a file");
+        self.calls += calls.len() as u64;
+        for call in calls.iter().step_by((calls.len() as u64).div_ceil(most) as usize) {
             self.kills += u64::from(!on_copy(Some(call))?.success());
         }
         Ok(())
@@ -250,4 +266,18 @@ pub(super) fn before_calls_of_commands(ledger: &Ledger, most: u64) -> Result<Don
         })?;
     }
     Ok(kills.done())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::noted;
+
+    #[test]
+    fn calls_are_counted_by_name_in_the_thread_that_makes_most_of_them() {
+        let notes = "7  openat(22, \"lock\", O_RDONLY) = 26\n8  flock(26, LOCK_SH <unfinished ...>\n\
+                     7  flock(26, LOCK_EX) = 0\n8  <... flock resumed>) = 0\n7  flock(26, LOCK_UN) = 0\n\
+                     7  getdents64(27, 0x55, 16384) = 0\n7  +++ exited with 0 +++\n";
+        let expected = [("flock", 1), ("flock", 2), ("openat", 1)];
+        assert_eq!(noted(notes), expected.map(|(name, number)| (name.to_owned(), number)));
+    }
 }

@@ -62,13 +62,9 @@ impl State {
     /// Unmaps logs and layers that are gone and that no tables show.
     pub(super) fn unmap_stale(&mut self, sid: SegId) {
         let (logs, layers) = (self.visits.logs(sid), self.visits.layers(sid));
-        let oldest = self.visits.oldest(sid);
+        let used = self.visits.versions(sid);
         let versioned = self.residency.of_member_mut(sid).versioned_mut();
-        {
-            let mut log = versioned.log();
-            let newest = log.appended();
-            log.forget_older(oldest.unwrap_or(newest).min(newest));
-        }
+        versioned.log().forget_unused(&used);
         // What is mapped of a file that has no name any more keeps its space on the disk.
         let stale = versioned.take_stale_windows(&logs, &layers);
         let stale = self.tables.machine().shared.give_back(stale);

@@ -150,6 +150,12 @@ impl Visits {
         self.tables.values().filter_map(|tables| Some(tables.views.get(&sid)?.version)).min()
     }
 
+    /// The versions of a segment that any tables show.
+    pub(crate) fn versions(&self, sid: SegId) -> BTreeSet<VersionNumber> {
+        let views = self.tables.values().filter_map(|tables| tables.views.get(&sid));
+        views.map(|view| view.version).collect()
+    }
+
     /// The logs of a segment that any tables show pages of.
     pub(crate) fn logs(&self, sid: SegId) -> BTreeSet<LogId> {
         self.tables

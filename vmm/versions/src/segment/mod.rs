@@ -21,6 +21,7 @@
 //! ([`VersionsError::Gone`] names it). So is the lock: who appends, renews or makes a checkpoint has it,
 //! and has refreshed since it got it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -249,6 +250,18 @@ impl<D: Folder> Segment<D> {
             let mut used = stack.versions.range(oldest_used..).map(|(version, _)| *version);
             used.any(|version| stack.has(version) && !current.has(version))
         });
+    }
+
+    /// Takes note that before the newest version only these will be read: files that none of them needs are closed, also
+    /// those of versions in between. So who reads one version for long keeps what that consists of, and no more, however
+    /// much is written meanwhile.
+    pub fn forget_unused(&mut self, used: &BTreeSet<VersionNumber>) {
+        let gone = used.iter().filter(|version| !self.stack.has(**version));
+        // As one is looked for.
+        let having = gone.filter_map(|it| self.older.iter().rposition(|stack| stack.has(*it)));
+        let needed: BTreeSet<usize> = having.collect();
+        let mut places = 0..;
+        self.older.retain(|_| places.next().is_some_and(|place| needed.contains(&place)));
     }
 
     /// Puts a newer stack in the place of this one, which stays for those who look at its versions.

@@ -66,7 +66,7 @@ impl<D: Folder> Segment<D> {
     /// holds the segment's lock, and has `up_to` from the last holder, may append.
     ///
     /// Whether what was taken in is durable is not known before the next [`Segment::sync`]. Versions
-    /// that could be read before can be read still, until [`Segment::forget_older`], but for those
+    /// that could be read before can be read still, until [`Segment::forget_unused`], but for those
     /// whose layer another VM's checkpoint has overwritten: that is for a VM that is alone.
     ///
     /// # Errors

@@ -486,6 +486,29 @@ fn a_checkpoint_beside_others_changes_nothing_that_they_have_open() {
 }
 
 #[test]
+fn who_reads_one_version_for_long_keeps_what_it_consists_of_and_nothing_in_between() {
+    let disk = Disk::default();
+    let mut segment = made(&disk);
+    let mut reader = shared(&disk, version(0));
+    commit(&mut segment, &[(0, 1), (1, 1)]);
+    reader.refresh(version(1)).expect("refreshed");
+    let used = BTreeSet::from([version(1)]);
+    for round in 2..80 {
+        commit(&mut segment, &[(u64::from(round) % 4, round), (u64::from(round) % 23, round)]);
+        segment.checkpoint(segment.appended(), Sharing::Shared).expect("merged");
+        // As its VM does once a second.
+        let newest = segment.appended();
+        reader.refresh(newest).expect("refreshed");
+        reader.forget_unused(&used);
+        assert!(reader.older.len() <= 1, "round {round}: {}", reader.older.len());
+        assert_eq!(bytes(&reader, version(1)), [1, 1, 0, 0], "round {round}");
+        assert_eq!(bytes(&reader, newest), bytes(&segment, newest), "round {round}");
+    }
+    reader.forget_unused(&BTreeSet::new());
+    assert!(reader.older.is_empty());
+}
+
+#[test]
 fn a_format_1_folder_opens_and_its_record_is_replaced_in_both_places() {
     let disk = Disk::default();
     let mut segment = made(&disk);
