@@ -12,9 +12,14 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::{Axis, Origin, Plot, Series};
 
 /// Pixels of a plot.
-const SIZE: (u32, u32) = (960, 600);
-/// Distinguishable by the colour-blind, too (M. Okabe, K. Ito, 2008).
-const COLOURS: [RGBColor; 7] = [
+const SIZE: (u32, u32) = (1160, 600);
+/// Of them, to the right of the curves: for their names.
+const NAMES: u32 = 330;
+/// From one name to the next.
+const NAME_HEIGHT: i32 = 18;
+/// As many as a plot of ours has curves. The first seven are distinguishable by the colour-blind, too (M. Okabe, K. Ito,
+/// 2008).
+const COLOURS: [RGBColor; 14] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -22,6 +27,13 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
     RGBColor(90, 90, 90),
+    RGBColor(136, 34, 85),
+    RGBColor(51, 34, 136),
+    RGBColor(153, 153, 51),
+    RGBColor(68, 170, 153),
+    RGBColor(120, 70, 20),
+    RGBColor(0, 0, 0),
+    RGBColor(170, 170, 170),
 ];
 
 /// A plot could not be drawn.
@@ -50,13 +62,11 @@ fn draw(plot: &Plot, text: &mut String) -> Result<(), Box<dyn Error>> {
     let ys = range(&plot.y, plot.series.iter().flat_map(|s| &s.points).map(|p| p.1))?;
     let root = SVGBackend::with_string(text, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
-    // The legend gets space below the plot, so that it never covers a curve.
-    let rows = i32::try_from(plot.series.len().div_ceil(2)).unwrap_or(i32::MAX / 32);
-    let (upper, lower) = root.split_vertically(SIZE.1.cast_signed() - 24 * rows - 12);
-    let mut chart = ChartBuilder::on(&upper)
+    let (left, _) = root.split_horizontally(SIZE.0 - NAMES);
+    let mut chart = ChartBuilder::on(&left)
         .caption(&plot.title, ("sans-serif", 22))
         .margin(12)
-        .margin_right(40)
+        .margin_right(12)
         .x_label_area_size(48)
         .y_label_area_size(84)
         .build_cartesian_2d(xs.0..xs.1, ys.0..ys.1)?;
@@ -81,7 +91,7 @@ fn draw(plot: &Plot, text: &mut String) -> Result<(), Box<dyn Error>> {
             chart.draw_series(dashed)?;
         } else {
             chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
-            // Colours repeat; different marks still distinguish the curves.
+            // Of more curves than colours, marks still distinguish two of a colour.
             if index < COLOURS.len() {
                 let marks = points.iter().map(|at| Circle::new(*at, 3, style.color.filled()));
                 chart.draw_series(marks)?;
@@ -92,29 +102,30 @@ fn draw(plot: &Plot, text: &mut String) -> Result<(), Box<dyn Error>> {
             }
         }
     }
+    let end = |series: &Series| {
+        let (x, y) = series.points.last()?;
+        Some(chart.plotting_area().map_coordinate(&(on(&plot.x, *x), on(&plot.y, *y))))
+    };
+    let ends: Vec<Option<(i32, i32)>> = plot.series.iter().map(end).collect();
+    let heights = spread(&ends.iter().map(|end| end.map(|(_, y)| y)).collect::<Vec<_>>());
+    let begin = (SIZE.0 - NAMES).cast_signed();
     for (index, series) in plot.series.iter().enumerate() {
-        let place = i32::try_from(index).unwrap_or(i32::MAX);
-        let at = (96 + (place % 2) * 430, 12 + (place / 2) * 24);
+        let (Some(end), Some(height)) = (ends[index], heights[index]) else { continue };
         let style = style(index, series);
-        let ends = |from: i32, to: i32| vec![(at.0 + from, at.1), (at.0 + to, at.1)];
+        // From the curve's end to its name, so that a colour need not be recognised.
+        let way = vec![(end.0 + 4, end.1), (begin - 4, height), (begin + 4, height)];
+        root.draw(&PathElement::new(way, style.color.mix(0.5)))?;
         let strokes = match series.origin {
-            Origin::Paper => vec![ends(0, 8), ends(13, 21), ends(26, 34)],
-            Origin::Ours | Origin::Alternative => vec![ends(0, 34)],
+            Origin::Paper => vec![(4, 12), (17, 25)],
+            Origin::Ours | Origin::Alternative => vec![(4, 25)],
         };
-        for stroke in strokes {
-            lower.draw(&PathElement::new(stroke, style))?;
+        for (from, to) in strokes {
+            let stroke = vec![(begin + from, height), (begin + to, height)];
+            root.draw(&PathElement::new(stroke, style))?;
         }
-        if series.origin != Origin::Paper {
-            let (middle, full) = ((at.0 + 17, at.1), style.color.filled());
-            if index < COLOURS.len() {
-                lower.draw(&Circle::new(middle, 3, full))?;
-            } else {
-                lower.draw(&TriangleMarker::new(middle, 6, full))?;
-            }
-        }
-        let font = ("sans-serif", 14).into_text_style(&lower);
+        let font = ("sans-serif", 14).into_text_style(&root);
         let font = font.pos(Pos::new(HPos::Left, VPos::Center));
-        lower.draw(&Text::new(series.name.as_str(), (at.0 + 42, at.1), font))?;
+        root.draw(&Text::new(series.name.as_str(), (begin + 31, height), font))?;
     }
     Ok(root.present()?)
 }
@@ -122,6 +133,27 @@ fn draw(plot: &Plot, text: &mut String) -> Result<(), Box<dyn Error>> {
 fn style(index: usize, series: &Series) -> ShapeStyle {
     let colour = COLOURS[index % COLOURS.len()];
     colour.stroke_width(if series.origin == Origin::Ours { 3 } else { 1 })
+}
+
+/// Where names go: at the heights of what they name, but with room for each.
+fn spread(ends: &[Option<i32>]) -> Vec<Option<i32>> {
+    let mut order: Vec<usize> = (0..ends.len()).filter(|index| ends[*index].is_some()).collect();
+    order.sort_by_key(|index| ends[*index]);
+    let mut heights = ends.to_vec();
+    // Down from the top, then up from the bottom.
+    let mut least = NAME_HEIGHT;
+    for index in &order {
+        let height = heights[*index].map(|height| height.max(least));
+        heights[*index] = height;
+        least = height.unwrap_or(least) + NAME_HEIGHT;
+    }
+    let mut most = SIZE.1.cast_signed() - NAME_HEIGHT;
+    for index in order.iter().rev() {
+        let height = heights[*index].map(|height| height.min(most));
+        heights[*index] = height;
+        most = height.unwrap_or(most) - NAME_HEIGHT;
+    }
+    heights
 }
 
 /// The range of an axis: all points, and a small margin.
@@ -188,14 +220,33 @@ mod tests {
     }
 
     #[test]
-    fn a_plot_has_its_title_axes_legend_and_one_dot_for_each_point() {
+    fn a_plot_has_its_title_axes_names_and_one_dot_for_each_point() {
         let plot = &report().plots[0];
         let text = svg(plot).expect("it has points");
         assert!(text.starts_with("<svg") && text.trim_end().ends_with("</svg>"));
         for word in ["A &lt;title&gt;", "pages", "cycles", "ours &amp; theirs"] {
             assert!(text.contains(word), "{word}: {text}");
         }
-        assert_eq!(text.matches("<circle").count(), 2 + 1, "with the legend");
+        assert_eq!(text.matches("<circle").count(), 2);
+    }
+
+    #[test]
+    fn names_are_beside_the_ends_of_their_curves_and_never_on_each_other() {
+        assert_eq!(spread(&[Some(300), None, Some(100)]), [Some(300), None, Some(100)]);
+        let close = spread(&[Some(300), Some(301), Some(299)]);
+        assert_eq!(close, [Some(317), Some(335), Some(299)]);
+        let bottom = SIZE.1.cast_signed();
+        assert_eq!(
+            spread(&[Some(bottom), Some(bottom)]),
+            [Some(bottom - 2 * NAME_HEIGHT), Some(bottom - NAME_HEIGHT)]
+        );
+    }
+
+    #[test]
+    fn no_colour_is_twice_in_a_plot_that_we_draw() {
+        let colours: std::collections::BTreeSet<_> =
+            COLOURS.iter().map(|colour| (colour.0, colour.1, colour.2)).collect();
+        assert_eq!(colours.len(), COLOURS.len());
     }
 
     #[test]
