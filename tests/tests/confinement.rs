@@ -88,6 +88,7 @@ const BY_READING: &[(&str, &[&str])] = &[
             "writev",
         ],
     ),
+    ("the C library makes an allocation of more than 2 MiB larger by it", &["mremap"]),
     (
         "programs ask for them that have other tests",
         &[
