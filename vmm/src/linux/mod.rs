@@ -45,6 +45,7 @@ pub mod transfer;
 mod wait;
 mod xattr;
 
+use std::sync::atomic::{Ordering, compiler_fence};
 use std::time::Instant;
 
 use abi::Errno;
@@ -138,13 +139,15 @@ pub fn syscall(ctx: &mut ThreadCtx<'_>) -> Next {
     // Linux takes the number from EAX alone.
     let number = u64::from(regs.rax as u32);
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
+    ctx.thread.set_call(Some(number));
+    // A viewer who comes now finds the call in the thread, or the thread finds the viewer: see `viewed`.
+    compiler_fence(Ordering::SeqCst);
     let tracer = ctx.process.tracer();
     let call = Call { name: names::name(number), number, args };
     if let Some(tracer) = &tracer {
         tracer.begins(ctx, &call);
     }
     let began = Instant::now();
-    ctx.thread.set_call(Some(number));
     let result = dispatch(ctx, number, &args);
     ctx.thread.set_call(None);
     ctx.process.stats.call(number, began.elapsed());

@@ -120,7 +120,7 @@ pub(super) fn until_empty(
             KickState::Unacknowledged => KICKS_MS,
         };
         manager.run_with_timeout(timeout_ms).map_err(failed("wait for events"))?;
-        process.viewed.tell_long_calls();
+        process.viewed.tell_long_calls(&process.threads);
         if timeout_ms == KICKS_MS && kicked.elapsed() >= Duration::from_millis(1) {
             process.threads.kick_again(process.is_stopping());
             kicked = Instant::now();
