@@ -227,6 +227,16 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     },
     LeftOut {
         kinds: ALL,
+        reason: "asks over the loopback network, which no machine has",
+        what: &["observing:metrics_are_answered_on_this_machine_at_each_question"],
+    },
+    LeftOut {
+        kinds: ALL,
+        reason: "waits for calls of the distribution's shell, and the machines' shell makes others: it does not depend on the kind of KVM",
+        what: &["observing:the_calls_of_a_running_vm_are_traced_while_somebody_looks"],
+    },
+    LeftOut {
+        kinds: ALL,
         reason: "runs a file of the repository, which no machine has",
         what: &["kept"],
     },
