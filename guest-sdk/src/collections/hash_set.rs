@@ -1,12 +1,9 @@
 //! `VHashSet`: a set in a VAS, which is a hash map without values.
 
-use std::fmt;
-
+use super::sets::set_of_map;
 use super::{MapMut, MapRef, VHashMap, VKey};
 use crate::alloc::AllocError;
 use crate::brand::Brand;
-use crate::layout::LayoutWriter;
-use crate::storable::Storable;
 use crate::token::{At, Mode, Write};
 
 /// A set in the heap of `V`: what [`HashSet`](std::collections::HashSet) is at home.
@@ -105,56 +102,6 @@ impl<'a, K: VKey<V>, V: Brand, M: Mode> HashSetRef<'a, K, V, M> {
 }
 
 impl<K: VKey<V>, V: Brand> HashSetMut<'_, K, V> {
-    /// To read for a while.
-    #[must_use]
-    pub fn as_ref(&self) -> HashSetRef<'_, K, V, Write> {
-        HashSetRef { map: self.map.as_ref() }
-    }
-
-    /// How many keys it has.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.map.len()
-    }
-
-    /// Whether it has none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
-    }
-
-    /// Whether it has the key.
-    #[must_use]
-    pub fn contains(&self, key: &K::Borrowed) -> bool {
-        self.map.contains_key(key)
-    }
-
-    /// Adds a key; whether it is new. One that is there stays.
-    ///
-    /// # Errors
-    /// [`AllocError`] when there is no room; the set is unchanged.
-    pub fn insert(&mut self, key: K) -> Result<bool, AllocError> {
-        self.map.insert(key, ()).map(|before| before.is_none())
-    }
-
-    /// Adds keys.
-    ///
-    /// # Errors
-    /// [`AllocError`] when there is no room; those before it stay.
-    pub fn extend(&mut self, keys: impl IntoIterator<Item = K>) -> Result<(), AllocError> {
-        self.map.extend(keys.into_iter().map(|key| (key, ())))
-    }
-
-    /// Removes a key; whether it was there.
-    pub fn remove(&mut self, key: &K::Borrowed) -> bool {
-        self.map.remove(key).is_some()
-    }
-
-    /// Takes a key out.
-    pub fn take(&mut self, key: &K::Borrowed) -> Option<K> {
-        self.map.remove_entry(key).map(|(key, ())| key)
-    }
-
     /// Makes room for `more` keys.
     ///
     /// # Errors
@@ -167,61 +114,6 @@ impl<K: VKey<V>, V: Brand> HashSetMut<'_, K, V> {
     pub fn drain(&mut self) -> impl ExactSizeIterator<Item = K> {
         self.map.drain().map(|(key, ())| key)
     }
-
-    /// Removes the keys for which `keep` returns false.
-    pub fn retain(&mut self, mut keep: impl FnMut(&K::Borrowed) -> bool) {
-        self.map.retain(|key, ()| keep(key));
-    }
-
-    /// Removes all.
-    pub fn clear(&mut self) {
-        self.map.clear();
-    }
 }
 
-impl<K, V: Brand, M> Clone for HashSetRef<'_, K, V, M> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<K, V: Brand, M> Copy for HashSetRef<'_, K, V, M> {}
-
-impl<K, V: Brand> Default for VHashSet<K, V> {
-    fn default() -> VHashSet<K, V> {
-        VHashSet::new()
-    }
-}
-
-impl<K, V: Brand> fmt::Debug for VHashSet<K, V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VHashSet<{}>(len {})", V::NAME, self.len())
-    }
-}
-
-impl<K: VKey<V>, V: Brand, M: Mode> fmt::Debug for HashSetRef<'_, K, V, M>
-where
-    K::Borrowed: fmt::Debug,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.iter()).finish()
-    }
-}
-
-impl<K: VKey<V>, V: Brand> fmt::Debug for HashSetMut<'_, K, V>
-where
-    K::Borrowed: fmt::Debug,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_ref().fmt(f)
-    }
-}
-
-// SAFETY: its map is.
-unsafe impl<K: VKey<V>, V: Brand> Storable<V> for VHashSet<K, V> {
-    fn layout(writer: &mut LayoutWriter) {
-        writer.describe::<Self>("VHashSet version 1", |writer| {
-            writer.part::<VHashMap<K, (), V>, V>(format_args!(""));
-        });
-    }
-}
+set_of_map!(VHashSet, VHashMap, HashSetRef, HashSetMut, "VHashSet version 1");

@@ -10,7 +10,7 @@
 //! - [`arena`]: [`VArena`], values by number; [`VId`], the numbers
 //! - [`btree`]: [`VBTreeMap`], a tree of ours without unsafe code
 //! - [`linear`]: [`VLinearMap`], a hash map that grows by a bucket at a time, likewise
-//! - `btree_set`, `hash_set`: [`VBTreeSet`] and [`VHashSet`], maps without values; `total`: [`Total`], numbers as keys
+//! - `btree_set`, `hash_set`: [`VBTreeSet`] and [`VHashSet`], maps without values, with `sets` in common; `total`: [`Total`], numbers as keys
 //! - `within`: iterators that own; `words`: how the crates below lay out their types
 //!
 //! The others are built on `allocator-api2` and `hashbrown`, whose types are kept as they are, with
@@ -26,6 +26,7 @@ mod key;
 pub mod linear;
 mod map;
 mod map_view;
+mod sets;
 mod string;
 #[cfg(test)]
 mod tests;

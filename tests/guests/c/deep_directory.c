@@ -12,17 +12,9 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "../include/say.h"
 
 enum { LEVELS = 50 };
-
-#define SAY(call)                                                            \
-	do {                                                                 \
-		errno = 0;                                                   \
-		long result = (long)(call);                                  \
-		printf("%s: %ld", #call, result);                            \
-		printf(result < 0 ? " %s\n" : "\n", strerrorname_np(errno)); \
-		fflush(stdout);                                              \
-	} while (0)
 
 // The kernel's own answer: the C library looks further.
 static long kernel_getcwd(char *to, size_t size)
