@@ -18,13 +18,16 @@ Made by `cargo xtask crashtest --record`, which ends at the first loss: a run th
 nothing. How it is done: [Versioned segments on disk](internals/versions.md#how-it-is-shown).
 
 - *States* are what a simulated disk may have after a power cut, one after another of its operations, by workload.
-- *Kills*: SIGKILL of a VM that makes changes, at random moments, while another VM looks at every version; before
+- *Kills*: SIGKILL of a VM that makes changes, at random moments, while another VM looks at every version; of one or both of
+  two VMs that write the same segment, or the same two segments by one commit each time, while a third looks; before
   calls to the host by which files change, evenly spread over all that it makes, while it recovers, commits, brings logs to the
-  home file or merges them; and before those of the commands that tag, clone, untag and roll back.
+  home file or merges them; and before those of the commands that tag, clone, untag and roll back. *The longest wait* is how long
+  the other writer took at most, from the death of the first, until it had made a change more, on a machine that does other things, too.
 - *Cuts*: a file system is shut down under a writing VM, without its journal, and mounted again.
 - *Block log*: every write to a block device is recorded, and replayed to flushes: what is there then is mounted.
 
-After each, all that was committed has to be there, whole, and nothing else; under durability `each`.
+After each, all that was committed has to be there, whole, and nothing else; under durability `each`, or of two segments, which
+is the same. What two writers have committed has to be one history, without a gap and with nothing made twice.
 
 ";
 
