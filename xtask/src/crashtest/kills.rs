@@ -11,7 +11,7 @@ use std::{fs, thread};
 use anyhow::{Context, Result, ensure};
 
 use super::Done;
-use super::ledger::{Ledger, Random, Working, whole};
+use super::ledger::{Ledger, Random, Working, in_memory, whole};
 
 /// Milliseconds until a kill, at most. A VM starts in a tenth of that.
 const WITHIN_MS: u64 = 500;
@@ -225,7 +225,7 @@ pub(super) fn before_calls(ledger: &Ledger, most: u64) -> Result<Done> {
     }
     let mut kills = Kills::default();
     for (before, changes) in [(Before::Few, CHANGES), (Before::Many, 1), (Before::Tagged, 1)] {
-        let folder = tempfile::tempdir()?;
+        let folder = in_memory()?;
         let fresh = folder.path().join("fresh");
         let (first, _) = prepare(ledger, &fresh, before)?;
         kills.add(&fresh, most, |tracer, store| {
@@ -258,7 +258,7 @@ pub(super) fn before_calls_of_commands(ledger: &Ledger, most: u64) -> Result<Don
     if let Some(skipped) = no_strace() {
         return Ok(skipped);
     }
-    let folder = tempfile::tempdir()?;
+    let folder = in_memory()?;
     let fresh = folder.path().join("fresh");
     let (newest, kept) = prepare(ledger, &fresh, Before::Few)?;
     let mut kills = Kills::default();

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 
 use crate::workspace::{TARGET, Workspace, succeed};
 
@@ -197,6 +198,11 @@ impl Drop for Working {
     fn drop(&mut self) {
         let _ = self.stop();
     }
+}
+
+/// A folder in memory, where the host has that: to a kill it makes no difference where files lie, and no disk is waited for.
+pub(super) fn in_memory() -> Result<TempDir> {
+    Ok(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?)
 }
 
 /// What a command printed; an error with all it said if it failed.

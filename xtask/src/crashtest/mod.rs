@@ -21,7 +21,6 @@ mod small_disk;
 mod states;
 mod writers;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +28,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::Result;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use spacejmp_versions::crashes::Workload;
 
 use crate::workspace::Workspace;
@@ -57,7 +56,7 @@ pub(crate) struct CrashtestArgs {
     /// Where the random choices begin: a run is repeated by its seed, as far as time does not choose
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Keep what was checked, and make the book's page of it
+    /// Keep what was checked beside what other campaigns were, and make the book's page of it
     #[arg(long)]
     pub(crate) record: bool,
     /// Print one JSON object instead of a table
@@ -103,7 +102,7 @@ impl Done {
 /// # Errors
 /// The first loss; anything that keeps a campaign from running to its end, once it has begun.
 pub(crate) fn run(workspace: &Workspace, args: CrashtestArgs) -> Result<()> {
-    let (all, stop) = (Mutex::new(BTreeMap::new()), AtomicBool::new(false));
+    let (all, stop) = (Mutex::new(Map::new()), AtomicBool::new(false));
     let tell = |name: &str, done: &Done| {
         if !args.json {
             println!("{name:<18} {done}");
@@ -121,7 +120,7 @@ pub(crate) fn run(workspace: &Workspace, args: CrashtestArgs) -> Result<()> {
     })?;
     let all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
     if args.record {
-        page::record(workspace, &json!(all))?;
+        page::record(workspace, all.clone())?;
     }
     if args.json {
         println!("{}", json!(all));

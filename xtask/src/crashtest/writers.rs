@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 
 use super::Done;
 use super::kills::Watching;
-use super::ledger::{Ledger, Random, Working};
+use super::ledger::{Ledger, Random, Working, in_memory};
 
 /// Milliseconds until a kill, at most.
 const WITHIN_MS: u64 = 500;
@@ -26,7 +26,7 @@ const HANGS: Duration = Duration::from_secs(60);
 /// # Errors
 /// The first loss.
 pub(super) fn run(ledger: &Ledger, kills: u64, seed: u64) -> Result<Done> {
-    let folder = tempfile::tempdir()?;
+    let folder = in_memory()?;
     let store = folder.path().join("store");
     ledger.create(&store)?;
     let mut watching = Watching::start(ledger, &store)?;
