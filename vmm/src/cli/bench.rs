@@ -99,6 +99,8 @@ pub enum StorePart {
     Copies,
     /// Many copies and many layers at once
     Sharing,
+    /// Space on the disk beside a visit to read that lasts
+    Lasting,
 }
 
 /// What to do with existing results.

@@ -25,8 +25,7 @@ pub(super) fn measure(
 ) -> Result<(), BenchError> {
     let bench = subjects.bench;
     progress("commits beside a visit that lasts");
-    let (bytes, pages, commits) =
-        bench.sized((2_u64 << 20, 64_u64, 300_u64), (64 << 20, 512, 1000));
+    let (bytes, pages, commits) = bench.sized((2_u64 << 20, 64_u64, 300_u64), (64 << 20, 512, 400));
     bench.remove_store();
     bench.run(Environment::Vm, &["store-whole", NAME, "--bytes", &bytes.to_string()])?;
     let folder = bench.runner.dir.join("store").join("versions");

@@ -59,10 +59,10 @@ const PARTS: [(StorePart, Measure); 8] = [
     (StorePart::Entering, entering::measure),
     (StorePart::Maps, numbers::measure),
     (StorePart::Raw, raw::measure),
-    (StorePart::Raw, lasting::measure),
     (StorePart::Opening, opening::measure),
     (StorePart::Copies, copies::measure),
     (StorePart::Sharing, sharing::measure),
+    (StorePart::Lasting, lasting::measure),
 ];
 
 /// Who is measured, and where.
