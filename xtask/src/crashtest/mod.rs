@@ -102,6 +102,7 @@ impl Done {
 /// # Errors
 /// The first loss; anything that keeps a campaign from running to its end, once it has begun.
 pub(crate) fn run(workspace: &Workspace, args: CrashtestArgs) -> Result<()> {
+    let revision = args.record.then(|| page::revision(workspace)).transpose()?;
     let (all, stop) = (Mutex::new(Map::new()), AtomicBool::new(false));
     let tell = |name: &str, done: &Done| {
         if !args.json {
@@ -119,8 +120,8 @@ pub(crate) fn run(workspace: &Workspace, args: CrashtestArgs) -> Result<()> {
         real.and(simulated)
     })?;
     let all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if args.record {
-        page::record(workspace, all.clone())?;
+    if let Some(revision) = revision {
+        page::record(workspace, &all, &revision)?;
     }
     if args.json {
         println!("{}", json!(all));

@@ -34,18 +34,30 @@ is the same. What two writers have committed has to be one history, without a ga
 
 ";
 
+/// The revision of the software: asked for before a run, since it may be another one afterwards.
+///
+/// # Errors
+/// Without git.
+pub(super) fn revision(workspace: &Workspace) -> Result<String> {
+    let mut git = Command::new("git");
+    git.args(["rev-parse", "--short=8", "HEAD"]).current_dir(workspace.file("."));
+    Ok(whole(&git.output()?, "asking for the revision")?.trim().to_owned())
+}
+
 /// Keeps a run, and makes the page. Campaigns that were not run again stay as they are.
 ///
 /// # Errors
-/// When a file cannot be read or written; without git.
-pub(super) fn record(workspace: &Workspace, run: Map<String, Value>) -> Result<()> {
-    let mut git = Command::new("git");
-    git.args(["rev-parse", "--short=8", "HEAD"]).current_dir(workspace.file("."));
-    let revision = whole(&git.output()?, "asking for the revision")?;
+/// When a file cannot be read or written.
+pub(super) fn record(
+    workspace: &Workspace,
+    run: &Map<String, Value>,
+    revision: &str,
+) -> Result<()> {
     let mut kept: Map<String, Value> = serde_json::from_str(&read(&workspace.file(RESULTS))?)?;
-    for (name, mut done) in run {
-        done[REVISION] = revision.trim().into();
-        kept.insert(name, done);
+    for (name, done) in run {
+        let mut done = done.clone();
+        done[REVISION] = revision.into();
+        kept.insert(name.clone(), done);
     }
     let kept = Value::Object(kept);
     let text = format!("{kept:#}\n");
