@@ -6,7 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::ledger::whole;
 
@@ -50,6 +50,7 @@ pub(super) fn make(kind: Kind, image: &Path) -> Result<()> {
 /// A file system that is mounted.
 pub(super) struct Mounted {
     at: PathBuf,
+    image: PathBuf,
 }
 
 impl Mounted {
@@ -61,7 +62,7 @@ impl Mounted {
         // Copies of one image have one identity.
         mount.arg(if kind == Kind::Xfs { "loop,nouuid" } else { "loop" });
         whole(&mount.arg(image).arg(at).output()?, "mounting an image")?;
-        Ok(Mounted { at: at.to_owned() })
+        Ok(Mounted { at: at.to_owned(), image: image.to_owned() })
     }
 
     /// A store in it.
@@ -79,9 +80,25 @@ impl Mounted {
 }
 
 impl Mounted {
-    /// Unmounts it. The host closes the last files of a process that was killed a moment after its end.
+    /// Unmounts it. The host closes the last files of a process that was killed a moment after its end. And whoever has made a
+    /// mount namespace of their own meanwhile has it mounted there: as long as they have, mounting the image again would
+    /// bring back what is in memory.
     pub(super) fn unmount(self) -> Result<()> {
-        let began = Instant::now();
+        let (began, image) = (Instant::now(), self.image.clone());
+        self.unmount_here(began)?;
+        loop {
+            let mut devices = Command::new("losetup");
+            let devices = whole(&devices.arg("-j").arg(&image).output()?, "looking for it")?;
+            if devices.trim().is_empty() {
+                return Ok(());
+            }
+            let image = image.display();
+            ensure!(began.elapsed() < PATIENCE, "{image} is still mounted elsewhere: {devices}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn unmount_here(self, began: Instant) -> Result<()> {
         loop {
             let done = whole(&Command::new("umount").arg(&self.at).output()?, "unmounting");
             if done.is_ok() || began.elapsed() > PATIENCE {
