@@ -28,7 +28,8 @@ nothing. Each has the revision of the software that it was run with. How it is d
   the other writer took at most, from the death of the first, until it had made a change more, on a machine that does other things, too.
 - *Cuts*: a file system is shut down under a writing VM, without its journal, and mounted again. What the program was told before
   that has to be there. *Told too late* is a commit whose sync was under way and then succeeded, for a program that a real cut would have ended:
-  ext4 reports success though it has given up its journal (to a native program that appends and syncs in 68 of 300 such cuts).
+  the file system reports success though it has given up its journal (ext4 does so to a native program that appends and syncs, in 68 of
+  300 such cuts; to one that overwrites in none).
 - *Block log*: every write to a block device is recorded, and replayed to flushes: what is there then is mounted.
 
 After each, all that was committed has to be there, whole, and nothing else; under durability `each`, or of two segments, which
