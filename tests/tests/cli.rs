@@ -187,6 +187,14 @@ fn a_handled_signal_reaches_the_program_and_the_second_ends_it() {
     let (mut child, _out) = start(&program, &[]);
     send(&child, Signal::QUIT);
     assert_eq!(ends_soon(&mut child), Some(131));
+
+    let (mut child, mut out) = start(&program, &["quit"]);
+    send(&child, Signal::QUIT);
+    line.clear();
+    out.read_line(&mut line).expect("a server may end in order");
+    assert_eq!(line, "caught 03\n");
+    send(&child, Signal::QUIT);
+    assert_eq!(ends_soon(&mut child), Some(131));
 }
 
 #[test]

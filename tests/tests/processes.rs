@@ -29,10 +29,15 @@ struct World {
 
 impl World {
     fn new() -> World {
+        World::of("processes")
+    }
+
+    /// With another guest.
+    fn of(guest: &str) -> World {
         let dir = tempfile::tempdir().expect("a folder");
         let folder = std::fs::canonicalize(dir.path()).expect("it is there");
-        let program = folder.join("processes");
-        std::fs::copy(guests::c("processes"), &program).expect("the guest");
+        let program = folder.join(guest);
+        std::fs::copy(guests::c(guest), &program).expect("the guest");
         World { _dir: dir, folder, program }
     }
 
@@ -112,6 +117,12 @@ fn a_program_that_takes_the_place_of_another_keeps_number_children_and_files() {
 fn a_program_can_be_named_by_a_descriptor() {
     skip_without_kvm!();
     World::new().same_as_native("exec-by");
+}
+
+#[test]
+fn what_is_open_for_writing_does_not_run_and_what_runs_is_not_written() {
+    skip_without_kvm!();
+    World::of("text_busy").same_as_native("busy");
 }
 
 #[test]

@@ -39,6 +39,18 @@ enum Undone {
     Space(Error),
 }
 
+/// Why a visit of [`Client::call_each`] has.
+enum Refused {
+    Said(Reply),
+    Space(Error),
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Refused {
+        Refused::Space(error)
+    }
+}
+
 impl From<Error> for Undone {
     fn from(error: Error) -> Undone {
         Undone::Space(error)
@@ -312,6 +324,59 @@ impl Client<'_> {
             at += len;
         }
         Ok(replies)
+    }
+
+    /// Carries out commands in one visit, one after another as they are asked for: as many as one likes, because neither they
+    /// nor their replies are kept. This is how a store is filled. The first reply that is an error is returned, and then
+    /// no command has changed anything; a command that would wait finds nothing.
+    ///
+    /// ```no_run
+    /// use kv::Store;
+    /// use spacejmp::Durability;
+    ///
+    /// let store = Store::open_or_create("kv", Durability::Manual, None)?;
+    /// let set = |n: u32| ["SET".into(), format!("key:{n}").into(), n.to_string().into()].to_vec();
+    /// store.client().call_each((0..1_000_000).map(set))?.map_err(|reply| format!("{reply:?}"))?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As of [`Client::call`]; none of the commands has been carried out then.
+    pub fn call_each(
+        &mut self,
+        requests: impl IntoIterator<Item = Words>,
+    ) -> spacejmp::Result<std::result::Result<(), Reply>> {
+        let (is_old, before) = (self.store.is_old, self.session.clone());
+        let done = self.store.space.write(|v| {
+            let (root, at) = v.root_mut();
+            let mut place = Place::Write(root, at);
+            let mut out = Out { bytes: Vec::new(), is_resp3: true };
+            for request in requests {
+                out.bytes.clear();
+                match request.is_empty() {
+                    true => out.error("ERR empty command"),
+                    false => match self.session.run(&mut place, &request, is_old, &mut out) {
+                        Ended::Replied => {}
+                        Ended::Waits(_) => continue,
+                        Ended::Full => out.error(OOM),
+                    },
+                }
+                if let Some((reply @ Reply::Error(_), _)) = Reply::parse(&out.bytes) {
+                    return Err(Refused::Said(reply));
+                }
+            }
+            Ok(())
+        });
+        match done {
+            Ok(()) => Ok(Ok(())),
+            Err(refused) => {
+                self.session = before;
+                match refused {
+                    Refused::Said(reply) => Ok(Err(reply)),
+                    Refused::Space(error) => Err(error),
+                }
+            }
+        }
     }
 
     fn carry_out(

@@ -1,4 +1,4 @@
-/* Handles SIGINT and SIGTERM: prints "ready", then "caught N" for each signal N that comes.
+/* Handles SIGINT, SIGTERM and, with "quit", SIGQUIT: prints "ready", then "caught N" for each signal N that comes.
    With "exit" it ends with status 3 after the first one, otherwise it never ends. */
 
 #include <signal.h>
@@ -26,6 +26,8 @@ int main(int argc, char **argv)
     action.sa_handler = handler;
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    if (argc > 1 && strcmp(argv[1], "quit") == 0)
+        sigaction(SIGQUIT, &action, NULL);
     puts("ready");
     fflush(stdout);
     for (;;)

@@ -1,10 +1,11 @@
 // What a program sees of the other processes of its run in /proc, and how many files they may have open together.
-// `proc` prints the same natively and in a VM; `list` says who is there; `files` opens as many as there may be.
+// `proc` and `threads` print the same natively and in a VM; `list` says who is there; `files` opens as many as there may be.
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -17,13 +18,13 @@
 
 static char *self;
 
-static void show(int pid, const char *name)
+static void show_of(const char *of, const char *name, const char *called)
 {
-    char path[64], bytes[512];
-    snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
+    char path[128], bytes[512];
+    snprintf(path, sizeof path, "/proc/%s/%s", of, name);
     int fd = open(path, O_RDONLY);
     ssize_t got = fd < 0 ? -1 : read(fd, bytes, sizeof bytes);
-    printf("%s:", name);
+    printf("%s:", called);
     if (got < 0) printf(" %s", strerrorname_np(errno));
     for (ssize_t i = 0; i < got; i++)
         putchar(isprint(bytes[i]) ? bytes[i] : '|');
@@ -31,10 +32,17 @@ static void show(int pid, const char *name)
     if (fd >= 0) close(fd);
 }
 
-static void link_of(int pid, const char *name)
+static void show(int pid, const char *name)
 {
-    char path[64], target[512];
-    snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
+    char of[16];
+    snprintf(of, sizeof of, "%d", pid);
+    show_of(of, name, name);
+}
+
+static void link_of_path(const char *of, const char *name)
+{
+    char path[128], target[512];
+    snprintf(path, sizeof path, "/proc/%s/%s", of, name);
     ssize_t len = readlink(path, target, sizeof target - 1);
     if (len < 0) {
         printf("%s: %s\n", name, strerrorname_np(errno));
@@ -42,6 +50,13 @@ static void link_of(int pid, const char *name)
     }
     target[len] = 0;
     printf("%s: %s\n", name, !strcmp(name, "exe") ? strrchr(target, '/') : target);
+}
+
+static void link_of(int pid, const char *name)
+{
+    char of[16];
+    snprintf(of, sizeof of, "%d", pid);
+    link_of_path(of, name);
 }
 
 /* State, parent, group, session of `stat`, by their meaning. */
@@ -104,6 +119,7 @@ static void all_of(int pid)
     show(pid, "cmdline");
     link_of(pid, "exe");
     link_of(pid, "cwd");
+    link_of(pid, "root");
     stat_of(pid);
     status_of(pid);
 }
@@ -155,6 +171,64 @@ static int proc(void)
     return 0;
 }
 
+static int told_by[2], waits_for[2];
+
+static void *waits(void *name)
+{
+    char byte = 0;
+    pthread_setname_np(pthread_self(), name);
+    (void)!write(told_by[1], "t", 1);
+    (void)!read(waits_for[0], &byte, 1);
+    return NULL;
+}
+
+/* Of a child with three threads: their directories, and what is the same natively. */
+static int threads(void)
+{
+    char byte, path[64];
+    if (pipe(told_by) || pipe(waits_for)) return 1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        pthread_t thread;
+        close(waits_for[1]);
+        for (int i = 0; i < 2; i++) pthread_create(&thread, NULL, waits, "a child");
+        waits("a child");
+        pthread_exit(NULL);
+    }
+    for (int i = 0; i < 3; i++) (void)!read(told_by[0], &byte, 1);
+    snprintf(path, sizeof path, "/proc/%d/task", pid);
+    DIR *dir = opendir(path);
+    int count = 0, own = 0;
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        int tid = atoi(entry->d_name), number = 0, group = 0;
+        if (!tid) continue;
+        char line[256];
+        snprintf(path, sizeof path, "/proc/%d/task/%d/status", pid, tid);
+        FILE *file = fopen(path, "r");
+        while (file && fgets(line, sizeof line, file)) {
+            sscanf(line, "Pid: %d", &number);
+            sscanf(line, "Tgid: %d", &group);
+        }
+        if (file) fclose(file);
+        count++;
+        own += tid == pid;
+        printf("number %d, group %d, ", number == tid, group == pid);
+        snprintf(path, sizeof path, "%d/task/%d", pid, tid);
+        show_of(path, "comm", "comm");
+        link_of_path(path, "root");
+    }
+    if (dir) closedir(dir);
+    printf("threads %d, the first %d\n", count, own);
+    snprintf(path, sizeof path, "/proc/%d/task/%d", getpid(), pid);
+    SAY(access(path, F_OK));
+    snprintf(path, sizeof path, "/proc/%d/task/%d", pid, getpid());
+    SAY(access(path, F_OK));
+    close(waits_for[1]);
+    waitpid(pid, NULL, 0);
+    SAY(access(path, F_OK));
+    return 0;
+}
+
 static int list(void)
 {
     int go[2], count = 0, of_run = 0;
@@ -180,6 +254,14 @@ static int list(void)
     show(1, "comm");
     show(getppid(), "comm");
     SAY(access("/proc/1", F_OK));
+    /* What only the other process may see. */
+    const char *withheld[] = {"auxv", "environ", "fd", "fd/0", "fdinfo", "io", "maps", "smaps"};
+    for (size_t i = 0; i < sizeof withheld / sizeof *withheld; i++) show(pids[0], withheld[i]);
+    int comm;
+    char name[32];
+    snprintf(name, sizeof name, "/proc/%d/comm", pids[0]);
+    SAY((comm = open(name, O_WRONLY)) >= 0);
+    SAY(write(comm, "x", 1));
     close(go[1]);
     while (wait(NULL) > 0)
         ;
@@ -292,5 +374,6 @@ int main(int argc, char **argv)
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (!strcmp(what, "descriptors")) return descriptors();
+    if (!strcmp(what, "threads")) return threads();
     return !strcmp(what, "list") ? list() : !strcmp(what, "files") ? files() : proc();
 }

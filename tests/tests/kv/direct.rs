@@ -29,6 +29,12 @@ fn what_one_program_sets_the_next_ones_get_count_and_delete() {
     assert!(wrong.err().contains("wrong number of arguments for 'incr'"), "{wrong:?}");
     run(&["publish", "a", "b"]).expect(1, "");
     run(&["--vas", "other", "dbsize"]).expect(0, "0\n");
+    // The benchmark's stores: many keys in a visit, taken one at a time, and what is left of them in the last one.
+    let fill = Run::new(tests::guests::program("kv", "kv-benchmark", tests::guests::Profile::Dev));
+    let fill = fill.args(&["fill", "filled", "1000", "40", "manual", "300"]);
+    fill.store(folder.path().join("store")).in_vm().expect(0, "");
+    run(&["--vas", "filled", "dbsize"]).expect(0, "1000\n");
+    run(&["--vas", "filled", "get", "key:000000000999"]).expect(0, &("v".repeat(40) + "\n"));
 }
 
 #[test]

@@ -195,6 +195,7 @@ impl Files {
                     return Err(Errno::EINVAL);
                 }
                 self.check_new_size_of(&file, len.cast_unsigned())?;
+                self.namespace.check_not_run(&rustix::fs::fstat(file.host_fd()).map_err(host)?)?;
                 return file.resize_within(len.cast_unsigned(), || cut(file.host_fd()));
             }
             Subject::Path(base, path) => (base, path),
@@ -209,6 +210,7 @@ impl Files {
                 }
                 at.grant.check_writable()?;
                 self.check_new_size(stat.st_size.cast_unsigned(), len.cast_unsigned())?;
+                self.namespace.check_not_run(&stat)?;
                 cut(fd.as_fd())
             })
         })?

@@ -103,13 +103,20 @@ impl Files {
                 tids.sort_unstable();
                 entries.extend(tids.into_iter().map(|tid| numbered(tid, NodeId::task(tid))));
             }
+            Mount::TasksOf => {
+                let mut tids = namespace.threads_of(id.process());
+                tids.sort_unstable();
+                tids.dedup();
+                let task = |tid| numbered(tid, NodeId::other_task(id.process(), tid));
+                entries.extend(tids.into_iter().map(task));
+            }
             Mount::Memory(dir) => entries.extend(dir.list().into_iter().map(|file| Entry {
                 next: NUMBERED + file.cookie,
                 ino: file.ino,
                 kind: FileType::RegularFile,
                 name: file.name,
             })),
-            Mount::Synthetic | Mount::Through | Mount::Grant(_) => {}
+            Mount::Synthetic | Mount::Withheld | Mount::Through | Mount::Grant(_) => {}
         }
         entries
     }

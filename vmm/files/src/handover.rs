@@ -227,7 +227,7 @@ impl Files {
         let mut out = Writer::default();
         let mut fds = Vec::new();
         let cwd = match self.cwd() {
-            Base::Node(id) => [NONE, u64::from(id.numbers().0), id.numbers().1 as u64],
+            Base::Node(id) => [NONE, u64::from(id.numbers().0), id.numbers().1],
             Base::Host(grant, dir) => {
                 fds.push(Sent::Dir(dir.clone()));
                 [self.number_of(&grant)?, 0, 0]
@@ -291,8 +291,8 @@ impl Files {
         what_for: For,
     ) -> Result<(u64, u64, u64), HandoverError> {
         if let Some(id) = file.node() {
-            let (index, tid) = id.numbers();
-            return Ok((OF_TREE, u64::from(index), tid as u64));
+            let (index, whose) = id.numbers();
+            return Ok((OF_TREE, u64::from(index), whose));
         }
         let what = match file.kind() {
             FileKind::Epoll if what_for == For::Copy => return Ok((EPOLL, 0, 0)),
@@ -342,13 +342,13 @@ impl Files {
         let mut namespace = base.copy();
         let grants: Vec<Arc<GrantRoot>> = namespace.tree.grants().cloned().collect();
         let grant = |number: u64| grants.get(number as usize).cloned().ok_or(BAD);
-        let node = |tree: &super::tree::Tree, index: u64, tid: u64| {
+        let node = |tree: &super::tree::Tree, index: u64, whose: u64| {
             let index = u32::try_from(index).ok();
-            index.and_then(|index| tree.known(index, tid as i32)).ok_or(BAD)
+            index.and_then(|index| tree.known(index, whose)).ok_or(BAD)
         };
-        let [of, index, tid] = input.words().ok_or(BAD)?;
+        let [of, index, whose] = input.words().ok_or(BAD)?;
         let cwd = match of {
-            NONE => Base::Node(node(&namespace.tree, index, tid)?),
+            NONE => Base::Node(node(&namespace.tree, index, whose)?),
             of => {
                 let dir = cap_std::fs::Dir::from_std_file(File::from(fds.next().ok_or(BAD)?));
                 Base::Host(grant(of)?, Arc::new(dir))

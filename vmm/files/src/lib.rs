@@ -79,7 +79,7 @@ pub use shared_names::{Answer, NameServer};
 pub use size_limit::WriteAt;
 pub use socket::{Peers, SocketPlace};
 pub use table::{DEFAULT_NOFILE, NOFILE_MAX};
-pub use view::{TextFile, View};
+pub use view::{TextFile, View, Whose};
 pub use xattr::{XATTR_MAX, XattrOf};
 
 use abi::Errno;

@@ -11,6 +11,7 @@ use abi::Errno;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use nix::unistd::Pid;
+use rustix::fs::{FileType, Stat};
 use thiserror::Error;
 
 use super::grant::Grant;
@@ -224,6 +225,20 @@ impl Namespace {
         }
     }
 
+    /// Refuses to write a file that a process of the run runs: a regular one with a right to be executed.
+    ///
+    /// # Errors
+    /// `ETXTBSY`.
+    pub(super) fn check_not_run(&self, stat: &Stat) -> Result<(), Errno> {
+        const ANYBODY_MAY_RUN: u32 = 0o111;
+        let program = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            && stat.st_mode & ANYBODY_MAY_RUN != 0;
+        match self.view() {
+            Some(view) if program && view.runs(stat.st_dev, stat.st_ino) => Err(Errno::ETXTBSY),
+            _ => Ok(()),
+        }
+    }
+
     /// Puts a directory in memory at a path, as `/dev/shm` is one, unless a grant is mounted there.
     pub fn add_memory(&mut self, path: &[u8]) {
         self.tree.add_memory(path);
@@ -255,6 +270,19 @@ impl Namespace {
         self.view().map_or_else(Vec::new, |view| view.tids())
     }
 
+    /// The threads of another process that have a directory now.
+    pub(super) fn threads_of(&self, pid: i32) -> Vec<i32> {
+        self.view().map_or_else(Vec::new, |view| view.threads_of(pid))
+    }
+
+    /// What a name gives that a directory of the tree does not have.
+    pub(super) fn without(&self, id: NodeId) -> Errno {
+        match self.tree.node(id).mount {
+            tree::Mount::Withheld => Errno::EACCES,
+            _ => Errno::ENOENT,
+        }
+    }
+
     /// The other processes that have a directory now.
     pub(super) fn others(&self) -> Vec<i32> {
         self.view().map_or_else(Vec::new, |view| view.others())
@@ -284,7 +312,13 @@ impl Namespace {
                 let tid = i32::try_from(number(name)?).ok()?;
                 self.tids().contains(&tid).then(|| Child::Dir(NodeId::task(tid)))
             }
+            tree::Mount::TasksOf => {
+                let (pid, tid) = (id.process(), i32::try_from(number(name)?).ok()?);
+                let there = self.threads_of(pid).contains(&tid);
+                there.then(|| Child::Dir(NodeId::other_task(pid, tid)))
+            }
             tree::Mount::Synthetic
+            | tree::Mount::Withheld
             | tree::Mount::Through
             | tree::Mount::Grant(_)
             | tree::Mount::Memory(_) => None,
@@ -299,10 +333,10 @@ impl Namespace {
         // Recurses as deep as the tree: the paths of grants and of our own files.
         let mut path = self.path(self.tree.parent(id));
         path.push(b'/');
-        match id.thread() {
+        match id.number() {
             _ if id == NodeId::PROCESS => path.extend(self.pid().to_string().bytes()),
-            Some(tid) if id.is_task() || id.is_other() => path.extend(tid.to_string().bytes()),
-            _ => path.extend(&self.tree.node(id).name),
+            Some(number) => path.extend(number.to_string().bytes()),
+            None => path.extend(&self.tree.node(id).name),
         }
         path
     }

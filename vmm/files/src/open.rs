@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use abi::Errno;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, Stat};
 
 use super::attr::{by_number, permissions};
 use super::files::Files;
 use super::host;
 use super::memory_dir::HowToOpen;
-use super::namespace::PROC_SUPER_MAGIC;
-use super::off_limits::{Change, OffLimits};
+use super::namespace::{Namespace, PROC_SUPER_MAGIC};
+use super::off_limits::Change;
 use super::open_file::{FileKind, OpenFile, Origin};
 use super::resolve::{Found, HostAt, Step};
 
@@ -63,12 +63,12 @@ impl Files {
             let file = at.open(&HowToOpen { flags, mode }, self.account())?;
             return self.table.insert(Arc::new(file), cloexec, 0);
         }
-        let off_limits = &self.namespace.off_limits;
+        let namespace = &*self.namespace;
         let found = self.lookup(&base, path, follow, |at, follow| {
             if flags.contains(OFlags::CREATE) && !flags.contains(OFlags::TMPFILE) {
-                off_limits.check_change(at, Change::Other)?;
+                namespace.off_limits.check_change(at, Change::Other)?;
             }
-            open_entry(at, follow, flags, mode, off_limits)
+            open_entry(at, follow, flags, mode, namespace)
         })?;
         let file = match found {
             Found::Host(mut file) => {
@@ -104,7 +104,7 @@ fn open_entry(
     follow: bool,
     flags: OFlags,
     mode: Mode,
-    off_limits: &OffLimits,
+    namespace: &Namespace,
 ) -> Result<Step<OpenFile>, Errno> {
     let mut flags = flags;
     if at.slash() {
@@ -121,6 +121,7 @@ fn open_entry(
     if permissions(mode.as_raw_mode()).is_err() {
         refuse_set_id(at, &mut flags)?;
     }
+    check_not_run(at, flags, namespace)?;
     let mut safe = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     if !flags.contains(OFlags::PATH) {
         safe |= OFlags::NOCTTY | OFlags::NONBLOCK;
@@ -140,10 +141,14 @@ fn open_entry(
         Err(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) if follow && at.is_link() => {
             return Ok(Step::Link);
         }
+        // It is being executed: that is seen to by a lease, for a moment (`process::text_busy`).
+        Err(rustix::io::Errno::AGAIN) if writes(flags) && !flags.contains(OFlags::NONBLOCK) => {
+            return Err(Errno::ETXTBSY);
+        }
         Err(error) => return Err(host(error)),
     };
     let stat = rustix::fs::fstat(&fd).map_err(host)?;
-    off_limits.check_opened_by_name(&stat)?;
+    namespace.off_limits.check_opened_by_name(&stat)?;
     let waits = !flags.intersects(OFlags::PATH | OFlags::NONBLOCK);
     let reads = flags & OFlags::RWMODE == OFlags::RDONLY;
     let fd = match FileType::from_raw_mode(stat.st_mode) {
@@ -156,6 +161,29 @@ fn open_entry(
     }
     settle(&file, flags, &stat)?;
     Ok(Step::Done(file))
+}
+
+fn writes(flags: OFlags) -> bool {
+    !flags.contains(OFlags::PATH)
+        && (flags & OFlags::RWMODE != OFlags::RDONLY || flags.contains(OFlags::TRUNC))
+}
+
+/// Refuses to write a program that runs. Looked at before it is opened, since opening may truncate it.
+///
+/// # Errors
+/// `ETXTBSY`; `EACCES` for a file that the user may not write anyway.
+fn check_not_run(at: &HostAt, flags: OFlags, namespace: &Namespace) -> Result<(), Errno> {
+    let refused = OFlags::DIRECTORY | OFlags::TMPFILE;
+    if !writes(flags) || flags.intersects(refused) || flags.contains(OFlags::CREATE | OFlags::EXCL)
+    {
+        return Ok(());
+    }
+    let Ok(stat) = at.seen_or_stat() else { return Ok(()) };
+    namespace.check_not_run(&stat).or_else(|busy| {
+        let may = rustix::fs::accessat(at.dir(), at.name(), Access::WRITE_OK, AtFlags::empty());
+        may.map_err(host)?;
+        Err(busy)
+    })
 }
 
 /// Opens a FIFO again, waiting for its other end.

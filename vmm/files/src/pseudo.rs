@@ -20,7 +20,8 @@ use super::namespace::Tty;
 use super::open::settle;
 use super::open_file::{FileKind, OpenFile, Origin};
 use super::terminal::own_device;
-use super::tree::{Device, Leaf, Link, NodeId, Text};
+use super::tree::{Device, Leaf, Link, Mount, NodeId, Text};
+use super::view::Whose;
 
 /// Device number of the synthetic directories: an unnamed device (major 0) far above those
 /// the host kernel assigns, which start at 1.
@@ -39,6 +40,9 @@ impl Files {
         let writes = flags & OFlags::RWMODE != OFlags::RDONLY;
         if !path_only && (writes || flags.intersects(OFlags::CREATE | OFlags::TRUNC)) {
             return Err(Errno::EISDIR);
+        }
+        if !path_only && matches!(self.namespace.tree.node(id).mount, Mount::Withheld) {
+            return Err(Errno::EACCES);
         }
         Ok(Arc::new(OpenFile::synthetic(id, path_only)?))
     }
@@ -111,7 +115,11 @@ impl Files {
         let reads = mode != OFlags::WRONLY;
         let writes = mode != OFlags::RDONLY || flags.contains(OFlags::TRUNC);
         match &file.origin {
-            Origin::Grant(grant) if writes && !path_only => grant.check_writable()?,
+            Origin::Grant(grant) if writes && !path_only => {
+                grant.check_writable()?;
+                let stat = rustix::fs::fstat(file.host_fd()).map_err(host)?;
+                self.namespace.check_not_run(&stat)?;
+            }
             // A pipe is the same channel at either end: what matters is which process may open it,
             // which its own permissions decide, as on Linux.
             Origin::Shared if !path_only && file.kind() != FileKind::Pipe => {
@@ -183,9 +191,9 @@ impl Files {
     /// `ENOMEM` at the run's memory limit; those of the file itself.
     fn fill(&self, file: &OpenFile, text: Text) -> Result<(), Errno> {
         let content = match text {
-            Text::Row(row, tid) => {
+            Text::Row(row, whose) => {
                 let view = self.namespace.view().ok_or(Errno::ENOENT)?;
-                view.text(row.into(), tid)?
+                view.text(row.into(), whose)?
             }
             Text::DescriptorInfo(fd) => self.descriptor_info(fd)?,
         };
@@ -224,9 +232,9 @@ impl Files {
         let got = rustix::io::pread(file.host_fd(), bytes.as_mut_slice(), at).map_err(host)?;
         bytes.truncate(got);
         let taken = match text {
-            Text::Row(row, tid) => {
+            Text::Row(row, whose) => {
                 let view = self.namespace.view().ok_or(Errno::ESRCH)?;
-                view.take(row.into(), tid, &bytes)
+                view.take(row.into(), whose, &bytes)
             }
             Text::DescriptorInfo(_) => Err(Errno::EINVAL),
         };
@@ -287,11 +295,12 @@ impl Files {
             (_, Some(Text::DescriptorInfo(fd))) => {
                 Ok(format!("/proc/{}/fdinfo/{fd}", self.namespace.pid()).into_bytes())
             }
-            (_, Some(Text::Row(row, tid))) => {
-                let of = match tid {
-                    Some(tid) if self.namespace.tids().contains(&tid) => NodeId::task(tid),
-                    Some(pid) => NodeId::other(pid),
-                    None => NodeId::PROCESS,
+            (_, Some(Text::Row(row, whose))) => {
+                let of = match whose {
+                    Whose::Process => NodeId::PROCESS,
+                    Whose::Thread(tid) => NodeId::task(tid),
+                    Whose::Other(pid) => NodeId::other(pid),
+                    Whose::ThreadOf(pid, tid) => NodeId::other_task(pid, tid),
                 };
                 let of = String::from_utf8_lossy(&self.namespace.path(of)).into_owned();
                 Ok(self.namespace.text_file(row).path.replace("/proc/#", &of).into_bytes())
@@ -311,12 +320,15 @@ impl Files {
 
     /// The attributes of a synthetic directory: owned by root, never changing.
     pub(super) fn node_stat(&self, id: NodeId) -> LinuxStat {
-        let memory = self.namespace.tree.memory(id).is_some();
         LinuxStat {
             dev: SYNTHETIC_DEV,
             ino: id.ino(),
             nlink: 2,
-            mode: if memory { 0o041_777 } else { 0o040_555 },
+            mode: match self.namespace.tree.node(id).mount {
+                Mount::Memory(_) => 0o041_777,
+                Mount::Withheld => 0o040_500,
+                _ => 0o040_555,
+            },
             blksize: 4096,
             ..LinuxStat::default()
         }
@@ -508,8 +520,13 @@ pub(super) fn leaf_ino(leaf: Leaf) -> u64 {
         Leaf::Link(Link::Descriptor(fd)) => (4, u64::from(fd)),
         Leaf::Text(Text::DescriptorInfo(fd)) => (5, u64::from(fd)),
         Leaf::Terminal(number) => (7, u64::from(number)),
-        Leaf::Text(Text::Row(row, tid)) => {
-            (6, u64::from(row) << 32 | u64::from(tid.unwrap_or(0).unsigned_abs()))
+        Leaf::Text(Text::Row(row, whose)) => {
+            let (kind, number) = match whose {
+                Whose::Process => (6, 0),
+                Whose::Thread(number) | Whose::Other(number) => (6, number),
+                Whose::ThreadOf(_, number) => (10, number),
+            };
+            (kind, u64::from(row) << 32 | u64::from(number.unsigned_abs()))
         }
     };
     FIRST | kind << 52 | number

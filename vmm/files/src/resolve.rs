@@ -164,11 +164,15 @@ impl HostAt {
         rustix::fs::statat(self.dir(), self.name(), AtFlags::SYMLINK_NOFOLLOW).map_err(host)
     }
 
+    /// The entry's own attributes, from the off-limits check if there was one: within this call.
+    pub(super) fn seen_or_stat(&self) -> Result<Stat, Errno> {
+        self.seen.unwrap_or_else(|| self.stat())
+    }
+
     /// The entry's attributes, or a request to follow it. A slash after something that is
-    /// not a directory gives `ENOTDIR`. They come from the off-limits check, if there was one:
-    /// within this call.
+    /// not a directory gives `ENOTDIR`.
     pub(super) fn stat_step(&self, follow: bool) -> Result<Step<Stat>, Errno> {
-        let stat = self.seen.unwrap_or_else(|| self.stat())?;
+        let stat = self.seen_or_stat()?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if follow && kind == FileType::Symlink {
             return Ok(Step::Link);
@@ -323,10 +327,12 @@ impl Namespace {
                         let end = after.is_empty() && !slash;
                         return Ok(TreeWalk::End(in_memory(dir, name, end)?));
                     }
-                    None if after.is_empty() => {
-                        return Ok(TreeWalk::End(Resolved::At(Target::Absent)));
-                    }
-                    None => return Err(Errno::ENOENT),
+                    None => match self.without(at) {
+                        Errno::ENOENT if after.is_empty() => {
+                            return Ok(TreeWalk::End(Resolved::At(Target::Absent)));
+                        }
+                        errno => return Err(errno),
+                    },
                 },
             }
             rest = after;

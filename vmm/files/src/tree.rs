@@ -16,6 +16,7 @@ use cap_std::fs::Dir;
 use super::grant::GrantAccess;
 use super::memory_dir::MemoryDir;
 use super::off_limits::Around;
+use super::view::Whose;
 
 /// A granted directory, opened.
 #[derive(Debug)]
@@ -53,8 +54,10 @@ impl GrantRoot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NodeId {
     index: u32,
-    /// Whose it is, for a directory at or below `task/TID`, or another process's; else 0.
-    tid: i32,
+    /// Whose it is, for another process's directory and what is below; else 0.
+    process: i32,
+    /// Whose it is, for a directory at or below `task/TID`; else 0.
+    thread: i32,
 }
 
 impl NodeId {
@@ -65,44 +68,73 @@ impl NodeId {
     const TASK: NodeId = NodeId::at(2);
     /// The template of another process's directory.
     const OTHER: NodeId = NodeId::at(3);
+    /// That of one of its threads.
+    const OTHER_TASK: NodeId = NodeId::at(4);
 
     const fn at(index: u32) -> NodeId {
-        NodeId { index, tid: 0 }
+        NodeId { index, process: 0, thread: 0 }
     }
 
     /// The directory of a thread.
     pub(super) fn task(tid: i32) -> NodeId {
-        NodeId { tid, ..NodeId::TASK }
+        NodeId { thread: tid, ..NodeId::TASK }
     }
 
     /// The directory of another process.
     pub(super) fn other(pid: i32) -> NodeId {
-        NodeId { tid: pid, ..NodeId::OTHER }
+        NodeId { process: pid, ..NodeId::OTHER }
+    }
+
+    /// The directory of a thread of another process.
+    pub(super) fn other_task(pid: i32, tid: i32) -> NodeId {
+        NodeId { process: pid, thread: tid, ..NodeId::OTHER_TASK }
     }
 
     /// It as numbers, for [`Tree::known`].
-    pub(super) fn numbers(self) -> (u32, i32) {
-        (self.index, self.tid)
+    pub(super) fn numbers(self) -> (u32, u64) {
+        let [process, thread] = [self.process, self.thread].map(|n| u64::from(n.cast_unsigned()));
+        (self.index, process | thread << 32)
     }
 
     /// Whether it is the directory of a thread, and not one below it.
-    pub(super) fn is_task(self) -> bool {
-        self.index == NodeId::TASK.index
+    fn is_task(self) -> bool {
+        self.index == NodeId::TASK.index || self.index == NodeId::OTHER_TASK.index
     }
 
     /// Whether it is the directory of another process.
-    pub(super) fn is_other(self) -> bool {
+    fn is_other(self) -> bool {
         self.index == NodeId::OTHER.index
     }
 
-    /// The thread, or the other process, whose directory it is, or is in.
-    pub(super) fn thread(self) -> Option<i32> {
-        (self.tid != 0).then_some(self.tid)
+    /// Its name, if that is the number of a thread or of another process.
+    pub(super) fn number(self) -> Option<i32> {
+        match (self.is_task(), self.is_other()) {
+            (true, _) => Some(self.thread),
+            (_, true) => Some(self.process),
+            _ => None,
+        }
+    }
+
+    /// The other process whose directory it is, or is in; 0 for none.
+    pub(super) fn process(self) -> i32 {
+        self.process
+    }
+
+    /// Whom the files in it describe.
+    pub(super) fn whose(self) -> Whose {
+        match (self.process, self.thread) {
+            (0, 0) => Whose::Process,
+            (0, tid) => Whose::Thread(tid),
+            (pid, 0) => Whose::Other(pid),
+            (pid, tid) => Whose::ThreadOf(pid, tid),
+        }
     }
 
     /// The inode number shown to the program; never zero, which would mean "deleted".
     pub(super) fn ino(self) -> u64 {
-        (u64::from(self.tid.unsigned_abs()) << 16) | (u64::from(self.index) + 1)
+        // No thread has the number of another one, or of another process.
+        let number = if self.thread == 0 { self.process } else { self.thread };
+        (u64::from(number.unsigned_abs()) << 16) | (u64::from(self.index) + 1)
     }
 }
 
@@ -120,6 +152,10 @@ pub(super) enum Mount {
     Processes,
     /// `/proc/self/task`: the threads.
     Tasks,
+    /// `/proc/PID/task`: the threads of another process.
+    TasksOf,
+    /// What of another process only that one may see.
+    Withheld,
     /// `/proc/self/fd`: the open descriptors.
     Descriptors,
     /// `/proc/self/fdinfo`: a file on each of them.
@@ -200,9 +236,8 @@ pub(super) enum Link {
 /// A file whose content is generated when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Text {
-    /// A row of the table of such files, and, if it is in a thread's directory or another process's, whom it
-    /// describes.
-    Row(u16, Option<i32>),
+    /// A row of the table of such files, and whom it describes.
+    Row(u16, Whose),
     /// `fdinfo` of a descriptor.
     DescriptorInfo(u32),
 }
@@ -245,12 +280,23 @@ impl Tree {
         let process = tree.add(NodeId::ROOT, b"", Mount::Synthetic);
         let task = tree.add(NodeId::ROOT, b"", Mount::Synthetic);
         let other = tree.add(NodeId::ROOT, b"", Mount::Synthetic);
+        let other_task = tree.add(NodeId::ROOT, b"", Mount::Synthetic);
         let proc = tree.child_or_new(NodeId::ROOT, b"proc");
         tree.node_mut(proc).mount = Mount::Processes;
         tree.node_mut(process).parent = proc.index;
         tree.node_mut(other).parent = proc.index;
-        tree.add_leaf(other, b"exe", Leaf::Link(Link::ExeOf(0)));
-        tree.add_leaf(other, b"cwd", Leaf::Link(Link::CwdOf(0)));
+        let tasks_of = tree.child_or_new(other, b"task");
+        tree.node_mut(tasks_of).mount = Mount::TasksOf;
+        tree.node_mut(other_task).parent = tasks_of.index;
+        for of in [other, other_task] {
+            tree.add_leaf(of, b"exe", Leaf::Link(Link::ExeOf(0)));
+            tree.add_leaf(of, b"cwd", Leaf::Link(Link::CwdOf(0)));
+            tree.add_leaf(of, b"root", Leaf::Link(Link::Root));
+            for name in [b"fd".as_slice(), b"fdinfo"] {
+                let withheld = tree.child_or_new(of, name);
+                tree.node_mut(withheld).mount = Mount::Withheld;
+            }
+        }
         let tasks = tree.child_or_new(process, b"task");
         tree.node_mut(tasks).mount = Mount::Tasks;
         tree.node_mut(task).parent = tasks.index;
@@ -267,13 +313,14 @@ impl Tree {
         tree.add_leaf(proc, b"thread-self", Leaf::Link(Link::ThreadSelf));
         tree.add_leaf(proc, b"mounts", Leaf::Link(Link::Mounts));
         for (row, (path, of_others)) in (0..).zip(files) {
-            let leaf = Leaf::Text(Text::Row(row, None));
+            let leaf = Leaf::Text(Text::Row(row, Whose::Process));
             match path.strip_prefix("/proc/#/") {
                 Some(name) => {
                     tree.add_leaf(process, name.as_bytes(), leaf);
                     tree.add_leaf(task, name.as_bytes(), leaf);
                     if of_others {
                         tree.add_leaf(other, name.as_bytes(), leaf);
+                        tree.add_leaf(other_task, name.as_bytes(), leaf);
                     }
                 }
                 None => tree.add_at(path.as_bytes(), leaf),
@@ -402,8 +449,10 @@ impl Tree {
     }
 
     /// The node with these [`NodeId::numbers`], if this tree has it.
-    pub(super) fn known(&self, index: u32, tid: i32) -> Option<NodeId> {
-        (index as usize <= self.others.len()).then_some(NodeId { index, tid })
+    pub(super) fn known(&self, index: u32, whose: u64) -> Option<NodeId> {
+        let (process, thread) = (whose as u32, (whose >> 32) as u32);
+        let id = NodeId { index, process: process.cast_signed(), thread: thread.cast_signed() };
+        (index as usize <= self.others.len()).then_some(id)
     }
 
     fn node_mut(&mut self, id: NodeId) -> &mut Node {
@@ -426,8 +475,9 @@ impl Tree {
 
     /// The directory above.
     pub(super) fn parent(&self, id: NodeId) -> NodeId {
-        let tid = if id.is_task() || id.is_other() { 0 } else { id.tid };
-        NodeId { index: self.node(id).parent, tid }
+        let thread = if id.is_task() { 0 } else { id.thread };
+        let process = if id.is_other() { 0 } else { id.process };
+        NodeId { index: self.node(id).parent, process, thread }
     }
 
     /// The granted directories.
@@ -482,15 +532,17 @@ impl Child {
     /// As seen in the directory `parent`: the children of a thread's directory, or another process's, are that one's.
     fn of(self, parent: NodeId) -> Child {
         match self {
-            Child::Dir(id) => Child::Dir(NodeId { tid: parent.tid, ..id }),
+            Child::Dir(id) => {
+                Child::Dir(NodeId { process: parent.process, thread: parent.thread, ..id })
+            }
             Child::Leaf(Leaf::Text(Text::Row(row, _))) => {
-                Child::Leaf(Leaf::Text(Text::Row(row, parent.thread())))
+                Child::Leaf(Leaf::Text(Text::Row(row, parent.whose())))
             }
             Child::Leaf(Leaf::Link(Link::ExeOf(_))) => {
-                Child::Leaf(Leaf::Link(Link::ExeOf(parent.tid)))
+                Child::Leaf(Leaf::Link(Link::ExeOf(parent.process)))
             }
             Child::Leaf(Leaf::Link(Link::CwdOf(_))) => {
-                Child::Leaf(Leaf::Link(Link::CwdOf(parent.tid)))
+                Child::Leaf(Leaf::Link(Link::CwdOf(parent.process)))
             }
             other => other,
         }

@@ -17,6 +17,20 @@ pub struct TextFile {
     pub of_others: bool,
 }
 
+/// Whom a generated file describes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Whose {
+    /// The process whose `/proc` it is, or the machine.
+    #[default]
+    Process,
+    /// A thread of the process.
+    Thread(i32),
+    /// Another process.
+    Other(i32),
+    /// Of another process, one thread.
+    ThreadOf(i32, i32),
+}
+
 /// The process whose `/proc` it is.
 pub trait View: fmt::Debug + Send + Sync {
     /// Its number.
@@ -31,6 +45,9 @@ pub trait View: fmt::Debug + Send + Sync {
     /// The other processes that have a directory now.
     fn others(&self) -> Vec<i32>;
 
+    /// The numbers of another process's threads; none when it is gone.
+    fn threads_of(&self, pid: i32) -> Vec<i32>;
+
     /// The path of the program of another process.
     ///
     /// # Errors
@@ -43,21 +60,24 @@ pub trait View: fmt::Debug + Send + Sync {
     /// As [`View::program_of`].
     fn directory_of(&self, pid: i32) -> Result<Vec<u8>, Errno>;
 
+    /// Whether a process of the run runs this file, which then cannot be written.
+    fn runs(&self, device: u64, inode: u64) -> bool;
+
     /// The process group it is in, or 0 for one outside of the PID namespace.
     fn process_group(&self) -> i32;
 
-    /// The content of the file in a row of the table that [`Namespace::new`] was given, for one
-    /// thread, another process, or the process.
+    /// The content of the file in a row of the table that [`Namespace::new`] was given.
     ///
     /// [`Namespace::new`]: super::Namespace::new
     ///
     /// # Errors
-    /// `ESRCH` for a thread that has ended, or the host's error.
-    fn text(&self, row: usize, tid: Option<i32>) -> Result<Vec<u8>, Errno>;
+    /// `ESRCH` for a thread or a process that has ended, `EACCES` for what only that one may know, or the host's
+    /// error.
+    fn text(&self, row: usize, of: Whose) -> Result<Vec<u8>, Errno>;
 
     /// Processes what the program wrote to such a file.
     ///
     /// # Errors
     /// `EINVAL` where nothing can be written, `ESRCH`.
-    fn take(&self, row: usize, tid: Option<i32>, bytes: &[u8]) -> Result<(), Errno>;
+    fn take(&self, row: usize, of: Whose, bytes: &[u8]) -> Result<(), Errno>;
 }

@@ -112,8 +112,12 @@ impl Namespace {
                         {
                             return in_memory(dir, name, end && !slash);
                         }
-                        (None, None) if end => return Ok(Resolved::At(Target::Absent)),
-                        (None, None) => return Err(Errno::ENOENT),
+                        (None, None) => {
+                            match here.node.map_or(Errno::ENOENT, |id| self.without(id)) {
+                                Errno::ENOENT if end => return Ok(Resolved::At(Target::Absent)),
+                                errno => return Err(errno),
+                            }
+                        }
                     }
                 }
             };

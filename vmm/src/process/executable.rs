@@ -16,6 +16,7 @@ use object::ReadCache;
 
 use super::StartError;
 use super::config::{Command, Libraries};
+use super::text_busy;
 use crate::files::{Files, ToExecute};
 use crate::guest::elf::{self, ElfError, Image};
 use crate::linux::children::exec::{ChosenProgram, Wanted};
@@ -327,6 +328,7 @@ pub(super) fn choose_next(
 ) -> Result<ChosenProgram, Errno> {
     let Wanted { dirfd, path, follow, args } = wanted;
     let ToExecute { path: found, file } = caller.open_to_execute_at(dirfd, &path, follow)?;
+    text_busy::check(&file)?;
     let contents = Contents::of(&file).map_err(|unfit| errno_of(&unfit.named("")))?;
     let mut args = args.into_iter();
     let command = Command {
@@ -336,7 +338,9 @@ pub(super) fn choose_next(
     };
     let named = Opened { path: found, file, contents };
     let chosen = choose(&command, Libraries::Shown, named, files);
-    let Chosen { loader, args, .. } = chosen.map_err(|error| errno_of(&error))?;
+    let Chosen { loader, args, program } = chosen.map_err(|error| errno_of(&error))?;
+    // A script's interpreter; once more for a program.
+    text_busy::check(&program.file)?;
     Ok(ChosenProgram { args, loader: loader.map(|loader| loader.file) })
 }
 

@@ -29,6 +29,7 @@ pub mod run;
 pub mod start;
 mod start_forked;
 pub mod supervise;
+mod text_busy;
 pub mod thread;
 mod timer_events;
 pub mod tree;

@@ -168,6 +168,7 @@ impl Process {
         if let Some(vcpu) = first {
             self.run_threads(vcpu, events, options);
         }
+        self.show_no_executable();
         self.threads.join_ended();
         self.timers.clear();
         self.survivor.end();

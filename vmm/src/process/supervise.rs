@@ -274,7 +274,9 @@ impl<'a> Supervisor<'a> {
             };
             return;
         }
-        let handled = number != libc::SIGQUIT && self.process.signals.is_handled(number);
+        // The terminal's key for it ends every program; servers are told by it to end in order, by another process.
+        let is_key = number == libc::SIGQUIT && sender == 0;
+        let handled = !is_key && self.process.signals.is_handled(number);
         let now = Instant::now();
         let last = self.handed.iter().find(|(signal, _)| *signal == number).map(|(_, at)| *at);
         match judge(number, handled, last.map(|at| now.duration_since(at))) {
@@ -361,7 +363,7 @@ fn judge(number: i32, handled: bool, since_last: Option<Duration>) -> Verdict {
     match (number, handled) {
         (libc::SIGWINCH, true) => Verdict::HandOver,
         (libc::SIGWINCH, false) => Verdict::Ignore,
-        (libc::SIGQUIT, _) => Verdict::EndNow,
+        (libc::SIGQUIT, false) => Verdict::EndNow,
         (_, true) if since_last.is_none_or(|time| time > INSIST) => Verdict::HandOver,
         (_, true) => Verdict::EndNow,
         (_, false) => Verdict::End,
@@ -464,7 +466,7 @@ mod tests {
 
     #[test]
     fn a_handled_signal_reaches_the_program_unless_the_sender_insists() {
-        for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
             assert_eq!(judge(number, true, None), Verdict::HandOver);
             assert_eq!(judge(number, true, JUST_NOW), Verdict::EndNow);
             assert_eq!(judge(number, true, LONG_AGO), Verdict::HandOver);

@@ -29,6 +29,7 @@ pub(super) fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) 
     if process.children.member().is_some() {
         stop::mirror(thread.signals.mask());
     }
+    show_thread(process, vcpu.index(), thread.tid);
     show_threads(process);
     let mut ctx = ThreadCtx { process, thread, vcpu: &mut vcpu, child: None };
     // A panic is a bug in the VMM. It ends the program with a report; without this the process
@@ -53,12 +54,21 @@ pub(super) fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) 
         linux::thread::on_exit(process, thread);
     }
     process.stats.thread_ended();
+    // Before another thread can get its vCPU.
+    show_thread(process, vcpu.index(), 0);
     let last = process.threads.remove(thread.tid, Some(vcpu));
     show_threads(process);
     if last && !process.is_stopping() {
         // The last thread left with `exit` rather than `exit_group`: the status is the first
         // thread's, as on Linux.
         process.stop(Outcome::Exited(process.first_status()));
+    }
+}
+
+/// Tells the other processes of the run which thread a vCPU runs.
+fn show_thread(process: &Process, vcpu: u32, tid: i32) {
+    if let Some(member) = process.children.member() {
+        member.show_thread(vcpu, tid);
     }
 }
 

@@ -106,6 +106,22 @@ impl Registry {
         Some((cell.look()?, cell.threads.load(Ordering::Relaxed)))
     }
 
+    /// The numbers of a process's threads: none before its program runs.
+    #[must_use]
+    pub fn threads_of(&self, pid: i32) -> Vec<i32> {
+        let mut all = self.entries().iter().zip(self.cells());
+        let found = all.find(|(entry, _)| pid > 0 && entry.pid.load(Ordering::Acquire) == pid);
+        found.map_or_else(Vec::new, |(_, cell)| cell.tids())
+    }
+
+    /// The processes that run a file: its device and its inode. Some may have ended.
+    #[must_use]
+    pub fn runners(&self, file: [u64; 2]) -> Vec<i32> {
+        let all = self.entries().iter().zip(self.cells());
+        let running = all.filter(|(_, cell)| cell.runs(file));
+        running.map(|(entry, _)| entry.pid.load(Ordering::Acquire)).filter(|pid| *pid > 0).collect()
+    }
+
     /// Bytes that a process of the run holds, with those of the images that it has.
     #[must_use]
     pub fn held_by(&self, pid: i32) -> u64 {
@@ -126,6 +142,10 @@ impl Registry {
         let member = Member { registry: self.clone(), place };
         member.show(&Shown::default());
         member.show_threads(0);
+        member.show_executable([0; 2]);
+        if let Some(cell) = self.cells().get(place) {
+            cell.show_no_thread();
+        }
         Some(member)
     }
 
@@ -256,6 +276,20 @@ impl Member {
     pub fn show(&self, shown: &Shown) {
         if let Some(cell) = self.registry.cells().get(self.place) {
             cell.show(shown);
+        }
+    }
+
+    /// Shows a thread that has begun, at a place which no other has until it ends; 0 when it has.
+    pub fn show_thread(&self, place: u32, tid: i32) {
+        if let Some(cell) = self.registry.cells().get(self.place) {
+            cell.show_thread(place, tid);
+        }
+    }
+
+    /// Shows which file the process runs: its device and its inode; zeroes for none.
+    pub fn show_executable(&self, file: [u64; 2]) {
+        if let Some(cell) = self.registry.cells().get(self.place) {
+            cell.show_executable(file);
         }
     }
 
@@ -459,6 +493,23 @@ mod tests {
     }
 
     #[test]
+    fn who_runs_a_file_is_known_until_another_program_or_process_takes_the_place() {
+        let registry = Arc::new(Registry::new(2, u64::MAX).unwrap());
+        let (one, other) = (registry.take().unwrap(), registry.take().unwrap());
+        one.set_pid(10);
+        other.set_pid(11);
+        one.show_executable([1, 2]);
+        other.show_executable([1, 2]);
+        assert_eq!(registry.runners([1, 2]), [10, 11]);
+        assert!(registry.runners([2, 2]).is_empty() && registry.runners([1, 1]).is_empty());
+        other.show_executable([1, 3]);
+        assert_eq!((registry.runners([1, 2]), registry.runners([1, 3])), (vec![10], vec![11]));
+        registry.free(10);
+        registry.take().unwrap().set_pid(12);
+        assert!(registry.runners([1, 2]).is_empty() && registry.runners([0, 0]).is_empty());
+    }
+
+    #[test]
     fn a_process_shows_of_itself_what_there_is_room_for() {
         let registry = Arc::new(Registry::new(2, u64::MAX).unwrap());
         let member = registry.take().unwrap();
@@ -473,6 +524,10 @@ mod tests {
         };
         member.show(&shown);
         member.show_threads(3);
+        for (place, tid) in [(0, 10), (7, 15), (1023, 14), (1024, 99), (7, 0)] {
+            member.show_thread(place, tid);
+        }
+        assert_eq!((registry.threads_of(10), registry.threads_of(11)), (vec![10, 14], vec![]));
         let (seen, threads) = registry.shown(10).unwrap();
         assert_eq!((seen.args.len(), threads), (2048, 3));
         assert_eq!(Shown { args: shown.args.clone(), ..seen }, shown);
@@ -482,5 +537,6 @@ mod tests {
         let next = registry.take().unwrap();
         next.set_pid(12);
         assert_eq!(registry.shown(12), Some((Shown::default(), 0)));
+        assert!(registry.threads_of(12).is_empty());
     }
 }

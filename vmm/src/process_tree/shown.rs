@@ -1,17 +1,19 @@
-//! What a process of the run shows of itself in the `/proc` of the others: its name, its arguments, its program
-//! and its directory, in the table that all VMMs share. Not asked for when it is wanted: a process that is stopped, or busy,
+//! What a process of the run shows of itself in the `/proc` of the others: its name, its arguments, its program,
+//! its directory and its threads, in the table that all VMMs share. Not asked for when it is wanted: a process that is stopped, or busy,
 //! could not answer.
 //!
 //! A process that was taken over by its guest can write anything there, also while it is read. So a reader
 //! takes bytes, as many as there is room for, and nothing else.
 #![forbid(unsafe_code)]
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Bytes of a text: longer ones are cut.
 const NAME: usize = 16;
 const ARGS: usize = 2048;
 const PATH: usize = 1024;
+/// Threads that are shown: as many as a process may have.
+const THREADS: usize = 1024;
 /// How often a reader tries again while it is written.
 const TRIES: u32 = 1000;
 
@@ -48,6 +50,10 @@ pub(super) struct Cell {
     args: Text<ARGS>,
     program: Text<PATH>,
     directory: Text<PATH>,
+    device: AtomicU64,
+    inode: AtomicU64,
+    /// Their numbers, 0 for none, each at a place that is its own as long as it runs.
+    tids: [AtomicI32; THREADS],
 }
 
 /// What it shows.
@@ -73,6 +79,40 @@ impl Cell {
         self.program.set(&shown.program);
         self.directory.set(&shown.directory);
         self.version.store(version.wrapping_add(1), Ordering::SeqCst);
+    }
+
+    /// A thread has begun at a place, which no other has until it ends.
+    pub(super) fn show_thread(&self, place: u32, tid: i32) {
+        if let Some(at) = self.tids.get(place as usize) {
+            at.store(tid, Ordering::Relaxed);
+        }
+    }
+
+    /// No thread is at any place.
+    pub(super) fn show_no_thread(&self) {
+        for at in self.tids.iter().filter(|at| at.load(Ordering::Relaxed) != 0) {
+            at.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The numbers of its threads.
+    pub(super) fn tids(&self) -> Vec<i32> {
+        let all = self.tids.iter().map(|at| at.load(Ordering::Relaxed));
+        all.filter(|tid| *tid > 0).collect()
+    }
+
+    /// Which file it runs: its device and its inode; zeroes for none.
+    pub(super) fn show_executable(&self, [device, inode]: [u64; 2]) {
+        // Between the two nobody takes it for a file that it does not run.
+        self.inode.store(0, Ordering::SeqCst);
+        self.device.store(device, Ordering::SeqCst);
+        self.inode.store(inode, Ordering::SeqCst);
+    }
+
+    pub(super) fn runs(&self, [device, inode]: [u64; 2]) -> bool {
+        inode != 0
+            && self.inode.load(Ordering::SeqCst) == inode
+            && self.device.load(Ordering::SeqCst) == device
     }
 
     /// `None` if it is being written all the time.

@@ -175,6 +175,34 @@ fn a_vector_and_a_string_without_room_say_so_and_keep_what_they_have() {
 }
 
 #[test]
+fn copies_of_a_slice_come_behind_what_is_there_and_none_do_when_one_cannot_be_made() {
+    #[derive(Debug, PartialEq, crate::Storable)]
+    struct Odd(u32);
+    impl Clone for Odd {
+        fn clone(&self) -> Odd {
+            assert!(self.0 % 2 == 1, "{} is even", self.0);
+            Odd(self.0)
+        }
+    }
+    brand! { Copied => VVec<Odd, Copied> }
+    let space = Space::<Copied>::in_memory(ROOM, |_| Ok(VVec::new())).unwrap();
+    space
+        .write(|v| {
+            let (root, at) = v.root_mut();
+            root.at_mut(at).extend_from_slice(&[Odd(1), Odd(3)])?;
+            root.at_mut(at).extend_from_slice(&[])?;
+            root.at_mut(at).extend_from_slice(&[Odd(5)])?;
+            let mut numbers = root.at_mut(at);
+            let append = || numbers.extend_from_slice(&[Odd(7), Odd(8), Odd(9)]);
+            let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(append));
+            assert!(unwound.is_err());
+            assert_eq!(root.at(at), [Odd(1), Odd(3), Odd(5)]);
+            Ok::<_, Error>(())
+        })
+        .unwrap();
+}
+
+#[test]
 fn collecting_stops_at_the_first_error_and_frees_what_it_took() {
     brand! { Taken => VHashMap<VString<Taken>, u32, Taken> }
     let space = Space::<Taken>::in_memory(ROOM, |_| Ok(VHashMap::new())).unwrap();

@@ -6,14 +6,17 @@ use std::sync::{Arc, Weak};
 
 use abi::{Errno, PAGE_SIZE};
 
-use super::super::{Files, GrantAccess, View};
+use super::super::{Files, GrantAccess, View, Whose};
 use super::tree::names;
 use super::{CWD, TEXTS, World, files, grant, open, read, running};
 use crate::charge::{FilesOnly, MemoryAccount};
 
 /// A process with two threads, whose files say which one they are about.
-#[derive(Debug)]
-struct Two;
+#[derive(Debug, Default)]
+struct Two {
+    /// The inode of the file that one of them runs.
+    runs: Option<u64>,
+}
 
 impl View for Two {
     fn pid(&self) -> i32 {
@@ -44,21 +47,71 @@ impl View for Two {
         if pid == 72 { Ok(b"/dev".to_vec()) } else { Err(Errno::ENOENT) }
     }
 
-    fn text(&self, row: usize, tid: Option<i32>) -> Result<Vec<u8>, Errno> {
-        let path = TEXTS[row].path;
-        Ok(format!("{path} {tid:?}").into_bytes())
+    fn runs(&self, _: u64, inode: u64) -> bool {
+        self.runs == Some(inode)
     }
 
-    fn take(&self, _: usize, _: Option<i32>, bytes: &[u8]) -> Result<(), Errno> {
+    fn threads_of(&self, pid: i32) -> Vec<i32> {
+        // A number twice: who says which they are may say anything.
+        if pid == 72 { vec![74, 72, 74] } else { vec![] }
+    }
+
+    fn text(&self, row: usize, of: Whose) -> Result<Vec<u8>, Errno> {
+        let path = TEXTS[row].path;
+        Ok(format!("{path} {of:?}").into_bytes())
+    }
+
+    fn take(&self, _: usize, _: Whose, bytes: &[u8]) -> Result<(), Errno> {
         if bytes == b"good" { Ok(()) } else { Err(Errno::EINVAL) }
     }
 }
 
 fn viewed(files: &Files) -> Arc<Two> {
-    let two = Arc::new(Two);
+    viewed_running(files, None)
+}
+
+fn viewed_running(files: &Files, runs: Option<u64>) -> Arc<Two> {
+    let two = Arc::new(Two { runs });
     let view: Weak<Two> = Arc::downgrade(&two);
     files.set_view(view);
     two
+}
+
+#[test]
+fn a_program_that_runs_is_neither_opened_for_writing_nor_cut_by_any_way() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    let w = World::new();
+    w.write("tool", "a program");
+    w.write("other", "another");
+    let tool = w.host.path().join("tool");
+    std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+    symlink("tool", w.host.path().join("link")).unwrap();
+    std::fs::hard_link(&tool, w.host.path().join("same")).unwrap();
+    let _view = viewed_running(&w.files, Some(std::fs::metadata(&tool).unwrap().ino()));
+    let busy = Err(Errno::ETXTBSY);
+    for name in ["tool", "link", "same"] {
+        for flags in [
+            libc::O_WRONLY,
+            libc::O_RDWR,
+            libc::O_RDONLY | libc::O_TRUNC,
+            libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC,
+        ] {
+            assert_eq!(w.open(name, flags), busy, "{name} {flags:o}");
+        }
+        assert_eq!(w.files.truncate(name.as_bytes(), 0), Err(Errno::ETXTBSY), "{name}");
+    }
+    let read = w.open("tool", libc::O_RDONLY).unwrap();
+    let again = format!("/proc/self/fd/{read}");
+    assert_eq!(w.open(&again, libc::O_RDWR), busy);
+    assert_eq!(w.files.truncate(again.as_bytes(), 0), Err(Errno::ETXTBSY));
+    let exclusive = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+    assert_eq!(w.open("tool", exclusive), Err(Errno::EEXIST));
+    assert_eq!(w.open("tool", libc::O_WRONLY | libc::O_DIRECTORY), Err(Errno::ENOTDIR));
+    assert_eq!(std::fs::read_to_string(&tool).unwrap(), "a program");
+    // Its name can be given to another file, and other files can be written.
+    assert!(w.open("other", libc::O_RDWR | libc::O_TRUNC).is_ok());
+    w.files.unlinkat(CWD, b"tool", 0).unwrap();
+    assert!(w.open("tool", exclusive).is_ok());
 }
 
 #[test]
@@ -72,26 +125,46 @@ fn a_process_its_threads_and_others_of_the_run_have_directories_and_nobody_else(
     assert_eq!(names(&w.files, "/proc/self/task"), [".", "..", "70", "71"]);
     let status = "/proc/#/status";
     for (path, of) in [
-        ("/proc/self/status", "None"),
-        ("/proc/70/status", "None"),
-        ("/proc/70/task/70/status", "Some(70)"),
-        ("/proc/self/task/71/status", "Some(71)"),
-        ("/proc/thread-self/status", "Some(71)"),
-        ("/proc/self/task/71/../../status", "None"),
-        ("/proc/self/task/71/fd/../status", "Some(71)"),
-        ("/proc/self/root/proc/self/cwd/../proc/self/status", "None"),
+        ("/proc/self/status", "Process"),
+        ("/proc/70/status", "Process"),
+        ("/proc/70/task/70/status", "Thread(70)"),
+        ("/proc/self/task/71/status", "Thread(71)"),
+        ("/proc/thread-self/status", "Thread(71)"),
+        ("/proc/self/task/71/../../status", "Process"),
+        ("/proc/self/task/71/fd/../status", "Thread(71)"),
+        ("/proc/self/root/proc/self/cwd/../proc/self/status", "Process"),
     ] {
         assert_eq!(read(&w.files, path), Ok(format!("{status} {of}")), "{path}");
     }
     // Of another process there is what is said to be, and what its links lead to.
-    assert_eq!(names(&w.files, "/proc/72"), [".", "..", "comm", "cwd", "exe"]);
-    assert_eq!(read(&w.files, "/proc/72/comm"), Ok("/proc/#/comm Some(72)".to_owned()));
-    assert_eq!(w.files.readlinkat(CWD, b"/proc/72/exe", 99), Ok(b"/proc/cpuinfo".to_vec()));
-    assert_eq!(read(&w.files, "/proc/72/exe"), Ok("/proc/cpuinfo None".to_owned()));
-    assert_eq!(read(&w.files, "/proc/72/cwd/../proc/72/comm"), read(&w.files, "/proc/72/comm"));
+    let of_others = [".", "..", "comm", "cwd", "exe", "fd", "fdinfo", "root"];
+    assert_eq!(names(&w.files, "/proc/72"), [&of_others[..], &["task"]].concat());
+    assert_eq!(names(&w.files, "/proc/72/task"), [".", "..", "72", "74"]);
+    assert_eq!(names(&w.files, "/proc/72/task/74"), of_others);
+    let of_thread = Ok("/proc/#/comm ThreadOf(72, 74)".to_owned());
     for path in
-        ["/proc/72/status", "/proc/72/fd/0", "/proc/72/task/72/comm", "/proc/self/task/72/comm"]
+        ["/proc/72/task/74/comm", "/proc/72/task/74/fd/../comm", "/w/../proc/72/task/74/comm"]
     {
+        assert_eq!(read(&w.files, path), of_thread, "{path}");
+    }
+    assert_eq!(w.files.readlinkat(CWD, b"/proc/72/task/74/exe", 99), Ok(b"/proc/cpuinfo".to_vec()));
+    // What only it may see is there, and refused.
+    for path in ["/proc/72/fd", "/proc/72/task/74/fdinfo", "/proc/72/fd/0", "/w/../proc/72/fd/0/x"]
+    {
+        assert_eq!(w.open(path, libc::O_RDONLY), Err(Errno::EACCES), "{path}");
+    }
+    let stat = w.files.newfstatat(CWD, b"/proc/72/fd", 0).unwrap();
+    assert_eq!(stat.mode, libc::S_IFDIR | 0o500);
+    assert_eq!(read(&w.files, "/proc/72/comm"), Ok("/proc/#/comm Other(72)".to_owned()));
+    assert_eq!(w.files.readlinkat(CWD, b"/proc/72/exe", 99), Ok(b"/proc/cpuinfo".to_vec()));
+    assert_eq!(read(&w.files, "/proc/72/exe"), Ok("/proc/cpuinfo Process".to_owned()));
+    assert_eq!(read(&w.files, "/proc/72/cwd/../proc/72/comm"), read(&w.files, "/proc/72/comm"));
+    for path in [
+        "/proc/72/status",
+        "/proc/72/task/73/comm",
+        "/proc/72/task/71/comm",
+        "/proc/self/task/72/comm",
+    ] {
         assert_eq!(read(&w.files, path), Err(Errno::ENOENT), "{path}");
     }
     for name in [
@@ -115,8 +188,11 @@ fn a_process_its_threads_and_others_of_the_run_have_directories_and_nobody_else(
     }
     w.files.chdir(b"/proc/self/task/71").unwrap();
     assert_eq!(w.files.getcwd().unwrap(), b"/proc/70/task/71");
-    assert_eq!(read(&w.files, "status"), Ok(format!("{status} Some(71)")));
-    assert_eq!(read(&w.files, "../70/status"), Ok(format!("{status} Some(70)")));
+    assert_eq!(read(&w.files, "status"), Ok(format!("{status} Thread(71)")));
+    assert_eq!(read(&w.files, "../70/status"), Ok(format!("{status} Thread(70)")));
+    w.files.chdir(b"/proc/72/task/74").unwrap();
+    assert_eq!(w.files.getcwd().unwrap(), b"/proc/72/task/74");
+    assert_eq!(read(&w.files, "../../comm"), read(&w.files, "/proc/72/comm"));
 }
 
 #[test]
@@ -248,7 +324,7 @@ fn a_grant_of_the_whole_root_keeps_its_own_sys() {
     let _view = viewed(&files);
     assert_eq!(read(&files, "/sys/devices/own/f").as_deref(), Ok("the host's"));
     let online = "/sys/devices/system/cpu/online";
-    assert_eq!(read(&files, online), Ok(format!("{online} None")));
+    assert_eq!(read(&files, online), Ok(format!("{online} Process")));
     assert_eq!(read(&files, "/proc/secret"), Err(Errno::ENOENT));
 }
 

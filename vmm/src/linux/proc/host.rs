@@ -28,6 +28,12 @@ impl Stat {
         Stat::parse(&text.unwrap_or_default())
     }
 
+    /// Of one of its threads.
+    pub(super) fn of_host_thread(pid: i32, tid: i32) -> Stat {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat"));
+        Stat::parse(&text.unwrap_or_default())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -30,7 +30,7 @@ use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 use others::Other;
 use tunables::of_host;
 
-use crate::files::{NOFILE_MAX, TextFile, View};
+use crate::files::{NOFILE_MAX, TextFile, View, Whose};
 use crate::linux::sysv;
 use crate::linux::task::{Process, Thread};
 
@@ -55,8 +55,18 @@ struct Row {
     path: &'static str,
     mode: u32,
     make: Make,
-    /// The same of another process of the run, if it is there.
-    other: Option<MakeOther>,
+    /// The same of another process of the run.
+    other: Others,
+}
+
+/// What another process of the run has for a file of the process.
+enum Others {
+    /// No such file.
+    Nothing,
+    /// What the process has: it is the same for the whole run.
+    Same,
+    /// Its own.
+    Each(MakeOther),
 }
 
 /// A file of one line.
@@ -65,46 +75,51 @@ fn line(text: impl std::fmt::Display) -> Content {
 }
 
 const fn row(path: &'static str, make: Make) -> Row {
-    Row { path, mode: 0o444, make, other: None }
+    Row { path, mode: 0o444, make, other: Others::Nothing }
+}
+
+/// One that is the same for all processes.
+const fn same(path: &'static str, make: Make) -> Row {
+    Row { path, mode: 0o444, make, other: Others::Same }
 }
 
 /// One that other processes have, too.
 const fn each(path: &'static str, make: Make, other: MakeOther) -> Row {
-    Row { path, mode: 0o444, make, other: Some(other) }
+    Row { path, mode: 0o444, make, other: Others::Each(other) }
 }
 
 /// One that only its owner may read.
 const fn own(path: &'static str, make: Make) -> Row {
-    Row { path, mode: 0o400, make, other: None }
+    Row { path, mode: 0o400, make, other: Others::Each(others::withheld) }
 }
 
 /// All of them; `#` is the process or a thread. Ascending in each folder, as they are listed.
 const ROWS: &[Row] = &[
     own("/proc/#/auxv", |of| Ok(of.process.facts.auxv.clone())),
-    row("/proc/#/cgroup", |_| line("0::/")),
+    same("/proc/#/cgroup", |_| line("0::/")),
     each("/proc/#/cmdline", task::cmdline, others::cmdline),
-    Row { path: COMM, mode: 0o644, make: task::comm, other: Some(others::comm) },
+    Row { path: COMM, mode: 0o644, make: task::comm, other: Others::Each(others::comm) },
     // There are no core files, whatever the filter.
-    row("/proc/#/coredump_filter", |_| line("00000000")),
+    same("/proc/#/coredump_filter", |_| line("00000000")),
     own("/proc/#/environ", task::environ),
     own("/proc/#/io", task::io),
     row("/proc/#/limits", task::limits),
-    row("/proc/#/loginuid", task::loginuid),
-    row("/proc/#/maps", maps::maps),
-    row("/proc/#/mountinfo", mounts::mountinfo),
-    row("/proc/#/mounts", mounts::mounts),
-    row("/proc/#/oom_adj", |_| line(0)),
-    row("/proc/#/oom_score", |_| line(0)),
-    row("/proc/#/oom_score_adj", |_| line(0)),
+    same("/proc/#/loginuid", task::loginuid),
+    each("/proc/#/maps", maps::maps, others::withheld),
+    same("/proc/#/mountinfo", mounts::mountinfo),
+    same("/proc/#/mounts", mounts::mounts),
+    same("/proc/#/oom_adj", |_| line(0)),
+    same("/proc/#/oom_score", |_| line(0)),
+    same("/proc/#/oom_score_adj", |_| line(0)),
     own("/proc/#/personality", task::personality),
     row("/proc/#/schedstat", task::schedstat),
-    row("/proc/#/sessionid", task::loginuid),
-    row("/proc/#/smaps", maps::smaps),
-    row("/proc/#/smaps_rollup", maps::smaps_rollup),
+    same("/proc/#/sessionid", task::loginuid),
+    each("/proc/#/smaps", maps::smaps, others::withheld),
+    each("/proc/#/smaps_rollup", maps::smaps_rollup, others::withheld),
     each("/proc/#/stat", task::stat, others::stat),
     each("/proc/#/statm", task::statm, others::statm),
     each("/proc/#/status", task::status, others::status),
-    row("/proc/#/wchan", task::wchan),
+    same("/proc/#/wchan", task::wchan),
     // There is no boot loader, and so no command line.
     row("/proc/cmdline", |_| line("")),
     row("/proc/cpuinfo", machine::cpuinfo),
@@ -180,7 +195,7 @@ const COMM: &str = "/proc/#/comm";
 #[must_use]
 pub fn text_files() -> Vec<TextFile> {
     let file = |row: &Row| {
-        let (path, mode, of_others) = (row.path, row.mode, row.other.is_some());
+        let (path, mode, of_others) = (row.path, row.mode, !matches!(row.other, Others::Nothing));
         TextFile { path, mode, of_others }
     };
     ROWS.iter().map(file).collect()
@@ -252,6 +267,10 @@ impl View for Process {
         pids.into_iter().filter(|pid| *pid != self.pid()).collect()
     }
 
+    fn threads_of(&self, pid: i32) -> Vec<i32> {
+        self.tids_of(pid)
+    }
+
     fn program_of(&self, pid: i32) -> Result<Vec<u8>, Errno> {
         Other::of(self, pid).map_err(|_| Errno::ENOENT)?.program()
     }
@@ -260,22 +279,37 @@ impl View for Process {
         Other::of(self, pid).map_err(|_| Errno::ENOENT)?.directory()
     }
 
+    fn runs(&self, device: u64, inode: u64) -> bool {
+        self.is_run([device, inode])
+    }
+
     fn process_group(&self) -> i32 {
         crate::host::process_group()
     }
 
-    fn text(&self, row: usize, tid: Option<i32>) -> Result<Vec<u8>, Errno> {
+    fn text(&self, row: usize, whose: Whose) -> Result<Vec<u8>, Errno> {
         let row = ROWS.get(row).ok_or(Errno::ENOENT)?;
-        match (tid, row.other) {
-            (Some(pid), Some(make)) if self.threads.get(pid).is_none() => {
-                make(&Other::of(self, pid)?)
-            }
-            _ => (row.make)(&self.subject(tid)?),
+        let other = match whose {
+            Whose::Process => return (row.make)(&self.subject(None)?),
+            Whose::Thread(tid) => return (row.make)(&self.subject(Some(tid))?),
+            Whose::Other(pid) => Other::of(self, pid)?,
+            Whose::ThreadOf(pid, tid) => Other::thread_of(self, pid, tid)?,
+        };
+        match row.other {
+            Others::Nothing => Err(Errno::ENOENT),
+            Others::Same => (row.make)(&self.subject(None)?),
+            Others::Each(make) => make(&other),
         }
     }
 
-    fn take(&self, row: usize, tid: Option<i32>, bytes: &[u8]) -> Result<(), Errno> {
+    fn take(&self, row: usize, whose: Whose, bytes: &[u8]) -> Result<(), Errno> {
         let row = ROWS.get(row).ok_or(Errno::ENOENT)?;
+        let tid = match whose {
+            Whose::Process => None,
+            Whose::Thread(tid) => Some(tid),
+            // As on Linux: only its own threads may name one.
+            Whose::Other(_) | Whose::ThreadOf(..) => return Err(Errno::EINVAL),
+        };
         if row.path != COMM {
             return Err(Errno::EINVAL);
         }

@@ -1,17 +1,23 @@
 //! The other processes of the run, in `/proc`: what they show of themselves, and what the host says of their
-//! VMMs. What only their own VMMs know (memory, descriptors, signals) is not there.
+//! VMMs. What only their own VMMs know (memory, descriptors, signals) is refused, as Linux refuses it where the process
+//! is another user's.
+
+use std::os::unix::fs::MetadataExt;
 
 use super::host::Stat;
 use super::{Content, Errno};
 use crate::files::View;
 use crate::linux::credentials;
 use crate::linux::task::Process;
+use crate::process_tree::Member;
 use crate::process_tree::shown::Shown;
 
 /// Another process.
 #[derive(Debug)]
 pub(super) struct Other {
     pid: i32,
+    /// The thread, in whose directory the file is; the process's number in its own.
+    tid: i32,
     shown: Shown,
     threads: u32,
     held_bytes: u64,
@@ -22,14 +28,28 @@ impl Other {
     /// # Errors
     /// `ESRCH` for one that is none of the run, or has ended.
     pub(super) fn of(process: &Process, pid: i32) -> Result<Other, Errno> {
+        let host = Stat::of_host_process(pid);
+        Other::with(process, [pid; 2], host)
+    }
+
+    /// In the directory of one of its threads.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub(super) fn thread_of(process: &Process, pid: i32, tid: i32) -> Result<Other, Errno> {
+        // The process says which threads it has. Whatever it says, the host knows whether that is one of its.
+        Other::with(process, [pid, tid], Stat::of_host_thread(pid, tid))
+    }
+
+    fn with(process: &Process, [pid, tid]: [i32; 2], host: Stat) -> Result<Other, Errno> {
         let registry = process.children.member().ok_or(Errno::ESRCH)?.registry();
         let (shown, threads) = registry.shown(pid).ok_or(Errno::ESRCH)?;
-        let (held_bytes, host) = (registry.held_by(pid), Stat::of_host_process(pid));
+        let held_bytes = registry.held_by(pid);
         // As long as it is there, its number is no other process's.
         if !registry.contains(pid) || host.is_empty() {
             return Err(Errno::ESRCH);
         }
-        Ok(Other { pid, shown, threads, held_bytes, host })
+        Ok(Other { pid, tid, shown, threads, held_bytes, host })
     }
 
     /// The path of its program.
@@ -64,6 +84,11 @@ impl Other {
     }
 }
 
+/// What only the process may know.
+pub(super) fn withheld(_: &Other) -> Content {
+    Err(Errno::EACCES)
+}
+
 pub(super) fn cmdline(of: &Other) -> Content {
     // A process that has ended has no memory to have arguments in.
     Ok(if of.has_ended() { Vec::new() } else { of.shown.args.clone() })
@@ -75,7 +100,7 @@ pub(super) fn comm(of: &Other) -> Content {
 
 pub(super) fn stat(of: &Other) -> Content {
     let n = |field| of.host.number(field);
-    let mut text = format!("{} (", of.pid).into_bytes();
+    let mut text = format!("{} (", of.tid).into_bytes();
     text.extend(of.name());
     // Parent, group, session, terminal and its group; flags; faults; times, and those of children; priority,
     // threads, start.
@@ -130,13 +155,13 @@ pub(super) fn status(of: &Other) -> Content {
         _ => "S (sleeping)",
     };
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-    let (pid, n) = (of.pid, |field| of.host.number(field));
+    let (pid, tid, n) = (of.pid, of.tid, |field| of.host.number(field));
     let kilobytes = of.held_pages() * abi::PAGE_SIZE / 1024;
     let mut text = [b"Name:\t", of.name()].concat();
     let rest = format!(
-        "\nState:\t{state}\nTgid:\t{pid}\nNgid:\t0\nPid:\t{pid}\nPPid:\t{}\nTracerPid:\t0\n\
+        "\nState:\t{state}\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{}\nTracerPid:\t0\n\
          Uid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t{gid}\t{gid}\t{gid}\t{gid}\nGroups:\t{}\nNStgid:\t{pid}\n\
-         NSpid:\t{pid}\nNSpgid:\t{}\nNSsid:\t{}\nVmSize:\t{kilobytes:8} kB\nVmRSS:\t{kilobytes:8} kB\n\
+         NSpid:\t{tid}\nNSpgid:\t{}\nNSsid:\t{}\nVmSize:\t{kilobytes:8} kB\nVmRSS:\t{kilobytes:8} kB\n\
          Threads:\t{}\n",
         n(4),
         credentials::listed_groups(),
@@ -160,6 +185,45 @@ impl Process {
         }
     }
 
+    /// The threads of another process, as it shows them.
+    pub(super) fn tids_of(&self, pid: i32) -> Vec<i32> {
+        let Some(member) = self.children.member() else { return Vec::new() };
+        let registry = member.registry();
+        match registry.threads_of(pid) {
+            // Its program does not run yet, or no more.
+            none if none.is_empty() && registry.contains(pid) => vec![pid],
+            tids => tids,
+        }
+    }
+
+    /// Device and inode of the file that this process runs.
+    fn executable_id(&self) -> [u64; 2] {
+        let data = self.files.executable().and_then(|file| file.metadata().ok());
+        data.map_or([0; 2], |data| [data.dev(), data.ino()])
+    }
+
+    /// Whether this process or another one of the run runs a file.
+    pub(super) fn is_run(&self, file: [u64; 2]) -> bool {
+        let ended = |pid: &i32| {
+            let host = Stat::of_host_process(*pid);
+            host.is_empty() || matches!(host.letter(), 'Z' | 'X')
+        };
+        let elsewhere = |member: &Member| {
+            // One that has ended and was not waited for still has its place.
+            let mut runners = member.registry().runners(file).into_iter();
+            runners.any(|pid| pid != self.pid() && !ended(&pid))
+        };
+        self.executable_id() == file || self.children.member().is_some_and(elsewhere)
+    }
+
+    /// No longer shows that this process runs its program: it has ended, and others learn of that by the files that it
+    /// closes.
+    pub(crate) fn show_no_executable(&self) {
+        if let Some(member) = self.children.member() {
+            member.show_executable([0; 2]);
+        }
+    }
+
     /// The same, before there is another one.
     pub(in crate::linux) fn show_to_first(&self) {
         let Some(member) = self.children.member() else { return };
@@ -172,5 +236,6 @@ impl Process {
         }
         let directory = self.files.getcwd().unwrap_or_default();
         member.show(&Shown { name, args, program: self.files.program_path(), directory });
+        member.show_executable(self.executable_id());
     }
 }

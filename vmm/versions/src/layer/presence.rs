@@ -41,6 +41,38 @@ impl Presence {
         Ok(())
     }
 
+    /// Adds pages that follow each other.
+    ///
+    /// # Errors
+    /// [`VersionsError::NoSuchPage`] for one that no file can have; none is added then.
+    pub fn add_range(&mut self, pages: Range<PageIndex>) -> Result<()> {
+        let (mut page, end) = (pages.start.0, pages.end.0);
+        if page < end && (end - 1) / GROUP_PAGES >= GROUPS_MAX {
+            return Err(VersionsError::NoSuchPage(PageIndex(end - 1)));
+        }
+        while page < end {
+            let (bit, left) = (page % 64, end - page);
+            let here = left.min(64 - bit);
+            let bits = (u64::MAX >> (64 - here)) << bit;
+            let group = self.groups.entry(page / GROUP_PAGES).or_default();
+            let word = &mut group[(page % GROUP_PAGES / 64) as usize];
+            self.count += u64::from((bits & !*word).count_ones());
+            *word |= bits;
+            page += here;
+        }
+        Ok(())
+    }
+
+    /// Adds all pages of another one.
+    pub fn add_all(&mut self, other: &Presence) {
+        for (group, words) in &other.groups {
+            for (word, others) in self.groups.entry(*group).or_default().iter_mut().zip(words) {
+                self.count += u64::from((others & !*word).count_ones());
+                *word |= others;
+            }
+        }
+    }
+
     /// Whether it has a page.
     #[must_use]
     pub fn has(&self, page: PageIndex) -> bool {
@@ -182,6 +214,25 @@ mod tests {
         assert_eq!(presence.end_bytes(), GROUPS_MAX * GROUP_PAGES * PAGE_BYTES as u64);
         assert!(of(&[]).add(PageIndex(GROUPS_MAX * GROUP_PAGES)).is_err());
         assert!(of(&[]).add(PageIndex(u64::MAX)).is_err());
+    }
+
+    #[test]
+    fn pages_added_together_are_those_added_one_by_one() {
+        let before = [1, 64, 600, 5000];
+        for (start, end) in [(0, 0), (0, 1), (63, 65), (64, 128), (1, 512), (500, 1700), (7, 7)] {
+            let (mut together, mut alone) = (of(&before), of(&before));
+            together.add_range(PageIndex(start)..PageIndex(end)).expect("pages");
+            (start..end).for_each(|page| alone.add(PageIndex(page)).expect("a page"));
+            assert_eq!(together, alone, "{start}..{end}");
+            let (mut union, others) = (of(&before), of(&(start..end).collect::<Vec<_>>()));
+            union.add_all(&others);
+            assert_eq!(union, alone, "{start}..{end}");
+        }
+        let end = PageIndex(GROUPS_MAX * GROUP_PAGES);
+        let mut last = of(&[]);
+        last.add_range(PageIndex(end.0 - 1)..end).expect("the last page");
+        assert!(last.add_range(PageIndex(0)..PageIndex(end.0 + 1)).is_err());
+        assert_eq!(last, of(&[end.0 - 1]));
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl<D: Folder> Segment<D> {
         layer.clear(zeros).map_err(unwritten)?;
         layer.file.sync().map_err(|source| failed("sync", &layer.name(), source))?;
         if let (Layer::File(id), Pages::Listed(presence)) = (layer.layer, &layer.pages) {
-            presence.iter().try_for_each(|page| pages.add(page))?;
+            pages.add_all(presence);
             write_map(&pages, &open(&self.folder, &id.map_name())?, &id.map_name())?;
         }
         Ok(())

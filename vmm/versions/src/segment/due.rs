@@ -93,7 +93,7 @@ impl<D: Folder> Segment<D> {
             let mut own = Presence::default();
             self.stack.add_layer(generation, &mut own)?;
             all += own.count();
-            own.iter().try_for_each(|page| pages.add(page))?;
+            pages.add_all(&own);
         }
         Ok(Layered { copied, wasted: all - pages.count() })
     }

@@ -133,7 +133,7 @@ impl<F: File> Stack<F> {
                 return None;
             }
             before = *version;
-            changed.extend(noted.pages.as_ref()?);
+            changed.extend(noted.pages.as_ref()?.iter());
         }
         (before == up_to).then_some(changed)
     }

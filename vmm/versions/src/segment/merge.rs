@@ -128,15 +128,17 @@ impl<F: File> Stack<F> {
     pub(super) fn add_layer(&self, generation: usize, pages: &mut Presence) -> Result<()> {
         let Some(layer) = self.layer(generation) else { return Ok(()) };
         match &layer.pages {
-            Pages::Listed(presence) => presence.iter().try_for_each(|page| pages.add(page)),
+            Pages::Listed(presence) => {
+                pages.add_all(presence);
+                Ok(())
+            }
             Pages::Below(bytes) => {
                 let unreadable = |source| super::failed("read", &layer.name(), source);
                 let mut at = 0;
                 while let Some(data) = layer.file.data_from(at).map_err(unreadable)? {
                     let end = data.end.min(*bytes).div_ceil(PAGE_BYTES as u64);
-                    for page in data.start / PAGE_BYTES as u64..end {
-                        pages.add(PageIndex(page))?;
-                    }
+                    let start = PageIndex(data.start / PAGE_BYTES as u64);
+                    pages.add_range(start..PageIndex(end))?;
                     if data.end >= *bytes {
                         break;
                     }

@@ -63,7 +63,7 @@ use files::Known;
 pub use joints::Partner;
 pub use large::LargeCommit;
 pub use rollback::RollbackTo;
-use stack::Stack;
+use stack::{Changed, Stack};
 pub use sync::SyncTicket;
 pub use together::{Part, append_together};
 pub use verified::Verified;
@@ -232,7 +232,7 @@ impl<D: Folder> Segment<D> {
         &self,
     ) -> impl DoubleEndedIterator<Item = (VersionNumber, &VersionFacts, usize)> {
         self.stack.versions.iter().map(|(&version, noted)| {
-            (version, &noted.facts, noted.pages.as_ref().map_or(0, Vec::len))
+            (version, &noted.facts, noted.pages.as_ref().map_or(0, Changed::count))
         })
     }
 

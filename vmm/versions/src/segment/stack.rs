@@ -11,7 +11,7 @@ use super::verified::Verified;
 use crate::checksum::Checksum;
 use crate::disk::{File, Folder};
 use crate::error::{Result, VersionsError};
-use crate::layer::Pages;
+use crate::layer::{Pages, Presence};
 use crate::log::entry::Marks;
 use crate::log::header::LogId;
 use crate::log::record::VersionFacts;
@@ -32,7 +32,32 @@ pub(super) struct Placed {
 pub(super) struct Noted {
     pub(super) facts: VersionFacts,
     /// What it changed of the version one before it, if that is known.
-    pub(super) pages: Option<Vec<PageIndex>>,
+    pub(super) pages: Option<Changed>,
+}
+
+/// Pages that a version has changed.
+#[derive(Clone, Debug)]
+pub(super) enum Changed {
+    /// Those of a record.
+    Listed(Vec<PageIndex>),
+    /// All of a layer: a list of them would be larger than all else that is known of a segment.
+    Layer(Presence),
+}
+
+impl Changed {
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Changed::Listed(pages) => pages.len(),
+            Changed::Layer(presence) => usize::try_from(presence.count()).unwrap_or(usize::MAX),
+        }
+    }
+
+    pub(super) fn iter(&self) -> Box<dyn Iterator<Item = PageIndex> + '_> {
+        match self {
+            Changed::Listed(pages) => Box::new(pages.iter().copied()),
+            Changed::Layer(presence) => Box::new(presence.iter()),
+        }
+    }
 }
 
 /// The generations of a segment and what is known of them.
@@ -334,7 +359,8 @@ impl<F: File> Stack<F> {
             self.joints.note(version, joint.clone());
         }
         found.head.facts.entry.iter().for_each(|entry| self.marks.note(entry));
-        let pages = Some(found.head.pages.iter().map(|(page, _)| *page).collect());
+        let pages = found.head.pages.iter().map(|(page, _)| *page).collect();
+        let pages = Some(Changed::Listed(pages));
         self.versions.insert(version, Noted { facts: found.head.facts.clone(), pages });
     }
 
@@ -352,9 +378,9 @@ impl<F: File> Stack<F> {
             self.versions.get(&version).and_then(|noted| noted.pages.clone())
         } else if generation.below.is_some() && generation.below == before(version) {
             match self.layers.get(log.generation).and_then(Option::as_deref).map(|l| &l.pages) {
-                Some(Pages::Listed(presence)) => Some(presence.iter().collect()),
+                Some(Pages::Listed(presence)) => Some(Changed::Layer(presence.clone())),
                 Some(Pages::Below(_)) => None,
-                None => Some(Vec::new()),
+                None => Some(Changed::Listed(Vec::new())),
             }
         } else {
             None

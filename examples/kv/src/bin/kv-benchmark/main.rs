@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use kv::shown::Reply;
 use kv::{Client, Store};
 use spacejmp::Durability;
-use workload::{Request, Result, Side, fill, obey};
+use workload::{Request, Result, Side, fill, key, obey};
 
 const USAGE: &str = "\
 usage:
@@ -28,9 +28,9 @@ keys there are, how many requests of a hundred are SETs, how long a value is, ho
 handed over at once, for how long or, if 0, how many, how many a second at most or 0, and which keys are drawn.
 The answer to each is a line of JSON.";
 
-/// How many bytes of values one visit fills, and what else each needs meanwhile.
-const FILLED: u64 = 64 << 20;
-const FILLED_BESIDES: u64 = 256;
+/// How many bytes one visit fills, with what else than its value each key has.
+const FILLED: u64 = 2 << 30;
+const FILLED_BESIDES: u64 = 128;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -59,12 +59,20 @@ fn run(args: &[&str]) -> Result<()> {
             let durability = if *when == "each" { Durability::Each } else { Durability::Manual };
             let store = Store::open_or_create(vas, durability, None)?;
             let bytes = bytes.parse()?;
-            // Each visit stores the pages that it has changed, and keys are all over them: in few visits.
+            // Each visit stores the pages that it has changed, and keys are all over them: with many visits, most
+            // of what they store is what the ones before have stored.
             let batch = match batch {
                 [batch] => batch.parse()?,
                 _ => FILLED / (bytes as u64 + FILLED_BESIDES),
             };
-            fill(&mut Direct(store.client()), keys.parse()?, bytes, batch.max(1))?;
+            let (keys, batch): (u64, u64) = (keys.parse()?, batch.max(1));
+            let (mut client, value) = (store.client(), vec![b'v'; bytes]);
+            for begin in (0..keys).step_by(usize::try_from(batch)?) {
+                let numbers = begin..keys.min(begin.saturating_add(batch));
+                let set = |number| vec![b"SET".to_vec(), key(number).to_vec(), value.clone()];
+                let done = client.call_each(numbers.map(set))?;
+                done.map_err(|reply| format!("{reply:?}"))?;
+            }
             Ok(store.sync()?)
         }
         ["fill-socket", path, keys, bytes] => {

@@ -136,7 +136,7 @@ pub(crate) fn fill(side: &mut impl Side, keys: u64, value: usize, batch: u64) ->
 }
 
 /// As `redis-benchmark` names them.
-fn key(number: u64) -> [u8; 16] {
+pub(crate) fn key(number: u64) -> [u8; 16] {
     let mut key = *b"key:000000000000";
     let mut rest = number;
     for digit in key.iter_mut().skip(4).rev() {
