@@ -141,6 +141,23 @@ fn without_libraries_or_a_loader_the_error_says_which_grant_is_missing() {
 }
 
 #[test]
+fn a_program_that_needs_addresses_which_a_vm_does_not_have_is_refused_with_that_reason() {
+    skip_without_kvm!();
+    let (_dir, at) = folder();
+    // What says so is the name of the library.
+    let library = at.join("libasan.so.8");
+    cc("greet.c", &library, &["-shared", "-fPIC", "-Wl,-soname,libasan.so.8"]);
+    let program = at.join("checked");
+    cc("dynamic.c", &program, &["-Wl,--no-as-needed", path(&library), "-Wl,-rpath,$ORIGIN"]);
+    let reason = "AddressSanitizer, which needs addresses above 16 TiB";
+    refused(&run(&[path(&program)]), 126, &["cannot run", reason, "run it natively"]);
+    let script = format!("{}; echo $?", path(&program));
+    let started = run(&["--root", "/", "--dir", path(&at), "/bin/sh", "-c", &script]);
+    assert_eq!(text(&started.stdout), "126\n", "{}", text(&started.stderr));
+    assert!(text(&started.stderr).contains(reason), "{}", text(&started.stderr));
+}
+
+#[test]
 fn libraries_beside_a_program_are_seen_as_far_as_its_runpath_names_them() {
     skip_without_kvm!();
     let (_dir, at) = folder();
