@@ -3,6 +3,7 @@
 //!
 //! In a separate test program, with one test: other tests' files would count.
 
+use std::thread;
 use std::time::Duration;
 
 use tests::vm::{Run, Running};
@@ -36,6 +37,17 @@ fn held(vm: &Running) -> Held {
     }
 }
 
+/// What is held between two looks for a name, by which the program waits: a look has files of the store open.
+///
+/// On a machine that is slow enough it does little but look. What is not given back is in every sample.
+fn least_held(vm: &Running) -> Held {
+    let samples = (0..200).map(|_| {
+        thread::sleep(Duration::from_millis(2));
+        held(vm)
+    });
+    samples.min_by_key(|held| held.files).expect("there are samples")
+}
+
 #[test]
 fn attaching_and_deleting_two_thousand_times_leaves_no_files_and_no_memslots() {
     skip_without_kvm!();
@@ -55,10 +67,10 @@ fn attaching_and_deleting_two_thousand_times_leaves_no_files_and_no_memslots() {
         .start()
         .unwrap_or_else(|err| panic!("{}", tests::vm::all(&err)));
     vm.wait_for_output("warm");
-    let before = held(&vm);
+    let before = least_held(&vm);
     go("go-on");
     vm.wait_for_output("churned");
-    let after = held(&vm);
+    let after = least_held(&vm);
     println!("before {before:?}\nafter  {after:?}");
     // A store keeps the manifest open that it has read last, if there is one.
     assert!(after.files.abs_diff(before.files) <= 1, "{before:?}");

@@ -302,6 +302,28 @@ fn processes_of_a_run_are_vms_of_their_own() {
     assert!(shell.child.wait().expect("it ends").code().is_some());
 }
 
+#[test]
+fn a_signal_that_comes_while_a_process_replaces_its_program_is_not_lost() {
+    skip_without_kvm!();
+    let script = "for n in $(seq 20); do sleep 1000 & echo $!; wait $!; echo $?; done";
+    let mut shell =
+        Running::start(&["--root", "/", "--no-store"], Path::new("/bin/sh"), &["-c", script]);
+    let mut line = || {
+        let mut line = String::new();
+        shell.out.read_line(&mut line).expect("a line");
+        line.trim().to_owned()
+    };
+    for n in 0..20 {
+        let pid = line().parse().expect("a number");
+        // It is forked, replaces its program, and sleeps: over some tens of milliseconds.
+        std::thread::sleep(Duration::from_millis(2 * n));
+        let pid = rustix::process::Pid::from_raw(pid).expect("a number");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is there");
+        assert_eq!(line(), (128 + libc::SIGTERM).to_string());
+    }
+    assert_eq!(shell.child.wait().expect("it ends").code(), Some(0));
+}
+
 /// `spacejmp trace` of a VM.
 struct Trace {
     child: Child,

@@ -29,6 +29,10 @@ use vmm::store::VCPU_STATUSES_OFFSET;
 /// Stands for the root of home.
 const HOME: u64 = 1 << 63 | 1;
 
+/// How long a program that was lied to, and may get nowhere, is let run on until it is ended: what its VMM makes of the
+/// lie comes at once.
+const GETS_NOWHERE: Duration = Duration::from_millis(500);
+
 /// A running program, and the folder in which it looks for completed steps.
 struct Lies {
     vm: Running,
@@ -198,7 +202,7 @@ fn words_about_views_of_versions_may_say_anything() {
         lies.say_inside(0, vh);
         lies.store(lies.phys(VCPU_AREAS.raw()).offset(view), word);
         lies.done("lie");
-        let ended = lies.vm.wait(pace::limit(Duration::from_secs(5)));
+        let ended = lies.vm.wait(pace::limit(GETS_NOWHERE));
         println!("{vh} {word:#x}: {:?}", ended.outcome);
         let is_panic = |text: &String| text.contains("panicked");
         let panicked = matches!(&ended.outcome, Outcome::HostFailed(text) if is_panic(text));
@@ -243,7 +247,7 @@ fn words_about_writers_of_versions_may_say_anything() {
         let says = if says == HOME { lies.load(PLAIN_ROOTS.raw()) } else { says };
         lies.store(lies.phys(at), says);
         lies.done("lie");
-        let ended = lies.vm.wait(pace::limit(Duration::from_secs(5)));
+        let ended = lies.vm.wait(pace::limit(GETS_NOWHERE));
         println!("{at:#x} {says:#x}: {:?}", ended.outcome);
         let is_panic = |text: &String| text.contains("panicked");
         let panicked = matches!(&ended.outcome, Outcome::HostFailed(text) if is_panic(text));

@@ -84,11 +84,21 @@ pub(crate) fn run(workspace: &Workspace, named: &[String]) -> Result<bool> {
         let verdict = if result.is_ok() { "PASS" } else { "FAIL" };
         println!("{verdict} {:<20} {:>7.1} s", job.name, took.as_secs_f64());
     }
+    // Once more, at the end: what is printed between is thousands of lines.
+    for (job, _, result) in &results {
+        let Err(error) = result else { continue };
+        let text = format!("{error:#}");
+        let last = text.lines().count().saturating_sub(REASON_LINES);
+        text.lines().skip(last).for_each(|line| println!("{}: {line}", job.name));
+    }
     let failed = results.iter().filter(|(.., result)| result.is_err()).count();
     // No job is ever skipped, but readers of this line expect the number.
     println!("{} passed, {failed} failed, 0 skipped", results.len() - failed);
     Ok(results.iter().all(|(.., result)| result.is_ok()))
 }
+
+/// Lines of the reason of a failure that are repeated at the end.
+const REASON_LINES: usize = 12;
 
 fn select(named: &[String]) -> Result<Vec<&'static Job>> {
     if named.is_empty() {

@@ -14,6 +14,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 #[derive(Clone, Copy)]
 pub(super) enum Event {
     Release(u32, Mode),
+    /// All these VMs die.
+    Die(&'static [u32]),
     Nothing,
 }
 
@@ -22,6 +24,8 @@ pub(super) struct World {
     pub(super) page: Page,
     pub(super) now: Cell<u64>,
     pub(super) dead: RefCell<Vec<LeaseId>>,
+    /// When [`Event::Die`] came.
+    died: Cell<Option<u64>>,
     pub(super) events: RefCell<VecDeque<Event>>,
     pub(super) stop: Cell<bool>,
 }
@@ -38,6 +42,7 @@ impl World {
             page: Page::new(0),
             now: Cell::new(1),
             dead: RefCell::default(),
+            died: Cell::new(None),
             events: RefCell::default(),
             stop: Cell::new(false),
         };
@@ -81,10 +86,16 @@ impl World {
     }
 
     fn sleep(&self, nanoseconds: u64) {
-        self.now.set(self.now.get() + nanoseconds);
+        let began = self.now.get();
+        self.now.set(began + nanoseconds);
         let event = self.events.borrow_mut().pop_front();
-        if let Some(Event::Release(number, mode)) = event {
-            self.give(number, mode);
+        match event {
+            Some(Event::Release(number, mode)) => self.give(number, mode),
+            Some(Event::Die(numbers)) => {
+                self.dead.borrow_mut().extend(numbers.iter().copied().map(lease));
+                self.died.set(Some(began));
+            }
+            Some(Event::Nothing) | None => {}
         }
     }
 }
@@ -424,4 +435,41 @@ fn death_while_coming_and_going() {
         assert_eq!(join(page, world, lease(0)), Ok(member(0)));
     };
     die_everywhere("members", |_| CLEAN, work, |_| ());
+}
+
+/// What the dead leave to somebody who waits, however long already: by a clock that only sleeping moves, and that has
+/// run through the whole sleep in which they die.
+#[test]
+fn who_waits_when_holders_and_all_before_it_die_has_the_lock_within_a_second() {
+    const SECOND: u64 = 1_000_000_000;
+    let dead_mutex = |world: &World| world.page.store(word::MUTEX, lease(0).raw() << 1);
+    let mut longest = 0;
+    for (held, wanted) in [
+        (Mode::Exclusive, Mode::Exclusive),
+        (Mode::Exclusive, Mode::Shared),
+        (Mode::Shared, Mode::Exclusive),
+    ] {
+        for (slept, with_mutex) in (0..50).flat_map(|slept| [(slept, false), (slept, true)]) {
+            let world = World::new(false);
+            world.take(0, held);
+            // Before it in the queue are those of a VM that dies, too.
+            world.queue(2, Want::Exclusive);
+            world.queue(2, Want::Shared);
+            let mut events = vec![Event::Nothing; slept];
+            events.push(Event::Die(&[0, 2]));
+            if with_mutex {
+                dead_mutex(&world);
+            }
+            world.events.borrow_mut().extend(events);
+            let expected = if held == Mode::Exclusive {
+                LockOutcome::OwnerDied
+            } else {
+                LockOutcome::Acquired
+            };
+            assert_eq!(world.try_take(1, wanted, FOREVER), expected, "{held:?}, {wanted:?}");
+            let died = world.died.get().expect("it cannot have the lock before");
+            longest = longest.max(world.now.get() - died);
+        }
+    }
+    assert!((1..=SECOND).contains(&longest), "{longest} ns");
 }

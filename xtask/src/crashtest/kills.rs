@@ -11,7 +11,7 @@ use std::{fs, thread};
 use anyhow::{Context, Result, ensure};
 
 use super::Done;
-use super::ledger::{Ledger, Random, Working, whole};
+use super::ledger::{Ledger, Random, Working, in_memory, whole};
 
 /// Milliseconds until a kill, at most. A VM starts in a tenth of that.
 const WITHIN_MS: u64 = 500;
@@ -26,27 +26,45 @@ pub(super) fn at_random(ledger: &Ledger, kills: u64, seed: u64) -> Result<Done> 
     let folder = tempfile::tempdir()?;
     let store = folder.path().join("store");
     ledger.create(&store)?;
-    let mut watch = ledger.command(&store, &["watch"]);
-    watch.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut watching = Killed(watch.spawn()?);
+    let mut watching = Watching::start(ledger, &store)?;
     let (mut random, mut changes) = (Random::new(seed), 0);
     for kill in 1..=kills {
         let working = ledger.work(&store, changes)?;
         thread::sleep(Duration::from_millis(random.below(WITHIN_MS)));
         changes = ledger.check(&store, working.kill()?)?;
-        if watching.0.try_wait()?.is_some() {
-            // Until the time is up, which begins at its start, it ends only if something is wrong.
-            let output = std::mem::replace(&mut watching, Killed(watch.spawn()?));
-            let output = output.into_output()?;
-            if output.status.code() != Some(124) {
-                whole(&output, "looking at every version")?;
-            }
-        }
+        watching.goes_on()?;
         if kill % STORE_CHECKS == 0 {
             ledger.check_store(&store)?;
         }
     }
     Ok(Done::Checked(vec![("kills", kills), ("changes", changes)]))
+}
+
+/// A VM that looks at every version, until it is dropped.
+pub(super) struct Watching {
+    command: Command,
+    vm: Killed,
+}
+
+impl Watching {
+    pub(super) fn start(ledger: &Ledger, store: &Path) -> Result<Watching> {
+        let mut command = ledger.watch(store);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let vm = Killed(command.spawn()?);
+        Ok(Watching { command, vm })
+    }
+
+    /// Until the time is up, which begins at its start, it ends only if something is wrong; then another takes its place.
+    pub(super) fn goes_on(&mut self) -> Result<()> {
+        if self.vm.0.try_wait()?.is_some() {
+            let ended = std::mem::replace(&mut self.vm, Killed(self.command.spawn()?));
+            let output = ended.into_output()?;
+            if output.status.code() != Some(124) {
+                whole(&output, "looking at every version")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A process that is killed when dropped.
@@ -127,7 +145,7 @@ impl Tracer<'_> {
         if let Some((name, number)) = self.kill_before {
             strace.args(["-e", &format!("inject={name}:signal=SIGKILL:when={number}")]);
         }
-        strace.arg(command.get_program()).args(command.get_args());
+        strace.arg(command.get_program()).args(command.get_args()).stderr(Stdio::null());
         strace
     }
 }
@@ -207,7 +225,7 @@ pub(super) fn before_calls(ledger: &Ledger, most: u64) -> Result<Done> {
     }
     let mut kills = Kills::default();
     for (before, changes) in [(Before::Few, CHANGES), (Before::Many, 1), (Before::Tagged, 1)] {
-        let folder = tempfile::tempdir()?;
+        let folder = in_memory()?;
         let fresh = folder.path().join("fresh");
         let (first, _) = prepare(ledger, &fresh, before)?;
         kills.add(&fresh, most, |tracer, store| {
@@ -240,7 +258,7 @@ pub(super) fn before_calls_of_commands(ledger: &Ledger, most: u64) -> Result<Don
     if let Some(skipped) = no_strace() {
         return Ok(skipped);
     }
-    let folder = tempfile::tempdir()?;
+    let folder = in_memory()?;
     let fresh = folder.path().join("fresh");
     let (newest, kept) = prepare(ledger, &fresh, Before::Few)?;
     let mut kills = Kills::default();

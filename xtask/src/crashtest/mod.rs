@@ -4,6 +4,7 @@
 //! - `ledger`: a program in a VM whose content follows from how many changes it made, and looking at
 //!   what is left of it
 //! - `kills`: SIGKILL at random moments, and before every call to the host
+//! - `writers`: SIGKILL of one of two writers, or both
 //! - `cuts`: a real file system that is shut down, without its journal, in the middle
 //! - `blocklog`: every write to a block device, replayed to any flush
 //! - `page`: the book's page of a run
@@ -18,12 +19,16 @@ mod ledger;
 mod page;
 mod small_disk;
 mod states;
+mod writers;
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use anyhow::Result;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use spacejmp_versions::crashes::Workload;
 
 use crate::workspace::Workspace;
@@ -38,7 +43,7 @@ pub(crate) struct CrashtestArgs {
     /// Only this workload of the simulated disk
     #[arg(long, value_name = "NAME", value_parser = states::workload)]
     pub(crate) workload: Option<Workload>,
-    /// Times to kill a writing VM, at a random moment; and the calls to the host before which a program, or a
+    /// Times to kill a writing VM, at a random moment, one of two that write the same one segment, and two; and the calls to the host before which a program, or a
     /// command, is killed, for each at most
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) kills: u64,
@@ -51,7 +56,7 @@ pub(crate) struct CrashtestArgs {
     /// Where the random choices begin: a run is repeated by its seed, as far as time does not choose
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Keep what was checked, and make the book's page of it
+    /// Keep what was checked beside what other campaigns were, and make the book's page of it
     #[arg(long)]
     pub(crate) record: bool,
     /// Print one JSON object instead of a table
@@ -92,43 +97,61 @@ impl Done {
     }
 }
 
-/// Runs what was asked for.
+/// Runs what was asked for: the simulated disk beside virtual machines, since those wait for real ones.
 ///
 /// # Errors
 /// The first loss; anything that keeps a campaign from running to its end, once it has begun.
 pub(crate) fn run(workspace: &Workspace, args: CrashtestArgs) -> Result<()> {
-    let mut all = BTreeMap::new();
-    let mut tell = |name: &str, done: &Done| {
+    let (all, stop) = (Mutex::new(Map::new()), AtomicBool::new(false));
+    let tell = |name: &str, done: &Done| {
         if !args.json {
-            println!("{name:<17} {done}");
+            println!("{name:<18} {done}");
         }
+        let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(name.to_owned(), done.json());
     };
-    states::run(args.states, args.workload, args.seed, |name, done| tell(name, &done))?;
-    if args.kills + args.cuts + args.blocklog > 0 {
-        let ledger = Ledger::build(workspace)?;
-        if args.kills > 0 {
-            tell("kills", &kills::at_random(&ledger, args.kills, args.seed)?);
-            tell("kills-at-calls", &kills::before_calls(&ledger, args.kills)?);
-            let done = kills::before_calls_of_commands(&ledger, args.kills)?;
-            tell("kills-at-commands", &done);
-        }
-        for kind in small_disk::Kind::ALL {
-            if args.cuts > 0 {
-                let done = cuts::run(&ledger, kind, args.cuts, args.seed)?;
-                tell(&format!("cuts-{kind}"), &done);
-            }
-            if args.blocklog > 0 {
-                let done = blocklog::run(&ledger, kind, args.blocklog)?;
-                tell(&format!("blocklog-{kind}"), &done);
-            }
-        }
-    }
+    thread::scope(|scope| {
+        let simulated =
+            scope.spawn(|| states::run(args.states, args.workload, args.seed, &stop, tell));
+        let real = in_virtual_machines(workspace, args, tell);
+        stop.store(real.is_err(), Ordering::Relaxed);
+        let simulated = simulated.join().unwrap_or_else(|panic| resume_unwind(panic));
+        real.and(simulated)
+    })?;
+    let all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
     if args.record {
-        page::record(workspace, &json!(all))?;
+        page::record(workspace, all.clone())?;
     }
     if args.json {
         println!("{}", json!(all));
+    }
+    Ok(())
+}
+
+fn in_virtual_machines(
+    workspace: &Workspace,
+    args: CrashtestArgs,
+    tell: impl Fn(&str, &Done),
+) -> Result<()> {
+    if args.kills + args.cuts + args.blocklog == 0 {
+        return Ok(());
+    }
+    let ledger = Ledger::build(workspace)?;
+    if args.kills > 0 {
+        tell("kills", &kills::at_random(&ledger, args.kills, args.seed)?);
+        tell("kills-two-writers", &writers::run(&ledger, args.kills, args.seed)?);
+        let several = Ledger::of_two_segments(workspace)?;
+        tell("kills-two-segments", &writers::run(&several, args.kills, args.seed)?);
+        tell("kills-at-calls", &kills::before_calls(&ledger, args.kills)?);
+        tell("kills-at-commands", &kills::before_calls_of_commands(&ledger, args.kills)?);
+    }
+    for kind in small_disk::Kind::ALL {
+        if args.cuts > 0 {
+            tell(&format!("cuts-{kind}"), &cuts::run(&ledger, kind, args.cuts, args.seed)?);
+        }
+        if args.blocklog > 0 {
+            tell(&format!("blocklog-{kind}"), &blocklog::run(&ledger, kind, args.blocklog)?);
+        }
     }
     Ok(())
 }

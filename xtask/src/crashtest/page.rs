@@ -2,39 +2,54 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value};
 
-use crate::workspace::Workspace;
+use super::ledger::whole;
+use crate::workspace::{Workspace, read};
 
 /// The recorded run, and the page made of it.
 const RESULTS: &str = "resources/crashes.json";
+const REVISION: &str = "revision";
 const PAGE: &str = "docs/src/crash-results.md";
 
 const HEAD: &str = "# What kills and power cuts left
 
-Made by `cargo xtask crashtest --record`, which ends at the first loss: a run that is shown here has lost
-nothing. How it is done: [Versioned segments on disk](internals/versions.md#how-it-is-shown).
+Made by `cargo xtask crashtest --record`, which ends at the first loss: a campaign that is shown here has lost
+nothing. Each has the revision of the software that it was run with. How it is done: [Versioned segments on disk](internals/versions.md#how-it-is-shown).
 
 - *States* are what a simulated disk may have after a power cut, one after another of its operations, by workload.
-- *Kills*: SIGKILL of a VM that makes changes, at random moments, while another VM looks at every version; before
+- *Kills*: SIGKILL of a VM that makes changes, at random moments, while another VM looks at every version; of one or both of
+  two VMs that write the same segment, or the same two segments by one commit each time, while a third looks; before
   calls to the host by which files change, evenly spread over all that it makes, while it recovers, commits, brings logs to the
-  home file or merges them; and before those of the commands that tag, clone, untag and roll back.
+  home file or merges them; and before those of the commands that tag, clone, untag and roll back. *The longest wait* is how long
+  the other writer took at most, from the death of the first, until it had made a change more, on a machine that does other things, too.
 - *Cuts*: a file system is shut down under a writing VM, without its journal, and mounted again.
 - *Block log*: every write to a block device is recorded, and replayed to flushes: what is there then is mounted.
 
-After each, all that was committed has to be there, whole, and nothing else; under durability `each`.
+After each, all that was committed has to be there, whole, and nothing else; under durability `each`, or of two segments, which
+is the same. What two writers have committed has to be one history, without a gap and with nothing made twice.
 
 ";
 
-/// Keeps a run, and makes the page.
+/// Keeps a run, and makes the page. Campaigns that were not run again stay as they are.
 ///
 /// # Errors
-/// When a file cannot be written.
-pub(super) fn record(workspace: &Workspace, run: &Value) -> Result<()> {
-    let text = format!("{run:#}\n");
-    for (file, text) in [(RESULTS, text), (PAGE, page(run)?)] {
+/// When a file cannot be read or written; without git.
+pub(super) fn record(workspace: &Workspace, run: Map<String, Value>) -> Result<()> {
+    let mut git = Command::new("git");
+    git.args(["rev-parse", "--short=8", "HEAD"]).current_dir(workspace.file("."));
+    let revision = whole(&git.output()?, "asking for the revision")?;
+    let mut kept: Map<String, Value> = serde_json::from_str(&read(&workspace.file(RESULTS))?)?;
+    for (name, mut done) in run {
+        done[REVISION] = revision.trim().into();
+        kept.insert(name, done);
+    }
+    let kept = Value::Object(kept);
+    let text = format!("{kept:#}\n");
+    for (file, text) in [(RESULTS, text), (PAGE, page(&kept)?)] {
         let path = workspace.file(file);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -44,7 +59,7 @@ pub(super) fn record(workspace: &Workspace, run: &Value) -> Result<()> {
 fn page(run: &Value) -> Result<String> {
     let run = run.as_object().context("a run is an object")?;
     let mut text = HEAD.to_owned();
-    text.push_str("| campaign | checked | lost |\n|---|---|---|\n");
+    text.push_str("| campaign | checked | lost | revision |\n|---|---|---|---|\n");
     for (name, done) in run {
         let done = done.as_object().with_context(|| format!("{name} is no object"))?;
         let _ = writeln!(text, "| `{name}` | {} |", row(done)?);
@@ -53,13 +68,15 @@ fn page(run: &Value) -> Result<String> {
 }
 
 fn row(done: &Map<String, Value>) -> Result<String> {
+    let revision =
+        done.get(REVISION).and_then(Value::as_str).context("a campaign has a revision")?;
     if let Some(why) = done.get("skipped") {
-        return Ok(format!("not run: {} | - ", why.as_str().unwrap_or_default()));
+        return Ok(format!("not run: {} | - | {revision}", why.as_str().unwrap_or_default()));
     }
     ensure!(done.get("lost") == Some(&Value::from(0)), "a run that lost something is recorded");
-    let counts = done.iter().filter(|(what, _)| *what != "lost");
+    let counts = done.iter().filter(|(what, _)| !["lost", REVISION].contains(&what.as_str()));
     let counts: Vec<_> = counts.map(|(what, count)| format!("{count} {what}")).collect();
-    Ok(format!("{} | 0", counts.join(", ")))
+    Ok(format!("{} | 0 | {revision}", counts.join(", ")))
 }
 
 #[cfg(test)]
@@ -67,7 +84,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::workspace::read;
 
     #[test]
     fn the_page_is_made_of_the_recorded_run() {
@@ -80,10 +96,14 @@ mod tests {
 
     #[test]
     fn what_was_skipped_is_told_and_a_loss_is_never_recorded() {
-        let run = json!({ "each": { "cuts": 3, "states": 30, "lost": 0 }, "cuts-xfs": { "skipped": "no mount" } });
+        let run = json!({
+            "each": { "cuts": 3, "states": 30, "lost": 0, "revision": "1a" },
+            "cuts-xfs": { "skipped": "no mount", "revision": "1b" },
+        });
         let page = page(&run).unwrap();
-        assert!(page.contains("| `each` | 3 cuts, 30 states | 0 |"), "{page}");
-        assert!(page.contains("| `cuts-xfs` | not run: no mount | -"), "{page}");
-        assert!(super::page(&json!({ "each": { "states": 30, "lost": 1 } })).is_err());
+        assert!(page.contains("| `each` | 3 cuts, 30 states | 0 | 1a |"), "{page}");
+        assert!(page.contains("| `cuts-xfs` | not run: no mount | - | 1b |"), "{page}");
+        let lost = json!({ "each": { "states": 30, "lost": 1, "revision": "1a" } });
+        assert!(super::page(&lost).is_err());
     }
 }

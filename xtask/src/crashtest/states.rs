@@ -1,6 +1,8 @@
 //! Workloads on a simulated disk, whose power is cut after every operation
 //! (`spacejmp_versions::crashes`).
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::Result;
 use spacejmp_versions::crashes::{Checked, Workload, check};
 
@@ -17,7 +19,7 @@ pub(super) fn workload(name: &str) -> Result<Workload, String> {
     all.find(|workload| workload.name() == name).ok_or_else(|| format!("there are {}", names()))
 }
 
-/// Checks every workload until enough states were opened.
+/// Checks every workload until enough states were opened, or it is to stop.
 ///
 /// # Errors
 /// The first state from which something was lost.
@@ -25,7 +27,8 @@ pub(super) fn run(
     states: u64,
     only: Option<Workload>,
     seed: u64,
-    mut tell: impl FnMut(&str, Done),
+    stop: &AtomicBool,
+    tell: impl Fn(&str, &Done),
 ) -> Result<()> {
     let is_asked = |workload: &Workload| only.is_none_or(|asked| asked == *workload);
     for workload in Workload::ALL.into_iter().filter(is_asked) {
@@ -34,12 +37,16 @@ pub(super) fn run(
             if sum.states >= states {
                 break;
             }
+            if stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
             let checked = check(workload, seed, STEPS, STATES_A_CUT)?;
             sum.cuts += checked.cuts;
             sum.states += checked.states;
         }
         if states > 0 {
-            tell(workload.name(), Done::Checked(vec![("cuts", sum.cuts), ("states", sum.states)]));
+            let counts = vec![("cuts", sum.cuts), ("states", sum.states)];
+            tell(workload.name(), &Done::Checked(counts));
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::io::BufRead;
 use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::{BATCH_BYTES, Batches, Problem, fill, parallel};
 use crate::header::Header;
@@ -29,9 +29,14 @@ pub(super) fn open(
     }
     let header = Header::parse(text).map_err(|(line, what)| at_line(line, what))?;
     let known = Arc::new(Header::new(Vec::new(), header.references.clone())?);
-    let blocks = Blocks { input, rest: Vec::new(), is_done: false };
-    let parse = move |block: Result<Vec<u8>, std::io::Error>| match block {
-        Ok(block) => parse_block(&block, &known),
+    let blocks = Blocks { input, rest: Vec::new(), spare: Spare::default(), is_done: false };
+    let spare = blocks.spare.clone();
+    let parse = move |block: Result<Block, std::io::Error>| match block {
+        Ok(block) => {
+            let batch = parse_block(block.lines(), &known);
+            spare.give(block.bytes);
+            batch
+        }
         Err(error) => Err((1, error.to_string())),
     };
     let batches = parallel::map(blocks, parse, threads);
@@ -52,37 +57,73 @@ fn at_line(line: u64, what: impl std::fmt::Display) -> Problem {
 }
 
 /// Whole lines, many together.
+struct Block {
+    bytes: Vec<u8>,
+    /// Where the lines end; what is behind is of no use.
+    end: usize,
+}
+
+impl Block {
+    fn lines(&self) -> &[u8] {
+        &self.bytes[..self.end]
+    }
+}
+
+/// Buffers whose content is of no use any more: new ones would have to be filled with zeros first.
+#[derive(Clone, Default)]
+struct Spare(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Spare {
+    fn take(&self) -> Vec<u8> {
+        self.0.lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_default()
+    }
+
+    fn give(&self, buffer: Vec<u8>) {
+        if let Ok(mut spare) = self.0.lock() {
+            spare.push(buffer);
+        }
+    }
+}
+
 struct Blocks {
     input: Box<dyn BufRead + Send>,
     /// The begin of a line whose end is in the next block.
     rest: Vec<u8>,
+    spare: Spare,
     is_done: bool,
 }
 
 impl Iterator for Blocks {
-    type Item = Result<Vec<u8>, std::io::Error>;
+    type Item = Result<Block, std::io::Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut block = std::mem::take(&mut self.rest);
+        let mut bytes = self.spare.take();
+        let mut end = self.rest.len();
+        if bytes.len() < end {
+            bytes.resize(end, 0);
+        }
+        bytes[..end].copy_from_slice(&self.rest);
+        self.rest.clear();
         while !self.is_done {
-            let begin = block.len();
-            block.resize(begin + BATCH_BYTES, 0);
-            match fill(&mut self.input, &mut block[begin..]) {
+            if bytes.len() < end + BATCH_BYTES {
+                bytes.resize(end + BATCH_BYTES, 0);
+            }
+            match fill(&mut self.input, &mut bytes[end..end + BATCH_BYTES]) {
                 Ok(count) => {
                     self.is_done = count < BATCH_BYTES;
-                    block.truncate(begin + count);
+                    end += count;
                 }
                 Err(error) => {
                     self.is_done = true;
                     return Some(Err(error));
                 }
             }
-            if let Some(end) = memchr::memrchr(b'\n', &block) {
-                self.rest = block.split_off(end + 1);
-                return Some(Ok(block));
+            if let Some(last) = memchr::memrchr(b'\n', &bytes[..end]) {
+                self.rest.extend_from_slice(&bytes[last + 1..end]);
+                return Some(Ok(Block { bytes, end: last + 1 }));
             }
         }
-        (!block.is_empty()).then_some(Ok(block))
+        (end > 0).then_some(Ok(Block { bytes, end }))
     }
 }
 

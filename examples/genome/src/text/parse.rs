@@ -8,6 +8,17 @@ use crate::record::{Batch, CIGAR_OPERATORS, Core, UNMAPPED, consumes_read};
 /// The numbers of bases by their letters.
 const NUMBERS: [u8; 256] = numbers();
 
+/// The same for the first of the two bases in a byte.
+const HIGH: [u8; 256] = {
+    let mut high = NUMBERS;
+    let mut letter = 0;
+    while letter < 256 {
+        high[letter] <<= 4;
+        letter += 1;
+    }
+    high
+};
+
 const fn numbers() -> [u8; 256] {
     let mut numbers = [15; 256];
     let mut number = 0;
@@ -86,17 +97,18 @@ pub fn parse(line: &[u8], header: &Header, batch: &mut Batch) -> Result<(), &'st
         return Err("CIGAR and SEQ are of different length");
     }
     let (pairs, last) = sequence.as_chunks::<2>();
-    let number = |letter: u8| NUMBERS[usize::from(letter)];
-    body.extend(pairs.iter().map(|[a, b]| number(*a) << 4 | number(*b)));
-    body.extend(last.iter().map(|letter| number(*letter) << 4));
+    body.extend(pairs.iter().map(|[a, b]| HIGH[usize::from(*a)] | NUMBERS[usize::from(*b)]));
+    body.extend(last.iter().map(|letter| HIGH[usize::from(*letter)]));
 
     match fields.next_of(bases).ok_or(TOO_FEW)? {
         b"*" => body.resize(body.len() + bases, 0xff),
         qualities if qualities.len() == bases => {
-            if qualities.iter().any(|letter| *letter < b'!') {
+            // Neither stops early nor can overflow: so it is many at a time.
+            let is_wrong = qualities.iter().fold(false, |is, letter| is | (*letter < b'!'));
+            if is_wrong {
                 return Err("QUAL has a character below !");
             }
-            body.extend(qualities.iter().map(|letter| letter - b'!'));
+            body.extend(qualities.iter().map(|letter| letter.wrapping_sub(b'!')));
         }
         _ => return Err("SEQ and QUAL are of different length"),
     }
@@ -110,8 +122,17 @@ pub fn parse(line: &[u8], header: &Header, batch: &mut Batch) -> Result<(), &'st
 /// What tabs separate.
 struct Fields<'a>(Option<&'a [u8]>);
 
-/// Most fields are shorter, and soon looked through byte by byte.
+/// Most fields are shorter, and looked through at once.
 const SHORT: usize = 8;
+
+/// Where the first tab is.
+fn tab_in(bytes: [u8; SHORT]) -> Option<usize> {
+    const ONES: u64 = u64::from_le_bytes([1; SHORT]);
+    // Zero where there is a tab; the lowest bit that is set then is the highest of that byte.
+    let others = u64::from_le_bytes(bytes) ^ (ONES * b'\t' as u64);
+    let tabs = others.wrapping_sub(ONES) & !others & (ONES << 7);
+    (tabs != 0).then(|| tabs.trailing_zeros() as usize / 8)
+}
 
 impl<'a> Iterator for Fields<'a> {
     type Item = &'a [u8];
@@ -119,10 +140,12 @@ impl<'a> Iterator for Fields<'a> {
     #[inline]
     fn next(&mut self) -> Option<&'a [u8]> {
         let rest = self.0?;
-        let is_tab = |byte: &u8| *byte == b'\t';
-        let (short, long) = rest.split_at(rest.len().min(SHORT));
-        let end =
-            short.iter().position(is_tab).or_else(|| Some(SHORT + memchr::memchr(b'\t', long)?));
+        let end = match rest.split_first_chunk::<SHORT>() {
+            Some((short, long)) => {
+                tab_in(*short).or_else(|| Some(SHORT + memchr::memchr(b'\t', long)?))
+            }
+            None => rest.iter().position(|byte| *byte == b'\t'),
+        };
         self.end(rest, end)
     }
 }

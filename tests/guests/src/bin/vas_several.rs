@@ -12,11 +12,13 @@
 //! COUNT`: commits in the VAS with one segment, enough to fill logs. `go COUNT`: says `ready`,
 //! reads a byte, and commits COUNT times. `stay COUNT [WHICH]`: the same, of both segments or of one; says
 //! what the last account is then, reads a byte, says what the first two are, and commits once more. `loses`: says `ready`, reads a byte,
-//! commits in one segment and then in both, and says what became of that. `die`: ends by SIGKILL with money under way. `large`:
+//! commits in one segment and then in both, and says what became of that. `count`: commits again and again, of both
+//! segments, and prints the number of each when it is committed; `counted`: prints the number of the last, all of whose parts are
+//! there; `watch-counted`: looks at that again and again. `die`: ends by SIGKILL with money under way. `large`:
 //! more than a commit of two segments may have. `mixed`: a raw segment beside a versioned one.
 //! Prints `done`; status 0, or 1 with a message.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::thread;
 
@@ -31,6 +33,8 @@ const ACCOUNTS: u64 = 16;
 const FIRST: u64 = 1000;
 const SIZE: u64 = 4 << 20;
 const LARGE: u64 = 96 << 20;
+/// Pages behind the accounts that `count` changes, one after another.
+const COUNTED: u64 = 64;
 
 /// The two segments, and the VAS that has both.
 struct Bank {
@@ -100,6 +104,7 @@ fn main() -> ExitCode {
     };
     let bank = &Bank::find_or_make(name, durability);
     let write = || must("vas_attach", sys::vas_attach(bank.vid, 0));
+    let read = || must("vas_attach", sys::vas_attach(bank.vid, attach::READ_ONLY));
     match *what {
         ["make", ..] => {
             must("enter", enter(write()));
@@ -150,6 +155,23 @@ fn main() -> ExitCode {
             bank.add(1, 2, 1_u64.wrapping_neg());
             println!("leaves: {:?}", enter(VasHandle::HOME));
         }
+        ["count"] => {
+            let vh = write();
+            loop {
+                println!("{}", count(bank, vh));
+                must("flush", std::io::stdout().flush().map_err(|_| Errno::EIO));
+            }
+        }
+        ["counted"] => {
+            println!("{}", counted(bank, read()));
+            return ExitCode::SUCCESS;
+        }
+        ["watch-counted"] => {
+            let vh = read();
+            loop {
+                counted(bank, vh);
+            }
+        }
         ["die"] => {
             must("enter", enter(write()));
             bank.add(0, 1, 10);
@@ -187,6 +209,31 @@ fn move_about(bank: &Bank, vh: VasHandle, count: u64, mut random: Random) {
         }
         go_home();
     }
+}
+
+/// Makes the next change to both segments; returns its number.
+fn count(bank: &Bank, vh: VasHandle) -> u64 {
+    must("enter", enter(vh));
+    let number = bank.account(0, 0).read() - FIRST + 1;
+    bank.add(0, 0, 1);
+    bank.add(1, 0, 1_u64.wrapping_neg());
+    (0..2).for_each(|which| bank.account(which, ACCOUNTS + number % COUNTED).write(number));
+    go_home();
+    number
+}
+
+/// The number of the last change; every page that one has changed, in either segment, has to have the number of the last
+/// that did.
+fn counted(bank: &Bank, vh: VasHandle) -> u64 {
+    must("enter", enter(vh));
+    let last = bank.account(0, 0).read() - FIRST;
+    bank.check("counted");
+    for number in last.saturating_sub(COUNTED - 1).max(1)..=last {
+        let parts = [0, 1].map(|which| bank.account(which, ACCOUNTS + number % COUNTED).read());
+        assert_eq!(parts, [number; 2], "change {number} of {last}");
+    }
+    go_home();
+    last
 }
 
 /// The handle of the VAS that has one of the segments.

@@ -1,9 +1,9 @@
 //! The options after a subcommand: `--name N`, `--quick` and at most one plain argument.
 
 /// Options with a value; anything else that starts with `--` is refused.
-const VALUED: [&str; 13] = [
-    "threads", "piece", "passes", "bytes", "count", "windows", "from", "rounds", "window", "pages",
-    "batch", "seed", "millis",
+const VALUED: [&str; 14] = [
+    "threads", "commits", "piece", "passes", "bytes", "count", "windows", "from", "rounds",
+    "window", "pages", "batch", "seed", "millis",
 ];
 const FLAGS: [&str; 12] = [
     "quick",

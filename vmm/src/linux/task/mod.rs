@@ -204,6 +204,16 @@ impl Life {
         self.stopped.get().map(Instant::elapsed)
     }
 
+    /// Determines how it ends: the first reason counts. A program that is about to take its place has only
+    /// made it exit: a signal, or a limit, that ends the process meanwhile ends it, and the program does not start.
+    fn determine(&self, outcome: Outcome) {
+        let mut ended = locked(&self.outcome);
+        let is_exit = matches!(outcome, Outcome::Exited(_));
+        if ended.is_none() || !is_exit && locked(&self.next).take().is_some() {
+            *ended = Some(outcome);
+        }
+    }
+
     /// How it ended, once.
     pub(crate) fn take_outcome(&self) -> Option<Outcome> {
         locked(&self.outcome).take()
@@ -272,17 +282,13 @@ impl Process {
         !matches!(*ended, None | Some(Outcome::Exited(_)))
     }
 
-    /// Ends the process with `outcome`, unless it has ended already: the first reason counts.
+    /// Ends the process with `outcome`, unless it has ended already: the first reason counts, but for a
+    /// program that is about to take its place ([`Process::stop_for`]).
     /// Returns immediately; the threads leave on their own, kicked out of whatever they do.
     pub fn stop(&self, outcome: Outcome) {
-        {
-            let mut ended = locked(&self.life.outcome);
-            if ended.is_none() {
-                *ended = Some(outcome);
-            }
-            if self.life.stopped.set(Instant::now()).is_ok() {
-                self.stats.phase(Phase::Run, self.life.running_since.elapsed());
-            }
+        self.life.determine(outcome);
+        if self.life.stopped.set(Instant::now()).is_ok() {
+            self.stats.phase(Phase::Run, self.life.running_since.elapsed());
         }
         self.life.stopping.store(true, Ordering::Release);
         self.vases.stop_waiting(LOCK_PATIENCE_AT_END);
@@ -313,10 +319,7 @@ impl Process {
     /// thread starts to write. [`Process::stop`] ends it then, or before. Returns whether there is
     /// a thread to wait for.
     pub fn stop_writing(&self, outcome: Outcome) -> bool {
-        {
-            let mut ended = locked(&self.life.outcome);
-            ended.get_or_insert(outcome);
-        }
+        self.life.determine(outcome);
         self.vases.drain();
         // A kicked thread that waits for a lock checks its signals.
         self.threads.kick_all();

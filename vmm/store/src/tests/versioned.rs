@@ -116,6 +116,38 @@ fn a_store_of_an_earlier_version_gets_the_folder_for_the_same_users() {
     assert_eq!(bits(s.path().join("versions")), 0o1777);
 }
 
+/// As many as may read it. Each is looked at by whoever comes, which takes no descriptor for each, and no place in its lock.
+#[test]
+fn a_thousand_readers_keep_neither_another_reader_out_nor_a_writer() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    const READERS: usize = 1000;
+    // Of all leases in this one process.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit })
+        .unwrap();
+    let s = store();
+    let sid = versioned(&s, "x");
+    let readers: Vec<Lease> = (0..READERS)
+        .map(|_| {
+            let reader = lease(&s);
+            reader.set_segment(0, Some((sid, Right::Read))).unwrap();
+            reader
+        })
+        .collect();
+    let (reader, writer) = (lease(&s), lease(&s));
+    join(&s, sid, &reader, Right::Read);
+    assert_eq!(join(&s, sid, &writer, Right::Write), OtherWriters::None);
+    let attached = s.leases().unwrap();
+    let reading = attached.iter().filter(|view| view.segments == [(sid, Right::Read)]).count();
+    assert_eq!(reading, READERS + 1);
+    // As long as one of them has it, it is not deleted.
+    drop(reader);
+    s.delete_segment(sid).unwrap_err();
+    drop((readers, writer));
+    s.delete_segment(sid).unwrap();
+    assert_eq!(s.leases().unwrap().len(), 0);
+}
+
 #[test]
 fn nobody_is_kept_from_recovery_but_by_a_live_writer() {
     let s = store();

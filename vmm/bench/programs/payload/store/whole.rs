@@ -1,5 +1,5 @@
-//! `store-whole`, `store-change`, `store-scan`: a versioned segment of which every page is in use, commits of
-//! some of its pages, and reading all of it, or all of its copies.
+//! `store-whole`, `store-change`, `store-scan`, `store-hold`: a versioned segment of which every page is in use, commits of
+//! some of its pages, reading all of it, or all of its copies, and a visit to read that lasts.
 
 use std::time::Instant;
 
@@ -56,18 +56,32 @@ pub(super) fn fill(name: &str, bytes: u64) -> Result<Object, String> {
     Ok(Object::new("store-whole").number("pages", place.pages))
 }
 
-/// One commit of `count` pages, drawn at random.
-pub(super) fn change(name: &str, count: u64, seed: u64) -> Result<Object, String> {
+/// Commits of `count` pages each, drawn at random.
+pub(super) fn change(name: &str, count: u64, commits: u64, seed: u64) -> Result<Object, String> {
     let place = Place::find(name, 0)?;
     let mut random = Random::new(seed);
     let pages = u32::try_from(place.pages).map_err(|_| "too many pages")?;
-    let chosen = random.distinct(pages, u32::try_from(count).unwrap_or(pages));
-    place.enter()?;
-    for page in &chosen {
-        place.word(u64::from(*page))?.put(random.next() >> 16);
+    let count = u32::try_from(count).unwrap_or(pages).min(pages);
+    for _ in 0..commits {
+        let chosen = random.distinct(pages, count);
+        place.enter()?;
+        for page in &chosen {
+            place.word(u64::from(*page))?.put(random.next() >> 16);
+        }
+        Place::leave()?;
     }
+    Ok(Object::new("store-change").number("pages", count).number("commits", commits))
+}
+
+/// Enters to read, reads a word of each page, and stays inside until a byte comes, or the end.
+pub(super) fn hold(name: &str) -> Result<Object, String> {
+    let place = Place::find(name, attach::READ_ONLY)?;
+    place.enter()?;
+    let sum = (0..place.pages)
+        .try_fold(0_u64, |sum, page| Ok::<_, String>(sum.wrapping_add(place.word(page)?.read())))?;
+    marks::ready()?;
     Place::leave()?;
-    Ok(Object::new("store-change").number("pages", chosen.len() as u64))
+    Ok(Object::new("store-hold").pattern("sum", sum))
 }
 
 /// Reads a word of each page: of the VAS `name`, or, with copies, of each `name` with a number from 0 on.

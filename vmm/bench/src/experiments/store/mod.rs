@@ -7,6 +7,7 @@
 //! - `opening`: finding a segment again, after a crash, too
 //! - `sharing`: what copies and old versions have in common, in memory; reading through many of them
 //! - `raw`: versioned spaces beside raw ones
+//! - `lasting`: space on the disk beside a visit to read that lasts
 //! - `peers`: LMDB, redb and SQLite, in a program that is built separately
 //!
 //! Ours and the others alternate; a figure is the median of the rounds, a ratio that of the ratios of
@@ -16,6 +17,7 @@
 mod commits;
 mod copies;
 mod entering;
+mod lasting;
 mod numbers;
 mod opening;
 pub(super) mod peers;
@@ -52,11 +54,12 @@ pub fn measure(bench: &Bench<'_>, progress: Progress<'_>) -> Result<Report, Benc
 type Measure = fn(&Subjects<'_>, Progress<'_>, &mut Report) -> Result<(), BenchError>;
 
 /// What `--only` chooses from, in the order of the report.
-const PARTS: [(StorePart, Measure); 7] = [
+const PARTS: [(StorePart, Measure); 8] = [
     (StorePart::Commits, commits::measure),
     (StorePart::Entering, entering::measure),
     (StorePart::Maps, numbers::measure),
     (StorePart::Raw, raw::measure),
+    (StorePart::Raw, lasting::measure),
     (StorePart::Opening, opening::measure),
     (StorePart::Copies, copies::measure),
     (StorePart::Sharing, sharing::measure),

@@ -1,6 +1,7 @@
 //! What versions cost beside a raw persistent space, which has none: loading, reading, and space on
 //! the disk after many small changes.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -72,19 +73,24 @@ fn one_round(
 
 /// Bytes that the files of a folder have on the disk, each once however many names it has.
 fn on_disk(folder: &Path) -> u64 {
-    fn add(folder: &Path, seen: &mut std::collections::BTreeMap<(u64, u64), u64>) {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let Ok(about) = entry.path().symlink_metadata() else { continue };
-            if about.is_dir() {
-                add(&entry.path(), seen);
-            } else {
-                seen.insert((about.dev(), about.ino()), about.blocks() * 512);
-            }
+    let mut seen = Files::new();
+    add_files(folder, &mut seen);
+    seen.values().sum()
+}
+
+/// Bytes of files on the disk, by what the files are, not by their names.
+pub(super) type Files = BTreeMap<(u64, u64), u64>;
+
+/// Adds those in a folder.
+pub(super) fn add_files(folder: &Path, seen: &mut Files) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(about) = entry.path().symlink_metadata() else { continue };
+        if about.is_dir() {
+            add_files(&entry.path(), seen);
+        } else {
+            seen.insert((about.dev(), about.ino()), about.blocks() * 512);
         }
     }
-    let mut seen = std::collections::BTreeMap::new();
-    add(folder, &mut seen);
-    seen.values().sum()
 }
 
 fn add(

@@ -179,3 +179,53 @@ fn large_commits_of_new_pages_are_not_copied_at_rest_nor_what_a_tag_has_too() {
     commit_large(&mut segment, 0..1536, 4);
     assert!(!segment.checkpoint_is_due() && !segment.checkpoint_is_due_at_rest());
 }
+
+/// Bytes on the disk of all files in a folder, and of those without a name that this process has open.
+fn taken_and_open(folder: &Path) -> u64 {
+    let entries = |path: &Path| std::fs::read_dir(path).expect("a folder").flatten();
+    let named = entries(folder).map(|entry| entry.path());
+    let open = entries(Path::new("/proc/self/fd")).map(|entry| entry.path());
+    let open = open.filter(|fd| std::fs::read_link(fd).is_ok_and(|to| to.starts_with(folder)));
+    // Another test's descriptor may be closed meanwhile.
+    let files = named.chain(open).filter_map(|path| std::fs::metadata(path).ok());
+    let files = files.filter(|about| about.is_file());
+    let bytes = files.map(|about| (about.ino(), about.blocks() * 512));
+    bytes.collect::<std::collections::BTreeMap<_, _>>().values().sum()
+}
+
+#[test]
+fn beside_a_reader_that_stays_the_files_have_a_bound_however_much_is_committed() {
+    const LOG: u64 = 256 << 10;
+    let limits = Limits { log_bytes: LOG, ahead_bytes: PAGE_BYTES as u64 };
+    // Hundreds of syncs: of a disk where there is no memory for files.
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    let folder = folder.expect("a folder");
+    let host = || HostFolder::open(folder.path()).expect("opened");
+    let mut writer = Segment::create(host(), 1, VersionFacts::default(), limits).expect("made");
+    // No commit is larger than half a log.
+    let pages: Vec<_> = (0..DATA / PAGE_BYTES as u64).map(|page| (page, 1)).collect();
+    pages.chunks(16).for_each(|pages| assert!(commit(&mut writer, pages) > VersionNumber(0)));
+    writer.sync().expect("synced");
+    let seen = writer.appended();
+    let mut reader = Segment::open_shared(host(), limits, Some(seen)).expect("opened");
+    let (mut most, mut written) = (0, 0);
+    for round in 0..400_u64 {
+        let count = pages.len() as u64;
+        let pages: Vec<_> = (0..8).map(|n| ((round * 37 + n * 29) % count, round as u8)).collect();
+        commit(&mut writer, &pages);
+        written += 8 * PAGE_BYTES as u64;
+        if writer.checkpoint_is_due() {
+            writer.sync().expect("synced");
+            writer.checkpoint(writer.appended(), Sharing::Shared).expect("merged");
+        }
+        if round % 8 == 7 {
+            // As its VM does once a second.
+            reader.refresh(writer.appended()).expect("refreshed");
+            reader.forget_unused(&std::collections::BTreeSet::from([seen]));
+        }
+        most = most.max(taken_and_open(folder.path()));
+    }
+    (0..pages.len() as u64).for_each(|at| assert_eq!(first_byte(&reader, at, seen), 1));
+    let bound = 5 * DATA + 4 * LOG;
+    assert!(most <= bound && written > 3 * bound, "{most} of {bound} bytes, {written} written");
+}
