@@ -217,7 +217,7 @@ fn every_call_of_the_table_is_made_by_a_test_or_says_why_it_is_there() {
     }
     run(&["--store", &store], &guests::rust("vas_durable"), &["space", "0", "fill", "8"]);
     let program = files.join("processes");
-    std::fs::copy(guests::c("processes"), &program).expect("the guest");
+    guests::copy_program(guests::c("processes"), &program);
     run(&granted, &program, &["spawn"]);
     let policy = Policy { mode: Confine::On, children: true, sockets: true, network: true };
     let table: BTreeSet<&str> = [Kind::Vcpu, Kind::Events, Kind::Keeper, Kind::Watch]

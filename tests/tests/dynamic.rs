@@ -77,8 +77,10 @@ fn path(path: &Path) -> &str {
 }
 
 fn write(path: &Path, text: &str, mode: u32) {
-    std::fs::write(path, text).expect("writable");
-    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("it is ours");
+    let new = tempfile::NamedTempFile::new().expect("writable");
+    std::fs::write(new.path(), text).expect("writable");
+    std::fs::set_permissions(new.path(), PermissionsExt::from_mode(mode)).expect("it is ours");
+    guests::copy_program(new.path(), path);
 }
 
 #[test]
@@ -141,6 +143,23 @@ fn without_libraries_or_a_loader_the_error_says_which_grant_is_missing() {
 }
 
 #[test]
+fn a_program_that_needs_addresses_which_a_vm_does_not_have_is_refused_with_that_reason() {
+    skip_without_kvm!();
+    let (_dir, at) = folder();
+    // What says so is the name of the library.
+    let library = at.join("libasan.so.8");
+    cc("greet.c", &library, &["-shared", "-fPIC", "-Wl,-soname,libasan.so.8"]);
+    let program = at.join("checked");
+    cc("dynamic.c", &program, &["-Wl,--no-as-needed", path(&library), "-Wl,-rpath,$ORIGIN"]);
+    let reason = "AddressSanitizer, which needs addresses above 16 TiB";
+    refused(&run(&[path(&program)]), 126, &["cannot run", reason, "run it natively"]);
+    let script = format!("{}; echo $?", path(&program));
+    let started = run(&["--root", "/", "--dir", path(&at), "/bin/sh", "-c", &script]);
+    assert_eq!(text(&started.stdout), "126\n", "{}", text(&started.stderr));
+    assert!(text(&started.stderr).contains(reason), "{}", text(&started.stderr));
+}
+
+#[test]
 fn libraries_beside_a_program_are_seen_as_far_as_its_runpath_names_them() {
     skip_without_kvm!();
     let (_dir, at) = folder();
@@ -195,8 +214,7 @@ fn a_script_is_run_by_its_interpreter_with_the_same_arguments_as_natively() {
     let (_dir, at) = folder();
     std::fs::create_dir(at.join("bin")).expect("it can be made");
     let interpreter = at.join("bin/show");
-    std::fs::copy(guests::c_with("show_args", Link::Fixed), &interpreter)
-        .expect("it can be copied");
+    guests::copy_program(guests::c_with("show_args", Link::Fixed), &interpreter);
     let script = at.join("script");
     write(&script, &format!("#! {}  -x one two \nrest\n", interpreter.display()), 0o755);
     let native = Command::new(&script).args(["a", "b c"]).output().expect("it runs natively");
@@ -228,7 +246,7 @@ fn a_tree_is_all_that_a_program_sees_and_it_cannot_change_it() {
     for dir in ["bin", "tmp", "data"] {
         std::fs::create_dir_all(tree.join(dir)).expect("it can be made");
     }
-    std::fs::copy(guests::c_with("show_args", Link::Pie), tree.join("bin/show")).expect("copied");
+    guests::copy_program(guests::c_with("show_args", Link::Pie), tree.join("bin/show"));
     symlink("/bin/show", tree.join("bin/link")).expect("it can be made");
     write(&tree.join("script"), "#!/bin/show\n", 0o755);
     write(&tree.join("tmp/of-the-host"), "", 0o644);
@@ -277,7 +295,7 @@ fn with_the_hosts_root_a_programs_own_tools_run() {
 fn a_name_without_a_slash_is_looked_up_in_path_and_nowhere_else() {
     skip_without_kvm!();
     let (_dir, at) = folder();
-    std::fs::copy(guests::c("show_args"), at.join("only-here")).expect("copied");
+    guests::copy_program(guests::c("show_args"), at.join("only-here"));
     refused(&from(&at, &["only-here"]), 127, &["./only-here"]);
     refused(&from(&at, &["nowhere"]), 127, &["no program nowhere in PATH"]);
     says(&from(&at, &["./only-here"]), "execfn ./only-here, script hidden\n");

@@ -43,11 +43,12 @@ fn a_process_of_the_run_is_shown_as_natively_whatever_it_does() {
 }
 
 #[test]
-fn the_threads_of_a_process_of_the_run_are_shown_as_natively() {
+fn the_threads_and_descriptors_of_a_process_of_the_run_are_shown_as_natively() {
     skip_without_kvm!();
-    let (program, _) = guest();
-    let native = Command::new(&program).arg("threads").output().expect("it starts");
-    let here = run(&[], &program, &["threads"]);
+    let (program, folder) = guest();
+    let native = Command::new(&program).arg("threads").stdin(Stdio::null()).output();
+    let native = native.expect("it starts");
+    let here = run(&["--dir", &folder], &program, &["threads"]);
     assert_eq!(
         (text(&here.stdout), here.status.code()),
         (text(&native.stdout), Some(0)),
@@ -81,7 +82,7 @@ fn processes_of_the_host_are_not_there_and_those_of_the_run_keep_what_is_theirs(
     assert_eq!(
         text(&here.stdout),
         "listed 4, of the run 4\ncomm: ENOENT\ncomm: ENOENT\naccess(\"/proc/1\", F_OK): ENOENT\n\
-         auxv: EACCES\nenviron: EACCES\nfd: EACCES\nfd/0: EACCES\nfdinfo: EACCES\nio: EACCES\nmaps: EACCES\n\
+         auxv: EACCES\nenviron: EACCES\nfd/0: EACCES\nfdinfo: EACCES\nmaps: EACCES\n\
          smaps: EACCES\n(comm = open(name, O_WRONLY)) >= 0: 1\nwrite(comm, \"x\", 1): EINVAL\n",
         "{}",
         text(&here.stderr)

@@ -23,7 +23,7 @@ impl Tree {
         let dir = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(dir.path().join("tmp")).expect("a folder");
         std::fs::write(dir.path().join("tmp/hidden"), "").expect("a file");
-        std::fs::copy(guests::c("private_tmp"), dir.path().join("program")).expect("the guest");
+        guests::copy_program(guests::c("private_tmp"), dir.path().join("program"));
         Tree { dir }
     }
 

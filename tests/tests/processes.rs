@@ -37,7 +37,7 @@ impl World {
         let dir = tempfile::tempdir().expect("a folder");
         let folder = std::fs::canonicalize(dir.path()).expect("it is there");
         let program = folder.join(guest);
-        std::fs::copy(guests::c(guest), &program).expect("the guest");
+        guests::copy_program(guests::c(guest), &program);
         World { _dir: dir, folder, program }
     }
 

@@ -151,8 +151,8 @@ fn a_trace_has_the_calls_of_the_processes_that_a_program_starts() {
     let dir = tempfile::tempdir().expect("a folder");
     let folder = std::fs::canonicalize(dir.path()).expect("it is there");
     let (parent, child) = (folder.join("parent"), folder.join("child"));
-    std::fs::copy(guests::c("starts"), &parent).expect("the guest");
-    std::fs::copy(guests::c("hello"), &child).expect("the guest");
+    guests::copy_program(guests::c("starts"), &parent);
+    guests::copy_program(guests::c("hello"), &child);
     let file = folder.join("trace");
     let (trace, dir) = (format!("--strace={}", file.display()), folder.display().to_string());
     let ended = run(&[&trace, "--dir", &dir], &parent);

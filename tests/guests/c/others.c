@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -182,13 +183,43 @@ static void *waits(void *name)
     return NULL;
 }
 
-/* Of a child with three threads: their directories, and what is the same natively. */
+/* What the descriptors of a process are called, of those that this one has, too. */
+static void descriptors_of(int pid, int last)
+{
+    char path[64], here[512], there[512];
+    for (int fd = 0; fd <= last; fd++) {
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        ssize_t len = readlink(path, here, sizeof here);
+        snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, fd);
+        ssize_t other = readlink(path, there, sizeof there);
+        if (other < 0) printf("%d: %s\n", fd, strerrorname_np(errno));
+        else printf("%d: the same %d\n", fd, len == other && !memcmp(here, there, (size_t)len));
+    }
+    snprintf(path, sizeof path, "/proc/%d/fd", pid);
+    DIR *dir = opendir(path);
+    int count = 0;
+    while (dir && readdir(dir)) count++;
+    printf("entries %d\n", count);
+    if (dir) closedir(dir);
+}
+
+/* Of a child with three threads: their directories, its descriptors, and what is the same natively. */
 static int threads(void)
 {
     char byte, path[64];
+    /* Natively it may have inherited some. */
+    close_range(3, ~0U, 0);
     if (pipe(told_by) || pipe(waits_for)) return 1;
+    int ends[2];
+    socketpair(AF_UNIX, SOCK_STREAM, 0, ends);
+    open(self, O_RDONLY);
+    open("/dev/null", O_RDWR);
+    memfd_create("a file", 0);
+    int closed = dup(ends[0]);
     pid_t pid = fork();
     if (pid == 0) {
+        close(closed);
+        dup2(ends[1], closed + 2);
         pthread_t thread;
         close(waits_for[1]);
         for (int i = 0; i < 2; i++) pthread_create(&thread, NULL, waits, "a child");
@@ -196,6 +227,7 @@ static int threads(void)
         pthread_exit(NULL);
     }
     for (int i = 0; i < 3; i++) (void)!read(told_by[0], &byte, 1);
+    descriptors_of(pid, closed);
     snprintf(path, sizeof path, "/proc/%d/task", pid);
     DIR *dir = opendir(path);
     int count = 0, own = 0;
@@ -255,7 +287,7 @@ static int list(void)
     show(getppid(), "comm");
     SAY(access("/proc/1", F_OK));
     /* What only the other process may see. */
-    const char *withheld[] = {"auxv", "environ", "fd", "fd/0", "fdinfo", "io", "maps", "smaps"};
+    const char *withheld[] = {"auxv", "environ", "fd/0", "fdinfo", "maps", "smaps"};
     for (size_t i = 0; i < sizeof withheld / sizeof *withheld; i++) show(pids[0], withheld[i]);
     int comm;
     char name[32];

@@ -13,7 +13,7 @@
 //! program calls such a file is in `memory_dir`.
 
 use std::fmt;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -30,6 +30,23 @@ pub trait DescriptorCount: fmt::Debug + Send + Sync {
 
     /// Counts so many less.
     fn close(&self, count: u64);
+
+    /// A number refers to something else than before.
+    fn show_open(&self, fd: u32, seen: Seen);
+
+    /// These numbers are open, and no others.
+    fn show_all_open(&self, open: &mut dyn Iterator<Item = (u32, Seen)>);
+}
+
+/// What other processes may know of a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It is not open.
+    Closed,
+    /// It is one of the host's, which has a name there.
+    Host(RawFd),
+    /// It is of our making: it has none.
+    Nameless,
 }
 
 /// The memory account that files are part of, and its limit: the run's.

@@ -84,6 +84,12 @@ impl Files {
                 let open = self.table.open().into_iter();
                 entries.extend(open.map(|fd| leaf(fd, Leaf::Link(Link::Descriptor(fd)))));
             }
+            Mount::DescriptorsOf => {
+                let view = namespace.view();
+                let open = view.map_or_else(Vec::new, |view| view.descriptors_of(id.process()));
+                let link = |fd| leaf(fd, Leaf::Link(Link::DescriptorOf(id.process(), fd)));
+                entries.extend(open.into_iter().map(link));
+            }
             Mount::DescriptorInfo => {
                 let open = self.table.open().into_iter();
                 entries.extend(open.map(|fd| leaf(fd, Leaf::Text(Text::DescriptorInfo(fd)))));

@@ -62,7 +62,7 @@ mod xattr;
 #[cfg(test)]
 mod tests;
 
-pub use charge::{DescriptorCount, FileCharge, MemoryAccount, OverLimit, PendingWrite};
+pub use charge::{DescriptorCount, FileCharge, MemoryAccount, OverLimit, PendingWrite, Seen};
 pub use descriptor::Flock;
 pub use encode::{LinuxStat, Times, times_of};
 pub use epoll::EpollChange;

@@ -297,6 +297,9 @@ impl Namespace {
             tree::Mount::Descriptors => {
                 number(name).map(|fd| Child::Leaf(Leaf::Link(Link::Descriptor(fd))))
             }
+            tree::Mount::DescriptorsOf => {
+                number(name).map(|fd| Child::Leaf(Leaf::Link(Link::DescriptorOf(id.process(), fd))))
+            }
             tree::Mount::DescriptorInfo => {
                 number(name).map(|fd| Child::Leaf(Leaf::Text(Text::DescriptorInfo(fd))))
             }

@@ -274,6 +274,10 @@ impl Files {
             Link::Cwd => self.getcwd()?,
             Link::ExeOf(pid) => namespace.view().ok_or(Errno::ENOENT)?.program_of(pid)?,
             Link::CwdOf(pid) => namespace.view().ok_or(Errno::ENOENT)?.directory_of(pid)?,
+            Link::DescriptorOf(pid, fd) => {
+                let view = namespace.view().ok_or(Errno::ENOENT)?;
+                namespace.inside(&view.descriptor_of(pid, fd)?)
+            }
             Link::Root => b"/".to_vec(),
             Link::Descriptor(fd) => self.name_of(&*self.descriptor(fd)?)?,
             Link::ProcSelf => namespace.pid().to_string().into_bytes(),
@@ -326,7 +330,7 @@ impl Files {
             nlink: 2,
             mode: match self.namespace.tree.node(id).mount {
                 Mount::Memory(_) => 0o041_777,
-                Mount::Withheld => 0o040_500,
+                Mount::Withheld | Mount::DescriptorsOf => 0o040_500,
                 _ => 0o040_555,
             },
             blksize: 4096,
@@ -516,6 +520,10 @@ pub(super) fn leaf_ino(leaf: Leaf) -> u64 {
         Leaf::Link(Link::DevFd) => (2, 6),
         Leaf::Link(Link::ExeOf(pid)) => (8, u64::from(pid.unsigned_abs())),
         Leaf::Link(Link::CwdOf(pid)) => (9, u64::from(pid.unsigned_abs())),
+        // Numbers of descriptors are less than 2^20 (`NOFILE_MAX`).
+        Leaf::Link(Link::DescriptorOf(pid, fd)) => {
+            (11, u64::from(pid.unsigned_abs()) << 20 | u64::from(fd & 0xf_ffff))
+        }
         Leaf::Link(Link::Standard(fd)) => (3, u64::from(fd)),
         Leaf::Link(Link::Descriptor(fd)) => (4, u64::from(fd)),
         Leaf::Text(Text::DescriptorInfo(fd)) => (5, u64::from(fd)),

@@ -434,6 +434,7 @@ impl Files {
             Link::Root => Leads::Directory(Base::Node(NodeId::ROOT)),
             Link::Cwd => Leads::Directory(self.cwd()),
             Link::Exe => Leads::File,
+            Link::DescriptorOf(..) => return Err(Errno::EACCES),
             Link::Descriptor(fd) => match self.descriptor(fd)?.base() {
                 Ok(base) => Leads::Directory(base),
                 Err(_) => Leads::File,

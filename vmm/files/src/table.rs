@@ -1,10 +1,11 @@
 //! The descriptor table: small numbers to open files, lowest free number first.
 
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use abi::Errno;
 
-use super::charge::DescriptorCount;
+use super::charge::{DescriptorCount, Seen};
 use super::open_file::OpenFile;
 
 /// How many descriptors a program may have unless told otherwise: Linux's usual soft limit.
@@ -55,6 +56,9 @@ impl Table {
     pub(super) fn count_against(&self, count: Arc<dyn DescriptorCount>) {
         let mut table = self.write();
         count.note_open(table.used());
+        count.show_all_open(
+            &mut (0_u32..).zip(&table.slots).map(|(fd, slot)| (fd, seen(slot.as_ref()))),
+        );
         table.count = Some(count);
     }
 
@@ -163,6 +167,7 @@ impl Table {
         let old = old.ok_or(Errno::EBADF)?;
         table.lowest = table.lowest.min(at);
         table.give_back(1);
+        table.show(at);
         Ok(old.file)
     }
 
@@ -172,13 +177,17 @@ impl Table {
         let mut table = self.write();
         let first = first as usize;
         let count = (last as usize).saturating_sub(first).saturating_add(1);
-        for slot in table.slots.iter_mut().skip(first).take(count) {
+        let counts = table.count.clone();
+        for (at, slot) in (0_u32..).zip(&mut table.slots).skip(first).take(count) {
             if only_cloexec {
                 if let Some(slot) = slot {
                     slot.cloexec = true;
                 }
-            } else {
-                closed.extend(slot.take().map(|slot| slot.file));
+            } else if let Some(old) = slot.take() {
+                closed.push(old.file);
+                if let Some(counts) = &counts {
+                    counts.show_open(at, Seen::Closed);
+                }
             }
         }
         if !closed.is_empty() {
@@ -252,6 +261,22 @@ impl Slots {
         if at == self.lowest {
             self.lowest += 1;
         }
+        self.show(at);
         old
+    }
+
+    /// Shows what is at a number now.
+    fn show(&self, at: usize) {
+        if let (Some(count), Ok(fd)) = (&self.count, u32::try_from(at)) {
+            count.show_open(fd, seen(self.slots.get(at).and_then(Option::as_ref)));
+        }
+    }
+}
+
+fn seen(slot: Option<&Slot>) -> Seen {
+    match slot.map(|slot| &slot.file) {
+        None => Seen::Closed,
+        Some(file) if file.node().is_some() || file.text().is_some() => Seen::Nameless,
+        Some(file) => Seen::Host(file.host_fd().as_raw_fd()),
     }
 }

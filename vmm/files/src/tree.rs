@@ -154,6 +154,8 @@ pub(super) enum Mount {
     Tasks,
     /// `/proc/PID/task`: the threads of another process.
     TasksOf,
+    /// `/proc/PID/fd`: the open descriptors of another process.
+    DescriptorsOf,
     /// What of another process only that one may see.
     Withheld,
     /// `/proc/self/fd`: the open descriptors.
@@ -217,6 +219,8 @@ pub(super) enum Link {
     ExeOf(i32),
     /// Its `cwd`.
     CwdOf(i32),
+    /// A descriptor in its `fd`. It leads nowhere: what is open there is that process's.
+    DescriptorOf(i32, u32),
     /// `/proc/self/root`.
     Root,
     /// `/proc/self/fd/7`: whatever that descriptor refers to.
@@ -292,10 +296,10 @@ impl Tree {
             tree.add_leaf(of, b"exe", Leaf::Link(Link::ExeOf(0)));
             tree.add_leaf(of, b"cwd", Leaf::Link(Link::CwdOf(0)));
             tree.add_leaf(of, b"root", Leaf::Link(Link::Root));
-            for name in [b"fd".as_slice(), b"fdinfo"] {
-                let withheld = tree.child_or_new(of, name);
-                tree.node_mut(withheld).mount = Mount::Withheld;
-            }
+            let fds = tree.child_or_new(of, b"fd");
+            tree.node_mut(fds).mount = Mount::DescriptorsOf;
+            let withheld = tree.child_or_new(of, b"fdinfo");
+            tree.node_mut(withheld).mount = Mount::Withheld;
         }
         let tasks = tree.child_or_new(process, b"task");
         tree.node_mut(tasks).mount = Mount::Tasks;

@@ -48,6 +48,15 @@ pub trait View: fmt::Debug + Send + Sync {
     /// The numbers of another process's threads; none when it is gone.
     fn threads_of(&self, pid: i32) -> Vec<i32>;
 
+    /// The open descriptors of another process; none when it is gone.
+    fn descriptors_of(&self, pid: i32) -> Vec<u32>;
+
+    /// The host's name of what one of them refers to.
+    ///
+    /// # Errors
+    /// `ENOENT` for one that is not open, `EACCES` for one without a name.
+    fn descriptor_of(&self, pid: i32, fd: u32) -> Result<Vec<u8>, Errno>;
+
     /// The path of the program of another process.
     ///
     /// # Errors

@@ -34,6 +34,12 @@ pub enum ElfError {
         /// What it is.
         what: &'static str,
     },
+    /// It was built to find errors by memory that a VM does not have.
+    #[error("it was built with {name}, which needs addresses above 16 TiB")]
+    Sanitizer {
+        /// What of.
+        name: &'static str,
+    },
     /// A field has an impossible value.
     #[error("its {field} is impossible: {found}")]
     BadField {
@@ -63,6 +69,7 @@ impl ElfError {
             ElfError::NotElf | ElfError::WrongMachine { .. } => Some(
                 "give an ELF executable for x86-64 Linux, or a script that begins with #!".into(),
             ),
+            ElfError::Sanitizer { .. } => Some("build it without, or run it natively".into()),
             ElfError::NoRoom { .. } => Some("give the VM more with --memory".into()),
             _ => None,
         }
@@ -72,6 +79,14 @@ impl ElfError {
 pub(super) fn bad(field: &'static str, found: String) -> ElfError {
     ElfError::BadField { field, found }
 }
+
+/// What needs addresses that a VM does not have: its name, how those of its functions begin that a program calls at its
+/// start, and its library.
+pub const SANITIZERS: [(&str, &str, &str); 3] = [
+    ("AddressSanitizer", "__asan_init", "libasan."),
+    ("ThreadSanitizer", "__tsan_init", "libtsan."),
+    ("MemorySanitizer", "__msan_init", "libmsan."),
+];
 
 /// One checked PT_LOAD.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +112,8 @@ pub struct Image {
     pub interpreter: Option<Vec<u8>>,
     /// Where it says its libraries are (DT_RUNPATH, else DT_RPATH), as written.
     pub library_path: Option<Vec<u8>>,
+    /// That of [`SANITIZERS`] whose library it names.
+    pub sanitizer: Option<&'static str>,
     pub(super) entry: u64,
     pub(super) phdr: Option<u64>,
     pub(super) phnum: u64,
@@ -166,13 +183,20 @@ pub fn parse<'d, R: ReadRef<'d>>(data: R) -> Result<Image, ElfError> {
         return Err(bad("entry point", format!("{entry:#x}, {what}")));
     }
     let phnum = headers.len() as u64;
-    let library_path = Dynamic::of(data, endian, headers).and_then(|dynamic| {
+    let dynamic = Dynamic::of(data, endian, headers);
+    let library_path = dynamic.and_then(|dynamic| {
         dynamic.texts(elf::DT_RUNPATH).chain(dynamic.texts(elf::DT_RPATH)).next()
     });
+    let sanitizer = |library: &[u8]| {
+        let known = |(_, _, name): &&(_, _, &str)| library.starts_with(name.as_bytes());
+        SANITIZERS.iter().find(known).map(|(name, ..)| *name)
+    };
+    let sanitizer = dynamic.and_then(|dynamic| dynamic.texts(elf::DT_NEEDED).find_map(sanitizer));
     Ok(Image {
         segments,
         interpreter,
         library_path: library_path.map(<[u8]>::to_vec),
+        sanitizer,
         entry,
         phdr,
         phnum,

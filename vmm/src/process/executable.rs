@@ -99,6 +99,18 @@ pub enum InterpreterError {
     TooManyScripts,
 }
 
+impl Chosen {
+    /// Refuses a program that cannot run with the addresses that there are, rather than let it find out.
+    ///
+    /// # Errors
+    /// [`StartError::Elf`].
+    pub(super) fn check_addresses(&self) -> Result<(), StartError> {
+        let Some(name) = self.program.image.sanitizer else { return Ok(()) };
+        let source = ElfError::Sanitizer { name };
+        Err(StartError::Elf { program: shown(&self.program.path), source })
+    }
+}
+
 impl InterpreterError {
     /// What the user can do about it.
     #[must_use]
@@ -338,7 +350,12 @@ pub(super) fn choose_next(
     };
     let named = Opened { path: found, file, contents };
     let chosen = choose(&command, Libraries::Shown, named, files);
-    let Chosen { loader, args, program } = chosen.map_err(|error| errno_of(&error))?;
+    let chosen = chosen.map_err(|error| errno_of(&error))?;
+    if let Err(error) = chosen.check_addresses() {
+        tracing::warn!("{}", crate::error::chain(&error));
+        return Err(errno_of(&error));
+    }
+    let Chosen { loader, args, program } = chosen;
     // A script's interpreter; once more for a program.
     text_busy::check(&program.file)?;
     Ok(ChosenProgram { args, loader: loader.map(|loader| loader.file) })
@@ -376,6 +393,8 @@ fn errno_of(error: &StartError) -> Errno {
             InterpreterError::NoName => ENOEXEC,
             InterpreterError::TooManyScripts => Errno::ELOOP,
         },
+        // There are no such addresses. With ENOEXEC a shell would take it for a script.
+        StartError::Elf { source: ElfError::Sanitizer { .. }, .. } => Errno::ENOMEM,
         _ => ENOEXEC,
     }
 }

@@ -153,6 +153,7 @@ impl Process {
             None => executable::open_inside(program, &config.env, &files)?,
         };
         let chosen = executable::choose(&config.command, config.libraries, named, &mut files)?;
+        chosen.check_addresses()?;
         let nofile = limits.soft(libc::RLIMIT_NOFILE);
         files.set_nofile(u32::try_from(nofile).unwrap_or(u32::MAX));
         files.set_max_size(limits.soft(libc::RLIMIT_FSIZE));

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use super::images::{ImagePlace, Images};
 use super::shown::{Cell, Shown};
-use crate::files::DescriptorCount;
+use crate::files::{DescriptorCount, Seen};
 
 /// The most processes that a run may have.
 pub const PROCESSES_MAX: u32 = 1 << 15;
@@ -106,20 +106,39 @@ impl Registry {
         Some((cell.look()?, cell.threads.load(Ordering::Relaxed)))
     }
 
+    fn cell_of(&self, pid: i32) -> Option<&Cell> {
+        let mut all = self.entries().iter().zip(self.cells());
+        let found = all.find(|(entry, _)| pid > 0 && entry.pid.load(Ordering::Acquire) == pid);
+        found.map(|(_, cell)| cell)
+    }
+
     /// The numbers of a process's threads: none before its program runs.
     #[must_use]
     pub fn threads_of(&self, pid: i32) -> Vec<i32> {
-        let mut all = self.entries().iter().zip(self.cells());
-        let found = all.find(|(entry, _)| pid > 0 && entry.pid.load(Ordering::Acquire) == pid);
-        found.map_or_else(Vec::new, |(_, cell)| cell.tids())
+        self.cell_of(pid).map_or_else(Vec::new, Cell::tids)
+    }
+
+    /// The numbers of a process's open descriptors.
+    #[must_use]
+    pub fn descriptors_of(&self, pid: i32) -> Vec<u32> {
+        self.cell_of(pid).map_or_else(Vec::new, Cell::descriptors)
+    }
+
+    /// What one of them is.
+    #[must_use]
+    pub fn descriptor_of(&self, pid: i32, fd: u32) -> Seen {
+        self.cell_of(pid).map_or(Seen::Closed, |cell| cell.descriptor(fd))
     }
 
     /// The processes that run a file: its device and its inode. Some may have ended.
     #[must_use]
     pub fn runners(&self, file: [u64; 2]) -> Vec<i32> {
-        let all = self.entries().iter().zip(self.cells());
-        let running = all.filter(|(_, cell)| cell.runs(file));
-        running.map(|(entry, _)| entry.pid.load(Ordering::Acquire)).filter(|pid| *pid > 0).collect()
+        // Only of processes that are there: looking at a place that nobody has used would take memory for it.
+        let numbered = |(entry, cell): (&Entry, &Cell)| {
+            let pid = entry.pid.load(Ordering::Acquire);
+            (pid > 0 && cell.runs(file)).then_some(pid)
+        };
+        self.entries().iter().zip(self.cells()).filter_map(numbered).collect()
     }
 
     /// Bytes that a process of the run holds, with those of the images that it has.
@@ -145,6 +164,7 @@ impl Registry {
         member.show_executable([0; 2]);
         if let Some(cell) = self.cells().get(place) {
             cell.show_no_thread();
+            cell.show_descriptors(&mut std::iter::empty());
         }
         Some(member)
     }
@@ -410,6 +430,18 @@ impl DescriptorCount for Member {
             self.registry.close(count.min(before));
         }
     }
+
+    fn show_open(&self, fd: u32, seen: Seen) {
+        if let Some(cell) = self.registry.cells().get(self.place) {
+            cell.show_descriptor(fd, seen);
+        }
+    }
+
+    fn show_all_open(&self, open: &mut dyn Iterator<Item = (u32, Seen)>) {
+        if let Some(cell) = self.registry.cells().get(self.place) {
+            cell.show_descriptors(open);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -417,7 +449,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::{Registry, Shown};
-    use crate::files::DescriptorCount;
+    use crate::files::{DescriptorCount, Seen};
 
     #[test]
     fn no_more_places_are_taken_than_there_are() {
@@ -528,6 +560,16 @@ mod tests {
             member.show_thread(place, tid);
         }
         assert_eq!((registry.threads_of(10), registry.threads_of(11)), (vec![10, 14], vec![]));
+        member.show_all_open(&mut [(0, Seen::Host(9)), (3, Seen::Nameless)].into_iter());
+        for (fd, seen) in [(4, Seen::Host(0)), (0, Seen::Closed), (5000, Seen::Host(1))] {
+            member.show_open(fd, seen);
+        }
+        assert_eq!(
+            (registry.descriptors_of(10), registry.descriptors_of(11)),
+            (vec![3, 4], vec![])
+        );
+        let of = |fd| registry.descriptor_of(10, fd);
+        assert_eq!([of(3), of(4), of(5000)], [Seen::Nameless, Seen::Host(0), Seen::Closed]);
         let (seen, threads) = registry.shown(10).unwrap();
         assert_eq!((seen.args.len(), threads), (2048, 3));
         assert_eq!(Shown { args: shown.args.clone(), ..seen }, shown);
@@ -537,6 +579,6 @@ mod tests {
         let next = registry.take().unwrap();
         next.set_pid(12);
         assert_eq!(registry.shown(12), Some((Shown::default(), 0)));
-        assert!(registry.threads_of(12).is_empty());
+        assert!(registry.threads_of(12).is_empty() && registry.descriptors_of(12).is_empty());
     }
 }

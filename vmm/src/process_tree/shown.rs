@@ -6,6 +6,7 @@
 //! takes bytes, as many as there is room for, and nothing else.
 #![forbid(unsafe_code)]
 
+use crate::files::Seen;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Bytes of a text: longer ones are cut.
@@ -14,6 +15,8 @@ const ARGS: usize = 2048;
 const PATH: usize = 1024;
 /// Threads that are shown: as many as a process may have.
 const THREADS: usize = 1024;
+/// Descriptors that are shown, those with the lowest numbers.
+const DESCRIPTORS: usize = 1024;
 /// How often a reader tries again while it is written.
 const TRIES: u32 = 1000;
 
@@ -54,7 +57,12 @@ pub(super) struct Cell {
     inode: AtomicU64,
     /// Their numbers, 0 for none, each at a place that is its own as long as it runs.
     tids: [AtomicI32; THREADS],
+    /// What its descriptors are: one of the host's, its number and [`HOST`] more; [`NAMELESS`]; 0 for none.
+    descriptors: [AtomicI32; DESCRIPTORS],
 }
+
+const NAMELESS: i32 = 1;
+const HOST: i32 = 2;
 
 /// What it shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,6 +101,38 @@ impl Cell {
         for at in self.tids.iter().filter(|at| at.load(Ordering::Relaxed) != 0) {
             at.store(0, Ordering::Relaxed);
         }
+    }
+
+    pub(super) fn show_descriptor(&self, fd: u32, seen: Seen) {
+        if let Some(at) = self.descriptors.get(fd as usize) {
+            let shown = match seen {
+                Seen::Closed => 0,
+                Seen::Nameless => NAMELESS,
+                Seen::Host(number) => number.saturating_add(HOST),
+            };
+            at.store(shown, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn show_descriptors(&self, open: &mut dyn Iterator<Item = (u32, Seen)>) {
+        for at in self.descriptors.iter().filter(|at| at.load(Ordering::Relaxed) != 0) {
+            at.store(0, Ordering::Relaxed);
+        }
+        open.for_each(|(fd, seen)| self.show_descriptor(fd, seen));
+    }
+
+    pub(super) fn descriptor(&self, fd: u32) -> Seen {
+        let shown = self.descriptors.get(fd as usize).map_or(0, |at| at.load(Ordering::Relaxed));
+        match shown {
+            HOST.. => Seen::Host(shown - HOST),
+            NAMELESS => Seen::Nameless,
+            _ => Seen::Closed,
+        }
+    }
+
+    /// The numbers of those that are open.
+    pub(super) fn descriptors(&self) -> Vec<u32> {
+        (0..DESCRIPTORS as u32).filter(|fd| self.descriptor(*fd) != Seen::Closed).collect()
     }
 
     /// The numbers of its threads.

@@ -56,6 +56,18 @@ impl View for Two {
         if pid == 72 { vec![74, 72, 74] } else { vec![] }
     }
 
+    fn descriptors_of(&self, pid: i32) -> Vec<u32> {
+        if pid == 72 { vec![0, 5] } else { vec![] }
+    }
+
+    fn descriptor_of(&self, _: i32, fd: u32) -> Result<Vec<u8>, Errno> {
+        match fd {
+            0 => Ok(b"pipe:[7]".to_vec()),
+            5 => Ok(b"/root/secret".to_vec()),
+            _ => Err(Errno::ENOENT),
+        }
+    }
+
     fn text(&self, row: usize, of: Whose) -> Result<Vec<u8>, Errno> {
         let path = TEXTS[row].path;
         Ok(format!("{path} {of:?}").into_bytes())
@@ -148,10 +160,27 @@ fn a_process_its_threads_and_others_of_the_run_have_directories_and_nobody_else(
         assert_eq!(read(&w.files, path), of_thread, "{path}");
     }
     assert_eq!(w.files.readlinkat(CWD, b"/proc/72/task/74/exe", 99), Ok(b"/proc/cpuinfo".to_vec()));
+    // Its descriptors have names, of what the grants show, and lead nowhere.
+    assert_eq!(names(&w.files, "/proc/72/fd"), [".", "..", "0", "5"]);
+    assert_eq!(names(&w.files, "/proc/72/task/74/fd"), [".", "..", "0", "5"]);
+    let link = |path: &[u8]| w.files.readlinkat(CWD, path, 99);
+    assert_eq!(link(b"/proc/72/fd/0"), Ok(b"pipe:[7]".to_vec()));
+    assert_eq!(link(b"/proc/72/fd/5"), Ok(b"(unreachable)".to_vec()));
+    assert_eq!(link(b"/proc/72/fd/6"), Err(Errno::ENOENT));
     // What only it may see is there, and refused.
-    for path in ["/proc/72/fd", "/proc/72/task/74/fdinfo", "/proc/72/fd/0", "/w/../proc/72/fd/0/x"]
-    {
-        assert_eq!(w.open(path, libc::O_RDONLY), Err(Errno::EACCES), "{path}");
+    for path in [
+        "/proc/72/fd/0",
+        "/proc/72/fd/5/x",
+        "/w/../proc/72/fd/0",
+        "/proc/72/fdinfo",
+        "/proc/72/task/74/fdinfo",
+        "/w/../proc/72/fdinfo/0",
+        "/proc/72/fdinfo/0/x",
+    ] {
+        for flags in [libc::O_RDONLY, libc::O_WRONLY | libc::O_CREAT] {
+            let refused = [Err(Errno::EACCES), Err(Errno::EISDIR)];
+            assert!(refused.contains(&w.open(path, flags)), "{path} {flags:o}");
+        }
     }
     let stat = w.files.newfstatat(CWD, b"/proc/72/fd", 0).unwrap();
     assert_eq!(stat.mode, libc::S_IFDIR | 0o500);

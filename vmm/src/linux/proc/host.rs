@@ -100,6 +100,21 @@ pub(super) fn io(thread: Option<&Thread>) -> [u64; 7] {
     numbers(&text, IO)
 }
 
+/// The same of another process, or of one of its threads.
+pub(super) fn io_of_other([pid, tid]: [i32; 2]) -> [u64; 7] {
+    let path = match pid == tid {
+        true => format!("/proc/{pid}/io"),
+        false => format!("/proc/{pid}/task/{tid}/io"),
+    };
+    numbers(&std::fs::read_to_string(path).unwrap_or_default(), IO)
+}
+
+/// Their lines.
+pub(super) fn put_io(of: &[u64; 7]) -> Vec<u8> {
+    let lines = IO.iter().zip(of).map(|(name, number)| format!("{name}: {number}\n"));
+    lines.collect::<String>().into_bytes()
+}
+
 /// Time on a processor, time waiting for one, and time slices, of one of our threads.
 pub(super) fn schedstat(thread: &Thread) -> [u64; 3] {
     let text = read(&format!("task/{}/schedstat", thread.tid));

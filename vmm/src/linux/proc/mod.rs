@@ -102,7 +102,7 @@ const ROWS: &[Row] = &[
     // There are no core files, whatever the filter.
     same("/proc/#/coredump_filter", |_| line("00000000")),
     own("/proc/#/environ", task::environ),
-    own("/proc/#/io", task::io),
+    Row { path: "/proc/#/io", mode: 0o400, make: task::io, other: Others::Each(others::io) },
     row("/proc/#/limits", task::limits),
     same("/proc/#/loginuid", task::loginuid),
     each("/proc/#/maps", maps::maps, others::withheld),
@@ -269,6 +269,14 @@ impl View for Process {
 
     fn threads_of(&self, pid: i32) -> Vec<i32> {
         self.tids_of(pid)
+    }
+
+    fn descriptors_of(&self, pid: i32) -> Vec<u32> {
+        self.descriptors(pid)
+    }
+
+    fn descriptor_of(&self, pid: i32, fd: u32) -> Result<Vec<u8>, Errno> {
+        self.descriptor(pid, fd)
     }
 
     fn program_of(&self, pid: i32) -> Result<Vec<u8>, Errno> {

@@ -2,11 +2,12 @@
 //! VMMs. What only their own VMMs know (memory, descriptors, signals) is refused, as Linux refuses it where the process
 //! is another user's.
 
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 
-use super::host::Stat;
+use super::host::{self, Stat};
 use super::{Content, Errno};
-use crate::files::View;
+use crate::files::{Seen, View};
 use crate::linux::credentials;
 use crate::linux::task::Process;
 use crate::process_tree::Member;
@@ -82,6 +83,10 @@ impl Other {
     fn held_pages(&self) -> u64 {
         if self.has_ended() { 0 } else { self.held_bytes / abi::PAGE_SIZE }
     }
+}
+
+pub(super) fn io(of: &Other) -> Content {
+    Ok(host::put_io(&host::io_of_other([of.pid, of.tid])))
 }
 
 /// What only the process may know.
@@ -194,6 +199,32 @@ impl Process {
             none if none.is_empty() && registry.contains(pid) => vec![pid],
             tids => tids,
         }
+    }
+
+    /// The open descriptors of another process, as it shows them.
+    pub(super) fn descriptors(&self, pid: i32) -> Vec<u32> {
+        let Some(member) = self.children.member() else { return Vec::new() };
+        match Stat::of_host_process(pid).letter() {
+            'Z' | 'X' => Vec::new(),
+            _ => member.registry().descriptors_of(pid),
+        }
+    }
+
+    /// The host's name of one of them. Whatever descriptor of its VMM the process says it is, only what grants show
+    /// has a name inside.
+    pub(super) fn descriptor(&self, pid: i32, fd: u32) -> Result<Vec<u8>, Errno> {
+        let member = self.children.member().ok_or(Errno::ENOENT)?;
+        let host = match member.registry().descriptor_of(pid, fd) {
+            Seen::Closed => return Err(Errno::ENOENT),
+            Seen::Nameless => return Err(Errno::EACCES),
+            Seen::Host(number) => number,
+        };
+        let name = std::fs::read_link(format!("/proc/{pid}/fd/{host}"));
+        let name = name.map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Errno::ENOENT,
+            _ => Errno::EACCES,
+        })?;
+        Ok(name.into_os_string().into_vec())
     }
 
     /// Device and inode of the file that this process runs.

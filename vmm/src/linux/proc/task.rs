@@ -245,9 +245,7 @@ fn put_processors(text: &mut String, of: &Subject<'_>) {
 
 pub(super) fn io(of: &Subject<'_>) -> Content {
     let thread = of.thread.as_deref().filter(|_| of.alone);
-    let numbers = host::io(thread);
-    let lines = host::IO.iter().zip(numbers).map(|(name, number)| format!("{name}: {number}\n"));
-    Ok(lines.collect::<String>().into_bytes())
+    Ok(host::put_io(&host::io(thread)))
 }
 
 pub(super) fn schedstat(of: &Subject<'_>) -> Content {

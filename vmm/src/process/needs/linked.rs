@@ -9,6 +9,7 @@ use object::{Endianness, ReadRef};
 
 use super::calls;
 use crate::guest::dynamic::Dynamic;
+use crate::guest::elf::SANITIZERS;
 
 /// Functions whose names have at most so many bytes can be calls.
 const NAME_BYTES: usize = 64;
@@ -64,12 +65,7 @@ impl Linked {
         let needed = |part: &str| {
             self.needed.iter().any(|name| String::from_utf8_lossy(name).starts_with(part))
         };
-        let known = [
-            ("AddressSanitizer", "__asan_init", "libasan."),
-            ("ThreadSanitizer", "__tsan_init", "libtsan."),
-            ("MemorySanitizer", "__msan_init", "libmsan."),
-        ];
-        let found = known.iter().find(|(_, init, library)| imported(init) || needed(library));
+        let found = SANITIZERS.iter().find(|(_, init, library)| imported(init) || needed(library));
         found.map(|(name, ..)| *name)
     }
 }
