@@ -67,6 +67,8 @@ calls! {
     CALL_VAS_NEST = 0x0b, "vas_nest";
     /// `()`: leaves the nested visit, and goes on with the one that was suspended; returns its `vh`.
     CALL_VAS_RETURN = 0x0c, "vas_return";
+    /// `(text, text_len)`: what the next version that the calling thread's visit makes says that it is for.
+    CALL_VAS_MESSAGE = 0x0d, "vas_message";
 
     /// `(name, name_len, mode)`: creates an empty VAS; returns its `vid`.
     CALL_VAS_CREATE = 0x10, "vas_create";

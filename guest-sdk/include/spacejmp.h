@@ -71,6 +71,7 @@ extern "C" {
 #define SJ_CALL_VAS_WAIT 0x534a000au
 #define SJ_CALL_VAS_NEST 0x534a000bu
 #define SJ_CALL_VAS_RETURN 0x534a000cu
+#define SJ_CALL_VAS_MESSAGE 0x534a000du
 #define SJ_CALL_VAS_CREATE 0x534a0010u
 #define SJ_CALL_VAS_FIND 0x534a0011u
 #define SJ_CALL_VAS_CLONE 0x534a0012u
@@ -297,6 +298,13 @@ SJ_API int vas_commit(void);
  * Fails with EPERM, it may not write a versioned segment where it is; EIO, what was there cannot be
  * read. */
 SJ_API int vas_abort(void);
+
+/* vas_message: what the next version that the thread's visit makes says that it is for: a line that
+ * `spacejmp vas log` shows with it. An empty one takes it back; it is forgotten with an abort, and with
+ * the end of a visit that has changed nothing. Returns 0.
+ * Fails with EPERM, it may not write a versioned segment where it is; EFAULT; EINVAL, more than 120
+ * bytes, not UTF-8, or control characters. */
+SJ_API int vas_message(const char *text);
 
 /* vas_sync: all that was published of the versioned segments of `vh` survives a power cut from now
  * on, whoever has committed it. What the thread has changed and not committed is no part of it.
@@ -738,6 +746,12 @@ static inline int64_t vas_wait(vhandle_t vh, uint64_t after, uint64_t nanosecond
 static inline int vas_abort(void)
 {
     return (int)sj_result(sj_call(SJ_CALL_VAS_ABORT, 0, 0, 0, 0, 0, 0));
+}
+
+static inline int vas_message(const char *text)
+{
+    return (int)sj_result(
+        sj_call(SJ_CALL_VAS_MESSAGE, sj_address(text), strlen(text), 0, 0, 0, 0));
 }
 
 /* ---- address spaces ---- */

@@ -206,13 +206,13 @@ fn package_folder(package: &str) -> PathBuf {
 fn build_package(package: &str, profile: Profile) -> HashMap<String, PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
-    command.current_dir(workspace()).args([
-        "build",
-        "--bins",
-        "--message-format=json-render-diagnostics",
-        "--package",
-        package,
-    ]);
+    command.current_dir(workspace()).args(["build", "--message-format=json-render-diagnostics"]);
+    // As the tests themselves are built: the dependencies of one package alone have fewer features, and all of them
+    // would be compiled once more.
+    command.args(["--workspace", "--exclude", "seg-lock"]);
+    for name in programs_of(package) {
+        command.args(["--bin", &name]);
+    }
     if profile == Profile::Release {
         command.arg("--release");
     }
@@ -226,6 +226,22 @@ fn build_package(package: &str, profile: Profile) -> HashMap<String, PathBuf> {
         Some((name.to_owned(), PathBuf::from(path)))
     };
     lines.lines().filter_map(executable).collect()
+}
+
+/// The names of a package's programs. No other package has one of the same name.
+fn programs_of(package: &str) -> Vec<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(cargo);
+    command.current_dir(workspace()).args(["metadata", "--no-deps", "--format-version", "1"]);
+    let told: serde_json::Value =
+        serde_json::from_slice(&run(&mut command).stdout).expect("cargo writes JSON");
+    let packages = told["packages"].as_array().expect("there are packages");
+    let known = packages.iter().find(|known| known["name"] == package);
+    let targets =
+        known.unwrap_or_else(|| panic!("there is no package {package}"))["targets"].as_array();
+    let is_program = |target: &&serde_json::Value| target["kind"] == serde_json::json!(["bin"]);
+    let programs = targets.expect("it has targets").iter().filter(is_program);
+    programs.filter_map(|target| Some(target["name"].as_str()?.to_owned())).collect()
 }
 
 fn compile(name: &str, link: Link) -> PathBuf {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tests::guests::{Profile, program};
 use tests::vm::Run;
 use tests::{pace, skip_without_kvm};
+use vmm::store::{Name, Store};
 
 fn notebook() -> Run {
     Run::new(program("notebook", "notebook", Profile::Dev))
@@ -27,6 +28,11 @@ fn what_one_run_notes_the_next_ones_list_find_and_remove() {
     again.expect(1, "");
     assert!(again.err().contains("there is no note 1"), "{again:?}");
     run(&["list"]).expect(0, "2: call Ada +today\n3: milk the cow\n");
+    let store = Store::open_or_create(&folder.path().join("store")).expect("the store opens");
+    let notebook = store.find_vas(&Name::new(b"notebook").expect("a name")).expect("it is there");
+    let versions = store.vas_history(notebook).expect("it has versions");
+    let said: Vec<_> = versions.iter().map(|version| version.message.as_str()).collect();
+    assert_eq!(said[..2], ["remove note 1", ""], "what failed made no version");
 }
 
 #[test]

@@ -77,8 +77,8 @@ fn descriptors_of_processes_are_told_of_their_end_and_send_signals() {
 #[test]
 fn processes_of_the_host_are_not_there_and_those_of_the_run_keep_what_is_theirs() {
     skip_without_kvm!();
-    let (program, _) = guest();
-    let here = run(&["--root", "/"], &program, &["list"]);
+    let (program, folder) = guest();
+    let here = run(&["--root", "/", "--dir", &folder], &program, &["list"]);
     assert_eq!(
         text(&here.stdout),
         "listed 4, of the run 4\ncomm: ENOENT\ncomm: ENOENT\naccess(\"/proc/1\", F_OK): ENOENT\n\

@@ -62,7 +62,21 @@ impl Workspace {
     /// # Errors
     /// When one does not build.
     pub(crate) fn build_bench(&self) -> Result<()> {
+        self.build_release(&[])
+    }
+
+    /// Makes the release build of `spacejmp` alone: of the same packages as [`Workspace::build_bench`]. Its
+    /// dependencies would have other features without the rest, and all would be compiled twice.
+    ///
+    /// # Errors
+    /// When it does not build.
+    pub(crate) fn build_command(&self) -> Result<()> {
+        self.build_release(&["--bin", "spacejmp"])
+    }
+
+    fn build_release(&self, which: &[&str]) -> Result<()> {
         let mut cargo = self.cargo(&["build", "--release", "--quiet", "--package", "vmm"]);
+        cargo.args(which);
         if self.has_bench() {
             cargo.args(["--package", "spacejmp-bench"]);
         }

@@ -47,6 +47,8 @@ fn run(args: &[&str]) -> Result<(), Box<dyn Error>> {
         ["remove", number] => {
             let number = number.parse().map_err(|_| format!("{number} is not a number"))?;
             open()?.write(|v| {
+                // `spacejmp vas log notebook` shows it.
+                v.message(&format!("remove note {number}"))?;
                 let (notes, at) = v.root_mut();
                 if notes.remove(at, number) {
                     Ok(())

@@ -9,9 +9,10 @@ use abi::call::{
     CALL_SEG_FIND, CALL_SEG_GROW, CALL_SEG_LIST, CALL_SEG_RESERVE, CALL_SEG_ROOT_GET,
     CALL_SEG_ROOT_SET, CALL_SEG_STAT, CALL_SEG_SYNC, CALL_VAS_ABORT, CALL_VAS_ATTACH,
     CALL_VAS_CLONE, CALL_VAS_COMMIT, CALL_VAS_CREATE, CALL_VAS_CTL, CALL_VAS_CURRENT,
-    CALL_VAS_DELETE, CALL_VAS_DETACH, CALL_VAS_FIND, CALL_VAS_LIST, CALL_VAS_NEST, CALL_VAS_RETURN,
-    CALL_VAS_SEGMENTS, CALL_VAS_STAT, CALL_VAS_SWITCH, CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_SYNC,
-    CALL_VAS_TAG, CALL_VAS_TRY_SWITCH, CALL_VAS_VERSION, CALL_VAS_WAIT,
+    CALL_VAS_DELETE, CALL_VAS_DETACH, CALL_VAS_FIND, CALL_VAS_LIST, CALL_VAS_MESSAGE,
+    CALL_VAS_NEST, CALL_VAS_RETURN, CALL_VAS_SEGMENTS, CALL_VAS_STAT, CALL_VAS_SWITCH,
+    CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_SYNC, CALL_VAS_TAG, CALL_VAS_TRY_SWITCH, CALL_VAS_VERSION,
+    CALL_VAS_WAIT,
 };
 use abi::objects::{Attachment, SegParams, SegRoot, SegStat, VasStat};
 use sdk::CallPage;
@@ -79,6 +80,8 @@ calls! {
     number vas_current() -> i64 = CALL_VAS_CURRENT [] [];
     status vas_commit() -> c_int = CALL_VAS_COMMIT [] [];
     status vas_abort() -> c_int = CALL_VAS_ABORT [] [];
+    status vas_message(text: *const c_char) -> c_int
+        = CALL_VAS_MESSAGE [text] [text[0], text[1]];
     number vas_sync(vh: i64) -> i64 = CALL_VAS_SYNC [] [vh as u64];
     number vas_version(vh: i64) -> i64 = CALL_VAS_VERSION [] [vh as u64];
     number vas_wait(vh: i64, after: u64, nanoseconds: u64) -> i64

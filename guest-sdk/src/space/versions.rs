@@ -13,8 +13,36 @@ use crate::handle::VasHandle;
 use crate::location::wait::LockMode;
 use crate::objects::failed;
 use crate::objects::vas::Vas;
-use crate::sys::{vas_sync, vas_version, vas_wait};
+use crate::sys::{vas_message, vas_sync, vas_version, vas_wait};
 use crate::thread_state::{self, Scope};
+use crate::token::{In, Write};
+
+impl<V: Brand> In<V, Write> {
+    /// What this change is for: a line of at most 120 bytes that `spacejmp vas log` shows with the version which the
+    /// visit makes. An empty one takes it back. Where nothing keeps versions, in the memory of a process that is not in
+    /// a VM ([`Space::in_memory`]), it is not kept either.
+    ///
+    /// ```no_run
+    /// # use spacejmp::{Error, Space};
+    /// # spacejmp::brand! { Stock<'v> => u64 }
+    /// Space::<Stock>::open("stock")?.write(|v| {
+    ///     v.message("one more, as ordered")?;
+    ///     Ok::<_, Error>(*v.root_mut().0 += 1)
+    /// })?;
+    /// # Ok::<_, Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotVersioned`]; [`Error::Call`] with `EINVAL` for more than 120 bytes, or control characters.
+    pub fn message(&self, text: &str) -> Result<()> {
+        match vas_message(text) {
+            // Outside a VM.
+            Ok(()) | Err(Errno::ENOSYS) => Ok(()),
+            Err(Errno::EPERM) => Err(Error::NotVersioned { space: V::NAME.to_owned() }),
+            Err(errno) => Err(failed("describe a change to", ObjectKind::Vas, V::NAME)(errno)),
+        }
+    }
+}
 
 /// Of versioned spaces; others fail with [`Error::NotVersioned`].
 impl<V: Brand> Space<V> {

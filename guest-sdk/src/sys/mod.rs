@@ -49,8 +49,8 @@ pub use seg::{
     seg_reserve, seg_root_get, seg_root_set, seg_stat, seg_sync,
 };
 pub use switch::{
-    hyper_null, null, vas_abort, vas_commit, vas_current, vas_nest, vas_return, vas_switch,
-    vas_switch_timeout, vas_sync, vas_try_switch, vas_version, vas_wait,
+    hyper_null, null, vas_abort, vas_commit, vas_current, vas_message, vas_nest, vas_return,
+    vas_switch, vas_switch_timeout, vas_sync, vas_try_switch, vas_version, vas_wait,
 };
 pub(crate) use vas::vas_detach_owned;
 pub use vas::{

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use abi::Errno;
 use abi::call::{
-    CALL_HYPER_NULL, CALL_NULL, CALL_VAS_ABORT, CALL_VAS_COMMIT, CALL_VAS_CURRENT, CALL_VAS_NEST,
-    CALL_VAS_RETURN, CALL_VAS_SWITCH, CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_SYNC, CALL_VAS_TRY_SWITCH,
-    CALL_VAS_VERSION, CALL_VAS_WAIT,
+    CALL_HYPER_NULL, CALL_NULL, CALL_VAS_ABORT, CALL_VAS_COMMIT, CALL_VAS_CURRENT,
+    CALL_VAS_MESSAGE, CALL_VAS_NEST, CALL_VAS_RETURN, CALL_VAS_SWITCH, CALL_VAS_SWITCH_TIMEOUT,
+    CALL_VAS_SYNC, CALL_VAS_TRY_SWITCH, CALL_VAS_VERSION, CALL_VAS_WAIT,
 };
 
-use super::call;
+use super::{bytes, call};
 use crate::handle::VasHandle;
 
 /// Enters the guest kernel and comes back: the least a call can cost.
@@ -168,6 +168,20 @@ pub unsafe fn vas_commit() -> Result<(), Errno> {
 pub unsafe fn vas_abort() -> Result<(), Errno> {
     // SAFETY: the call takes no arguments; the rest is the caller's promise.
     unsafe { call(CALL_VAS_ABORT, []) }.map(|_| ())
+}
+
+/// What the next version that the calling thread's visit makes says that it is for: a line that
+/// `spacejmp vas log` shows with it. An empty one takes it back; it is forgotten with an abort, and with the end of
+/// a visit that has changed nothing.
+///
+/// # Errors
+/// `EPERM`: it is not inside an instance in which it may write versioned segments. `EFAULT` for a text that is not there.
+/// `EINVAL`: more than 120 bytes, not UTF-8, or control characters.
+#[inline]
+pub fn vas_message(text: impl AsRef<[u8]>) -> Result<(), Errno> {
+    let [at, len] = bytes(text.as_ref());
+    // SAFETY: the call reads the text, which outlives it.
+    unsafe { call(CALL_VAS_MESSAGE, [at, len]) }.map(|_| ())
 }
 
 /// All that was published of the versioned segments of `vh` survives a power cut from now on, whoever

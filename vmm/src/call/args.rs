@@ -4,6 +4,7 @@
 
 use abi::objects::{NAME_MAX_BYTES, SegParams, SegRoot, SegStat, VasStat};
 use abi::{Right, SegId, VasId};
+use spacejmp_versions::log::record::MESSAGE_BYTES_MAX;
 
 use crate::linux::task::ThreadCtx;
 use crate::store::{Mode, Name, StoreError};
@@ -81,6 +82,20 @@ pub fn name(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<Name, VasError> {
     let mut bytes = vec![0; len as usize];
     get(ctx, gva, &mut bytes)?;
     Ok(Name::new(&bytes).map_err(StoreError::from)?)
+}
+
+/// A version's message of `len` bytes at `gva`; empty for none.
+///
+/// # Errors
+/// `EFAULT`, or `EINVAL` for what is too long, not UTF-8, or has control characters.
+pub fn message(ctx: &ThreadCtx<'_>, gva: u64, len: u64) -> Result<String, VasError> {
+    if len > MESSAGE_BYTES_MAX as u64 {
+        return Err(VasError::Invalid { what: "the message: it has at most 120 bytes" });
+    }
+    let mut bytes = vec![0; len as usize];
+    get(ctx, gva, &mut bytes)?;
+    let text = String::from_utf8(bytes).ok().filter(|text| !text.contains(char::is_control));
+    text.ok_or(VasError::Invalid { what: "the message: it is one line of UTF-8" })
 }
 
 /// Reads the program's memory.

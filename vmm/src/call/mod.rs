@@ -80,6 +80,9 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u32, a: &[u64; 6]) -> Option<CallRe
         number::CALL_VAS_WAIT => vas::wait(ctx, a),
         number::CALL_VAS_NEST => nest(ctx, first, second),
         number::CALL_VAS_RETURN => go_back(ctx),
+        number::CALL_VAS_MESSAGE => args::message(ctx, first, second)
+            .and_then(|text| ctx.process.vases.set_message(ctx.vcpu, text))
+            .map(|()| 0),
         number::CALL_VAS_CREATE => vas::create(ctx, a),
         number::CALL_VAS_FIND => vas::find(ctx, a),
         number::CALL_VAS_CLONE => vas::clone(ctx, a),

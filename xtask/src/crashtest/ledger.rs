@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
+use crate::check::TOGETHER;
 use crate::workspace::{TARGET, Workspace, succeed};
 
 /// Nothing takes longer, on a busy machine.
@@ -56,7 +57,8 @@ impl Ledger {
     pub(super) const NAME: &str = "ledger";
 
     pub(super) fn build(workspace: &Workspace) -> Result<Ledger> {
-        succeed(&mut workspace.cargo(&["build", "--quiet", "--package", "vmm"]))?;
+        let build = ["build", "--quiet", "--bin", "spacejmp"];
+        succeed(workspace.cargo(&build).args(TOGETHER))?;
         Ledger::of(workspace, &ONE_SEGMENT)
     }
 
@@ -66,8 +68,8 @@ impl Ledger {
     }
 
     fn of(workspace: &Workspace, acts: &'static Acts) -> Result<Ledger> {
-        let build = ["build", "--quiet", "--package", "guests", "--bin", acts.program];
-        succeed(&mut workspace.cargo(&build))?;
+        let build = ["build", "--quiet", "--bin", acts.program];
+        succeed(workspace.cargo(&build).args(TOGETHER))?;
         let folder = workspace.target().join(TARGET).join("debug");
         let [spacejmp, program] = ["spacejmp", acts.program].map(|name| folder.join(name));
         Ok(Ledger { spacejmp, program, acts })

@@ -23,7 +23,7 @@ pub(crate) use self::args::MachineArgs;
 use self::emulator::{Arrival, End, Lines, Next};
 pub(crate) use self::initramfs::Addition;
 use self::transcript::{Event, Transcript};
-use crate::workspace::{Workspace, succeed};
+use crate::workspace::Workspace;
 
 const INITCALL_BLACKLIST: &str = include_str!("../../../resources/machines/initcall_blacklist");
 /// Number of console lines shown when a machine fails.
@@ -305,7 +305,7 @@ fn command_line(machine: &Machine, extra: &str) -> String {
 /// # Errors
 /// When it does not build.
 pub(crate) fn build_spacejmp(workspace: &Workspace) -> Result<()> {
-    succeed(&mut workspace.cargo(&["build", "--release", "--quiet", "--bin", "spacejmp"]))
+    workspace.build_command()
 }
 
 /// The release build of `spacejmp` where machines have it.

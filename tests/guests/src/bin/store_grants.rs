@@ -109,6 +109,7 @@ fn foreign(found: &mut Findings, vid: VasId, sid: SegId) {
         call::CALL_VAS_WAIT,
         call::CALL_VAS_NEST,
         call::CALL_VAS_RETURN,
+        call::CALL_VAS_MESSAGE,
         call::CALL_VAS_DETACH,
         call::CALL_VAS_LIST,
         call::CALL_SEG_LIST,

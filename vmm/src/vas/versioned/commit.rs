@@ -75,6 +75,9 @@ impl Vases {
                 guard.checkpoint_if_due(change.sid);
             }
         }
+        if let Some((tables, _)) = guard.visits.tables_of_mut(vcpu.index()) {
+            tables.message.clear();
+        }
         if let [change] = &changes[..]
             && let Some(delay) = sync::delay(change.durability)
         {
@@ -106,9 +109,11 @@ impl Vases {
             return Err(VasError::Spoilt);
         }
         let mut changes = Vec::new();
+        let (program, message) = (self.program(), &tables.message);
         for view in tables.views.values_mut().filter(|view| view.right == Right::Write) {
             let segment = residency.of_member_mut(view.sid);
-            changes.extend(change(self.program(), view, segment, copies, frames.machine())?);
+            let machine = frames.machine();
+            changes.extend(change(program, message, view, segment, copies, machine)?);
         }
         Ok(changes)
     }
@@ -165,6 +170,20 @@ impl Vases {
             view.reset();
         }
         tables.is_spoilt = false;
+        tables.message.clear();
+        Ok(())
+    }
+
+    /// Has the next version that the thread's visit makes say what it is for. It is forgotten when the visit
+    /// ends or aborts without one.
+    ///
+    /// # Errors
+    /// [`VasError::NotWriting`].
+    pub(crate) fn set_message(&self, vcpu: &Vcpu, message: String) -> Result<(), VasError> {
+        let mut state = self.lock();
+        let tables = state.visits.tables_of_mut(vcpu.index()).map(|(tables, _)| tables);
+        let tables = tables.filter(|it| it.writes()).ok_or(VasError::NotWriting)?;
+        tables.message = message;
         Ok(())
     }
 

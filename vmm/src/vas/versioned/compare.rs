@@ -5,7 +5,7 @@
 use std::time::SystemTime;
 
 use abi::PAGE_SIZE;
-use spacejmp_versions::log::record::{NOTE_BYTES_MAX, VersionFacts};
+use spacejmp_versions::log::record::{VersionFacts, note_of};
 use spacejmp_versions::page::{PAGE_BYTES, Page};
 use spacejmp_versions::segment::Source;
 use spacejmp_versions::{PageIndex, VersionsError};
@@ -47,6 +47,7 @@ struct Differing {
 /// will have made the version.
 pub(super) fn change(
     program: &str,
+    message: &str,
     view: &mut View,
     segment: &mut VmSegment,
     copies: &mut Copies,
@@ -65,7 +66,7 @@ pub(super) fn change(
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     // People know a program by its file's name.
     let name = program.rsplit('/').next().unwrap_or_default();
-    let note = name.bytes().take(NOTE_BYTES_MAX).collect();
+    let note = note_of(name, message);
     let facts = VersionFacts {
         time_ns: since.as_nanos() as u64,
         pid: own_number().cast_unsigned(),

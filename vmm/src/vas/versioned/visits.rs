@@ -50,11 +50,14 @@ pub(crate) struct VisitTables {
     is_kernels: bool,
     /// What the visit has changed must not be committed; it ends without.
     pub(crate) is_spoilt: bool,
+    /// What its next version is for.
+    pub(super) message: String,
 }
 
 impl VisitTables {
     pub(crate) fn new(vh: u32, tables: InstanceTables, views: BTreeMap<SegId, View>) -> Self {
-        VisitTables { vh, tables, views, users: 0, is_kernels: false, is_spoilt: false }
+        let message = String::new();
+        VisitTables { vh, tables, views, users: 0, is_kernels: false, is_spoilt: false, message }
     }
 
     /// Whether a thread with these tables may write versioned segments; then it is alone.
@@ -331,6 +334,7 @@ impl Visits {
         tables.users -= 1;
         if tables.writes() {
             self.writing.fetch_sub(1, Ordering::SeqCst);
+            tables.message.clear();
             let is_left = tables.views.values().any(|view| view.spill.is_some());
             tables.is_spoilt |= !is_settled || is_left || tables.copied() > KEPT_COPIES_MAX;
         }

@@ -196,6 +196,8 @@ pub struct VersionRecord {
     pub pid: u32,
     /// The name of its program.
     pub program: String,
+    /// What that said that it is for; empty if it said nothing.
+    pub message: String,
     /// How many pages it has changed.
     pub pages: u64,
     /// Bytes of the segment.
@@ -212,7 +214,8 @@ impl VersionRecord {
             number,
             time_ns: facts.time_ns,
             pid: facts.pid,
-            program: String::from_utf8_lossy(&facts.note).into_owned(),
+            program: facts.program(),
+            message: facts.message(),
             pages: pages as u64,
             size_bytes: facts.size_bytes,
             opens: true,

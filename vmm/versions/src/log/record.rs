@@ -27,6 +27,11 @@ const CHECKSUM: usize = FIXED_BYTES - 8;
 /// Most bytes of a note.
 pub const NOTE_BYTES_MAX: usize = CHECKSUM - FACTS - NOTE;
 
+/// Most bytes of the message in a note.
+pub const MESSAGE_BYTES_MAX: usize = 120;
+/// What separates the program, which is a file's name, from the message.
+const END_OF_PROGRAM: u8 = 0;
+
 /// What a version says besides its pages.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct VersionFacts {
@@ -40,13 +45,41 @@ pub struct VersionFacts {
     pub time_ns: u64,
     /// The process that made it.
     pub pid: u32,
-    /// What people see in the history: the program, a message. At most [`NOTE_BYTES_MAX`] bytes.
+    /// What people see in the history: [`VersionFacts::program`], [`VersionFacts::message`]. At most
+    /// [`NOTE_BYTES_MAX`] bytes.
     pub note: Vec<u8>,
     /// What it is for the VAS through which it was made, if it was made through one.
     pub entry: Option<VasEntry>,
 }
 
+/// The note of a version by a program, for which it has a message or none. What is too long is cut off.
+#[must_use]
+pub fn note_of(program: &str, message: &str) -> Vec<u8> {
+    let message = &message.as_bytes()[..message.len().min(MESSAGE_BYTES_MAX)];
+    let room = NOTE_BYTES_MAX - if message.is_empty() { 0 } else { message.len() + 1 };
+    let mut note: Vec<u8> = program.bytes().filter(|&b| b != END_OF_PROGRAM).take(room).collect();
+    if !message.is_empty() {
+        note.push(END_OF_PROGRAM);
+        note.extend(message);
+    }
+    note
+}
+
 impl VersionFacts {
+    /// The name of the program that made it.
+    #[must_use]
+    pub fn program(&self) -> String {
+        let mut parts = self.note.splitn(2, |&b| b == END_OF_PROGRAM);
+        String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned()
+    }
+
+    /// What that said that it is for; empty if it said nothing.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let mut parts = self.note.splitn(2, |&b| b == END_OF_PROGRAM);
+        String::from_utf8_lossy(parts.nth(1).unwrap_or_default()).into_owned()
+    }
+
     /// Whether they fit into a head.
     pub(crate) fn check(&self) -> Result<()> {
         let (bytes, limit) = (self.note.len(), NOTE_BYTES_MAX);
@@ -267,6 +300,23 @@ mod tests {
     fn joint(pages: u64, others: u64) -> RecordHead {
         let others = (1..=others).map(|other| (other, VersionNumber(other * 7))).collect();
         RecordHead { joint: Some(Joint { id: 0x10, others }), ..head(pages) }
+    }
+
+    #[test]
+    fn a_note_says_who_and_what_for_however_long_they_are() {
+        let long = "x".repeat(300);
+        let none = "";
+        for (program, message) in [("bank", none), ("bank", "for Ada"), ("", "for Ada"), ("", none)]
+        {
+            let facts = VersionFacts { note: note_of(program, message), ..head(0).facts };
+            assert_eq!((&facts.program()[..], &facts.message()[..]), (program, message));
+        }
+        let facts =
+            |program, message| VersionFacts { note: note_of(program, message), ..head(0).facts };
+        assert!(facts(&long, none).check().is_ok() && facts(&long, &long).check().is_ok());
+        assert_eq!(facts(&long, none).program().len(), NOTE_BYTES_MAX);
+        assert_eq!(facts(&long, &long).message().len(), MESSAGE_BYTES_MAX);
+        assert_eq!(facts("a\0b", "c").program(), "ab", "a name cannot pass for a message");
     }
 
     #[test]

@@ -18,7 +18,11 @@ pub(super) fn log(of: Of, store: &Store, name: &Name, json: bool) -> Result<Exit
         Of::Segment => {
             let versions = store.find_segment(name).and_then(|sid| store.history(sid));
             let versions = versions.map_err(doing())?;
-            show(json, &versions, &[], row)
+            show(json, &versions, &[], |it, now| {
+                let mut row = row(it, now);
+                row.push(plain(&it.message));
+                row
+            })
         }
         Of::Vas => {
             let versions = store.find_vas(name).and_then(|vid| store.vas_history(vid));
@@ -29,6 +33,7 @@ pub(super) fn log(of: Of, store: &Store, name: &Name, json: bool) -> Result<Exit
                 let each: Vec<_> =
                     each.map(|at| format!("{}@{}", plain(&at.segment), at.number)).collect();
                 row.push(each.join(", "));
+                row.push(plain(&it.message));
                 row
             })
         }
@@ -44,7 +49,7 @@ fn show<T: Serialize>(
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     errors::output(json, &BTreeMap::from([("versions", versions)]), |colour| {
         let heading = ["VERSION", "COMMITTED", "PAGES", "SIZE", "OPENS", "TAGS", "PROGRAM (PID)"];
-        let heading: Vec<_> = heading.iter().chain(more).copied().collect();
+        let heading: Vec<_> = heading.iter().chain(more).chain(&["MESSAGE"]).copied().collect();
         let rows: Vec<_> = versions.iter().map(|version| row(version, now)).collect();
         table(&heading, &rows, colour)
     })
@@ -57,6 +62,7 @@ fn of_vas(it: &VasVersion) -> VersionRecord {
         time_ns: it.time_ns,
         pid: it.pid,
         program: it.program.clone(),
+        message: it.message.clone(),
         pages: it.pages,
         size_bytes: it.size_bytes,
         opens: it.opens,

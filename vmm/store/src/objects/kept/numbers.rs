@@ -49,6 +49,8 @@ pub struct VasVersion {
     pub pid: u32,
     /// The name of its program, or what is noted instead.
     pub program: String,
+    /// What that said that it is for; empty if it said nothing.
+    pub message: String,
     /// How many pages it has changed.
     pub pages: u64,
     /// Bytes of the segments that it has changed.
@@ -243,7 +245,8 @@ fn note(
         number,
         time_ns: facts.time_ns,
         pid: facts.pid,
-        program: String::from_utf8_lossy(&facts.note).into_owned(),
+        program: facts.program(),
+        message: facts.message(),
         pages: 0,
         size_bytes: 0,
         opens: false,
