@@ -180,14 +180,14 @@ pub fn prebuild(folder: &Path) -> Vec<PathBuf> {
     built.iter().map(copy).collect()
 }
 
-/// Copies a program that is going to be executed, its mode with it. Another process does it: what this one writes, a
+/// Copies a program that is going to be executed, its mode with it (`-p`, which all kinds of `cp` have). Another process does it: what this one writes, a
 /// process that another test starts in that moment has open for an instant, and what is open for writing is not executed.
 ///
 /// # Panics
 /// If it cannot be copied.
 pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
     let (from, to) = (from.as_ref(), to.as_ref());
-    let status = Command::new("cp").arg("--preserve=mode").arg(from).arg(to).status();
+    let status = Command::new("cp").arg("-p").arg(from).arg(to).status();
     let copied = status.is_ok_and(|status| status.success());
     assert!(copied, "cannot copy {} to {}", from.display(), to.display());
 }
