@@ -43,8 +43,8 @@ pub(crate) struct CrashtestArgs {
     /// Only this workload of the simulated disk
     #[arg(long, value_name = "NAME", value_parser = states::workload)]
     pub(crate) workload: Option<Workload>,
-    /// Times to kill a writing VM, at a random moment, one of two that write the same one segment, and two; and the calls to the host before which a program, or a
-    /// command, is killed, for each at most
+    /// Times to kill a writing VM at a random moment, alone and beside another that writes the same segment, or the
+    /// same two; and the calls to the host before which a program, or a command, is killed, for each at most
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) kills: u64,
     /// Times to shut a mounted file system down under a writing VM, of each kind

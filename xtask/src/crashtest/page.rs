@@ -43,7 +43,8 @@ is the same. What two writers have committed has to be one history, without a ga
 /// Without git.
 pub(super) fn revision(workspace: &Workspace) -> Result<String> {
     let mut git = Command::new("git");
-    git.args(["rev-parse", "--short=8", "HEAD"]).current_dir(workspace.file("."));
+    git.args(["describe", "--always", "--exclude=*", "--abbrev=8", "--dirty"])
+        .current_dir(workspace.file("."));
     Ok(whole(&git.output()?, "asking for the revision")?.trim().to_owned())
 }
 

@@ -21,7 +21,7 @@
 //! visit that changes nothing, so that the kernel lets in whoever comes next. `turns`: at each line of its
 //! input moves money from account 1 to account 2; prints what account 1 has then, or why the change was
 //! refused. `slow MS`: moves money twice, the second time without leaving the guest for so long in the
-//! middle. `messages`: says what versions are for. Prints `done`; status 0, or 1 with a message.
+//! middle. Prints `done`; status 0, or 1 with a message.
 
 use std::process::ExitCode;
 use std::sync::Barrier;
@@ -160,7 +160,6 @@ fn main() -> ExitCode {
             go_home();
         }
         ["grow"] => grow(bank),
-        ["messages"] => messages(bank),
         ["calls"] => calls(bank),
         ["views"] => views(bank),
         ["full"] => full(bank),
@@ -224,48 +223,6 @@ fn first_of(bank: &Bank) -> u64 {
     go_home();
     must("vas_detach", sys::vas_detach(vh));
     first
-}
-
-/// Makes versions with and without messages.
-fn messages(bank: &Bank) {
-    let refused = |text: &[u8], errno| assert_eq!(sys::vas_message(text), Err(errno));
-    refused(b"at home", Errno::EPERM);
-    let read = bank.read();
-    must("enter", enter(read));
-    refused(b"to read", Errno::EPERM);
-    go_home();
-    let say = |text: &str| must("vas_message", sys::vas_message(text));
-    let change = || bank.account(0).write(bank.account(0).read() + 1);
-    // It goes with a visit that has changed nothing, also if the kernel lets the next one in.
-    must("enter", enter(bank.write));
-    say("not committed");
-    go_home();
-    must("enter", enter(bank.write));
-    change();
-    go_home();
-    must("enter", enter(bank.write));
-    for bad in [&[b'x'; 121][..], b"two\nlines", b"\xff"] {
-        refused(bad, Errno::EINVAL);
-    }
-    say("aborted");
-    change();
-    abort();
-    change();
-    must("vas_commit", commit());
-    say("taken back");
-    say("");
-    change();
-    must("vas_commit", commit());
-    // Nothing is committed by this, and the message waits for a change.
-    say("one");
-    must("vas_commit", commit());
-    change();
-    must("vas_commit", commit());
-    change();
-    must("vas_commit", commit());
-    say(&"\u{e9}".repeat(60));
-    change();
-    go_home();
 }
 
 /// Keeps a version in the middle of a change, which is not in it.
