@@ -49,8 +49,13 @@ fn show<T: Serialize>(
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     errors::output(json, &BTreeMap::from([("versions", versions)]), |colour| {
         let heading = ["VERSION", "COMMITTED", "PAGES", "SIZE", "OPENS", "TAGS", "PROGRAM (PID)"];
-        let heading: Vec<_> = heading.iter().chain(more).chain(&["MESSAGE"]).copied().collect();
-        let rows: Vec<_> = versions.iter().map(|version| row(version, now)).collect();
+        let mut heading: Vec<_> = heading.iter().chain(more).chain(&["MESSAGE"]).copied().collect();
+        let mut rows: Vec<_> = versions.iter().map(|version| row(version, now)).collect();
+        // Most programs say nothing.
+        if rows.iter().all(|row| row.last().is_some_and(String::is_empty)) {
+            heading.pop();
+            rows.iter_mut().for_each(|row| drop(row.pop()));
+        }
         table(&heading, &rows, colour)
     })
 }
