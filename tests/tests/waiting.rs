@@ -23,3 +23,11 @@ fn signals_processes_and_counters_are_waited_for_as_natively() {
     assert_eq!(ended.outcome, Outcome::Exited(0));
     assert!(ended.out().ends_with("done\n"), "{}", ended.out());
 }
+
+#[test]
+fn a_handler_never_runs_between_a_call_and_the_instruction_that_makes_it() {
+    skip_without_kvm!();
+    let ended = Run::new(guests::c("signals_at_calls")).same_as_native();
+    assert_eq!(ended.out(), "done\n");
+    assert_eq!(ended.outcome, Outcome::Exited(0));
+}

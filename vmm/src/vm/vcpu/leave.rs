@@ -48,6 +48,14 @@ impl Vcpu {
 
     fn ring3_exit(&mut self, raw: Raw) -> Exit {
         match raw {
+            // At the gate the program has made its call. A handler that ran now would come before
+            // the call, which would then wait unaware of the signal; so the call is served, and
+            // told that it is interrupted.
+            Raw::Interrupted if self.regs.rip == GATE_PAGE.raw() => {
+                self.after_syscall();
+                self.restore_all = true;
+                Exit::Syscall(Via::Gate)
+            }
             Raw::Interrupted => {
                 self.restore_all = true;
                 Exit::Kicked
