@@ -236,6 +236,21 @@ fn use_jobs(shell: &mut AtTerminal) {
         shell.press("echo alive $((40 + 2))\n");
         shell.sees("alive 42\r\n");
     }
+    // What the terminal stops in the background is ended by a signal when it is continued with it: who reads, who
+    // changes modes, and who writes where that is not for all.
+    for job in ["cat", "stty -parodd", "stty tostop; ls /"] {
+        shell.sees("ready$ ");
+        let until = |wanted: &str| {
+            format!("until jobs > $JOBS; read -r all < $JOBS; [[ {wanted} ]]; do :; done")
+        };
+        let (stopped, ended) =
+            (until("$all == *Stopped*"), until("$all != *Stopped* && $all != *Running*"));
+        shell.press(&format!("{job} & {stopped}; kill %%; {ended}; echo ended $((1 + 1))\n"));
+        shell.sees("ended 2\r\n");
+    }
+    shell.sees("ready$ ");
+    shell.press("stty -tostop; echo again $((1 + 1))\n");
+    shell.sees("again 2\r\n");
     // A pipeline is one job. What is typed before the prompt is shown before it.
     shell.sees("ready$ ");
     shell.press("cat | cat\n");

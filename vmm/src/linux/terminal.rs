@@ -6,6 +6,7 @@
 //! is served on those of the run alone.
 
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use abi::Errno;
 use rustix::process::Pid;
@@ -17,6 +18,8 @@ use super::time::checked;
 use super::{CallResult, Fail, descriptor, done, value};
 use crate::files::{OpenFile, host};
 use crate::linux::task::ThreadCtx;
+use crate::process_tree::stop;
+use crate::vm::kick::kick_signal;
 
 /// Bytes of the kernel's `struct termios` and `struct termios2`.
 const TERMIOS_BYTES: usize = 36;
@@ -30,6 +33,9 @@ const TCSETA: libc::Ioctl = 0x5406;
 const TCSETAW: libc::Ioctl = 0x5407;
 const TCSETAF: libc::Ioctl = 0x5408;
 const WINSIZE_BYTES: usize = 8;
+/// How often a thread looks whether the event loop has passed a signal on, which takes it microseconds: a second in
+/// all, so that one that cannot is not waited for without end.
+const MOST_ROUNDS_UNDERWAY: u32 = 5000;
 
 /// The requests, by what their argument is.
 enum Request {
@@ -107,9 +113,32 @@ fn takes(ctx: &ThreadCtx<'_>, file: &OpenFile, request: u64, arg: u64, bytes: us
     ask(ctx, file, request, buffer.as_ptr())
 }
 
+/// Whether the request is for those in the foreground (the kernel's `tty_check_change`).
+fn changes_modes(request: u64) -> bool {
+    matches!(
+        request as libc::Ioctl,
+        TCSETA
+            | TCSETAW
+            | TCSETAF
+            | libc::TCSETS
+            | libc::TCSETSW
+            | libc::TCSETSF
+            | libc::TCSETS2
+            | libc::TCSETSW2
+            | libc::TCSETSF2
+            | libc::TCSBRK
+            | libc::TCSBRKP
+            | libc::TCXONC
+            | libc::TCFLSH
+    )
+}
+
 /// Makes the request to the host; `arg` is a number, or points to a buffer that is large enough.
 fn ask(ctx: &ThreadCtx<'_>, file: &OpenFile, request: u64, arg: *const u8) -> CallResult {
     let (fd, request) = (file.host_fd().as_raw_fd(), request as libc::Ioctl);
+    if changes_modes(request) {
+        stop_in_background(ctx, file, Use::Change)?;
+    }
     loop {
         if ctx.is_interrupted() {
             return Err(Fail::Restart);
@@ -123,6 +152,90 @@ fn ask(ctx: &ThreadCtx<'_>, file: &OpenFile, request: u64, arg: *const u8) -> Ca
             got => return value(got?),
         }
     }
+}
+
+/// What a program does to a terminal that only those in the foreground may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Reads it.
+    Read,
+    /// Writes to it, which all may unless the terminal says otherwise.
+    Write,
+    /// Changes its modes, or whose it is.
+    Change,
+}
+
+/// Stops a process that uses a terminal in the background, as the host's kernel would, which does so before there is
+/// anything to read.
+///
+/// The kernel is asked whether to stop, and the VMM then stops of itself: see [`stop::without_stopping`]. Signals that
+/// have arrived come first, as natively: `kill %1` of a job that the terminal stopped sends SIGTERM, and SIGCONT.
+pub(super) fn stop_in_background(
+    ctx: &ThreadCtx<'_>,
+    file: &OpenFile,
+    usage: Use,
+) -> Result<(), Fail> {
+    let signal = match usage {
+        Use::Read => libc::SIGTTIN,
+        Use::Write | Use::Change => libc::SIGTTOU,
+    };
+    // Asks as it would be used, and does nothing: reads no bytes, or requests what there is not.
+    let ask = || match usage {
+        Use::Read => rustix::io::read(file.host_fd(), &mut [0_u8; 0]).map(drop).map_err(host),
+        Use::Write | Use::Change => {
+            const NOTHING: usize = 99;
+            let fd = file.host_fd().as_raw_fd();
+            // SAFETY: the request takes a number.
+            checked(unsafe { libc::ioctl(fd, libc::TCXONC, NOTHING) }.into()).map(drop)
+        }
+    };
+    // Where the program does not leave it to the default, nothing stops: the kernel's answer is the program's. Before it
+    // runs a program, a child is its parent's host process.
+    let stops = ctx.child.is_none()
+        && !ctx.thread.signals.blocks(signal)
+        && !ctx.process.signals.is_handled(signal)
+        && !ctx.actions().has_ignored(signal);
+    loop {
+        if stops && !(is_in_background(file) && (usage != Use::Write || stops_writers(file))) {
+            return Ok(());
+        }
+        for _ in 0..MOST_ROUNDS_UNDERWAY {
+            if ctx.is_interrupted() || !stop::is_underway() {
+                break;
+            }
+            // The event loop has been woken.
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        if ctx.is_interrupted() {
+            return Err(Fail::Restart);
+        }
+        let answer = match usage {
+            _ if stops => stop::without_stopping(signal, kick_signal(), ask),
+            Use::Read => Some(ask()),
+            // The call itself does what there is to do.
+            Use::Write | Use::Change => return Ok(()),
+        };
+        match answer {
+            None => stop::stop_here(signal),
+            Some(Err(Errno::EINTR)) => {}
+            // Nobody could continue the process, or the program ignores the signal.
+            Some(Err(Errno::EIO)) => return Err(Errno::EIO.into()),
+            // The call itself says what else there is.
+            Some(_) => return Ok(()),
+        }
+    }
+}
+
+/// Whether this may be the controlling terminal, with another group in the foreground.
+fn is_in_background(file: &OpenFile) -> bool {
+    let foreground = rustix::termios::tcgetpgrp(file.host_fd());
+    foreground.is_ok_and(|group| group.as_raw_nonzero().get() != crate::host::process_group())
+}
+
+/// Whether those in the background may not write to it either (`stty tostop`).
+fn stops_writers(file: &OpenFile) -> bool {
+    let modes = rustix::termios::tcgetattr(file.host_fd());
+    modes.is_ok_and(|modes| modes.local_modes.contains(rustix::termios::LocalModes::TOSTOP))
 }
 
 /// Runs `call`, which stops a background process unless it blocks or ignores SIGTTOU: if the program
@@ -153,6 +266,7 @@ fn set_group(ctx: &ThreadCtx<'_>, file: &OpenFile, arg: u64) -> CallResult {
     if wanted != own && members(ctx.process, Some(group)).is_empty() {
         return Err(Errno::EPERM.into());
     }
+    stop_in_background(ctx, file, Use::Change)?;
     loop {
         let set =
             as_in_program(ctx, || rustix::termios::tcsetpgrp(file.host_fd(), wanted).map_err(host));

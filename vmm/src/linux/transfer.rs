@@ -14,6 +14,7 @@ use abi::addr::LOWER_HALF_END;
 use abi::{Errno, PAGE_SIZE};
 
 use super::signalfd;
+use super::terminal::{self, Use};
 use super::time::last_errno;
 use super::{CallResult, Fail, value};
 use crate::access::MemoryAccess;
@@ -233,21 +234,6 @@ fn first_attempt(ctx: &ThreadCtx<'_>, file: &OpenFile, transfer: &Transfer<'_>) 
     }
 }
 
-/// Linux stops who reads a terminal in the background, before there is anything to read. A read of no bytes has
-/// the host's kernel do so.
-fn stop_in_background(ctx: &ThreadCtx<'_>, file: &OpenFile) -> Result<(), Fail> {
-    loop {
-        match rustix::io::read(file.host_fd(), &mut [0_u8; 0]) {
-            Err(rustix::io::Errno::INTR) if ctx.is_interrupted() => return Err(Fail::Restart),
-            Err(rustix::io::Errno::INTR) => {}
-            // It is ignored, or nobody could continue the process.
-            Err(rustix::io::Errno::IO) => return Err(Errno::EIO.into()),
-            // The call itself says what else there is.
-            _ => return Ok(()),
-        }
-    }
-}
-
 fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -> CallResult {
     transfer.buffers.iov.truncate(IOV_MAX as usize);
     let events = if transfer.access == MemoryAccess::Write { libc::POLLIN } else { libc::POLLOUT };
@@ -403,9 +389,10 @@ fn wait_with(
         if ctx.is_interrupted() {
             return Err(Fail::Restart);
         }
-        if file.kind() == FileKind::Terminal && events == libc::POLLIN && timeout != 0 {
+        if file.kind() == FileKind::Terminal && timeout != 0 {
             // Also when it has been continued: then it was interrupted.
-            stop_in_background(ctx, file)?;
+            let usage = if events == libc::POLLIN { Use::Read } else { Use::Write };
+            terminal::stop_in_background(ctx, file, usage)?;
         }
         // SAFETY: one pollfd, which outlives the call.
         match unsafe { libc::poll(&mut poll, 1, timeout) } {

@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 
 use crate::linux::children::signals;
 use crate::linux::signal::SigInfo;
-use crate::process_tree::fork;
+use crate::process_tree::{fork, stop};
 
 /// What the event loop listens to.
 pub(super) const FROM_USER: [libc::c_int; 5] =
@@ -78,6 +78,7 @@ impl HostSignals {
         }
         // SAFETY: zeroed, then written by the call.
         let before = unsafe { before.assume_init() };
+        stop::note_passed_on(&wanted);
         Ok(HostSignals { file, before, blocked: wanted })
     }
 

@@ -29,7 +29,7 @@ use crate::linux::signal::info::{SI_KERNEL, SI_TKILL, SI_USER, SigInfo};
 use crate::linux::task::host_thread::gettid;
 use crate::linux::task::{KickState, Outcome, Process};
 use crate::linux::{signal, timer};
-use crate::process_tree::stop::Bell;
+use crate::process_tree::stop::{self, Bell};
 
 /// A second signal of the same kind within this time ends the program, whatever its handler
 /// does with the first: a user who presses Ctrl-C twice means it.
@@ -421,19 +421,19 @@ impl MutEventSubscriber for Supervisor<'_> {
                 self.end(Outcome::Interrupted { signal: libc::SIGKILL as u8 }, ops);
             }
             TIMERS => _ = self.handle_timers(),
-            BELL => {
+            BELL => stop::passing(|| {
                 for (number, from) in self.bell.iter().flat_map(Bell::take) {
                     let code = if from == 0 { SI_KERNEL } else { SI_USER };
                     // An ordinary signal carries nothing that could be lost.
                     let info = SigInfo::new(number, code, from);
                     let _ = signal::send_to_process(self.process, info);
                 }
-            }
-            SIGNALS => {
+            }),
+            SIGNALS => stop::passing(|| {
                 while let Some(signal) = self.signals.and_then(HostSignals::next) {
                     self.on_signal(signal, ops);
                 }
-            }
+            }),
             SECOND => {
                 if let Some(timer) = &mut self.second {
                     let _ = timer.wait();

@@ -5,7 +5,8 @@
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::register_signal_handler;
@@ -49,18 +50,33 @@ extern "C" fn on_stop(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
         }
     }
     let fd = BELL.load(Ordering::Acquire);
+    keeping_errno(|| {
+        // SAFETY: reads eight bytes; async-signal-safe. Without a bell it is a bad descriptor.
+        unsafe { libc::write(fd, (&raw const ONE).cast(), 8) };
+    });
+}
+
+/// Runs a part of a handler; the interrupted code finds the `errno` it had.
+fn keeping_errno(run: impl FnOnce()) {
     // SAFETY: returns the address of the thread's own `errno`.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above.
     let before = unsafe { *errno };
-    // SAFETY: reads eight bytes; async-signal-safe. Without a bell it is a bad descriptor.
-    unsafe { libc::write(fd, (&raw const ONE).cast(), 8) };
-    // SAFETY: as above: the interrupted code finds what it had.
+    run();
+    // SAFETY: as above.
     unsafe { *errno = before };
 }
 
+/// Held while actions change.
+static ACTIONS: Mutex<()> = Mutex::new(());
+
 /// Determines what one of the signals does from now on.
 pub fn set_action(signal: i32, action: HostAction) {
+    let _changing = ACTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    set(signal, action);
+}
+
+fn set(signal: i32, action: HostAction) {
     let simple = match action {
         HostAction::Default => libc::SIG_DFL,
         HostAction::Ignore => libc::SIG_IGN,
@@ -72,6 +88,51 @@ pub fn set_action(signal: i32, action: HostAction) {
     };
     // SAFETY: sets one of the two actions that are no handlers.
     unsafe { libc::signal(signal, simple) };
+}
+
+/// The host thread that is in [`without_stopping`], or 0, by which signal it is interrupted, and whether the one that
+/// stops has come.
+static ASKS: AtomicI32 = AtomicI32::new(0);
+static INTERRUPTS: AtomicI32 = AtomicI32::new(0);
+static CAME: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn on_answer(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    CAME.store(true, Ordering::Release);
+    let asks = ASKS.load(Ordering::Acquire);
+    if asks != 0 {
+        // The host may have chosen another thread for the handler: the one that asks must leave its call.
+        keeping_errno(|| send_to_thread(asks, INTERRUPTS.load(Ordering::Acquire)));
+    }
+}
+
+/// Runs `call`, during which `signal`, whose action is the default, does not stop this process, but interrupts the
+/// call. Returns what the call returned, or `None` if the signal came: then the process is to be stopped
+/// ([`stop_here`]). `interrupts` is a signal whose handler does nothing and makes no call go on.
+///
+/// The host's kernel makes a call again of itself that a stop has interrupted. So a process that reads a terminal in the
+/// background would be stopped again as soon as it is continued, before the VMM sees the signals that came with it.
+pub fn without_stopping<T>(signal: i32, interrupts: i32, call: impl FnOnce() -> T) -> Option<T> {
+    let _changing = ACTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    CAME.store(false, Ordering::Release);
+    INTERRUPTS.store(interrupts, Ordering::Release);
+    ASKS.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Release);
+    let _ = register_signal_handler(signal, on_answer);
+    let result = call();
+    set(signal, HostAction::Default);
+    ASKS.store(0, Ordering::Release);
+    (!CAME.load(Ordering::Acquire)).then_some(result)
+}
+
+/// Stops this process by `signal`, whose action is the default and which the calling thread does not block. Returns when
+/// it has been continued.
+pub fn stop_here(signal: i32) {
+    send_to_thread(rustix::thread::gettid().as_raw_nonzero().get(), signal);
+}
+
+/// Sends a thread of this process a signal. Async-signal-safe.
+fn send_to_thread(tid: i32, signal: i32) {
+    // SAFETY: reads nothing and writes nothing of ours.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, signal) };
 }
 
 /// Which of the signals this process ignores, as a set: its parent's choice, unless it made its own.
@@ -104,10 +165,15 @@ impl Bell {
         let event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
         BELL.store(event.as_raw_fd(), Ordering::Release);
         // What came while none was there, between two programs.
-        if TOLD.iter().any(|told| told.load(Ordering::Acquire) != 0) {
+        if Bell::rings() {
             let _ = event.write(1);
         }
         Ok(Bell(event))
+    }
+
+    /// Whether one has arrived that was not taken.
+    fn rings() -> bool {
+        TOLD.iter().any(|told| told.load(Ordering::Acquire) != 0)
     }
 
     /// The signals that have arrived, each with its sender: number and user, or 0 for a terminal.
@@ -130,6 +196,43 @@ impl Drop for Bell {
     fn drop(&mut self) {
         BELL.store(-1, Ordering::Release);
     }
+}
+
+/// Signals that the event loop reads and passes on to the program, as a set.
+static PASSED_ON: AtomicU64 = AtomicU64::new(0);
+/// Whether it is just doing so.
+static PASSING: AtomicBool = AtomicBool::new(false);
+
+/// From now on the event loop passes these signals on, besides the [`Bell`]'s.
+pub fn note_passed_on(signals: &[i32]) {
+    let set = signals.iter().fold(0, |set, signal| set | bit(*signal));
+    PASSED_ON.store(set, Ordering::Release);
+}
+
+/// Runs `pass`, which takes signals from the host and gives them to the program.
+pub fn passing<T>(pass: impl FnOnce() -> T) -> T {
+    PASSING.store(true, Ordering::SeqCst);
+    let result = pass();
+    PASSING.store(false, Ordering::SeqCst);
+    result
+}
+
+/// Whether signals have reached this process and not yet the program. A signal that came before is pending for the
+/// program once this says no.
+#[must_use]
+pub fn is_underway() -> bool {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: writes the set.
+    unsafe { libc::sigpending(set.as_mut_ptr()) };
+    // SAFETY: zeroed, then written by the call; every bit pattern is valid.
+    let set = unsafe { set.assume_init() };
+    // SAFETY: reads the set; the numbers are signals'.
+    let is_pending = |signal: i32| unsafe { libc::sigismember(&raw const set, signal) } == 1;
+    let passed_on = PASSED_ON.load(Ordering::Acquire);
+    // In this order: the event loop says that it passes one on before it takes it.
+    (1..=64).any(|signal| passed_on & bit(signal) != 0 && is_pending(signal))
+        || Bell::rings()
+        || PASSING.load(Ordering::SeqCst)
 }
 
 thread_local! {
@@ -170,7 +273,10 @@ pub fn block_here() {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bell, HostAction, STOPS, block_here, ignored, mask_changed, mirror, set_action};
+    use super::{
+        Bell, HostAction, STOPS, block_here, ignored, is_underway, mask_changed, mirror,
+        note_passed_on, passing, set_action, stop_here, without_stopping,
+    };
 
     // One test: what it changes is the process's.
     #[test]
@@ -189,6 +295,24 @@ mod tests {
         );
         assert!(bell.take().is_empty());
         set_action(libc::SIGTSTP, HostAction::Default);
+        // SIGURG is ignored.
+        assert_eq!(without_stopping(libc::SIGTTIN, libc::SIGURG, || 7), Some(7));
+        // A process that it stopped here would stay so.
+        assert_eq!(
+            without_stopping(libc::SIGTTIN, libc::SIGURG, || stop_here(libc::SIGTTIN)),
+            None
+        );
+        assert_eq!(without_stopping(libc::SIGTTOU, libc::SIGURG, || 8), Some(8));
+        assert!(!is_underway());
+        assert!(passing(is_underway));
+        note_passed_on(&[libc::SIGUSR2]);
+        vmm_sys_util::signal::block_signal(libc::SIGUSR2).unwrap();
+        stop_here(libc::SIGUSR2);
+        assert!(is_underway());
+        note_passed_on(&[libc::SIGUSR1]);
+        assert!(!is_underway(), "nobody passes that one on");
+        vmm_sys_util::signal::clear_signal(libc::SIGUSR2).unwrap();
+        vmm_sys_util::signal::unblock_signal(libc::SIGUSR2).unwrap();
         let blocked = || {
             let all = vmm_sys_util::signal::get_blocked_signals().unwrap();
             STOPS.into_iter().filter(|signal| all.contains(signal)).collect::<Vec<_>>()
