@@ -132,7 +132,7 @@ pub fn stop_here(signal: i32) {
 /// Sends a thread of this process a signal. Async-signal-safe.
 fn send_to_thread(tid: i32, signal: i32) {
     // SAFETY: reads nothing and writes nothing of ours.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, signal) };
+    unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), tid, signal) };
 }
 
 /// Which of the signals this process ignores, as a set: its parent's choice, unless it made its own.
