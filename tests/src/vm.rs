@@ -234,6 +234,7 @@ impl Run {
             umask: 0o022,
             stdio,
             tracer: None,
+            core: None,
             inherited: Vec::new(),
             tree: self.children.then(|| {
                 let tree = ProcessTree::new(16, 1 << 16, None, |_, _| ());

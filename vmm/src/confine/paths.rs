@@ -18,6 +18,8 @@ pub enum PathRight {
     All,
     /// To remove directories: the one above what is removed at the end.
     RemoveIn,
+    /// To make files, write them, move and remove them in it: the directory of core files.
+    MakeIn,
 }
 
 const READ: u64 = READ_FILE | READ_DIR;
@@ -26,6 +28,8 @@ const WRITE_FILE: u64 = 1 << 1;
 const READ_FILE: u64 = 1 << 2;
 const READ_DIR: u64 = 1 << 3;
 const REMOVE_DIR: u64 = 1 << 4;
+const REMOVE_FILE: u64 = 1 << 5;
+const MAKE_FILE: u64 = 1 << 8;
 /// All that the first version knows; with `EXECUTE`, which nothing is allowed.
 const FIRST: u64 = (1 << 13) - 1;
 const EXECUTE: u64 = 1;
@@ -130,6 +134,7 @@ fn add(rules: &OwnedFd, opened: BorrowedFd<'_>, right: PathRight, known: u64) ->
             PathRight::Read => READ,
             PathRight::All => !EXECUTE,
             PathRight::RemoveIn => REMOVE_DIR,
+            PathRight::MakeIn => MAKE_FILE | WRITE_FILE | TRUNCATE | REMOVE_FILE,
         };
     let rule = Rule { allowed, beneath: opened.as_raw_fd() };
     if allowed == 0 {

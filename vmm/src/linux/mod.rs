@@ -8,6 +8,7 @@
 //! Every argument comes from the guest: nothing here may panic on any value.
 
 pub mod children;
+pub mod core_dump;
 pub mod credentials;
 mod epoll;
 pub mod fault;

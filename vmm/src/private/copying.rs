@@ -266,7 +266,10 @@ impl NewImages {
 }
 
 /// Two ascending lists of ranges as one.
-fn union(one: Vec<Range<u64>>, other: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+pub(super) fn union(
+    one: Vec<Range<u64>>,
+    other: impl Iterator<Item = Range<u64>>,
+) -> Vec<Range<u64>> {
     let mut all: Vec<Range<u64>> = one.into_iter().chain(other).collect();
     all.sort_by_key(|range| range.start);
     let mut joined: Vec<Range<u64>> = Vec::new();

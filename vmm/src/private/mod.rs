@@ -11,7 +11,7 @@
 //! - [`mlock`]: areas that stay in the host's memory; [`stack`]: the first thread's stack
 //! - [`access`]: the VMM's own access to the region
 //! - [`holes`]: ranges with holes, for calls that accept them
-//! - [`inspect`]: read-only views of areas, for reports
+//! - [`inspect`]: read-only views of areas, for reports; [`content`]: what is in them, for core files
 //!
 //! VAS instances link this region's tables; what they have besides is `crate::vas`'s, of which
 //! nothing is imported here, nor the other way round.
@@ -19,6 +19,7 @@
 pub mod access;
 pub mod brk;
 mod charge;
+pub mod content;
 mod copying;
 pub mod fault;
 pub mod fork;

@@ -134,6 +134,7 @@ impl EmptyVm {
             sysv: begins.sysv,
             vm: vm.clone(),
             life: Life::new(vcpu, begins.first_thread),
+            core: Default::default(),
             _held_by: begins.held_by,
             second_tasks: Mutex::default(),
             errands: Default::default(),

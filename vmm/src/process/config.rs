@@ -8,6 +8,7 @@ use super::private_tmp::PrivateTmp;
 use super::tree::ProcessTree;
 use crate::confine::Confine;
 use crate::files::{Grant, Tty};
+use crate::linux::core_dump::CorePlace;
 use crate::linux::net::NetGrants;
 use crate::linux::strace::Tracer;
 use crate::vas::VasGrants;
@@ -69,6 +70,8 @@ pub struct RunConfig {
     pub stdio: [OwnedFd; 3],
     /// What writes its calls; `None`: nobody asks.
     pub tracer: Option<Arc<Tracer>>,
+    /// Where a core file goes if a signal ends it; `None`: there is none.
+    pub core: Option<Arc<CorePlace>>,
     /// Further descriptors, with their numbers in the program.
     pub inherited: Vec<(i32, OwnedFd)>,
     /// How it may start other processes; `None` if it may not. Then [`super::Process::start`] must be

@@ -130,6 +130,9 @@ impl Process {
         if let Some(removed) = &config.confine_files {
             let store = config.store.as_deref();
             allow_paths(&mut paths, store, &files, named.as_ref(), removed);
+            if let Some(core) = &config.core {
+                paths.allow_open(core.folder(), PathRight::MakeIn);
+            }
             paths.restrict(&confined).map_err(StartError::Confine)?;
         }
         let vm = VmSettings {
@@ -139,6 +142,7 @@ impl Process {
             umask: config.umask,
             net: config.net.clone(),
             tracer: config.tracer.clone(),
+            core: config.core.clone(),
             confined,
         };
         let children = match &config.tree {

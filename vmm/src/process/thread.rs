@@ -9,6 +9,7 @@ use std::time::Instant;
 use abi::Errno;
 
 use crate::access::{FaultCause, FaultOutcome};
+use crate::linux::core_dump::Dying;
 use crate::linux::fault::Fault;
 use crate::linux::signal::{self, Due, Fatal};
 use crate::linux::survivor::Survivor;
@@ -39,6 +40,9 @@ pub(super) fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) 
         process.stop(Outcome::HostFailed(text));
         Next::Stop
     });
+    if matches!(next, Next::Stop) {
+        process.core.leave_registers(thread, &vcpu);
+    }
     let left = catch_unwind(AssertUnwindSafe(|| {
         // However it ends, while it is still in its VAS.
         linux::robust::release(process, thread, vcpu.instance());
@@ -123,7 +127,18 @@ fn end_by_signal(ctx: &mut ThreadCtx<'_>, fatal: &Fatal) -> Next {
         return Next::Resume;
     }
     let report = report::death(ctx, fatal);
-    ctx.process.stop(Outcome::Killed { signal: fatal.signal as u8, report });
+    let signal = fatal.signal as u8;
+    let dying = Dying::begin(ctx.process, fatal.signal);
+    let counts = ctx.process.stop_because(Outcome::Killed { signal, report });
+    if let Some(dying) = dying
+        && let Some(place) = &ctx.process.vm.core
+        && counts
+    {
+        let threads = dying.gather(ctx);
+        let core = report::core::write(ctx, fatal, &threads, place);
+        let heading = report::ended_by(ctx, signal);
+        ctx.process.life.add_to_report(&heading, &core);
+    }
     Next::Stop
 }
 

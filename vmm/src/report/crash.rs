@@ -37,7 +37,7 @@ const PAGE_FAULT: u64 = 14;
 #[must_use]
 pub fn death(ctx: &ThreadCtx<'_>, fatal: &Fatal) -> String {
     match &fatal.cause {
-        FatalCause::Sent => String::new(),
+        FatalCause::Sent(_) => String::new(),
         FatalCause::Fault(fault) => crash(ctx, fault),
         FatalCause::FaultWithoutStack(fault) => {
             let why = "  (its handler could not be called: there is no space on the stack)\n";
@@ -45,6 +45,13 @@ pub fn death(ctx: &ThreadCtx<'_>, fatal: &Fatal) -> String {
         }
         FatalCause::Frame(signal) => lost_stack(ctx, *signal),
     }
+}
+
+/// The first line on a signal that was sent.
+#[must_use]
+pub fn ended_by(ctx: &ThreadCtx<'_>, signal: u8) -> String {
+    let name = printable(ctx.process.program.short.as_bytes(), 64);
+    format!("{name} was ended by {}\n", signal_name(signal))
 }
 
 /// The report on `fault` in the registers of `ctx`.

@@ -3,11 +3,13 @@
 //! - [`stats_table`] prints what [`crate::stats`] has counted, [`run`] adds how it ended
 //! - [`mod@crash`]: the report on a fault; [`symbols`] finds the name of a function
 //! - `spaces`: the address spaces involved
+//! - [`core`]: the core file
 
+pub mod core;
 pub mod crash;
 pub mod run;
 mod spaces;
 pub mod stats_table;
 pub mod symbols;
 
-pub use crash::{death, kernel_death};
+pub use crash::{death, ended_by, kernel_death};

@@ -161,6 +161,11 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     },
     LeftOut {
         kinds: ALL,
+        reason: "opens core files with gdb, which no machine has",
+        what: &["core_files"],
+    },
+    LeftOut {
+        kinds: ALL,
         reason: "needs a distribution's programs, of which no machine has more than a few",
         what: &["distribution"],
     },

@@ -55,7 +55,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     New(new::Args),
-    Run(run::Args),
+    Run(Box<run::Args>),
     Vas(vas::Args),
     Seg(seg::Args),
     Store(store::Args),
@@ -113,7 +113,7 @@ impl Command {
     fn run(self) -> Result<ExitCode, Failure> {
         match self {
             Self::New(args) => new::run(&args),
-            Self::Run(args) => run::run(args),
+            Self::Run(args) => run::run(*args),
             Self::Vas(args) => vas::run(args),
             Self::Seg(args) => seg::run(args),
             Self::Store(args) => store::run(&args),

@@ -14,6 +14,7 @@ use vmm::control::VmName;
 use vmm::exit_code::{self, ExitCode};
 use vmm::files::{Grant, GrantError, Tty, take_over_umask};
 use vmm::host;
+use vmm::linux::core_dump::CorePlace;
 use vmm::linux::net::{ConnectGrant, ListenGrant};
 use vmm::linux::sched::use_processors;
 use vmm::linux::strace::Tracer;
@@ -195,6 +196,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
           default_missing_value = STDERR)]
     strace: Option<PathBuf>,
+    /// If a signal ends the program, write a core file, which gdb opens
+    ///
+    /// For signals that do so natively: SIGSEGV, SIGABRT and others. Of other processes of the run it has the
+    /// process's number behind its name. It holds the memory of the program, so only the user may read it, and the
+    /// VMM may make and remove files in its directory. A file that was there is replaced once the new one is whole.
+    #[arg(long, value_name = "FILE")]
+    core: Option<PathBuf>,
     /// The program and its arguments; a name without a slash is looked up in PATH
     // One list: with two, our options would still be parsed among the program's.
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM [ARGS]")]
@@ -264,6 +272,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         .map_err(|error| network::failure(&named, error))?;
     let stats_file = args.stats_to.as_deref().map(create).transpose()?;
     let tracer = args.strace.as_ref().map(tracer).transpose()?;
+    let core = args.core.as_deref().map(CorePlace::at).transpose();
+    let core = core.map_err(|error| Failure::new("prepare for a core file", error))?;
     let stats_format = match (args.stats, &stats_file) {
         (None, Some(_)) => Some(StatsFormat::Table),
         (format, _) => format,
@@ -315,6 +325,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         umask: take_over_umask(),
         stdio: stdio()?,
         tracer,
+        core: core.map(Arc::new),
         inherited,
         tree: tree.as_ref().map(|tree| tree.shared.clone()),
         confine: args.confine.into(),

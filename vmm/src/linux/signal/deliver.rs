@@ -63,7 +63,7 @@ pub struct Fatal {
 #[derive(Clone, Debug)]
 pub enum FatalCause {
     /// It was sent, by the program itself or from outside.
-    Sent,
+    Sent(SigInfo),
     /// A fault without a handler that could run.
     Fault(Fault),
     /// A fault whose handler had no usable stack.
@@ -133,7 +133,7 @@ fn deliver_pending(
             if let Some(tracer) = ctx.process.tracer() {
                 tracer.signal(ctx.thread.tid, &info);
             }
-            return Err(Fatal { signal: info.signo, cause: FatalCause::Sent });
+            return Err(Fatal { signal: info.signo, cause: FatalCause::Sent(info) });
         }
         if let Some(call) = interrupted.take()
             && (call.again == Again::Always || action.flags & SA_RESTART != 0)

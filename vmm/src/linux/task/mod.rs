@@ -26,6 +26,7 @@ pub use thread::{Thread, ThreadCtx};
 
 use self::errands::Errands;
 use super::children::{Children, ChooseProgram, NewProgram};
+use super::core_dump::{CorePlace, CoreState};
 use super::limits::Limits;
 use super::net::{NetGrants, Network};
 use super::prctl::Settings;
@@ -109,6 +110,8 @@ pub struct Process {
     /// Its file, for reports.
     pub(crate) executable: Executable,
     pub(crate) life: Life,
+    /// Its threads while its core file is written.
+    pub(crate) core: CoreState,
     /// What the event loop calls once a second.
     pub(crate) second_tasks: Mutex<Vec<fn(&Process)>>,
     /// What the event loop does for threads that may not.
@@ -130,6 +133,8 @@ pub(crate) struct VmSettings {
     pub(crate) net: NetGrants,
     /// What writes its calls, if they are asked for.
     pub(crate) tracer: Option<Arc<Tracer>>,
+    /// Where core files go, if they are asked for.
+    pub(crate) core: Option<Arc<CorePlace>>,
     /// What its threads may ask of the host.
     pub(crate) confined: Policy,
 }
@@ -206,11 +211,24 @@ impl Life {
 
     /// Determines how it ends: the first reason counts. A program that is about to take its place has only
     /// made it exit: a signal, or a limit, that ends the process meanwhile ends it, and the program does not start.
-    fn determine(&self, outcome: Outcome) {
+    /// Returns whether it was this one.
+    fn determine(&self, outcome: Outcome) -> bool {
         let mut ended = locked(&self.outcome);
         let is_exit = matches!(outcome, Outcome::Exited(_));
-        if ended.is_none() || !is_exit && locked(&self.next).take().is_some() {
+        let counts = ended.is_none() || !is_exit && locked(&self.next).take().is_some();
+        if counts {
             *ended = Some(outcome);
+        }
+        counts
+    }
+
+    /// Lets the report on the signal that ended it end in `more`; one that has none begins with `heading`.
+    pub(crate) fn add_to_report(&self, heading: &str, more: &str) {
+        if let Some(Outcome::Killed { report, .. }) = &mut *locked(&self.outcome) {
+            if report.is_empty() {
+                report.push_str(heading);
+            }
+            report.push_str(more);
         }
     }
 
@@ -286,7 +304,13 @@ impl Process {
     /// program that is about to take its place ([`Process::stop_for`]).
     /// Returns immediately; the threads leave on their own, kicked out of whatever they do.
     pub fn stop(&self, outcome: Outcome) {
-        self.life.determine(outcome);
+        let _ = self.stop_because(outcome);
+    }
+
+    /// As [`Process::stop`]; returns whether `outcome` is what counts.
+    #[must_use]
+    pub fn stop_because(&self, outcome: Outcome) -> bool {
+        let counts = self.life.determine(outcome);
         if self.life.stopped.set(Instant::now()).is_ok() {
             self.stats.phase(Phase::Run, self.life.running_since.elapsed());
         }
@@ -294,6 +318,7 @@ impl Process {
         self.vases.stop_waiting(LOCK_PATIENCE_AT_END);
         self.threads.kick_all();
         self.threads.notify();
+        counts
     }
 
     /// Ends the program, unless it has ended already, so that another one can take its place.
