@@ -1,8 +1,8 @@
 //! Core files: where one goes, and how the threads of a process that dies are brought to a stand for it.
 //!
 //! The thread that a signal ends ([`Dying`]) waits until each other thread has come out of the guest and
-//! has left its registers, and those wait until the file is written ([`CoreState::leave_registers`]): the
-//! memory is as it was. What is in the file is `report::core`'s.
+//! has left its registers, and those wait until the file is written: the memory is as it
+//! was. What is in the file is `report::core`'s.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
