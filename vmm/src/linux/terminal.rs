@@ -189,12 +189,15 @@ pub(super) fn stop_in_background(
             checked(unsafe { libc::ioctl(fd, libc::TCXONC, NOTHING) }.into()).map(drop)
         }
     };
-    // Where the program does not leave it to the default, nothing stops: the kernel's answer is the program's. Before it
-    // runs a program, a child is its parent's host process.
+    // Where the program does not leave it to the default, nothing stops: of a read the kernel's answer is the program's,
+    // and all else answers for itself. Before it runs a program, a child is its parent's host process.
     let stops = ctx.child.is_none()
         && !ctx.thread.signals.blocks(signal)
         && !ctx.process.signals.is_handled(signal)
         && !ctx.actions().has_ignored(signal);
+    if !stops && usage != Use::Read {
+        return Ok(());
+    }
     loop {
         if stops && !(is_in_background(file) && (usage != Use::Write || stops_writers(file))) {
             return Ok(());
@@ -209,11 +212,9 @@ pub(super) fn stop_in_background(
         if ctx.is_interrupted() {
             return Err(Fail::Restart);
         }
-        let answer = match usage {
-            _ if stops => stop::without_stopping(signal, kick_signal(), ask),
-            Use::Read => Some(ask()),
-            // The call itself does what there is to do.
-            Use::Write | Use::Change => return Ok(()),
+        let answer = match stops {
+            true => stop::without_stopping(signal, kick_signal(), ask),
+            false => Some(ask()),
         };
         match answer {
             None => stop::stop_here(signal),

@@ -1,6 +1,8 @@
 //! Signals by which a terminal stops processes (SIGTSTP, SIGTTIN, SIGTTOU): what they do to this host process
 //! is what the program has chosen for itself. So the host's kernel, which sends them, asks the right question
 //! (is it ignored? blocked?), and stops the process where the program would stop.
+//!
+//! And what comes before that: signals that have reached the host process and not yet the program ([`is_underway`]).
 
 use std::cell::Cell;
 use std::io;
