@@ -153,6 +153,27 @@ fn only_signals_that_do_so_natively_leave_a_core_and_each_process_its_own() {
 }
 
 #[test]
+fn a_core_is_written_where_group_and_session_are_outside_of_the_pid_namespace() {
+    skip_without_kvm!();
+    let test = "a_core_is_written_where_group_and_session_are_outside_of_the_pid_namespace";
+    let (_dir, at) = folder();
+    let (program, core) = (guests::c("crashes"), at.join("core"));
+    let new = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
+    let try_out = Command::new("unshare").args(new).arg("true").output();
+    if !try_out.as_ref().is_ok_and(|output| output.status.success()) {
+        kvm::skip(test, &format!("no new PID namespace can be had here: {try_out:?}"));
+        return;
+    }
+    let vmm = command(&["--core", path(&core), path(&program)]);
+    let mut inside = Command::new("unshare");
+    inside.args(new).arg(vmm.get_program()).args(vmm.get_args()).stdin(Stdio::null());
+    let output = inside.output().expect("it was just there");
+    assert_eq!(output.status.code(), Some(139), "{output:?}");
+    let Some(said) = gdb(test, &program, &core, &["bt"]) else { return };
+    says(&said, &["terminated with signal SIGSEGV", "crash_here", "main ("]);
+}
+
+#[test]
 fn a_place_where_no_core_can_be_is_an_error_before_the_program_runs() {
     let (_dir, at) = folder();
     let program = guests::c("crashes");

@@ -17,10 +17,11 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use abi::PAGE_SIZE;
-use rustix::process::{getgid, getpgrp, getppid, getsid, getuid};
+use rustix::process::{Pid, getgid, getppid, getuid};
 
 use self::elf::{Layout, Load, layout};
 use self::notes::{Facts, Mapped, notes, plain_siginfo};
+use crate::host::{process_group, session};
 use crate::linux::core_dump::{CorePlace, ThreadRegisters};
 use crate::linux::signal::{Fatal, FatalCause};
 use crate::linux::task::ThreadCtx;
@@ -154,7 +155,6 @@ fn facts(ctx: &ThreadCtx<'_>, fatal: &Fatal) -> Facts {
         FatalCause::Fault(fault) => fault.info.head_bytes().to_vec(),
         FatalCause::FaultWithoutStack(_) | FatalCause::Frame(_) => plain_siginfo(fatal.signal),
     };
-    let number = |pid: Option<rustix::process::Pid>| pid.map_or(0, |it| it.as_raw_nonzero().get());
     let args = &process.facts.args;
     let mut text = vec![0; (args.end - args.start).min(ARGS_MAX) as usize];
     // What the program has unmapped is not shown.
@@ -175,12 +175,7 @@ fn facts(ctx: &ThreadCtx<'_>, fatal: &Fatal) -> Facts {
     Facts {
         signal: fatal.signal,
         siginfo,
-        numbers: [
-            process.pid(),
-            number(getppid()),
-            number(Some(getpgrp())),
-            number(getsid(None).ok()),
-        ],
+        numbers: [process.pid(), Pid::as_raw(getppid()), process_group(), session()],
         owner: [getuid().as_raw(), getgid().as_raw()],
         name: process.program.short.clone().into_bytes(),
         args: text.trim_ascii_end().to_vec(),
