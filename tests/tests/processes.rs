@@ -158,15 +158,16 @@ fn memory_is_limited_for_all_processes_together() {
 }
 
 #[test]
-fn what_cannot_be_handed_to_another_process_is_refused_by_name() {
+fn programs_inherit_an_epoll_and_a_signalfd() {
     skip_without_kvm!();
-    let world = World::new();
-    let output = world.run(&[], &["not-handed-over"]);
-    let expected = "spawn: EOPNOTSUPP\ninherited: -95\nclosed: exited 0\n\
-                    call that would be the parent's: exited 1\n";
-    assert_eq!(text(&output.stdout), expected);
-    let said = text(&output.stderr);
-    assert!(said.contains("descriptor 3 is an epoll") && said.contains("FD_CLOEXEC"), "{said}");
+    World::new().same_as_native("gives-what-waits");
+}
+
+#[test]
+fn a_call_of_a_vfork_child_that_would_be_the_parents_is_refused() {
+    skip_without_kvm!();
+    let expected = "call that would be the parent's: exited 1\n";
+    World::new().says(&[], &["not-the-parents"], expected);
 }
 
 #[test]

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -481,11 +482,52 @@ static int outside(char **argv) {
     return 0;
 }
 
-static int not_handed_over(void) {
-    int fd = epoll_create1(0);
-    say("inherited", spawn("exit", "0"));
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
-    show("closed", wait_for(spawn("exit", "0")));
+// A program that was started with descriptors to wait by: an epoll that watches a pipe and the signalfd, which
+// is for signals of its own.
+static int waiting_inherited(const char *numbers) {
+    int poll_fd, signals_fd, pipe_fd;
+    if (sscanf(numbers, "%d,%d,%d", &poll_fd, &signals_fd, &pipe_fd) != 3) return 2;
+    struct epoll_event got[4] = {0};
+    say("events", epoll_wait(poll_fd, got, 4, 10000));
+    say("data", got[0].data.u64);
+    char byte;
+    say("read", read(pipe_fd, &byte, 1));
+    say("then", epoll_wait(poll_fd, got, 4, 0));
+    struct signalfd_siginfo info = {0};
+    say("no signal", read(signals_fd, &info, sizeof info) < 0 && errno == EAGAIN);
+    raise(SIGUSR1);
+    say("signal", read(signals_fd, &info, sizeof info) == sizeof info && info.ssi_signo == SIGUSR1);
+    say("own", info.ssi_pid == (uint32_t)getpid());
+    struct epoll_event more = {EPOLLIN, {.u64 = 9}};
+    say("add", epoll_ctl(poll_fd, EPOLL_CTL_ADD, eventfd(1, 0), &more));
+    say("events", epoll_wait(poll_fd, got, 4, 10000));
+    say("data", got[0].data.u64);
+    return 0;
+}
+
+static int gives_what_waits(void) {
+    int pipe_fds[2];
+    if (pipe(pipe_fds)) return 1;
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    int poll_fd = epoll_create1(0), signals_fd = signalfd(-1, &set, SFD_NONBLOCK);
+    struct epoll_event wanted = {EPOLLIN, {.u64 = 77}};
+    say("watched", epoll_ctl(poll_fd, EPOLL_CTL_ADD, pipe_fds[0], &wanted));
+    char numbers[64];
+    snprintf(numbers, sizeof numbers, "%d,%d,%d", poll_fd, signals_fd, pipe_fds[0]);
+    // Another process first, then this one.
+    if (write(pipe_fds[1], "x", 1) != 1) return 1;
+    show("started", wait_for(spawn("waiting-inherited", numbers)));
+    struct epoll_event got[4] = {0};
+    say("left", epoll_wait(poll_fd, got, 4, 0) == 0);
+    if (write(pipe_fds[1], "x", 1) != 1) return 1;
+    execl(self, self, "waiting-inherited", numbers, NULL);
+    return 1;
+}
+
+static int not_the_parents(void) {
     pid_t pid = vfork();
     if (pid == 0) {
         struct itimerval none = {0};
@@ -579,7 +621,9 @@ int main(int argc, char **argv) {
     if (!strcmp(mode, "memory")) return memory();
     if (!strcmp(mode, "race")) return race(argv[2]);
     if (!strcmp(mode, "outside")) return outside(argv);
-    if (!strcmp(mode, "not-handed-over")) return not_handed_over();
+    if (!strcmp(mode, "gives-what-waits")) return gives_what_waits();
+    if (!strcmp(mode, "waiting-inherited")) return waiting_inherited(argv[2]);
+    if (!strcmp(mode, "not-the-parents")) return not_the_parents();
     if (!strcmp(mode, "interrupted")) return interrupted();
     if (!strcmp(mode, "leave")) return leave();
     if (!strcmp(mode, "leave-and-wait")) return leave_and_wait();

@@ -16,7 +16,6 @@ use std::sync::{Arc, OnceLock, RwLock};
 
 use abi::Errno;
 use rustix::fs::{Mode, OFlags};
-use thiserror::Error;
 
 use super::attr::by_number;
 use super::charge::{FileCharge, MemoryAccount};
@@ -74,51 +73,14 @@ impl AsFd for Sent {
     }
 }
 
-/// What another VMM takes a program's files over for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum For {
-    /// Another program.
-    Program,
-    /// A copy of this one (`fork`).
-    Copy,
-}
-
-/// Why a program's files cannot be handed over.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum HandoverError {
-    /// One that only this VMM can serve.
-    #[error("descriptor {fd} is {what}, which another process cannot have: set FD_CLOEXEC on it")]
-    Kind {
-        /// Its number.
-        fd: u32,
-        /// What it is.
-        what: &'static str,
-    },
-    /// The host refused.
-    #[error("a descriptor cannot be copied")]
-    Host(Errno),
-}
-
-impl HandoverError {
-    /// What the program gets.
-    #[must_use]
-    pub fn errno(&self) -> Errno {
-        match self {
-            HandoverError::Kind { .. } => Errno::EOPNOTSUPP,
-            HandoverError::Host(errno) => *errno,
-        }
-    }
-}
-
 const SHARED: u64 = 0;
 const OWN: u64 = 1;
 const IN_MEMORY: u64 = 2;
 const IN_GRANT: u64 = 3;
 const OF_TREE: u64 = 4;
-const PROCESS: u64 = 7;
-/// Of copies alone.
 const EPOLL: u64 = 5;
 const SIGNALS: u64 = 6;
+const PROCESS: u64 = 7;
 const NETLINK: u64 = 8;
 /// Of the current directory: in a grant, or of the tree.
 const NONE: u64 = u64::MAX;
@@ -219,11 +181,12 @@ impl Files {
         Ok(self.with_table(Arc::new(base.copy()), self.table.copy(true)))
     }
 
-    /// Everything that another VMM needs to have these files.
+    /// Everything that another VMM needs to have these files, be it for another program or for a copy of
+    /// this one (`fork`).
     ///
     /// # Errors
-    /// [`HandoverError`], naming the descriptor.
-    pub fn hand_over(&self, what_for: For) -> Result<Leaving, HandoverError> {
+    /// The host's: a descriptor cannot be made.
+    pub fn hand_over(&self) -> Result<Leaving, Errno> {
         let mut out = Writer::default();
         let mut fds = Vec::new();
         let cwd = match self.cwd() {
@@ -243,15 +206,15 @@ impl Files {
         // Where the same open file came before.
         let mut before = HashMap::new();
         for (index, fd) in (0_u64..).zip(numbers) {
-            let file = self.get(fd.cast_signed()).map_err(HandoverError::Host)?;
-            let cloexec = self.table.cloexec(fd.cast_signed()).map_err(HandoverError::Host)?;
+            let file = self.get(fd.cast_signed())?;
+            let cloexec = self.table.cloexec(fd.cast_signed())?;
             let cloexec = u64::from(cloexec);
             if let Some(same) = before.get(&Arc::as_ptr(&file)) {
                 out.words(&[u64::from(fd), *same, 0, 0, 0, cloexec << 2, 0, 0]);
                 continue;
             }
             before.insert(Arc::as_ptr(&file), index);
-            let (origin, a, b) = self.record(fd, &file, what_for)?;
+            let (origin, a, b) = self.record(&file)?;
             let given = u64::from(file.given().bits());
             let position = file.position.load(Ordering::Relaxed);
             let nonblocking = u64::from(file.nonblocking());
@@ -261,7 +224,7 @@ impl Files {
             if origin != OF_TREE {
                 fds.push(match file.text() {
                     // Whoever has it may read it, and no more.
-                    Some(_) => Sent::Made(again_read_only(&file).map_err(HandoverError::Host)?),
+                    Some(_) => Sent::Made(again_read_only(&file)?),
                     None => Sent::Open(file),
                 });
             }
@@ -284,31 +247,18 @@ impl Files {
         Ok(Leaving { bytes: out.0, fds })
     }
 
-    fn record(
-        &self,
-        fd: u32,
-        file: &OpenFile,
-        what_for: For,
-    ) -> Result<(u64, u64, u64), HandoverError> {
+    fn record(&self, file: &OpenFile) -> Result<(u64, u64, u64), Errno> {
         if let Some(id) = file.node() {
             let (index, whose) = id.numbers();
             return Ok((OF_TREE, u64::from(index), whose));
         }
-        let what = match file.kind() {
-            FileKind::Epoll if what_for == For::Copy => return Ok((EPOLL, 0, 0)),
-            FileKind::SignalFd if what_for == For::Copy => {
-                return Ok((SIGNALS, file.signals(), 0));
-            }
+        match file.kind() {
+            FileKind::Epoll => return Ok((EPOLL, 0, 0)),
+            FileKind::SignalFd => return Ok((SIGNALS, file.signals(), 0)),
             FileKind::PidFd => return Ok((PROCESS, 0, 0)),
-            FileKind::Netlink if what_for == For::Copy => return Ok((NETLINK, 0, 0)),
-            FileKind::Epoll => Some("an epoll"),
-            FileKind::SignalFd => Some("a signalfd"),
             // As any other socket it would do more than answer questions.
-            FileKind::Netlink => Some("a netlink socket"),
-            _ => None,
-        };
-        if let Some(what) = what {
-            return Err(HandoverError::Kind { fd, what });
+            FileKind::Netlink => return Ok((NETLINK, 0, 0)),
+            _ => {}
         }
         Ok(match &file.origin {
             _ if file.memory().is_some() => (IN_MEMORY, 0, 0),
@@ -318,11 +268,11 @@ impl Files {
         })
     }
 
-    fn number_of(&self, grant: &Arc<GrantRoot>) -> Result<u64, HandoverError> {
+    fn number_of(&self, grant: &Arc<GrantRoot>) -> Result<u64, Errno> {
         let mut grants = self.namespace.tree.grants();
         let number = grants.position(|other| Arc::ptr_eq(other, grant));
         // All open files come from this name space.
-        number.map(|number| number as u64).ok_or(HandoverError::Host(Errno::EXDEV))
+        number.map(|number| number as u64).ok_or(Errno::EXDEV)
     }
 
     /// The files of a program that another VMM has handed over, in this one's name space. Those in

@@ -69,7 +69,7 @@ pub use epoll::EpollChange;
 pub use executable::ToExecute;
 pub use files::{Files, FilesError, default_cwd, take_over_umask};
 pub use grant::{Grant, GrantAccess, GrantError};
-pub use handover::{For, HandedOver, HandoverError, Leaving, Sent};
+pub use handover::{HandedOver, Leaving, Sent};
 pub use memory_dir::MemoryFile;
 pub use namespace::{Mount, Namespace, NamespaceError, Tty};
 pub use off_limits::OffLimits;

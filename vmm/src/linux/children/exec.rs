@@ -13,7 +13,7 @@ use std::sync::Arc;
 use abi::Errno;
 
 use super::strings::read_strings;
-use crate::files::{Files, For, HandedOver, MemoryAccount, Sent};
+use crate::files::{Files, HandedOver, MemoryAccount, Sent};
 use crate::linux::limits::Limits;
 use crate::linux::signal::KeptSignals;
 use crate::linux::task::ThreadCtx;
@@ -147,10 +147,7 @@ const BAD: Errno = Errno::from_raw(libc::EPROTO);
 impl NewProgram {
     /// The same for another VMM; its files' descriptors come last.
     pub(super) fn encode(&self) -> Result<(Vec<u8>, Vec<Sent>), Errno> {
-        let handed = self.files.hand_over(For::Program).map_err(|error| {
-            tracing::warn!(%error, "the program cannot start another one");
-            error.errno()
-        })?;
+        let handed = self.files.hand_over()?;
         let mut out = Writer::default();
         out.words(&[self.mask, self.ignored, u64::from(self.loader.is_some())]);
         out.words(self.limits.all().as_flattened());

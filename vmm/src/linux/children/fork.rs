@@ -13,7 +13,6 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::forked::{self, ForkedThread, Rest};
 use super::vfork::{ForkArgs, order};
 use super::{Made, locked};
-use crate::files::For;
 use crate::linux::survivor::Survivor;
 use crate::linux::task::ThreadCtx;
 use crate::linux::{CallResult, thread, value};
@@ -59,10 +58,7 @@ fn send_copy(ctx: &ThreadCtx<'_>, args: &ForkArgs, made: &Made) -> Result<(), Er
         return Ok(());
     }
     let thread = copy_thread(ctx, args)?;
-    let files = process.files.for_child().hand_over(For::Copy).map_err(|error| {
-        tracing::warn!(%error, "the program cannot fork");
-        error.errno()
-    })?;
+    let files = process.files.for_child().hand_over()?;
     if !process.sysv.is_empty()
         && let Some(client) = process.children.sysv()
     {
