@@ -13,6 +13,7 @@ use crate::error::Remedy;
 use crate::exit_code::ExitCode;
 use serde::Serialize;
 
+use super::json_lines;
 use super::style::{Colour, Look};
 
 /// Causes printed at most: a chain that leads back to itself must not hang us.
@@ -57,10 +58,24 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         self.code
     }
+
+    /// One line each, the nearest first.
+    fn causes(&self) -> impl Iterator<Item = String> {
+        let first: &dyn Error = &*self.cause;
+        let all = std::iter::successors(Some(first), |&error| error.source());
+        all.take(CAUSES_MAX).map(|error| one_line(&error.to_string()))
+    }
 }
 
 /// Prints a failure to stderr.
 pub fn print(failure: &Failure) {
+    if json_lines::are_chosen() {
+        let causes: Vec<String> = failure.causes().collect();
+        let help = failure.remedy.iter().map(|remedy| ("help", remedy.as_str().into()));
+        let message = format!("cannot {}", one_line(&failure.doing));
+        json_lines::tell_error(&message, std::iter::once(("causes", causes.into())).chain(help));
+        return;
+    }
     let stderr = io::stderr();
     let text = render(failure, Colour::of(&stderr));
     // When stderr is closed, only the exit status remains.
@@ -78,11 +93,8 @@ pub fn usage(error: &clap::Error) -> ExitCode {
 fn render(failure: &Failure, colour: Colour) -> String {
     let mut text =
         format!("{} cannot {}\n", colour.paint(Look::Bad, "spacejmp:"), one_line(&failure.doing));
-    let mut cause: Option<&dyn Error> = Some(&*failure.cause);
-    for number in 1..=CAUSES_MAX {
-        let Some(error) = cause else { break };
-        text += &format!("  {number}: {}\n", one_line(&error.to_string()));
-        cause = error.source();
+    for (number, cause) in (1..).zip(failure.causes()) {
+        text += &format!("  {number}: {cause}\n");
     }
     for (index, line) in failure.remedy.iter().flat_map(|remedy| remedy.lines()).enumerate() {
         let label = if index == 0 { colour.paint(Look::Good, "help:") } else { "     ".into() };

@@ -4,7 +4,10 @@
 //! `tracing-subscriber`'s simple one; its regular-expression filter would add 0.7 MiB to this
 //! command (measured). A program can cause warnings as often as it likes: only a limited number of
 //! each kind is printed, with the number left out (`allow`). Lines have no time unless `--log-time`
-//! asks for it, so that two runs can be compared.
+//! asks for it, so that two runs can be compared. `--log-format json` is in `json_lines`.
+//!
+//! What lasts is a span: its name and fields precede the lines that are written meanwhile, and at level
+//! `debug` a line says how long it took.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,16 +18,17 @@ use std::time::{Duration, Instant};
 
 use tracing::callsite::Identifier;
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
-use tracing_subscriber::fmt::{FmtContext, layer};
+use tracing_subscriber::fmt::format::{FmtSpan, FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormattedFields, layer};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use super::errors::Failure;
+use super::json_lines::{self, JsonLines};
 use super::style::{Colour, Look};
 
 /// Options of every command.
@@ -37,6 +41,18 @@ pub struct LogArgs {
     /// Begin each log line with the seconds since the start
     #[arg(long, global = true)]
     log_time: bool,
+    /// How lines on stderr are written, errors included: text, or a JSON object each
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    log_format: Format,
+}
+
+/// How what goes to stderr is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// Lines to read.
+    Text,
+    /// JSON objects, one a line.
+    Json,
 }
 
 /// A checked `--log` value.
@@ -88,14 +104,21 @@ fn named(level: &str) -> Option<LevelFilter> {
 /// # Errors
 /// When one is already installed.
 pub fn install(args: &LogArgs) -> Result<(), Failure> {
-    let format =
-        Lines { colour: Colour::of(&io::stderr()), start: args.log_time.then(Instant::now) };
-    let layer =
-        layer().with_writer(io::stderr).event_format(format).with_filter(args.log.0.clone());
-    tracing_subscriber::registry()
-        .with(layer)
-        .try_init()
-        .map_err(|error: TryInitError| Failure::new("set up the log", error))
+    let filter = args.log.0.clone();
+    let registry = tracing_subscriber::registry();
+    match args.log_format {
+        Format::Json => {
+            json_lines::choose();
+            registry.with(JsonLines.with_filter(filter)).try_init()
+        }
+        Format::Text => {
+            let start = args.log_time.then(Instant::now);
+            let lines = Lines { colour: Colour::of(&io::stderr()), start };
+            let layer = layer().with_writer(io::stderr).with_span_events(FmtSpan::CLOSE);
+            registry.with(layer.event_format(lines).with_filter(filter)).try_init()
+        }
+    }
+    .map_err(|error: TryInitError| Failure::new("set up the log", error))
 }
 
 /// `spacejmp: warning: text field=value`, like the errors.
@@ -117,15 +140,7 @@ where
     ) -> fmt::Result {
         let metadata = event.metadata();
         let (look, level) = level(*metadata.level());
-        // A user who asks for details gets them all.
-        let left_out = if *metadata.level() >= Level::DEBUG {
-            0
-        } else {
-            match limits().allow(metadata.callsite(), Instant::now()) {
-                Some(left_out) => left_out,
-                None => return Ok(()),
-            }
-        };
+        let Some(left_out) = left_out_before(metadata) else { return Ok(()) };
         if left_out > 0 {
             let level = self.colour.paint(look, level);
             writeln!(writer, "spacejmp: {level} {}", left_out_text(left_out))?;
@@ -137,6 +152,11 @@ where
         // The module means little to most users and much to one who asked for details.
         if *event.metadata().level() >= Level::DEBUG {
             write!(writer, "{} ", self.colour.paint(Look::Dim, event.metadata().target()))?;
+        }
+        for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+            let extensions = span.extensions();
+            let fields = extensions.get::<FormattedFields<N>>().map_or("", |it| &it.fields);
+            write!(writer, "{}{{{fields}}}: ", span.name())?;
         }
         context.format_fields(writer.by_ref(), event)?;
         writeln!(writer)
@@ -181,12 +201,21 @@ impl Limits {
     }
 }
 
+/// Whether a line may be printed, and then how many of its kind were left out before it.
+pub(super) fn left_out_before(metadata: &'static Metadata<'static>) -> Option<u64> {
+    // A user who asks for details gets them all.
+    if *metadata.level() >= Level::DEBUG {
+        return Some(0);
+    }
+    limits().allow(metadata.callsite(), Instant::now())
+}
+
 fn limits() -> impl std::ops::DerefMut<Target = Limits> {
     static LIMITS: std::sync::LazyLock<Mutex<Limits>> = std::sync::LazyLock::new(Mutex::default);
     LIMITS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn left_out_text(count: u64) -> String {
+pub(super) fn left_out_text(count: u64) -> String {
     let lines = if count == 1 { "line like it was" } else { "lines like these were" };
     format!("{count} more {lines} left out")
 }
@@ -194,7 +223,9 @@ fn left_out_text(count: u64) -> String {
 /// Prints how many lines were left out and not reported yet: at the end of a run.
 pub fn tell_left_out() {
     let count = limits().take_left_out();
-    if count > 0 {
+    if count > 0 && json_lines::are_chosen() {
+        json_lines::tell_error(&left_out_text(count), [("left_out", count.into())]);
+    } else if count > 0 {
         let text = format!("spacejmp: warning: {}\n", left_out_text(count));
         // When stderr is closed, nothing can be printed.
         let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());

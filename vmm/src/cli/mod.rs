@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod errors;
+pub mod json_lines;
 pub mod log;
 pub mod style;
 pub mod subjects;

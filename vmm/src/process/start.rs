@@ -112,6 +112,7 @@ impl Process {
     pub fn start(config: RunConfig) -> Result<Arc<Process>, StartError> {
         let started = Instant::now();
         let program = &config.command.program;
+        let _span = tracing::debug_span!("start", program = %program.display()).entered();
         let named = match config.root {
             None => Some(executable::open_on_host(program)?),
             Some(_) => None,

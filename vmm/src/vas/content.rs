@@ -250,6 +250,7 @@ pub fn clone_segment(
     stopping: &dyn Fn() -> bool,
 ) -> Result<SegId, VasError> {
     let source = store.open_segment(sid)?;
+    let _span = tracing::debug_span!("clone", segment = %source.name(), to = %name).entered();
     let hold = hold_content(store, [&source], None, limit, stopping)?;
     copy(store, &source, number, name, &hold, None)
 }

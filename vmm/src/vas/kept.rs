@@ -135,6 +135,7 @@ pub fn rollback_segment(
     stopping: &dyn Fn() -> bool,
 ) -> Result<u64, VasError> {
     let segments = [store.open_segment(sid)?];
+    let _span = tracing::debug_span!("rollback", segment = %segments[0].name()).entered();
     let hold = hold_versions(store, &segments, limit, stopping)?;
     Ok(hold.settle(store.rollback_segment(sid, to, hold.held(sid)))?)
 }
@@ -167,6 +168,7 @@ pub fn rollback_vas(
     stopping: &dyn Fn() -> bool,
 ) -> Result<Vec<(Name, u64)>, VasError> {
     let vas = store.vas(vid)?;
+    let _span = tracing::debug_span!("rollback", vas = %vas.name).entered();
     let mut segments = store.open_listed(&vas)?;
     segments.retain(is_changing);
     if segments.len() > 1 {

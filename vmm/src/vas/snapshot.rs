@@ -123,6 +123,7 @@ pub fn export(
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Exported, VasError> {
     let (vas, wanted) = vas_at(store, chosen)?;
+    let _span = tracing::debug_span!("export", vas = %vas.name).entered();
     let snapshot = snapshot(store, &wanted, limit, stopping)?;
     let exported = store.export_vas(vas, &snapshot.views, to, path, progress)?;
     snapshot.check()?;

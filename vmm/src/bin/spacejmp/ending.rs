@@ -5,6 +5,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use vmm::cli::json_lines;
 use vmm::exit_code::ExitCode;
 use vmm::linux::signal::name::signal_name;
 use vmm::process::Outcome;
@@ -27,6 +28,16 @@ pub(crate) fn exit_code(outcome: &Outcome) -> ExitCode {
 
 /// Reports on stderr how `program` ended, when it did not exit on its own.
 pub(crate) fn tell(program: &str, outcome: &Outcome, timeout: Option<Duration>) {
+    if json_lines::are_chosen() {
+        let text = text(program, outcome, timeout, Colour::Plain);
+        if let Some(text) = text.strip_prefix("spacejmp: ") {
+            json_lines::tell_error(
+                text.trim_end(),
+                [("status", exit_code(outcome).status().into())],
+            );
+        }
+        return;
+    }
     let stderr = io::stderr();
     let text = text(program, outcome, timeout, Colour::of(&stderr));
     // When stderr is closed, only the exit status remains.

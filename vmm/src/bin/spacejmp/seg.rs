@@ -394,6 +394,7 @@ fn convert(store: &Store, args: &Convert) -> Result<ExitCode, Failure> {
         ConvertTo::Versioned => (Lifetime::Versioned, "versioned"),
     };
     let doing = || format!("make segment '{}' {word}", args.name);
+    let _span = tracing::debug_span!("convert", segment = %args.name, to = word).entered();
     let sid = store.find_segment(&args.name).map_err(failed(doing()))?;
     let is_new = store.convert_segment(sid, lifetime).map_err(failed(doing()))?;
     if !is_new && !args.json {

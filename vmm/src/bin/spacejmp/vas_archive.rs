@@ -88,6 +88,7 @@ pub(crate) fn import(
     }
     let doing = || format!("import {}", file.display());
     let mut meter = Meter::new();
+    let _span = tracing::debug_span!("import", archive = %file.display()).entered();
     // The archive first: no store is created for a file that does not exist.
     let (mut from, path): (Box<dyn io::Read>, _) = if file == Path::new("-") {
         (Box::new(io::stdin().lock()), Path::new("standard input"))

@@ -48,6 +48,7 @@ pub(in crate::linux) fn fork(ctx: &mut ThreadCtx<'_>, args: ForkArgs) -> CallRes
 
 /// Copies what the child inherits, and sends it.
 fn send_copy(ctx: &ThreadCtx<'_>, args: &ForkArgs, made: &Made) -> Result<(), Errno> {
+    let _span = tracing::debug_span!("fork", child = made.pid).entered();
     let process = ctx.process;
     // It may begin.
     let waits = i32::from(args.waits).to_le_bytes();

@@ -145,6 +145,7 @@ impl Drop for Syncer {
 /// # Errors
 /// The host's; then [`renew`] is due.
 pub(crate) fn sync(log: &Mutex<Log>, file: &SegmentFile) -> Result<VersionNumber, VersionsError> {
+    let _span = tracing::debug_span!("sync", segment = %file.name()).entered();
     let ticket = {
         let log = lock(log);
         if log.has_failed() {
@@ -177,6 +178,7 @@ pub(crate) fn checkpoint(
     oldest: VersionNumber,
     sharing: Sharing,
 ) {
+    let _span = tracing::debug_span!("checkpoint", segment = %file.name(), ?sharing).entered();
     let current = log.current_log();
     let done = log.checkpoint(oldest, sharing);
     if done.is_err() && log.has_failed() {
