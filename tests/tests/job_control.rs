@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tests::guests::{self, Profile};
-use tests::{pace, skip_without_kvm};
+use tests::{kvm, pace, skip_without_kvm};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -58,6 +58,39 @@ fn what_a_program_starts_is_in_the_session_that_it_has_made() {
         text(&here.stderr)
     );
     assert!(text(&here.stdout).ends_with("done\n"), "{}", text(&here.stdout));
+}
+
+#[test]
+fn a_child_is_in_its_parents_group_also_if_that_is_outside_of_the_pid_namespace() {
+    skip_without_kvm!();
+    let inside = |command: &Command| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]);
+        unshare.arg(command.get_program()).args(command.get_args());
+        unshare.env_remove("SPACEJMP_LOG").stdin(Stdio::null()).output()
+    };
+    let possible = inside(&Command::new("true"));
+    if !possible.as_ref().is_ok_and(|output| output.status.success()) {
+        let test = "a_child_is_in_its_parents_group_also_if_that_is_outside_of_the_pid_namespace";
+        kvm::skip(test, &format!("no new PID namespace can be had here: {possible:?}"));
+        return;
+    }
+    // The one makes a session in a child, the other groups, and asks who is in them.
+    for (guest, mode) in [("sessions", "all"), ("processes", "groups"), ("processes", "two-wait")] {
+        let program = guests::c(guest);
+        let native = inside(Command::new(&program).arg(mode)).expect("it starts");
+        let folder = program.parent().expect("a guest is in a folder");
+        let mut vm = run();
+        vm.arg("--dir").arg(folder).arg(&program).arg(mode);
+        let here = inside(&vm).expect("it starts");
+        assert_eq!(
+            (text(&here.stdout), here.status.code()),
+            (text(&native.stdout), native.status.code()),
+            "{guest} {mode}: {}",
+            text(&here.stderr)
+        );
+        assert!(!native.stdout.is_empty(), "it says what it does");
+    }
 }
 
 /// The processes that `pid` is the parent of, with their names.

@@ -304,8 +304,13 @@ impl Starts {
         match answer.bytes.first_chunk().map(|word| i32::from_le_bytes(*word)) {
             Some(pid) if pid > 0 => {
                 // It is in the starter's group, which this process may have left since. Done here and now,
-                // so that what the program does about its child's group comes later.
-                let _ = fork_process::set_group(pid, crate::host::process_group());
+                // so that what the program does about its child's group comes later. 0 is a group outside of the PID
+                // namespace, which no process can enter: that is the starter's, too. (To `setpgid` it
+                // is a group of the child's own.)
+                match crate::host::process_group() {
+                    0 => {}
+                    group => drop(fork_process::set_group(pid, group)),
+                }
                 Ok((pid, here))
             }
             Some(error) => Err(std::io::Error::from_raw_os_error(error.saturating_neg())),
