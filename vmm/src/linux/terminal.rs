@@ -259,12 +259,18 @@ fn as_in_program<T>(ctx: &ThreadCtx<'_>, call: impl FnOnce() -> T) -> T {
 
 /// `TIOCSPGRP`: only a group of the run gets the terminal.
 fn set_group(ctx: &ThreadCtx<'_>, file: &OpenFile, arg: u64) -> CallResult {
+    // In Linux's order: whether it is the controlling terminal, then what is asked for.
+    if rustix::termios::tcgetpgrp(file.host_fd()) == Err(rustix::io::Errno::NOTTY) {
+        return Err(Errno::ENOTTY.into());
+    }
     let group = ctx.user().read_u32(arg)?.cast_signed();
-    // The group of a leader outside the PID namespace has no number by which to name it.
-    let own = Pid::from_raw(crate::host::process_group()).ok_or(Errno::ESRCH)?;
-    let wanted = Pid::from_raw(group).filter(|_| group > 0).ok_or(Errno::EINVAL)?;
+    if group < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    // 0 is the group of a leader outside of the PID namespace: there is no number by which to name it.
+    let wanted = Pid::from_raw(group).ok_or(Errno::ESRCH)?;
     // Another group would give the terminal to a program that did not ask for it.
-    if wanted != own && members(ctx.process, Some(group)).is_empty() {
+    if group != crate::host::process_group() && members(ctx.process, Some(group)).is_empty() {
         return Err(Errno::EPERM.into());
     }
     stop_in_background(ctx, file, Use::Change)?;

@@ -161,6 +161,11 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     },
     LeftOut {
         kinds: ALL,
+        reason: "starts a program from the store's folder many times, and asks what is written as JSON: it does not depend on the kind of KVM",
+        what: &["log_json"],
+    },
+    LeftOut {
+        kinds: ALL,
         reason: "opens core files with gdb, which no machine has",
         what: &["core_files"],
     },
@@ -218,6 +223,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
             "keeps",
             "rare_calls",
             "host_calls",
+            "red_team",
         ],
     },
     LeftOut {
