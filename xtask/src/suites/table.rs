@@ -161,7 +161,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     },
     LeftOut {
         kinds: ALL,
-        reason: "starts a program from the store's folder many times, and asks what is written as JSON: it does not depend on the kind of KVM",
+        reason: "how stderr is written does not depend on the kind of KVM",
         what: &["log_json"],
     },
     LeftOut {
