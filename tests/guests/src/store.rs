@@ -36,9 +36,15 @@ pub fn find_or_make(name: &str, params: &SegParams) -> (VasId, SegId) {
     match sys::seg_attach(vid, sid, Right::Write) {
         // Another VM was faster.
         Ok(()) | Err(Errno::EEXIST) => {}
+        // It cannot be changed, and has it.
+        Err(Errno::EACCES) if has(vid, sid) => {}
         Err(error) => panic!("seg_attach: {error:?}"),
     }
     (vid, sid)
+}
+
+fn has(vid: VasId, sid: SegId) -> bool {
+    segments_of(vid).is_ok_and(|segments| segments.iter().any(|it| it.sid == sid.raw()))
 }
 
 /// Where the segment begins.

@@ -18,6 +18,7 @@
 //! - [`spill`]: changes of more than fits into memory
 //! - [`several`]: several segments that are changed as one, and segments in several VASes
 //! - [`tags`]: versions that are kept, gone back to and copied; [`rollback`]: of a VAS as a whole
+//! - [`unwritable`]: readers on full disks and read-only file systems
 //! - [`watched`]: the command line while VMs are running
 //!
 //! Single calls, and the files of the store, are tested next to their code.
@@ -45,6 +46,7 @@ mod space;
 mod spill;
 mod tags;
 mod together;
+mod unwritable;
 mod users;
 mod versions;
 mod watched;

@@ -322,6 +322,12 @@ impl Talker {
         }
     }
 
+    /// Closes its input; all further lines, until its end, which must be successful.
+    pub(crate) fn rest(&mut self) -> Result<Vec<String>, String> {
+        self.end()?;
+        Ok(self.answers.iter().collect())
+    }
+
     /// SIGKILL, and its end.
     pub(crate) fn kill(&mut self) {
         self.vm.kill();

@@ -58,5 +58,5 @@ fn a_thousand_vms_read_one_segment_and_another_comes_with_few_descriptors_left()
     assert_eq!(join(&writer, Right::Write), Some(OtherWriters::None));
     assert_eq!(join(&last, Right::Read), Some(OtherWriters::Live));
     assert_eq!(store.segment(sid).unwrap().attachers.len(), VMS + 2);
-    assert!(store.others_attached(sid, writer.id()).unwrap());
+    assert!(store.others_attached(&store.open_segment(sid).unwrap(), writer.id()).unwrap());
 }

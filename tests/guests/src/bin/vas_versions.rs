@@ -21,7 +21,8 @@
 //! visit that changes nothing, so that the kernel lets in whoever comes next. `turns`: at each line of its
 //! input moves money from account 1 to account 2; prints what account 1 has then, or why the change was
 //! refused. `slow MS`: moves money twice, the second time without leaving the guest for so long in the
-//! middle. Prints `done`; status 0, or 1 with a message.
+//! middle. `stay`: inside to read, prints at each line of its input what the first account has, and at the end of its input what
+//! all have, if that is the same for each. Prints `done`; status 0, or 1 with a message.
 
 use std::process::ExitCode;
 use std::sync::Barrier;
@@ -97,6 +98,11 @@ fn main() -> ExitCode {
         // Attached to be read only: it takes no lock.
         let bank = Bank { sid, base: base_of(sid), write: VasHandle::HOME, vid };
         println!("states {}", sums(&bank, |visits, _| visits < number(count)));
+        return ExitCode::SUCCESS;
+    }
+    if *what == ["stay"] {
+        stay(&Bank { sid, base: base_of(sid), write: VasHandle::HOME, vid });
+        println!("done");
         return ExitCode::SUCCESS;
     }
     if let ["visits", count] = *what {
@@ -212,6 +218,21 @@ fn turns(bank: &Bank) {
             }
         }
     }
+}
+
+/// One visit to read, as long as there is input. All pages but that of the first account are looked at only at its end.
+fn stay(bank: &Bank) {
+    let vh = bank.read();
+    must("enter", enter(vh));
+    println!("inside");
+    for line in std::io::stdin().lines() {
+        must("a line", line.map_err(|_| Errno::EIO));
+        println!("first {}", bank.account(0).read());
+    }
+    let all: std::collections::BTreeSet<u64> =
+        (0..ACCOUNTS).map(|n| bank.account(n).read()).collect();
+    println!("all {all:?}");
+    go_home();
 }
 
 /// What account 1 has, in a state that has the right sum.

@@ -98,7 +98,7 @@ impl Vases {
         let wanted = if flags.has(attach::READ_ONLY) { Right::Read } else { Right::Write };
         let store = self.open_store(state)?;
         let held = hold(&store, wanted)?;
-        let opened = self.open(state)?;
+        let opened = self.open(state, wanted)?;
         state.grants.check_vas(&opened.store, vid, wanted)?;
         let handles = &mut state.instances.handles;
         let vh = match handle {
@@ -108,6 +108,7 @@ impl Vases {
         // The intention is in the lease before the store is read: deleting a VAS reads the leases
         // with the store locked.
         handles.reserve_entry(vh, &opened.lease)?;
+        opened.lease.note_vas(vh, vid, &opened.store)?;
         let intent = InstanceEntry { vid: vid.raw(), ..InstanceEntry::default() };
         self.switch.set_instance(vh, &intent, false)?;
         match self.attach_announced(state, &opened, held, vh, vid, flags) {
@@ -117,6 +118,7 @@ impl Vases {
                     self.drop_instance(state, vh, instance, Release::Orderly)?;
                 }
                 self.switch.erase_instance(vh)?;
+                opened.lease.forget_vas(vh);
                 Err(error)
             }
         }
@@ -203,6 +205,7 @@ impl Vases {
         state.drop_views(vh);
         state.visits.drop_instance(vh, &mut state.tables);
         state.unpublish(vh, &instance, &self.switch)?;
+        opened.lease.forget_vas(vh);
         let Instance { members, tables, linked, .. } = instance;
         // Every vCPU is elsewhere: the frames can be parked immediately.
         state.tables.park(tables.into_frames());

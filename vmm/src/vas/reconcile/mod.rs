@@ -34,7 +34,7 @@ impl Vases {
     pub fn attach_local(&self, vh: u64, sid: SegId, right: Right) -> Result<(), VasError> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let opened = self.open(state)?;
+        let opened = self.open(state, right)?;
         let (vh, instance) = state.instances.named(vh)?;
         if instance.traits.pinned {
             return Err(VasError::Pinned { vh });

@@ -245,6 +245,7 @@ impl Residency {
 
     /// Tells the store that this VM has a segment with a right.
     fn join_lease(&mut self, sid: SegId, right: Right, opened: &Opened) -> Result<(), VasError> {
+        opened.check(right)?;
         let segment = self.segments.get_mut(&sid).expect("the caller has it");
         let full = VasError::Full { what: "segments in a process" };
         let row = match segment.lease_row {

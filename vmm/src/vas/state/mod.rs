@@ -203,15 +203,23 @@ impl Vases {
         self.patience.ends_in(rest);
     }
 
-    /// Store and lease of a process that attaches something.
-    pub(crate) fn open(&self, state: &mut State) -> Result<Arc<Opened>, VasError> {
+    /// Store and lease of a process that attaches something. One that only reads does without a lease that others
+    /// can find where there can be none; then it cannot write either, until it has ended.
+    pub(crate) fn open(&self, state: &mut State, right: Right) -> Result<Arc<Opened>, VasError> {
         if let Some(opened) = &state.opened {
             return Ok(opened.clone());
         }
         let store = state.open_store(&self.config, &self.patience)?;
         let program = self.config.program.clone();
         let pid = own_number().cast_unsigned();
-        let lease = Lease::create(&store, &LeaseInfo { program, pid })?;
+        let info = LeaseInfo { program, pid };
+        let lease = match right {
+            Right::Read => Lease::create_to_read(&store, &info)?,
+            Right::Write => {
+                store.check_counters_writable()?;
+                Lease::create(&store, &info)?
+            }
+        };
         self.share_tables(&lease, &store)?;
         state.seen = self.switch.changes()?;
         self.switch.set_seen(state.seen)?;
@@ -242,7 +250,11 @@ impl Vases {
         machine.mem.map_file(lines, bytes, lease.fd(), VCPU_STATUSES_OFFSET, shared)?;
         let (table, bytes) = switch.instance_table();
         machine.mem.map_file(table, bytes, lease.fd(), INSTANCES_OFFSET, shared)?;
-        machine.mem.map_file(switch.changes_page(), PAGE_SIZE, store.counters_fd(), 0, shared)?;
+        let counters = match store.counters_right() {
+            Right::Read => FileMapping::SharedReadOnly,
+            Right::Write => shared,
+        };
+        machine.mem.map_file(switch.changes_page(), PAGE_SIZE, store.counters_fd(), 0, counters)?;
         Ok(())
     }
 }

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use abi::objects::SegRoot;
 use abi::{PAGE_SIZE, Right, SegId};
+use spacejmp_versions::VersionNumber;
 use spacejmp_versions::log::entry::{MEMBERS_MAX, Member, VasEntry};
 use spacejmp_versions::log::record::VersionFacts;
-use spacejmp_versions::{Sharing, VersionNumber};
 
 use super::append::{Appended, Change, append};
 use super::compare::change;
@@ -383,8 +383,6 @@ impl State {
         if !segment.versioned().log().checkpoint_is_due() {
             return;
         }
-        let others = opened.store.others_attached(sid, opened.lease.id());
-        let sharing = if matches!(others, Ok(false)) { Sharing::Alone } else { Sharing::Shared };
         self.withdraw_views(sid, |_| true);
         let is_of = |tables: &super::visits::VisitTables| tables.views.contains_key(&sid);
         self.visits.drop_idle(&mut self.tables, is_of);
@@ -393,7 +391,8 @@ impl State {
         {
             let mut log = segment.versioned().log();
             let oldest = oldest.unwrap_or(log.appended());
-            sync::checkpoint(&mut log, &segment.file, oldest, sharing);
+            let who = &mut || opened.sharing(&segment.file);
+            sync::checkpoint(&mut log, &segment.file, oldest, who);
         }
         self.unmap_stale(sid);
     }

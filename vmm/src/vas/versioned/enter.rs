@@ -273,9 +273,8 @@ impl VmSegment {
             return;
         }
         warn_if_failed("close a commit of several segments", log.settle());
-        let others = opened.store.others_attached(file.sid(), opened.lease.id());
-        if log.checkpoint_is_due_at_rest() && matches!(others, Ok(false)) {
-            sync::checkpoint(&mut log, file, newest, Sharing::Alone);
+        if log.checkpoint_is_due_at_rest() && opened.sharing(file) == Sharing::Alone {
+            sync::checkpoint(&mut log, file, newest, &mut || opened.sharing(file));
         }
     }
 

@@ -171,16 +171,16 @@ pub(crate) fn take_note(log: &mut Log, failed_log: Option<u64>) {
     }
 }
 
-/// Brings what is not newer than `oldest` from the logs to a layer.
+/// Brings what is not newer than `oldest` from the logs to a layer; `who` is asked whether others have the segment.
 pub(crate) fn checkpoint(
     log: &mut Log,
     file: &SegmentFile,
     oldest: VersionNumber,
-    sharing: Sharing,
+    who: &mut dyn FnMut() -> Sharing,
 ) {
     let _span = tracing::debug_span!("checkpoint", segment = %file.name(), ?sharing).entered();
     let current = log.current_log();
-    let done = log.checkpoint(oldest, sharing);
+    let done = log.checkpoint_asking(oldest, who);
     if done.is_err() && log.has_failed() {
         warn_if_failed("tell that a sync has failed", file.note_failed_log(current.0));
     }

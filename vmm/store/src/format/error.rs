@@ -66,6 +66,8 @@ pub enum Busy {
     OtherRoot(Vec<Holder>),
     /// A program has changed it since the work on it began.
     Changed,
+    /// A program reads it that has no lease, since the disk took none; this is its file or folder.
+    WithoutLease(PathBuf),
 }
 
 impl fmt::Display for Busy {
@@ -83,6 +85,9 @@ impl fmt::Display for Busy {
                 )
             }
             Busy::Changed => f.write_str("a program has changed it meanwhile"),
+            Busy::WithoutLease(_) => f.write_str(
+                "a program reads it that came when the store's disk was full, or through a read-only mount",
+            ),
             Busy::Inside(h) => write!(f, "a thread of process {} ({}) is inside", h.pid, h.program),
             Busy::Listed(names) => {
                 f.write_str("it belongs to VAS")?;

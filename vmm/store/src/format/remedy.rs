@@ -65,6 +65,10 @@ impl Remedy for StoreError {
                  NAME@VERSION NEW`"
                     .into(),
             ),
+            StoreError::Busy { why: Busy::WithoutLease(path), .. } => Some(format!(
+                "try again when it has ended; `fuser {}` says which process it is",
+                path.display()
+            )),
             StoreError::Busy { .. } => Some("try again when those programs have ended".into()),
             StoreError::BadField { .. } => Some(
                 "keep a copy of the file, whose other content may be whole, and restore it from a \

@@ -74,7 +74,7 @@ impl Store {
         let lock = self.lock_shared()?;
         self.check_still_there(segment, &lock)?;
         segment.set_header(read_header(segment.file(), segment.path())?);
-        lease.set_segment(index, Some((segment.sid(), right)))
+        lease.note_segment(index, segment, right, self)
     }
 
     /// This VM has a versioned segment attached from now on, as by [`Store::join`]; it never counts
@@ -106,7 +106,7 @@ impl Store {
             segment.take_settings(&read_header(segment.file(), segment.path())?);
         }
         let before = lease.segment(index);
-        lease.set_segment(index, Some((segment.sid(), right)))?;
+        lease.note_segment(index, segment, right, self)?;
         let others = self.other_writers(segment.sid(), lease.id());
         others.and_then(|others| open(segment, others)).inspect_err(|_| {
             // Should this fail, the VM counts as one that has it until it ends.
@@ -114,13 +114,20 @@ impl Store {
         })
     }
 
-    /// Whether a live VM other than `mine` has the segment attached.
+    /// Whether a live VM other than `mine` has the segment attached, with a lease or without.
     ///
     /// # Errors
     /// If the host fails.
-    pub fn others_attached(&self, sid: SegId, mine: LeaseId) -> Result<bool, StoreError> {
+    pub fn others_attached(
+        &self,
+        segment: &SegmentFile,
+        mine: LeaseId,
+    ) -> Result<bool, StoreError> {
+        if segment.is_read_without_lease() {
+            return Ok(true);
+        }
         let others = self.live_leases_but(Some(mine))?;
-        Ok(others.iter().any(|other| other.right_of(sid).is_some()))
+        Ok(others.iter().any(|other| other.right_of(segment.sid()).is_some()))
     }
 
     fn other_writers(&self, sid: SegId, mine: LeaseId) -> Result<OtherWriters, StoreError> {

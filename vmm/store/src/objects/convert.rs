@@ -82,7 +82,7 @@ impl Store {
     }
 
     fn check_convertible(&self, segment: &SegmentFile) -> Result<(), StoreError> {
-        self.check_unattached(segment.sid())?;
+        self.check_unattached(segment)?;
         // The new files belong to whoever makes them.
         let user = rustix::process::geteuid();
         if segment.owner() != user.as_raw() {
@@ -112,7 +112,7 @@ impl Store {
         before: &Before,
         _lock: &Exclusive,
     ) -> Result<(), StoreError> {
-        self.check_unattached(segment.sid())?;
+        self.check_unattached(segment)?;
         let after = self.before(segment)?;
         if self.is_same_file(segment)?
             && after.header == before.header

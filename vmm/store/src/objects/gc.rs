@@ -67,9 +67,9 @@ impl Store {
     /// them since.
     fn collect_imports(&self, lock: &Exclusive) -> Result<u32, StoreError> {
         let mut count = 0;
-        for (name, sid) in self.orphans_of_imports()? {
+        for (name, _) in self.orphans_of_imports()? {
             let Ok(segment) = self.open_named(&name, lock) else { continue };
-            let is_used = self.check_unattached(sid).is_err();
+            let is_used = self.check_unattached(&segment).is_err();
             if !is_used && self.remove_segment(&segment, lock).is_ok() {
                 count += 1;
             }
@@ -164,7 +164,7 @@ impl Store {
         let mut count = 0;
         for (name, sid) in self.versions_by_id(&versions)? {
             // Somebody may have taken the segment's file away from a live VM.
-            let is_garbage = !known.contains(&sid) && self.check_unattached(sid).is_ok();
+            let is_garbage = !known.contains(&sid) && self.check_in_no_lease(sid).is_ok();
             if is_garbage && versions.remove_folder(&name).is_ok() {
                 count += 1;
             }

@@ -3,16 +3,20 @@
 //! Until it has its locks, it counts as a dead VM's, which has no segment; `gc`, which removes those, waits for
 //! the store's lock. A dead VM's lease stays until then, and counts as dead from the moment the kernel drops the locks. Its
 //! bytes are in `format::lease`.
+//!
+//! A VM that only reads does without one where the store's disk takes no file: what it and its guest kernel write is in
+//! memory then, and others see it as `nameless` says.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use abi::objects::{LeaseId, Right, SegId};
-use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
+use abi::objects::{LeaseId, Lifetime, Right, SegId, VasId};
+use rustix::fs::{FallocateFlags, FlockOperation, MemfdFlags, Mode, OFlags, memfd_create};
 
 use crate::format::error::{StoreError, invalid, io_error};
 use crate::format::lease::{
@@ -22,6 +26,7 @@ use crate::format::lease::{
 use crate::objects::dir::Dir;
 use crate::objects::fresh::{now_ns, scattered};
 use crate::objects::liveness;
+use crate::objects::segment::SegmentFile;
 use crate::objects::store::Store;
 
 /// The lease of this VM. Dropping it ends the VM as far as the store is concerned.
@@ -29,14 +34,54 @@ use crate::objects::store::Store;
 pub struct Lease {
     id: LeaseId,
     file: File,
-    /// Opened once more: a mapping keeps its open file description, and with it a lock on it, as
-    /// long as any process has the memory. The survivor of a killed VMM keeps it a moment longer
-    /// (`process::survivor`), and must not make a dead VM count as alive.
-    to_map: File,
-    vms: Arc<Dir>,
-    name: String,
+    place: Place,
     /// What it says of segments.
     segments: Mutex<BTreeMap<u32, (SegId, Right)>>,
+}
+
+/// Where others find it.
+#[derive(Debug)]
+enum Place {
+    /// A file of the store.
+    Named {
+        /// Opened once more: a mapping keeps its open file description, and with it a lock on it, as
+        /// long as any process has the memory. The survivor of a killed VMM keeps it a moment longer
+        /// (`process::survivor`), and must not make a dead VM count as alive.
+        to_map: File,
+        vms: Arc<Dir>,
+        name: String,
+    },
+    /// Nowhere.
+    Nameless {
+        /// Why.
+        refusal: Refusal,
+        /// What is locked, by index.
+        segments: Mutex<BTreeMap<u32, File>>,
+        /// By handle.
+        vases: Mutex<BTreeMap<u32, File>>,
+    },
+}
+
+/// The host's error about a file of the store, to be given again.
+#[derive(Debug)]
+struct Refusal {
+    doing: &'static str,
+    path: PathBuf,
+    errno: i32,
+}
+
+impl Refusal {
+    /// If it is about the disk, and not about the user.
+    fn of(error: &StoreError) -> Option<Refusal> {
+        let StoreError::Io { doing, path, source } = error else { return None };
+        let errno = source.raw_os_error()?;
+        let is_meant = matches!(errno, libc::ENOSPC | libc::EDQUOT | libc::EROFS);
+        is_meant.then(|| Refusal { doing, path: path.clone(), errno })
+    }
+
+    fn error(&self) -> StoreError {
+        io_error(self.doing, &self.path, std::io::Error::from_raw_os_error(self.errno))
+    }
 }
 
 impl Lease {
@@ -53,10 +98,44 @@ impl Lease {
         let to_map = vms.open_any(&name, OFlags::RDWR).inspect_err(|_| {
             let _ = vms.remove_file(&name);
         })?;
-        let lease = Lease { id, file, to_map, vms, name, segments: Mutex::default() };
+        let place = Place::Named { to_map, vms, name };
+        let lease = Lease { id, file, place, segments: Mutex::default() };
         // Should this fail, it is removed again.
         lease.fill(info)?;
         Ok(lease)
+    }
+
+    /// The same for a VM that only reads for now. Where the store's disk is full or cannot be written, what it says is in
+    /// memory: the VM can attach versioned segments to be read, and raw ones without a lock, and nothing to be written.
+    ///
+    /// # Errors
+    /// As [`Lease::create`], but for a disk that takes no file; if the host has no memory.
+    pub fn create_to_read(store: &Store, info: &LeaseInfo) -> Result<Lease, StoreError> {
+        let refusal = match Lease::create(store, info) {
+            Err(error) => Refusal::of(&error).ok_or(error)?,
+            created => return created,
+        };
+        Lease::in_memory(info, refusal)
+    }
+
+    fn in_memory(info: &LeaseInfo, refusal: Refusal) -> Result<Lease, StoreError> {
+        let failed = |source| io_error("keep in memory, instead of in", &refusal.path, source);
+        let file = memfd_create("spacejmp-lease", MemfdFlags::CLOEXEC);
+        let file = File::from(file.map_err(|errno| failed(errno.into()))?);
+        file.set_len(LEASE_BYTES).map_err(failed)?;
+        let id = scattered(info.pid, LeaseId::new);
+        let (segments, vases) = Default::default();
+        let place = Place::Nameless { refusal, segments, vases };
+        Ok(Lease { id, file, place, segments: Mutex::default() })
+    }
+
+    /// As on a full disk.
+    #[cfg(test)]
+    pub(crate) fn refused(store: &Store) -> Lease {
+        let full = std::io::Error::from_raw_os_error(libc::ENOSPC);
+        let error = store.vms.error("write", "lease", full);
+        let refusal = Refusal::of(&error).expect("it is about the disk");
+        Lease::in_memory(&LeaseInfo { program: "p".into(), pid: 1 }, refusal).expect("made")
     }
 
     /// Its id, new at every start.
@@ -68,7 +147,22 @@ impl Lease {
     /// The file, for mapping status entries and instances.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.to_map.as_fd()
+        match &self.place {
+            Place::Named { to_map, .. } => to_map.as_fd(),
+            // Nobody looks for a lock on it.
+            Place::Nameless { .. } => self.file.as_fd(),
+        }
+    }
+
+    /// Checks that others can find it, as they must be able to find whoever changes something.
+    ///
+    /// # Errors
+    /// What the host said about the store's disk when it was made.
+    pub fn check_named(&self) -> Result<(), StoreError> {
+        match &self.place {
+            Place::Named { .. } => Ok(()),
+            Place::Nameless { refusal, .. } => Err(refusal.error()),
+        }
     }
 
     /// Reserves disk space for `len_bytes` from `offset` on, which are going to be written through
@@ -97,16 +191,76 @@ impl Lease {
             return Err(invalid("the index of an attached segment", index, expected));
         }
         let mut known = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Place::Nameless { segments, .. } = &self.place {
+            // Nothing but what is announced is added.
+            if segment.is_some() && segment != known.get(&index).copied() {
+                return self.check_named();
+            }
+            if segment.is_none() {
+                known.remove(&index);
+                segments.lock().unwrap_or_else(PoisonError::into_inner).remove(&index);
+            }
+            return Ok(());
+        }
         let (sid, right) = segment.map_or((0, 0), |(sid, right)| (sid.raw(), right.raw()));
         let entry = (u128::from(right) << 64 | u128::from(sid)).to_le_bytes();
         self.file
             .write_all_at(&entry, SEGMENTS_OFFSET + u64::from(index) * SEGMENT_BYTES)
             .map_err(|e| io_error("write", &self.path(), e))?;
+        // Announced before anything is looked at (`nameless`).
+        fence(Ordering::SeqCst);
         match segment {
             Some(segment) => known.insert(index, segment),
             None => known.remove(&index),
         };
         Ok(())
+    }
+
+    /// Records that this VM has an open segment attached. The caller holds the store's lock.
+    ///
+    /// # Errors
+    /// As [`Lease::set_segment`]; what the host said about the store's disk, if the lease is in memory and the segment is to be
+    /// written, or others count on finding its readers.
+    pub(crate) fn note_segment(
+        &self,
+        index: u32,
+        segment: &SegmentFile,
+        right: Right,
+        store: &Store,
+    ) -> Result<(), StoreError> {
+        let entry = (segment.sid(), right);
+        let Place::Nameless { segments, .. } = &self.place else {
+            return self.set_segment(index, Some(entry));
+        };
+        let header = segment.header();
+        let is_plain = header.lifetime == Lifetime::Persistent && !header.lockable;
+        if right == Right::Write || !(segment.is_versioned() || is_plain) {
+            return self.check_named();
+        }
+        let announced = store.announce_reader(segment)?;
+        segments.lock().unwrap_or_else(PoisonError::into_inner).insert(index, announced);
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner).insert(index, entry);
+        Ok(())
+    }
+
+    /// This VM is going to have an instance of a VAS, if others do not learn that from its table of instances: to be called
+    /// before the VAS is read.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; if the host fails.
+    pub fn note_vas(&self, vh: u32, vid: VasId, store: &Store) -> Result<(), StoreError> {
+        if let Place::Nameless { vases, .. } = &self.place {
+            let announced = store.announce_reader_of_vas(vid)?;
+            vases.lock().unwrap_or_else(PoisonError::into_inner).insert(vh, announced);
+        }
+        Ok(())
+    }
+
+    /// It has that instance no more.
+    pub fn forget_vas(&self, vh: u32) {
+        if let Place::Nameless { vases, .. } = &self.place {
+            vases.lock().unwrap_or_else(PoisonError::into_inner).remove(&vh);
+        }
     }
 
     /// What [`Lease::set_segment`] recorded last for an index.
@@ -128,12 +282,18 @@ impl Lease {
     /// Where the file is, if it was truncated.
     #[must_use]
     pub fn path_if_truncated(&self) -> Option<PathBuf> {
+        // Nobody else can have one that is in memory.
+        self.check_named().ok()?;
         let len_bytes = self.file.metadata().ok()?.len();
         (len_bytes < LEASE_BYTES).then(|| self.path())
     }
 
+    /// Where it is, or would have been.
     fn path(&self) -> PathBuf {
-        self.vms.path_of(&self.name)
+        match &self.place {
+            Place::Named { vms, name, .. } => vms.path_of(name),
+            Place::Nameless { refusal, .. } => refusal.path.clone(),
+        }
     }
 
     fn fill(&self, info: &LeaseInfo) -> Result<(), StoreError> {
@@ -160,7 +320,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // If it fails, the lease is dead all the same once the file is closed.
-        let _ = self.vms.remove_file(&self.name);
+        if let Place::Named { vms, name, .. } = &self.place {
+            // If it fails, the lease is dead all the same once the file is closed.
+            let _ = vms.remove_file(name);
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::mem::offset_of;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use abi::objects::MAX_INSTANCES;
 use abi::objects::{LeaseId, Right, SegId, VasId};
@@ -67,6 +68,8 @@ impl Store {
         own: Option<LeaseId>,
     ) -> Result<Vec<LiveLease>, StoreError> {
         let mut leases = Vec::new();
+        // Whatever the caller has done before is seen by who is not found (`nameless`).
+        fence(Ordering::SeqCst);
         for name in self.vms.names()? {
             let Some((name, id)) = lease_id(&name) else { continue };
             if Some(id) == own {

@@ -24,6 +24,7 @@ pub(crate) mod lock;
 pub(crate) mod lock_page;
 pub(crate) mod looked_at;
 pub(crate) mod lookup;
+pub(crate) mod nameless;
 pub(crate) mod newest;
 pub(crate) mod open;
 mod partners;

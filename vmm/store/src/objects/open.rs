@@ -220,7 +220,14 @@ impl Store {
         Ok(Mode::from_stat(stat.mode()))
     }
 
-    pub(crate) fn check_unattached(&self, sid: SegId) -> Result<(), StoreError> {
+    /// Checks that no VM has a segment attached.
+    pub(crate) fn check_unattached(&self, segment: &SegmentFile) -> Result<(), StoreError> {
+        self.check_in_no_lease(segment.sid())?;
+        if segment.is_read_without_lease() { Err(segment.is_being_read()) } else { Ok(()) }
+    }
+
+    /// The same of one whose file is not there, as far as leases say.
+    pub(crate) fn check_in_no_lease(&self, sid: SegId) -> Result<(), StoreError> {
         let leases = self.live_leases()?;
         let attached = leases.iter().filter(|lease| lease.right_of(sid).is_some());
         let holders: Vec<_> = attached.map(LiveLease::holder).collect();

@@ -51,7 +51,7 @@ impl Store {
         if !other.is_versioned() || !self.asks(&other, with).map_err(Unsettled::Unreadable)? {
             return Ok(());
         }
-        self.check_unattached(sid)
+        self.check_unattached(&other)
             .and_then(|()| {
                 self.open_content(&other, HeldAlone { owner_died: false }, lock)?.settle()
             })

@@ -55,7 +55,7 @@ impl Store {
     pub fn delete_segment(&self, sid: SegId) -> Result<(), StoreError> {
         let lock = self.lock_exclusive()?;
         let segment = self.open_deletable(sid, &lock)?;
-        self.check_unattached(sid)?;
+        self.check_unattached(&segment)?;
         let listed = self.vases_listing(sid)?;
         if !listed.is_empty() {
             let object = Object::SegmentName(segment.name().clone());
@@ -136,7 +136,7 @@ impl Store {
         let lock = self.lock_exclusive()?;
         let segment = self.open_writable(sid, &lock)?;
         check_lockable(segment.header().lifetime, lockable)?;
-        self.check_unattached(sid)?;
+        self.check_unattached(&segment)?;
         self.change_header(&segment, &lock, |header| header.lockable = lockable)
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use abi::objects::Lifetime;
+use abi::objects::{Lifetime, Right};
 use rustix::fs::{Access, FlockOperation, OFlags};
 use spacejmp_versions::segment::Verified;
 
@@ -48,6 +48,8 @@ pub struct Store {
     id: u64,
     pub(crate) root: Arc<Dir>,
     pub(crate) counters: Arc<File>,
+    /// What the host said when they were to be opened to be written.
+    counters_refusal: Option<i32>,
     pub(crate) tmp: Dir,
     pub(crate) vas: Dir,
     pub(crate) segments: Dir,
@@ -102,12 +104,12 @@ impl Store {
             .find_small("format", FORMAT_BYTES_MAX)?
             .ok_or_else(|| not_a_store("it has no file `format`"))?;
         let id = read_format(&root, format)?;
-        let (counters, stat) = match root.open_file_stat("live", OFlags::RDWR) {
+        let ((counters, stat), counters_refusal) = match root.open_file_stat("live", OFlags::RDWR) {
             // Enough to use VASes; the store's lock keeps everything else consistent.
             Err(StoreError::Io { source, .. }) if denied(&source) => {
-                root.open_file_stat("live", OFlags::RDONLY)?
+                (root.open_file_stat("live", OFlags::RDONLY)?, source.raw_os_error())
             }
-            other => other?,
+            other => (other?, None),
         };
         check_len(&stat, &root.path_of("live"), COUNTERS_BYTES)?;
         let root = Arc::new(root);
@@ -115,6 +117,7 @@ impl Store {
         Ok(Store {
             id,
             counters: Arc::new(counters),
+            counters_refusal,
             tmp: when_used("tmp"),
             vas: when_used("vas"),
             segments: when_used(SEGMENTS),
@@ -244,6 +247,24 @@ impl Store {
     /// The boot of the host.
     pub(crate) fn boot(&self) -> BootId {
         *self.boot.get_or_init(BootId::current)
+    }
+
+    /// What this user may do with the change counters.
+    #[must_use]
+    pub fn counters_right(&self) -> Right {
+        if self.counters_refusal.is_some() { Right::Read } else { Right::Write }
+    }
+
+    /// Checks that this user may write them, as whoever writes a segment does.
+    ///
+    /// # Errors
+    /// What the host said when they were opened.
+    pub fn check_counters_writable(&self) -> Result<(), StoreError> {
+        let error = |errno| {
+            let refusal = io::Error::from_raw_os_error(errno);
+            self.root.error("open to write", "live", refusal)
+        };
+        self.counters_refusal.map_or(Ok(()), |errno| Err(error(errno)))
     }
 
     /// Where volatile content goes, if the host has it.

@@ -106,6 +106,7 @@ impl Store {
         let vas = self.writable_vas(vid, &lock)?;
         let mut index = self.vas_index(&lock)?;
         self.bump_changes(&lock)?;
+        self.check_not_read(&vas.name)?;
         let mut holders = Vec::new();
         for lease in self.live_leases()? {
             if lease.vases()?.contains(&vid) {
@@ -246,6 +247,7 @@ impl Store {
         };
         // First announce, then check: a thread that enters from now on sees the count and waits.
         self.bump_changes(&lock)?;
+        self.check_not_read(&manifest.name)?;
         for lease in self.live_leases()? {
             if lease.is_used(vid)? {
                 let object = Object::VasName(manifest.name);
@@ -301,7 +303,7 @@ impl Store {
     }
 
     /// The name of its folder, and what its manifest says.
-    fn manifest_by_id(
+    pub(crate) fn manifest_by_id(
         &self,
         vid: VasId,
         lock: &impl Locked,

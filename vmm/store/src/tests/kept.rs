@@ -187,7 +187,8 @@ fn what_is_copied_without_the_lock_is_not_overwritten_meanwhile() {
     };
     checkpoint(Sharing::Alone);
     let writer = Lease::create(&s, &LeaseInfo { program: "w".into(), pid: 1 }).unwrap();
-    let others = || s.others_attached(sid, writer.id()).unwrap();
+    let file = s.open_segment(sid).unwrap();
+    let others = || s.others_attached(&file, writer.id()).unwrap();
     let pinned = s.pin_version(sid, None).unwrap();
     commit(&s, sid, 2);
     // As a VM decides that has the segment for writing.

@@ -11,6 +11,7 @@ mod durable;
 mod kept;
 mod leases;
 mod links;
+mod nameless;
 mod objects;
 mod permissions;
 mod versioned;

@@ -157,14 +157,14 @@ fn nobody_is_kept_from_recovery_but_by_a_live_writer() {
     assert_eq!(join(&s, sid, &second, Right::Write), OtherWriters::None, "one that reads");
     assert_eq!(join(&s, sid, &second, Right::Write), OtherWriters::None, "its own entry");
     assert_eq!(join(&s, sid, &third, Right::Read), OtherWriters::Live);
-    assert!(s.others_attached(sid, first.id()).unwrap());
+    let file = s.open_segment(sid).unwrap();
+    assert!(s.others_attached(&file, first.id()).unwrap());
     drop(second);
     assert_eq!(join(&s, sid, &third, Right::Write), OtherWriters::None, "it is dead");
-    let file = s.open_segment(sid).unwrap();
     s.leave(&file, &first, 0).unwrap();
-    assert!(!s.others_attached(sid, third.id()).unwrap());
+    assert!(!s.others_attached(&file, third.id()).unwrap());
     s.leave(&file, &third, 0).unwrap();
-    assert!(!s.others_attached(sid, first.id()).unwrap());
+    assert!(!s.others_attached(&file, first.id()).unwrap());
 }
 
 #[test]

@@ -34,10 +34,24 @@ impl<D: Folder> Segment<D> {
     /// The host's; newer versions elsewhere that were not taken in. Nothing is lost: what was not
     /// finished is done again by the next.
     pub fn checkpoint(&mut self, oldest_used: VersionNumber, sharing: Sharing) -> Result<()> {
+        self.checkpoint_asking(oldest_used, &mut || sharing)
+    }
+
+    /// The same where others may come while it is under way. `who` is asked, and before anything is overwritten once more, when
+    /// the root record says which versions can be read no more: who comes after that, and looks there once they
+    /// can be seen, reads none of those.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn checkpoint_asking(
+        &mut self,
+        oldest_used: VersionNumber,
+        who: &mut dyn FnMut() -> Sharing,
+    ) -> Result<()> {
         self.check_writable()?;
         self.sync()?;
-        let applied = match sharing {
-            Sharing::Alone => self.apply(oldest_used)?,
+        let applied = match who() {
+            Sharing::Alone => self.apply(oldest_used, who)?,
             Sharing::Shared => Applied::Refused,
         };
         match applied {
@@ -55,7 +69,11 @@ impl<D: Folder> Segment<D> {
     }
 
     /// Applies what all look at to a layer that only this segment has.
-    fn apply(&mut self, oldest_used: VersionNumber) -> Result<Applied> {
+    fn apply(
+        &mut self,
+        oldest_used: VersionNumber,
+        who: &mut dyn FnMut() -> Sharing,
+    ) -> Result<Applied> {
         let path = self.path_of(self.appended())?;
         let Some(target) = self.own_layer(&path)? else {
             let all_are_there = oldest_used >= self.appended();
@@ -75,6 +93,9 @@ impl<D: Folder> Segment<D> {
         let mut path = path;
         path[0].1 = applied;
         self.say_oldest(applied)?;
+        if who() == Sharing::Shared {
+            return Ok(Applied::Refused);
+        }
         self.overwrite(&path, target)?;
         let onto = &self.stack.root.generations[path[target].0];
         let (layer, below) = (onto.layer, onto.below);
@@ -159,7 +180,7 @@ enum Applied {
     Yes,
     /// There is nothing to write, or somebody looks at a version that it would spoil.
     Later,
-    /// There is no layer that may be written to.
+    /// There is no layer that may be written to, or somebody has come who reads it.
     Refused,
 }
 

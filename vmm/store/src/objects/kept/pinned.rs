@@ -2,9 +2,8 @@
 //!
 //! A VM that finds itself alone with a segment overwrites the files below its newest version at a
 //! checkpoint. A lease that names the segment says that it is not alone, as that of a VM that has
-//! attached it to be read. Who can have no lease, because the disk is full or cannot be written, and who
-//! got it while a VM was about to overwrite something, learns afterwards whether that has happened: the
-//! root record says so before it does.
+//! attached it to be read; so does the lock of who has none because the disk takes none (`nameless`). Who can have
+//! neither learns afterwards whether something was overwritten: the root record says so before it happens.
 
 use abi::objects::{Right, SegId};
 use spacejmp_versions::disk::Folder;
@@ -56,12 +55,13 @@ impl Store {
 
     fn pin(&self, sid: SegId, number: Option<u64>, least: u64) -> Result<Pinned, StoreError> {
         let program = "spacejmp, copying a segment".to_owned();
-        let lease = Lease::create(self, &LeaseInfo { program, pid: std::process::id() }).ok();
+        let info = LeaseInfo { program, pid: std::process::id() };
+        let lease = Lease::create_to_read(self, &info).ok();
         let mut segment = self.open_segment(sid)?;
         if let Some(lease) = &lease {
             let lock = self.lock_shared()?;
             self.check_still_there(&segment, &lock)?;
-            lease.set_segment(0, Some((sid, Right::Read)))?;
+            lease.note_segment(0, &segment, Right::Read, self)?;
         }
         let folder = segment.versions_files()?.read_only();
         let root = folder.open(FILE_NAME);

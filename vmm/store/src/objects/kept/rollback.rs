@@ -269,7 +269,7 @@ impl Store {
         if then.is_none() || then == now {
             return Ok(());
         }
-        self.check_unattached(segment.sid()).map_err(|error| match error {
+        self.check_unattached(segment).map_err(|error| match error {
             StoreError::Busy { why: Busy::Attached(holders), .. } => StoreError::Busy {
                 object: Object::SegmentName(segment.name().clone()),
                 why: Busy::OtherRoot(holders),

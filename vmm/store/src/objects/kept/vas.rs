@@ -148,7 +148,11 @@ impl Store {
     pub fn remove_kept_vas(&self, vid: VasId) -> Result<Vec<SegId>, StoreError> {
         let vas = self.vas(vid)?;
         for segment in &vas.segments {
-            self.check_unattached(segment.sid)?;
+            match self.open_to_attach(segment.sid) {
+                Ok(segment) => self.check_unattached(&segment)?,
+                // What cannot be opened nobody can have opened without a lease.
+                Err(_) => self.check_in_no_lease(segment.sid)?,
+            }
         }
         self.delete_vas(vid)?;
         let mut removed = Vec::new();

@@ -59,6 +59,33 @@ fn a_version_older_than_a_checkpoint_is_gone_and_the_newest_is_not() {
 }
 
 #[test]
+fn what_somebody_reads_who_came_while_a_checkpoint_was_under_way_is_not_overwritten() {
+    let disk = Disk::default();
+    let mut writer = made(&disk);
+    let one = commit(&mut writer, &[(0, 1)]);
+    writer.checkpoint(one, Sharing::Alone).expect("applied");
+    let two = commit(&mut writer, &[(0, 2)]);
+    let (mut reader, mut asked) = (None, 0);
+    let mut who = || {
+        asked += 1;
+        if asked == 1 {
+            // Directly after the writer has looked.
+            reader = Some(shared(&disk, one));
+            return Sharing::Alone;
+        }
+        Sharing::Shared
+    };
+    writer.checkpoint_asking(two, &mut who).expect("merged");
+    let reader = reader.expect("it came");
+    assert_eq!(first_byte(&reader, 0, one), 1);
+    assert_eq!(first_byte(&writer, 0, two), 2);
+    // Who comes later gets what is there.
+    assert!(Segment::open_shared(disk.clone(), SMALL, Some(one)).is_err());
+    assert_eq!(first_byte(&shared(&disk, two), 0, two), 2);
+    assert_eq!(asked, 2);
+}
+
+#[test]
 fn a_segment_that_has_not_reached_the_last_log_is_not_written_to() {
     let disk = Disk::default();
     let mut writer = made(&disk);
