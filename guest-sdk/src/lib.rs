@@ -91,6 +91,10 @@ mod mistakes;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/src/changing-types.md")]
 struct BookOnChangingTypes;
+/// And on this one.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/src/faq.md")]
+struct BookOfQuestions;
 mod objects;
 mod ptr;
 mod scope;
