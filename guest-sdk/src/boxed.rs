@@ -1,4 +1,5 @@
-//! `VBox`: owns one value in a VAS.
+//! `VBox`: owns one value in a VAS. What is special about boxes of slices and texts is with the
+//! collections, which they are made of.
 
 use std::alloc::Layout;
 use std::marker::PhantomData;
@@ -21,6 +22,9 @@ use crate::token::{At, Mode, Write};
 /// elsewhere it leaks both, since it must not touch them. `Option<VBox<T, V>>` is as large as an
 /// address.
 ///
+/// `VBox<[T], V>` and `VBox<str, V>` own values or text that do not grow any more: two words instead of the three of a
+/// `VVec` or `VString`, which become such boxes by `into_boxed`.
+///
 /// ```
 /// # use spacejmp::{Space, VBox};
 /// spacejmp::brand! { Numbers => Option<VBox<u64, Numbers>> }
@@ -38,22 +42,20 @@ use crate::token::{At, Mode, Write};
 /// # Ok::<_, spacejmp::Error>(())
 /// ```
 #[repr(transparent)]
-pub struct VBox<T, V: Brand> {
+pub struct VBox<T: ?Sized, V: Brand> {
     value: NonNull<T>,
-    _owns: PhantomData<(T, Invariant<V>)>,
+    _owns: PhantomData<T>,
+    _of: Invariant<V>,
 }
 
 // SAFETY: it is the only way to its value.
-unsafe impl<T: Send, V: Brand> Send for VBox<T, V> {}
+unsafe impl<T: Send + ?Sized, V: Brand> Send for VBox<T, V> {}
 // SAFETY: shared, it only gives shared references to its value.
-unsafe impl<T: Sync, V: Brand> Sync for VBox<T, V> {}
+unsafe impl<T: Sync + ?Sized, V: Brand> Sync for VBox<T, V> {}
 
 /// A block in `V`'s heap that holds `value`.
 #[inline]
-pub(crate) fn allocate<T: Storable<V>, V: Brand>(
-    at: &At<V, Write>,
-    value: T,
-) -> Result<NonNull<T>, AllocError> {
+pub(crate) fn allocate<T, V: Brand>(at: &At<V, Write>, value: T) -> Result<NonNull<T>, AllocError> {
     allocate_in(at, Layout::new::<T>(), value)
 }
 
@@ -85,7 +87,7 @@ pub(crate) unsafe fn free_root<V: Brand>(root: NonNull<()>, size: usize, align: 
 
 /// A block of this layout, which is at least the value's, that holds `value`.
 #[inline]
-fn allocate_in<T: Storable<V>, V: Brand>(
+fn allocate_in<T, V: Brand>(
     _at: &At<V, Write>,
     layout: Layout,
     value: T,
@@ -106,7 +108,36 @@ impl<T: Storable<V>, V: Brand> VBox<T, V> {
     /// [`AllocError`] when there is no room; `value` is dropped.
     #[inline]
     pub fn new(at: &At<V, Write>, value: T) -> Result<VBox<T, V>, AllocError> {
-        allocate(at, value).map(|value| VBox { value, _owns: PhantomData })
+        allocate(at, value).map(|value| VBox { value, _owns: PhantomData, _of: PhantomData })
+    }
+}
+
+impl<T, V: Brand> VBox<T, V> {
+    /// Takes the value out and frees its memory.
+    #[inline]
+    #[must_use]
+    pub fn into_inner(self, _at: &At<V, Write>) -> T {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: as for `get`; the box is not used again.
+        let value = unsafe { this.value.read() };
+        this.free(Layout::new::<T>());
+        value
+    }
+}
+
+impl<T: ?Sized, V: Brand> VBox<T, V> {
+    /// The owner of a value.
+    ///
+    /// # Safety
+    /// The value lies in a block of `V`'s heap that has its layout, or has no size; nothing else
+    /// owns it.
+    pub(crate) const unsafe fn of(value: NonNull<T>) -> VBox<T, V> {
+        VBox { value, _owns: PhantomData, _of: PhantomData }
+    }
+
+    /// Gives up the ownership: the value and its block belong to whoever has the pointer.
+    pub(crate) fn into_pointer(self) -> NonNull<T> {
+        ManuallyDrop::new(self).value
     }
 
     /// The value.
@@ -126,50 +157,52 @@ impl<T: Storable<V>, V: Brand> VBox<T, V> {
         unsafe { self.value.as_mut() }
     }
 
-    /// Takes the value out and frees its memory.
-    #[inline]
-    #[must_use]
-    pub fn into_inner(self, _at: &At<V, Write>) -> T {
-        let this = ManuallyDrop::new(self);
-        // SAFETY: as for `get`; the box is not used again.
-        let value = unsafe { this.value.read() };
-        this.free();
-        value
-    }
-}
-
-impl<T, V: Brand> VBox<T, V> {
-    /// Frees the memory, whose content was moved out or dropped.
-    fn free(&self) {
+    /// Frees the memory, which has this layout and whose content was moved out or dropped.
+    fn free(&self, layout: Layout) {
         // SAFETY: the block came from this allocator with this layout, and is no longer used.
-        unsafe { VAlloc::<V>::of_owner().deallocate(self.value.cast(), Layout::new::<T>()) };
+        unsafe { VAlloc::<V>::of_owner().deallocate(self.value.cast(), layout) };
     }
 }
 
-impl<T, V: Brand> Drop for VBox<T, V> {
+impl<T: ?Sized, V: Brand> Drop for VBox<T, V> {
     #[inline]
     fn drop(&mut self) {
         if inside::<V>() != Inside::Writable {
             return;
         }
         // SAFETY: the thread is inside and may write; the box is the only owner of the value.
+        let layout = Layout::for_value(unsafe { self.value.as_ref() });
+        // SAFETY: as above.
         unsafe { self.value.drop_in_place() };
-        self.free();
+        self.free(layout);
     }
 }
 
-impl<T, V: Brand> std::fmt::Debug for VBox<T, V> {
+impl<T: ?Sized, V: Brand> std::fmt::Debug for VBox<T, V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "VBox<{}>({:p})", V::NAME, self.value)
     }
 }
 
+/// What a box may hold, and what the box looks like then.
+#[doc(hidden)]
+pub trait Content<V: Brand>: Send + Sync {
+    fn describe_box(writer: &mut LayoutWriter);
+}
+
+impl<T: Storable<V>, V: Brand> Content<V> for T {
+    fn describe_box(writer: &mut LayoutWriter) {
+        let part = |writer: &mut LayoutWriter| writer.part::<T, V>(format_args!(""));
+        writer.describe::<VBox<T, V>>("VBox version 1", part);
+    }
+}
+
 // SAFETY: the address is one of `V`'s heap, and the box owns what lies there. `drop` checks
-// where the thread is.
-unsafe impl<T: Storable<V>, V: Brand> Storable<V> for VBox<T, V> {
+// where the thread is. No values and no text have no memory, and their address is never used.
+unsafe impl<T: Content<V> + ?Sized, V: Brand> Storable<V> for VBox<T, V> {
     const HAS_ONE_NICHE: bool = true;
 
     fn layout(writer: &mut LayoutWriter) {
-        writer.describe::<Self>("VBox version 1", |writer| writer.part::<T, V>(format_args!("")));
+        T::describe_box(writer);
     }
 }

@@ -12,16 +12,19 @@ use crate::alloc::AllocError;
 use crate::array;
 use crate::brand::Brand;
 use crate::collections::{
-    Total, VBTreeMap, VBTreeSet, VHashMap, VHashSet, VId, VKey, VString, VVec,
+    Total, VBTreeMap, VBTreeSet, VBinaryHeap, VHashMap, VHashSet, VId, VKey, VString, VVec,
+    VVecDeque,
 };
 use crate::storable::Storable;
 use crate::token::{At, Write};
+use crate::values::{StoredIp, StoredResult, Timestamp};
 use crate::{VBox, VPtr, VSlice};
 
 /// Values that can be copied with all that they own.
 ///
 /// Derive it beside `Storable`: `#[derive(Storable, CloneIn)]`. What owners point to is copied, too; a
-/// [`VPtr`] or a [`VSlice`] points to the same values afterwards, as a reference that is cloned.
+/// [`VPtr`] or a [`VSlice`] points to the same values afterwards, as a reference that is cloned, and a
+/// [`VRc`](crate::VRc) is another owner of the same value.
 ///
 /// ```
 /// use spacejmp::{CloneIn, Space, Storable, VString, VVec};
@@ -82,7 +85,7 @@ leaves! {
     [] NonZero<u8>; [] NonZero<u16>; [] NonZero<u32>; [] NonZero<u64>; [] NonZero<u128>;
     [] NonZero<usize>; [] NonZero<i8>; [] NonZero<i16>; [] NonZero<i32>; [] NonZero<i64>;
     [] NonZero<i128>; [] NonZero<isize>;
-    [] Ipv4Addr; [] Ipv6Addr; [F: Copy] Total<F>;
+    [] Ipv4Addr; [] Ipv6Addr; [] StoredIp; [] Timestamp; [F: Copy] Total<F>;
     [T: ?Sized] PhantomData<T>;
     [T] VPtr<T, V>;
     [T] VSlice<T, V>;
@@ -113,6 +116,15 @@ impl<V: Brand, T: CloneIn<V>> CloneIn<V> for Option<T> {
     }
 }
 
+impl<V: Brand, T: CloneIn<V>, E: CloneIn<V>> CloneIn<V> for StoredResult<T, E> {
+    fn clone_in(&self, at: &At<V, Write>) -> Result<Self, AllocError> {
+        Ok(match self {
+            StoredResult::Ok(value) => StoredResult::Ok(value.clone_in(at)?),
+            StoredResult::Err(error) => StoredResult::Err(error.clone_in(at)?),
+        })
+    }
+}
+
 impl<V: Brand, T: CloneIn<V>, const N: usize> CloneIn<V> for [T; N] {
     fn clone_in(&self, at: &At<V, Write>) -> Result<Self, AllocError> {
         array::try_map(self.each_ref(), |value| value.clone_in(at))
@@ -132,6 +144,35 @@ impl<V: Brand, T: CloneIn<V> + Storable<V>> CloneIn<V> for VVec<T, V> {
             copy.at_mut(at).push(value.clone_in(at)?)?;
         }
         Ok(copy)
+    }
+}
+
+impl<V: Brand, T: CloneIn<V> + Storable<V>> CloneIn<V> for VBox<[T], V> {
+    fn clone_in(&self, at: &At<V, Write>) -> Result<Self, AllocError> {
+        VVec::try_collect(at, self.get(at).iter().map(|value| value.clone_in(at)))?.into_boxed(at)
+    }
+}
+
+impl<V: Brand> CloneIn<V> for VBox<str, V> {
+    fn clone_in(&self, at: &At<V, Write>) -> Result<Self, AllocError> {
+        VBox::from_text(at, self.get(at))
+    }
+}
+
+impl<V: Brand, T: CloneIn<V> + Storable<V>> CloneIn<V> for VVecDeque<T, V> {
+    fn clone_in(&self, at: &At<V, Write>) -> Result<Self, AllocError> {
+        let mut copy = VVecDeque::with_capacity(at, self.len())?;
+        for value in self.at(at) {
+            copy.at_mut(at).push_back(value.clone_in(at)?)?;
+        }
+        Ok(copy)
+    }
+}
+
+/// As it lies: nothing is compared.
+impl<V: Brand, T: CloneIn<V> + VKey<V>> CloneIn<V> for VBinaryHeap<T, V> {
+    fn clone_in(&self, at: &At<V, Write>) -> Result<Self, AllocError> {
+        self.values().clone_in(at).map(VBinaryHeap::of_values)
     }
 }
 

@@ -57,7 +57,7 @@
 //! - [`Space`], [`token`]: being inside; [`brand`](mod@brand), [`storable`], [`layout`]: what may
 //!   lie there
 //! - [`upgrade`]: types that have changed since their values were stored
-//! - [`VBox`], [`VPtr`], [`VSlice`], [`collections`]: memory there, [`serial`]: in and out of it by `serde`;
+//! - [`VBox`], [`VRc`], [`VPtr`], [`VSlice`], [`collections`]: memory there, [`serial`]: in and out of it by `serde`;
 //!   [`alloc`]: their way to it; [`heap`]: where it comes from; [`ScopedAlloc`]: the same for
 //!   existing code
 
@@ -65,8 +65,7 @@
 #![allow(clippy::needless_lifetimes, clippy::type_complexity)]
 #![warn(missing_debug_implementations)]
 
-// So that the derive macro's paths work in this crate's own tests.
-#[cfg(test)]
+// So that the derive macros' paths work in this crate.
 extern crate self as spacejmp;
 
 pub mod alloc;
@@ -78,6 +77,7 @@ pub mod brand;
 pub mod call_page;
 mod clone_in;
 pub mod collections;
+mod counted;
 mod earlier;
 pub mod error;
 mod handle;
@@ -91,6 +91,10 @@ mod mistakes;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/src/changing-types.md")]
 struct BookOnChangingTypes;
+/// And on this one.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/src/faq.md")]
+struct BookOfQuestions;
 mod objects;
 mod ptr;
 mod scope;
@@ -103,6 +107,7 @@ mod thread_state;
 pub mod token;
 mod type_id;
 pub mod upgrade;
+mod values;
 
 pub use alloc::{AllocError, VAlloc};
 pub use boxed::VBox;
@@ -110,8 +115,10 @@ pub use brand::Brand;
 pub use call_page::{CallPage, NotUnderSpacejmp};
 pub use clone_in::CloneIn;
 pub use collections::{
-    Total, VArena, VBTreeMap, VBTreeSet, VHashMap, VHashSet, VId, VKey, VLinearMap, VString, VVec,
+    By, Total, VArena, VBTreeMap, VBTreeSet, VBinaryHeap, VHashMap, VHashSet, VId, VKey,
+    VLinearMap, VString, VVec, VVecDeque,
 };
+pub use counted::VRc;
 pub use error::{Error, Result};
 pub use objects::attached::{AttachOptions, Attached};
 pub use objects::segment::{Segment, SegmentInfo, SegmentOptions};
@@ -119,9 +126,10 @@ pub use objects::vas::{Vas, VasInfo, VasOptions};
 pub use ptr::{VPtr, VSlice};
 pub use scope::ScopedAlloc;
 pub use space::{InOld, OldSpace, Opening, Space, SpaceOptions};
-pub use spacejmp_derive::{CloneIn, Storable};
+pub use spacejmp_derive::{CloneIn, Storable, VKey};
 pub use storable::Storable;
 pub use sys::{Durability, Lifetime, PagePolicy, Right, SyncInterval};
 pub use thread_state::{Inside, inside};
 pub use token::{At, In, Mode, Read, Write};
 pub use upgrade::{RootType, UpgradeFrom};
+pub use values::{StoredIp, StoredResult, Timestamp};

@@ -45,3 +45,109 @@
 //!     drop(values);
 //! }
 //! ```
+//!
+//! With several owners, a value is shared: what these begin with compiles, too.
+//!
+//! ```
+//! use spacejmp::{At, In, Read, VRc, Write};
+//!
+//! spacejmp::brand! { One<'v> => Option<VRc<u64, One<'v>>> }
+//!
+//! fn check<'v>(owner: &mut VRc<u64, One<'v>>, at: &At<One<'v>, Write>) -> u64 {
+//!     let another = owner.another(at);
+//!     drop(another);
+//!     if let Some(value) = owner.get_mut(at) {
+//!         *value += 1;
+//!     }
+//!     *owner.get(at)
+//! }
+//!
+//! fn number(v: &In<One<'_>, Read>) -> Option<usize> {
+//!     v.root().as_ref().map(|owner| owner.owners(v))
+//! }
+//! ```
+//!
+//! A reader makes no owners; an owner is not kept over the end of its visit, nor used in another
+//! space; and a value that is being changed has no owner that could be copied:
+//! ```compile_fail
+//! # use spacejmp::{At, Read, VRc};
+//! # spacejmp::brand! { One<'v> => Option<VRc<u64, One<'v>>> }
+//! fn check<'v>(owner: &VRc<u64, One<'v>>, at: &At<One<'v>, Read>) -> VRc<u64, One<'v>> {
+//!     owner.another(at)
+//! }
+//! ```
+//! ```compile_fail
+//! # use spacejmp::{Error, Space, VRc};
+//! # spacejmp::brand! { One<'v> => Option<VRc<u64, One<'v>>> }
+//! fn check(one: &Space<One>) {
+//!     let mut kept = None;
+//!     let _ = one.write(|v| {
+//!         kept = Some(VRc::new(v, 7)?);
+//!         Err::<(), _>(Error::NoRoot { space: String::new() })
+//!     });
+//!     drop(kept);
+//! }
+//! ```
+//! ```compile_fail
+//! # use spacejmp::{At, VRc, Write};
+//! # spacejmp::brand! { One => u64, Two => u64 }
+//! fn check(owner: &VRc<u64, One>, at: &At<Two, Write>) -> VRc<u64, One> {
+//!     owner.another(at)
+//! }
+//! ```
+//! ```compile_fail
+//! # use spacejmp::{At, VRc, Write};
+//! # spacejmp::brand! { One => u64 }
+//! fn check(owner: &mut VRc<u64, One>, at: &At<One, Write>) {
+//!     let value = owner.get_mut(at);
+//!     let another = owner.another(at);
+//!     drop((value, another));
+//! }
+//! ```
+//! ```compile_fail
+//! # use spacejmp::{Storable, VRc};
+//! #[derive(Storable)]
+//! #[storable(vas = One)]
+//! struct Stored {
+//!     owner: VRc<u64, Two>,
+//! }
+//! spacejmp::brand! { One => Stored, Two => u64 }
+//! ```
+//!
+//! What a key of several parts lends stays in its thread, and ends with the token:
+//! ```
+//! use spacejmp::{By, In, Read, VHashMap, VString};
+//!
+//! spacejmp::brand! { One<'v> => VHashMap<(VString<One<'v>>, u8), u64, One<'v>> }
+//!
+//! fn check(v: &In<One<'_>, Read>, name: String) -> Option<u64> {
+//!     v.root().at(v).keys().for_each(|key| assert!(key.parts().0.len() < 9));
+//!     v.root().at(v).get(&By((name.as_str(), &7))).copied()
+//! }
+//! ```
+//! ```compile_fail
+//! # use spacejmp::{In, Read, VHashMap, VString};
+//! # spacejmp::brand! { One<'v> => VHashMap<(VString<One<'v>>, u8), u64, One<'v>> }
+//! fn check(v: &In<One<'_>, Read>) {
+//!     let key = v.root().at(v).keys().next();
+//!     std::thread::scope(|scope| {
+//!         scope.spawn(|| drop(key));
+//!     });
+//! }
+//! ```
+//! ```compile_fail
+//! # use spacejmp::{Space, VHashMap, VString};
+//! # spacejmp::brand! { One<'v> => VHashMap<(VString<One<'v>>, u8), u64, One<'v>> }
+//! fn check(one: &Space<One>) {
+//!     let mut kept = None;
+//!     let _ = one.read(|v| kept = v.root().at(v).keys().next());
+//!     drop(kept);
+//! }
+//! ```
+//! ```compile_fail
+//! # use spacejmp::{VString, collections::parts::Pair};
+//! # spacejmp::brand! { One => u64 }
+//! fn check(key: &(VString<One>, u8)) {
+//!     let text = Pair::of(key).parts().0;
+//! }
+//! ```

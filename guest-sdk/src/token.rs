@@ -81,6 +81,18 @@ impl<V: Brand, M: Mode> At<V, M> {
     pub(crate) unsafe fn new() -> At<V, M> {
         At { _of: PhantomData, _not_send: [] }
     }
+
+    /// A witness that is borrowed: one that a borrow of another one, or the thread's state, stands for.
+    ///
+    /// # Safety
+    /// For all of `'a` this thread is inside `V`, as `M` says or writable, and goes nowhere else.
+    pub(crate) const unsafe fn borrowed<'a>() -> &'a At<V, M>
+    where
+        V: 'a,
+    {
+        // SAFETY: it has no size, so any aligned address is one of it; the caller promises the rest.
+        unsafe { NonNull::dangling().as_ref() }
+    }
 }
 
 impl<V: Brand, M: Mode> In<V, M> {

@@ -9,7 +9,7 @@ use crate::VBox;
 use crate::alloc::AllocError;
 use crate::array;
 use crate::brand::Brand;
-use crate::collections::{VBTreeMap, VHashMap, VKey, VVec};
+use crate::collections::{VBTreeMap, VBinaryHeap, VHashMap, VKey, VVec, VVecDeque};
 #[doc(hidden)]
 pub use crate::earlier::{EarlierForm, StoredRoot};
 use crate::storable::Storable;
@@ -18,8 +18,8 @@ use crate::token::{At, Write};
 /// Values that are made from those of an earlier type, `Old`.
 ///
 /// `#[derive(Storable)]` with `from = Old` implements it field by field. Implementations for `Option`, arrays,
-/// [`VBox`], [`VVec`] and the maps do it for what is in them; what a
-/// [`VPtr`](crate::VPtr) or a [`VId`](crate::VId) points to is shared, and needs an implementation by hand.
+/// [`VBox`], [`VVec`], [`VVecDeque`], [`VBinaryHeap`] and the maps do it for what is in them; what a
+/// [`VPtr`](crate::VPtr), a [`VRc`](crate::VRc) or a [`VId`](crate::VId) points to is shared, and needs an implementation by hand.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be made from the earlier type `{Old}`",
     label = "nothing says how to make it from `{Old}`",
@@ -72,6 +72,40 @@ where
 {
     fn upgrade_from(old: VVec<Old, V>, at: &At<V, Write>) -> Result<VVec<T, V>, AllocError> {
         VVec::try_collect(at, old.into_iter(at).map(|old| T::upgrade_from(old, at)))
+    }
+}
+
+impl<V, T, Old> UpgradeFrom<V, VBox<[Old], V>> for VBox<[T], V>
+where
+    V: Brand,
+    T: UpgradeFrom<V, Old> + Storable<V>,
+    Old: Storable<V>,
+{
+    fn upgrade_from(old: VBox<[Old], V>, at: &At<V, Write>) -> Result<VBox<[T], V>, AllocError> {
+        let new = old.into_iter(at).map(|old| T::upgrade_from(old, at));
+        VVec::try_collect(at, new)?.into_boxed(at)
+    }
+}
+
+impl<V, T, Old> UpgradeFrom<V, VVecDeque<Old, V>> for VVecDeque<T, V>
+where
+    V: Brand,
+    T: UpgradeFrom<V, Old> + Storable<V>,
+    Old: Storable<V>,
+{
+    fn upgrade_from(old: VVecDeque<Old, V>, at: &At<V, Write>) -> Result<Self, AllocError> {
+        VVecDeque::try_collect(at, old.into_iter(at).map(|old| T::upgrade_from(old, at)))
+    }
+}
+
+impl<V, T, Old> UpgradeFrom<V, VBinaryHeap<Old, V>> for VBinaryHeap<T, V>
+where
+    V: Brand,
+    T: UpgradeFrom<V, Old> + VKey<V>,
+    Old: VKey<V>,
+{
+    fn upgrade_from(old: VBinaryHeap<Old, V>, at: &At<V, Write>) -> Result<Self, AllocError> {
+        Ok(VBinaryHeap::from_vec(at, UpgradeFrom::upgrade_from(old.into_vec(), at)?))
     }
 }
 
@@ -178,6 +212,19 @@ mod tests {
     #[test]
     fn what_is_in_collections_is_made_anew_and_what_was_there_is_freed_also_after_an_error() {
         let space = Space::<Here>::in_memory(1 << 20, |_| Ok(VVec::new())).expect("a space");
+        let queues = space.write(|v| {
+            let at = v.root_mut().1;
+            let mut deque = VVecDeque::collect(at, [Second(2, 2)])?;
+            deque.at_mut(at).push_front(Second(1, 2))?;
+            let deque: VVecDeque<Third, Here> = UpgradeFrom::upgrade_from(deque, at)?;
+            let slice = VVec::collect(at, [Second(3, 4)])?.into_boxed(at)?;
+            let slice: VBox<[Third], Here> = UpgradeFrom::upgrade_from(slice, at)?;
+            let all = deque.at(at).iter().chain(slice.get(at));
+            Ok::<_, Error>(all.map(|entry| entry.0.at(at).to_owned()).collect::<Vec<_>>())
+        });
+        assert_eq!(queues, Ok(["1 2", "2 2", "3 4"].map(str::to_owned).to_vec()));
+        assert_eq!(space.blocks(), 1, "all of it was dropped");
+
         let seen = space.write(|v| {
             let at = v.root_mut().1;
             let (list, ordered, hashed) = filled(at, 0)?;

@@ -10,7 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
 use spacejmp::brand::Kept;
-use spacejmp::{Brand, Error, Inside, Space, Storable, VBox, VPtr, VVec, brand, inside};
+use spacejmp::{
+    Brand, Error, Inside, Space, Storable, VBox, VPtr, VRc, VVec, VVecDeque, brand, inside,
+};
 
 const ROOM: usize = 1 << 20;
 
@@ -189,4 +191,78 @@ fn sizes_beyond_all_measure_are_errors() {
             Ok::<_, Error>(())
         })
         .unwrap();
+}
+
+/// A value whose destructor tries to make what it is in outlive it.
+#[derive(Storable)]
+#[storable(vas = Counts)]
+struct Last {
+    number: u64,
+    back: VPtr<Option<VRc<Last, Counts>>, Counts>,
+}
+
+brand! { Counts => Option<VRc<Last, Counts>> }
+
+thread_local! {
+    static OWNERS: RefCell<Vec<VRc<Last, Counts>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        // Owners that are kept elsewhere would be dropped in the middle of this one.
+        let kept = OWNERS.try_with(RefCell::take).unwrap_or_default();
+        assert!(kept.len() < 9, "{}", self.number);
+    }
+}
+
+#[test]
+fn an_owner_in_a_cycle_a_thread_local_or_a_destructor_frees_no_value_that_another_one_has() {
+    let space = Space::<Counts>::in_memory(ROOM, |_| Ok(None)).unwrap();
+    let done = space.write(|v| {
+        let back = VPtr::new(v, None)?;
+        let owner = VRc::new(v, Last { number: 7, back })?;
+        // A cycle, by a pointer to what is never freed.
+        *back.get_mut(v) = Some(owner.another(v));
+        OWNERS.with_borrow_mut(|kept| kept.push(owner.another(v)));
+        let (root, at) = v.root_mut();
+        *root = Some(owner);
+        let root = root.as_mut().expect("it was made");
+        assert!(root.get_mut(at).is_none(), "it has three owners");
+        Ok::<_, Error>(root.owners(at))
+    });
+    assert_eq!(done, Ok(3));
+    // Dropped at home by another thread, which has none, and by this one inside.
+    std::thread::spawn(|| assert!(OWNERS.take().is_empty())).join().unwrap();
+    let done = space.write(|v| {
+        drop(OWNERS.take());
+        let back = v.root().as_ref().map(|root| root.get(v).back).expect("a root");
+        let second = back.get_mut(v).take().expect("it was put there");
+        drop(second);
+        let (root, at) = v.root_mut();
+        let root = root.as_mut().expect("a root");
+        root.get_mut(at).expect("its only owner").number += 1;
+        assert_eq!(root.get(at).number, 8);
+        Ok::<_, Error>(())
+    });
+    assert_eq!(done, Ok(()));
+    space.write(|v| Ok::<_, Error>(v.root_mut().0.take().is_some())).unwrap();
+}
+
+#[test]
+fn a_leaked_iterator_of_a_deque_leaks_what_is_in_it() {
+    brand! { Away => VVecDeque<VBox<u64, Away>, Away> }
+    let space = Space::<Away>::in_memory(ROOM, |_| Ok(VVecDeque::new())).unwrap();
+    let done = space.write(|v| {
+        let (root, at) = v.root_mut();
+        for number in 0..5 {
+            root.at_mut(at).push_front(VBox::new(at, number)?)?;
+        }
+        let mut taken = std::mem::take(root).into_iter(at);
+        assert_eq!(taken.next().map(|number| *number.get(at)), Some(4));
+        std::mem::forget(taken);
+        assert!(root.is_empty());
+        root.at_mut(at).push_back(VBox::new(at, 9)?)?;
+        Ok::<_, Error>(root.at(at).iter().map(|number| *number.get(at)).sum::<u64>())
+    });
+    assert_eq!(done, Ok(9));
 }

@@ -14,12 +14,14 @@ use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 
-use spacejmp::collections::{VArena, VBTreeMap, VHashMap, VId, VKey, VString, VVec};
-use spacejmp::{AllocError, At, Brand, Error, Mode, Space, Storable, VBox, Write};
+use spacejmp::collections::{
+    VArena, VBTreeMap, VBinaryHeap, VHashMap, VId, VKey, VString, VVec, VVecDeque,
+};
+use spacejmp::{AllocError, At, Brand, Error, Mode, Space, Storable, VBox, VRc, Write};
 
 /// What a space has room for: little enough that most steps meet the end of it.
 const ROOM: usize = 10 << 10;
-const STEPS: u64 = if cfg!(miri) { 60 } else { 2000 };
+const STEPS: u64 = if cfg!(miri) { 60 } else { 3000 };
 
 thread_local! {
     static STATE: Cell<u64> = const { Cell::new(0) };
@@ -150,6 +152,23 @@ impl<V: Brand> Drop for Value<V> {
     }
 }
 
+/// A value by a key that lies.
+#[derive(Storable)]
+#[storable(vas = V)]
+struct Held<V: Brand> {
+    key: Key,
+    value: Value<V>,
+}
+
+impl<V: Brand> VKey<V> for Held<V> {
+    type Borrowed = Key;
+
+    fn borrowed<'a, M: Mode>(&'a self, _at: &'a At<V, M>) -> &'a Key {
+        perhaps_panic();
+        &self.key
+    }
+}
+
 #[derive(Storable)]
 #[storable(vas = V)]
 struct Root<V: Brand> {
@@ -158,6 +177,9 @@ struct Root<V: Brand> {
     tree: VBTreeMap<Key, Value<V>, V>,
     arena: VArena<Value<V>, V>,
     ids: VVec<VId<Value<V>>, V>,
+    deque: VVecDeque<Value<V>, V>,
+    heap: VBinaryHeap<Held<V>, V>,
+    shared: VVec<VRc<Value<V>, V>, V>,
 }
 
 impl<V: Brand> Root<V> {
@@ -168,6 +190,9 @@ impl<V: Brand> Root<V> {
             tree: VBTreeMap::new(),
             arena: VArena::new(),
             ids: VVec::new(),
+            deque: VVecDeque::new(),
+            heap: VBinaryHeap::new(),
+            shared: VVec::new(),
         }
     }
 
@@ -175,7 +200,10 @@ impl<V: Brand> Root<V> {
         let vec = self.vec.at(at).iter();
         let map = self.map.at(at).values();
         let tree = self.tree.at(at).values();
-        vec.chain(map).chain(tree).chain(self.arena.at(at).values()).all(|value| value.is_sound(at))
+        let more = self.deque.at(at).iter().chain(self.heap.at(at).iter().map(|held| &held.value));
+        let more = more.chain(self.shared.at(at).iter().map(|shared| shared.get(at)));
+        let mut all = vec.chain(map).chain(tree).chain(self.arena.at(at).values()).chain(more);
+        all.all(|value| value.is_sound(at))
     }
 
     fn on_vec(&mut self, at: &At<V, Write>) -> Result<(), AllocError> {
@@ -292,17 +320,98 @@ impl<V: Brand> Root<V> {
         Ok(())
     }
 
+    fn on_deque(&mut self, at: &At<V, Write>) -> Result<(), AllocError> {
+        let mut deque = self.deque.at_mut(at);
+        let place = below(deque.len() as u64 + 1) as usize;
+        match below(13) {
+            0..2 => deque.push_back(Value::new(at)?)?,
+            2..4 => deque.push_front(Value::new(at)?)?,
+            4 => drop((deque.pop_front(), deque.pop_back())),
+            5 => deque.insert(place, Value::new(at)?)?,
+            6 => drop(deque.remove(place)),
+            7 => deque.retain(|_| {
+                perhaps_panic();
+                below(4) != 0
+            }),
+            8 => {
+                let mut rest = deque.split_off(place)?;
+                perhaps_panic();
+                deque.append(&mut rest)?;
+            }
+            9 => deque.truncate(place),
+            10 => deque.make_contiguous().sort_by(|a, b| {
+                perhaps_panic();
+                a.text.len().cmp(&b.text.len())
+            }),
+            11 => drop(std::mem::take(&mut self.deque).into_iter(at).take(3).collect::<Vec<_>>()),
+            _ => deque.extend((0..below(10)).map_while(|_| {
+                perhaps_panic();
+                Value::new(at).ok()
+            }))?,
+        }
+        Ok(())
+    }
+
+    fn on_heap(&mut self, at: &At<V, Write>) -> Result<(), AllocError> {
+        let mut heap = self.heap.at_mut(at);
+        let held = |key| Ok::<_, AllocError>(Held { key: Key(key as u32), value: Value::new(at)? });
+        match below(8) {
+            0..3 => heap.push(held(below(64))?)?,
+            3 => drop(heap.pop()),
+            4 => drop(heap.change_greatest(|held| {
+                perhaps_panic();
+                held.key = Key(below(64) as u32);
+            })),
+            5 => heap.retain(|_| {
+                perhaps_panic();
+                below(4) != 0
+            }),
+            6 => drop(std::mem::take(&mut self.heap).into_sorted(at)),
+            _ => heap.extend((0..below(10)).map_while(|key| {
+                perhaps_panic();
+                held(key).ok()
+            }))?,
+        }
+        Ok(())
+    }
+
+    fn on_shared(&mut self, at: &At<V, Write>) -> Result<(), AllocError> {
+        let mut shared = self.shared.at_mut(at);
+        let place = below(shared.len() as u64) as usize;
+        match below(8) {
+            0..2 => shared.push(VRc::new(at, Value::new(at)?)?)?,
+            2..4 if place < shared.len() => {
+                let another = shared[place].another(at);
+                shared.push(another)?;
+            }
+            4 if place < shared.len() => {
+                if let Some(value) = shared[place].get_mut(at) {
+                    *value = Value::new(at)?;
+                }
+            }
+            5 if place < shared.len() => match shared.swap_remove(place).into_inner(at) {
+                Ok(value) => drop(value),
+                Err(owner) => shared.push(owner)?,
+            },
+            _ => shared.truncate(place),
+        }
+        Ok(())
+    }
+
     fn step(&mut self, at: &At<V, Write>) -> Result<(), AllocError> {
-        match below(40) {
+        match below(70) {
             0..10 => self.on_vec(at),
             10..20 => self.on_map(at),
             20..30 => self.on_tree(at),
             30..39 => self.on_arena(at),
             // All at once: destructors that panic in the middle of each other.
-            _ => {
+            39 => {
                 *self = Root::new();
                 Ok(())
             }
+            40..50 => self.on_deque(at),
+            50..60 => self.on_heap(at),
+            _ => self.on_shared(at),
         }
     }
 }

@@ -1,13 +1,15 @@
-//! `#[derive(Storable)]` and `#[derive(CloneIn)]` of the crate `spacejmp`, which re-exports and documents them.
+//! `#[derive(Storable)]`, `#[derive(CloneIn)]` and `#[derive(VKey)]` of the crate `spacejmp`, which re-exports and documents them.
 //!
 //! - `input`: the source, checked
 //! - `body`: the description of fields and variants
 //! - `clone_in`: `#[derive(CloneIn)]`
+//! - `key`: `#[derive(VKey)]`
 //! - `upgrade`: how a value is made from that of an earlier type
 
 mod body;
 mod clone_in;
 mod input;
+mod key;
 mod upgrade;
 
 use proc_macro::TokenStream;
@@ -54,6 +56,17 @@ pub fn derive_storable(item: TokenStream) -> TokenStream {
 pub fn derive_clone_in(item: TokenStream) -> TokenStream {
     let item = parse_macro_input!(item as DeriveInput);
     clone_in::expand(&item).unwrap_or_else(|err| err.to_compile_error()).into()
+}
+
+/// Implements `VKey`: values are keys of maps and sets.
+///
+/// A type that owns nothing is looked up by a value of it; it needs `Hash` and `Ord`. One that names its address space,
+/// `#[storable(vas = ...)]`, because it owns texts and the like, is a struct of one to four fields that are keys themselves, and
+/// looked up by what they are looked up by: `map.get(&By(("abc", &7)))`, or, of one field, `map.get("abc")`.
+#[proc_macro_derive(VKey, attributes(storable))]
+pub fn derive_key(item: TokenStream) -> TokenStream {
+    let item = parse_macro_input!(item as DeriveInput);
+    key::expand(&item).unwrap_or_else(|err| err.to_compile_error()).into()
 }
 
 fn expand(item: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {

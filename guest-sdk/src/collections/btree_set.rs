@@ -133,6 +133,15 @@ impl<K: VKey<V>, V: Brand> BTreeSetMut<'_, K, V> {
         self.map.pop_first().map(|(key, ())| key)
     }
 
+    /// Moves the keys from `key` on into a set of their own, as
+    /// [`BTreeMut::split_off`](super::btree::BTreeMut::split_off) does.
+    ///
+    /// # Errors
+    /// [`AllocError`] when there is no room; nothing is moved.
+    pub fn split_off(&mut self, key: &K::Borrowed) -> Result<VBTreeSet<K, V>, AllocError> {
+        self.map.split_off(key).map(VBTreeSet::of_map)
+    }
+
     /// Takes the largest key out.
     pub fn pop_last(&mut self) -> Option<K> {
         self.map.pop_last().map(|(key, ())| key)

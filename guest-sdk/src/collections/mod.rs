@@ -5,8 +5,10 @@
 //! expects; those that need memory fail with [`AllocError`](crate::AllocError) instead of ending
 //! the process.
 //!
-//! - `vec`: [`VVec`]; `string`: [`VString`]; `map`: [`VHashMap`], with its `entry`; `key`: what may
-//!   be the key of a map
+//! - `vec`: [`VVec`]; `string`: [`VString`]; `deque`: [`VVecDeque`], a ring; `binary_heap`: [`VBinaryHeap`];
+//!   `boxes`: boxes of slices and texts
+//! - `map`: [`VHashMap`], with its `entry`; `key`: what may be the key of a map; [`parts`]: keys of
+//!   several parts
 //! - [`arena`]: [`VArena`], values by number; [`VId`], the numbers
 //! - [`btree`]: [`VBTreeMap`], a tree of ours without unsafe code
 //! - [`linear`]: [`VLinearMap`], a hash map that grows by a bucket at a time, likewise
@@ -18,14 +20,19 @@
 //! differs from a collection at home.
 
 pub mod arena;
+mod binary_heap;
+mod boxes;
 pub mod btree;
 mod btree_set;
+mod deque;
+mod deque_view;
 mod entry;
 mod hash_set;
 mod key;
 pub mod linear;
 mod map;
 mod map_view;
+pub mod parts;
 mod sets;
 mod string;
 #[cfg(test)]
@@ -33,17 +40,21 @@ mod tests;
 mod total;
 mod vec;
 mod within;
-mod words;
+pub(crate) mod words;
 
 pub use arena::{VArena, VId};
+pub use binary_heap::{HeapMut, HeapRef, VBinaryHeap};
 pub use btree::VBTreeMap;
 pub use btree_set::{BTreeSetMut, BTreeSetRef, VBTreeSet};
+pub use deque::VVecDeque;
+pub use deque_view::{DequeMut, DequeRef};
 pub use entry::{Entry, OccupiedEntry, VacantEntry};
 pub use hash_set::{HashSetMut, HashSetRef, VHashSet};
 pub use key::VKey;
 pub use linear::VLinearMap;
 pub use map::VHashMap;
 pub use map_view::{Iter, MapMut, MapRef};
+pub use parts::By;
 pub use string::{StringMut, VString};
 pub use total::Total;
 pub use vec::{VVec, VecMut};

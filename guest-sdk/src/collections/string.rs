@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::ptr::NonNull;
 
 use super::key::VKey;
 use super::vec::{VVec, VecMut};
 use crate::alloc::AllocError;
+use crate::boxed::VBox;
 use crate::brand::Brand;
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
@@ -78,6 +80,20 @@ impl<V: Brand> VString<V> {
         StringMut { bytes: self.bytes.at_mut(at) }
     }
 
+    /// The text in a box, which has a word less and does not grow. It moves if there is room for more
+    /// of it.
+    ///
+    /// # Errors
+    /// [`AllocError`] when there is no room; the text is dropped.
+    pub fn into_boxed(self, at: &At<V, Write>) -> Result<VBox<str, V>, AllocError> {
+        let bytes = self.bytes.into_boxed(at)?.into_pointer();
+        let Some(text) = NonNull::new(bytes.as_ptr() as *mut str) else {
+            unreachable!("the address of bytes is not null")
+        };
+        // SAFETY: the bytes are those of the box that was given up, and UTF-8.
+        Ok(unsafe { VBox::of(text) })
+    }
+
     /// How many bytes it has.
     #[inline]
     #[must_use]
@@ -144,6 +160,18 @@ impl<V: Brand> StringMut<'_, V> {
             assert!(self.is_char_boundary(len), "length {len} is no boundary of a character");
             self.bytes.truncate(len);
         }
+    }
+
+    /// Moves the text from the byte at `index` on into a text of its own.
+    ///
+    /// # Errors
+    /// [`AllocError`] when there is no room; nothing is moved.
+    ///
+    /// # Panics
+    /// If `index` is within a character or beyond the end.
+    pub fn split_off(&mut self, index: usize) -> Result<VString<V>, AllocError> {
+        assert!(self.is_char_boundary(index), "index {index} is no boundary of a character");
+        Ok(VString { bytes: self.bytes.split_off(index)? })
     }
 
     /// Removes all text and keeps the memory.

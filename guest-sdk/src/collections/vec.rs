@@ -18,6 +18,7 @@ use super::key::VKey;
 use super::within::Within;
 use super::words;
 use crate::alloc::{AllocError, VAlloc};
+use crate::boxed::VBox;
 use crate::brand::Brand;
 use crate::layout::LayoutWriter;
 use crate::ptr::VSlice;
@@ -58,7 +59,7 @@ pub struct VecMut<'a, T, V: Brand> {
     at: &'a At<V, Write>,
 }
 
-fn no_room<V: Brand>(error: &TryReserveError) -> AllocError {
+pub(super) fn no_room<V: Brand>(error: &TryReserveError) -> AllocError {
     AllocError::new::<V>(match error.kind() {
         TryReserveErrorKind::AllocError { layout, .. } => layout.size(),
         TryReserveErrorKind::CapacityOverflow => usize::MAX,
@@ -142,6 +143,35 @@ impl<T: Storable<V>, V: Brand> VVec<T, V> {
     #[must_use]
     pub fn at_mut<'a>(&'a mut self, at: &'a At<V, Write>) -> VecMut<'a, T, V> {
         VecMut { vec: &mut self.inner, at }
+    }
+
+    /// The values in a box, which has a word less and does not grow. They move if there is room for more
+    /// of them, since a box has a block of just its size.
+    ///
+    /// # Errors
+    /// [`AllocError`] when there is no room; the values are dropped.
+    pub fn into_boxed(mut self, _at: &At<V, Write>) -> Result<VBox<[T], V>, AllocError> {
+        let mut vec = self.take();
+        if vec.len() < vec.capacity() {
+            let mut whole = Vec::new_in(VAlloc::of_owner());
+            whole.try_reserve_exact(vec.len()).map_err(|error| no_room::<V>(&error))?;
+            whole.append(&mut vec);
+            vec = whole;
+        }
+        let mut vec = ManuallyDrop::new(vec);
+        let first = NonNull::new(vec.as_mut_ptr()).unwrap_or(NonNull::dangling());
+        // SAFETY: the values are those of the vector, which no code reaches or frees any more, in a
+        // block of their size.
+        Ok(unsafe { VBox::of(NonNull::slice_from_raw_parts(first, vec.len())) })
+    }
+
+    /// The values of a box, which stay where they are.
+    pub(crate) fn of_boxed(values: VBox<[T], V>) -> VVec<T, V> {
+        let values = values.into_pointer();
+        let (first, len) = (values.cast::<T>(), values.len());
+        // SAFETY: the values lie in a block of their size from this allocator, and the box is gone.
+        let vec = unsafe { Vec::from_raw_parts_in(first.as_ptr(), len, len, VAlloc::of_owner()) };
+        VVec { inner: ManuallyDrop::new(vec) }
     }
 
     /// Moves the values out; the memory is freed with the iterator.

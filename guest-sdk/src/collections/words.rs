@@ -5,6 +5,7 @@
 //! order is determined from one with known content, and is part of the layout.
 
 use std::hash::{BuildHasher, Hash};
+use std::ptr::NonNull;
 
 use allocator_api2::alloc::Global;
 use allocator_api2::vec::Vec;
@@ -32,6 +33,13 @@ pub(crate) fn of_vec() -> String {
         .map(|word| if word == capacity { 'c' } else { ['p', 'l'][usize::from(word == 3)] })
         .iter()
         .collect()
+}
+
+/// The words of a pointer to values or text in order: `p`ointer, `l`ength.
+pub(crate) fn of_wide_pointer() -> String {
+    let five: &[u8] = &[0; 5];
+    let words = words!(&NonNull::from(five), NonNull<[u8]>, 2);
+    words.map(|word| ['p', 'l'][usize::from(word == 5)]).iter().collect()
 }
 
 /// The words of a table in order: `c`ontrol bytes, `m`ask, `g`rowth left, `i`tems.

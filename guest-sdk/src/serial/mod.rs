@@ -36,7 +36,10 @@ use crate::alloc::AllocError;
 use crate::boxed::VBox;
 use crate::brand::Brand;
 use crate::collections::btree::BTreeRef;
-use crate::collections::{MapRef, VBTreeMap, VHashMap, VKey, VString, VVec};
+use crate::collections::{
+    MapRef, VBTreeMap, VBinaryHeap, VHashMap, VKey, VString, VVec, VVecDeque,
+};
+use crate::counted::VRc;
 use crate::storable::Storable;
 use crate::token::{At, Mode, Write};
 
@@ -137,22 +140,90 @@ fn trusted<T>(hint: Option<usize>) -> usize {
     hint.unwrap_or(0).min(BELIEVED_BYTES / size_of::<T>().max(1))
 }
 
-impl<T: SerializeIn<V> + Storable<V>, V: Brand> SerializeIn<V> for VBox<T, V> {
+/// Owners of one value are written as that; a value with several owners comes in as many.
+macro_rules! owners {
+    ($($owner:ident),*) => {$(
+        impl<T: SerializeIn<V> + Storable<V>, V: Brand> SerializeIn<V> for $owner<T, V> {
+            fn serialize_in<M: Mode, S: Serializer>(
+                &self,
+                at: &At<V, M>,
+                serializer: S,
+            ) -> Result<S::Ok, S::Error> {
+                self.get(at).serialize_in(at, serializer)
+            }
+        }
+
+        impl<'de, T: DeserializeIn<'de, V> + Storable<V>, V: Brand> DeserializeIn<'de, V>
+            for $owner<T, V>
+        {
+            fn deserialize_in<D: Deserializer<'de>>(
+                at: &At<V, Write>,
+                deserializer: D,
+            ) -> Result<Self, D::Error> {
+                $owner::new(at, T::deserialize_in(at, deserializer)?).map_err(D::Error::custom)
+            }
+        }
+    )*};
+}
+
+owners!(VBox, VRc);
+
+impl<V: Brand> SerializeIn<V> for VBox<str, V> {
     fn serialize_in<M: Mode, S: Serializer>(
         &self,
         at: &At<V, M>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        self.get(at).serialize_in(at, serializer)
+        serializer.serialize_str(self.get(at))
     }
 }
 
-impl<'de, T: DeserializeIn<'de, V> + Storable<V>, V: Brand> DeserializeIn<'de, V> for VBox<T, V> {
+impl<'de, V: Brand> DeserializeIn<'de, V> for VBox<str, V> {
     fn deserialize_in<D: Deserializer<'de>>(
         at: &At<V, Write>,
         deserializer: D,
     ) -> Result<Self, D::Error> {
-        VBox::new(at, T::deserialize_in(at, deserializer)?).map_err(D::Error::custom)
+        VString::deserialize_in(at, deserializer)?.into_boxed(at).map_err(D::Error::custom)
+    }
+}
+
+impl<T: SerializeIn<V> + Storable<V>, V: Brand> SerializeIn<V> for VBox<[T], V> {
+    fn serialize_in<M: Mode, S: Serializer>(
+        &self,
+        at: &At<V, M>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.get(at).iter().map(|value| View { value, at }))
+    }
+}
+
+impl<'de, T: DeserializeIn<'de, V> + Storable<V>, V: Brand> DeserializeIn<'de, V> for VBox<[T], V> {
+    fn deserialize_in<D: Deserializer<'de>>(
+        at: &At<V, Write>,
+        deserializer: D,
+    ) -> Result<Self, D::Error> {
+        VVec::deserialize_in(at, deserializer)?.into_boxed(at).map_err(D::Error::custom)
+    }
+}
+
+impl<T: SerializeIn<V> + VKey<V>, V: Brand> SerializeIn<V> for VBinaryHeap<T, V> {
+    fn serialize_in<M: Mode, S: Serializer>(
+        &self,
+        at: &At<V, M>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        self.values().serialize_in(at, serializer)
+    }
+}
+
+impl<'de, T: DeserializeIn<'de, V> + VKey<V>, V: Brand> DeserializeIn<'de, V>
+    for VBinaryHeap<T, V>
+{
+    fn deserialize_in<D: Deserializer<'de>>(
+        at: &At<V, Write>,
+        deserializer: D,
+    ) -> Result<Self, D::Error> {
+        Ok(VBinaryHeap::from_vec(at, VVec::deserialize_in(at, deserializer)?))
     }
 }
 
@@ -187,42 +258,52 @@ impl<'de, V: Brand> Visitor<'de> for Seed<'_, VString<V>, V> {
     }
 }
 
-impl<T: SerializeIn<V> + Storable<V>, V: Brand> SerializeIn<V> for VVec<T, V> {
-    fn serialize_in<M: Mode, S: Serializer>(
-        &self,
-        at: &At<V, M>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.at(at).iter().map(|value| View { value, at }))
-    }
-}
-
-impl<'de, T: DeserializeIn<'de, V> + Storable<V>, V: Brand> DeserializeIn<'de, V> for VVec<T, V> {
-    fn deserialize_in<D: Deserializer<'de>>(
-        at: &At<V, Write>,
-        deserializer: D,
-    ) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(Seed::<Self, V>::new(at))
-    }
-}
-
-impl<'de, T: DeserializeIn<'de, V> + Storable<V>, V: Brand> Visitor<'de>
-    for Seed<'_, VVec<T, V>, V>
-{
-    type Value = VVec<T, V>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a sequence")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<VVec<T, V>, A::Error> {
-        let count = trusted::<T>(values.size_hint());
-        let mut vec = VVec::with_capacity(self.at, count).map_err(A::Error::custom)?;
-        while let Some(value) = values.next_element_seed(Seed::new(self.at))? {
-            vec.at_mut(self.at).push(value).map_err(A::Error::custom)?;
+/// Values one after another, with how one is appended.
+macro_rules! sequences {
+    ($($sequence:ident, $push:ident;)*) => {$(
+        impl<T: SerializeIn<V> + Storable<V>, V: Brand> SerializeIn<V> for $sequence<T, V> {
+            fn serialize_in<M: Mode, S: Serializer>(
+                &self,
+                at: &At<V, M>,
+                serializer: S,
+            ) -> Result<S::Ok, S::Error> {
+                serializer.collect_seq(self.at(at).iter().map(|value| View { value, at }))
+            }
         }
-        Ok(vec)
-    }
+
+        impl<'de, T: DeserializeIn<'de, V> + Storable<V>, V: Brand> DeserializeIn<'de, V> for $sequence<T, V> {
+            fn deserialize_in<D: Deserializer<'de>>(
+                at: &At<V, Write>,
+                deserializer: D,
+            ) -> Result<Self, D::Error> {
+                deserializer.deserialize_seq(Seed::<Self, V>::new(at))
+            }
+        }
+
+        impl<'de, T: DeserializeIn<'de, V> + Storable<V>, V: Brand> Visitor<'de>
+            for Seed<'_, $sequence<T, V>, V>
+        {
+            type Value = $sequence<T, V>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a sequence")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<$sequence<T, V>, A::Error> {
+                let count = trusted::<T>(values.size_hint());
+                let mut made = $sequence::with_capacity(self.at, count).map_err(A::Error::custom)?;
+                while let Some(value) = values.next_element_seed(Seed::new(self.at))? {
+                    made.at_mut(self.at).$push(value).map_err(A::Error::custom)?;
+                }
+                Ok(made)
+            }
+        }
+    )*};
+}
+
+sequences! {
+    VVec, push;
+    VVecDeque, push_back;
 }
 
 /// Both kinds of maps, with how an empty one is made for a number of entries.
@@ -343,6 +424,38 @@ mod tests {
             .unwrap();
         let out = space.read(|v| serde_json::to_string(&v.root().0.at(v)).unwrap()).unwrap();
         assert_eq!(out, r#"{"x":[7]}"#);
+    }
+
+    #[test]
+    fn queues_boxes_and_shared_owners_go_out_as_what_is_in_them_and_come_in() {
+        brand! { Queued => () }
+        type Parts = (
+            VVecDeque<VRc<VString<Queued>, Queued>, Queued>,
+            VBox<[VBox<str, Queued>], Queued>,
+            VBinaryHeap<u8, Queued>,
+        );
+        let space = Space::<Queued>::in_memory(1 << 14, |_| Ok(())).unwrap();
+        let seen = space.write(|v| {
+            let at = v.root_mut().1;
+            let mut data = ["[\"a\",\"b\"]", "[\"\",\"c\"]", "[1,5,2]"]
+                .map(serde_json::Deserializer::from_str);
+            let [one, two, three] = &mut data;
+            let mut parts: Parts = (
+                DeserializeIn::deserialize_in(at, one).expect("texts"),
+                DeserializeIn::deserialize_in(at, two).expect("texts"),
+                DeserializeIn::deserialize_in(at, three).expect("numbers"),
+            );
+            parts.0.at_mut(at).push_front(VRc::new(at, VString::empty())?)?;
+            let out = [
+                serde_json::to_string(&view(&parts.0, at)),
+                serde_json::to_string(&view(&parts.1, at)),
+                serde_json::to_string(&view(&parts.2, at)),
+            ];
+            Ok::<_, Error>(out.map(|text| text.expect("plain text")))
+        });
+        let expected = ["[\"\",\"a\",\"b\"]", "[\"\",\"c\"]", "[5,1,2]"];
+        assert_eq!(seen, Ok(expected.map(str::to_owned)));
+        assert_eq!(space.blocks(), 1);
     }
 
     #[test]

@@ -125,3 +125,37 @@ fn collections_of_std_made_in_a_scope_are_read_and_changed_by_the_next_run() {
     assert_eq!(world.good("sdk_scope", &["read"]), left);
     world.left_clean();
 }
+
+#[test]
+fn queues_and_shared_owners_go_on_in_the_next_vm_and_counts_of_owners_are_undone_with_all_else() {
+    skip_without_kvm!();
+    let world = World::new();
+    assert_eq!(world.good("sdk_queues", &["work", "add", "0", "30"]), "");
+    let people = "[\"Ada:10\", \"Emmy:10\", \"Grace:10\"]";
+    let shown = format!("30 open, 11 owners, {people}, [], []\n");
+    assert_eq!(world.good("sdk_queues", &["work", "show"]), shown);
+    assert_eq!(world.good("sdk_queues", &["work", "abort"]), "");
+    assert_eq!(world.good("sdk_queues", &["work", "show"]), shown);
+    let first = "6 6 Ada\n13 6 Emmy\n20 6 Grace\n27 6 Ada\n5 5 Grace\n12 5 Ada\n";
+    assert_eq!(world.good("sdk_queues", &["work", "take", "6"]), first);
+    let _ = world.good("sdk_queues", &["work", "abort"]);
+    let next = "19 5 Emmy\n26 5 Grace\n4 4 Emmy\n11 4 Grace\n18 4 Ada\n25 4 Emmy\n";
+    assert_eq!(world.good("sdk_queues", &["work", "take", "6"]), next);
+    let done = "[\"25 4 Emmy\", \"18 4 Ada\", \"11 4 Grace\", \"4 4 Emmy\", \"26 5 Grace\", \
+                \"19 5 Emmy\", \"12 5 Ada\", \"5 5 Grace\", \"27 6 Ada\", \"20 6 Grace\"]";
+    let counts = "[((\"Ada\", 4), 1), ((\"Ada\", 5), 1), ((\"Ada\", 6), 2), ((\"Emmy\", 4), 2), \
+                  ((\"Emmy\", 5), 1), ((\"Emmy\", 6), 1), ((\"Grace\", 4), 1), ((\"Grace\", 5), 2), \
+                  ((\"Grace\", 6), 1)]";
+    // Of eleven owners of each name four jobs' are gone.
+    let shown = format!("18 open, 7 owners, {people}, {done}, {counts}\n");
+    assert_eq!(world.good("sdk_queues", &["work", "show"]), shown);
+    let report = world.json(&["seg", "check", "work"]);
+    assert_eq!((&report["findings"], &report["heap"]["leaked_blocks"]), (&json!([]), &json!(0)));
+    // All others die with their owners.
+    assert_eq!(world.good("sdk_queues", &["work", "take", "18"]).lines().count(), 18);
+    let shown = world.good("sdk_queues", &["work", "show"]);
+    assert!(shown.starts_with("0 open, 0 owners, "), "{shown}");
+    let report = world.json(&["seg", "check", "work"]);
+    assert_eq!(report["heap"]["leaked_blocks"], 0, "{report}");
+    world.left_clean();
+}

@@ -233,6 +233,12 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     },
     LeftOut {
         kinds: ALL,
+        reason: "runs the commands of the book's page on backup and recovery with `kv`, twenty VMs one after another: it does \
+                 not depend on the kind of KVM",
+        what: &["backup"],
+    },
+    LeftOut {
+        kinds: ALL,
         reason: "runs `kv` in an image, for which no machine has the programs: it does not depend on the kind of KVM",
         what: &["deployment"],
     },

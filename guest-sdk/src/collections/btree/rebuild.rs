@@ -2,15 +2,18 @@
 //!
 //! Removing many entries one by one would search for each, and need its key while the tree
 //! changes. What is taken apart has as many nodes at each level as fewer entries can need, so
-//! nothing is allocated in the VAS, and nothing can fail.
+//! nothing is allocated in the VAS, and nothing can fail. Of a map that is split in two the second one's nodes are
+//! allocated first.
 
 use std::mem;
+use std::ops::Bound;
 
 use arrayvec::ArrayVec;
 
 use super::VBTreeMap;
 use super::iter_mut::IterMut;
 use super::node::{Below, Boxes, CHILDREN, Inner, Leaf, Tree};
+use crate::alloc::AllocError;
 use crate::boxed::VBox;
 use crate::brand::Brand;
 use crate::collections::VKey;
@@ -39,21 +42,71 @@ pub(super) fn retain<K: VKey<V>, T: Storable<V>, V: Brand>(
     if kept.iter().all(|&kept| kept) {
         return;
     }
-    let entries = Vec::with_capacity(kept.len());
-    let mut parts = Parts { entries, leaves: Vec::new(), inners: Vec::new() };
-    map.len = 0;
-    match mem::replace(&mut map.tree, Tree::Empty) {
-        Tree::Empty => {}
-        Tree::Leaf(root) => parts.take_leaf(at, root),
-        Tree::Inner(root) => parts.take_inner(at, root),
-    }
+    let mut parts = Parts::take(at, map);
     let mut answers = kept.into_iter();
     parts.entries.retain(|_| answers.next().unwrap_or(true));
     map.len = parts.entries.len();
     map.tree = parts.build(at);
 }
 
+/// Moves the entries from `key` on into a map of their own.
+///
+/// # Errors
+/// [`AllocError`] when there is no room for its nodes; nothing is moved.
+pub(super) fn split_off<K: VKey<V>, T: Storable<V>, V: Brand>(
+    at: &At<V, Write>,
+    map: &mut VBTreeMap<K, T, V>,
+    key: &K::Borrowed,
+) -> Result<VBTreeMap<K, T, V>, AllocError> {
+    let moved = map.at(at).range((Bound::Included(key), Bound::Unbounded)).count().min(map.len);
+    let stay = map.len - moved;
+    if moved == 0 || stay == 0 {
+        let none = VBTreeMap::new();
+        return Ok(if moved == 0 { none } else { mem::replace(map, none) });
+    }
+    // The nodes that are there are enough for those that stay.
+    let mut rest = Parts::with_nodes_for(at, moved)?;
+    let mut parts = Parts::take(at, map);
+    rest.entries = parts.entries.split_off(stay);
+    map.len = stay;
+    map.tree = parts.build(at);
+    Ok(VBTreeMap { tree: rest.build(at), len: moved })
+}
+
 impl<K: VKey<V>, T: Storable<V>, V: Brand> Parts<K, T, V> {
+    /// Takes a map apart, which is empty then.
+    fn take(at: &At<V, Write>, map: &mut VBTreeMap<K, T, V>) -> Parts<K, T, V> {
+        let entries = Vec::with_capacity(map.len);
+        let mut parts = Parts { entries, leaves: Vec::new(), inners: Vec::new() };
+        map.len = 0;
+        match mem::replace(&mut map.tree, Tree::Empty) {
+            Tree::Empty => {}
+            Tree::Leaf(root) => parts.take_leaf(at, root),
+            Tree::Inner(root) => parts.take_inner(at, root),
+        }
+        parts
+    }
+
+    /// The nodes that a tree of so many entries has, as `build` builds it, and no entries.
+    fn with_nodes_for(at: &At<V, Write>, entries: usize) -> Result<Parts<K, T, V>, AllocError> {
+        let mut parts = Parts { entries: Vec::new(), leaves: Vec::new(), inners: Vec::new() };
+        if entries == 0 {
+            return Ok(parts);
+        }
+        let mut level = (entries + 1).div_ceil(CHILDREN);
+        for _ in 0..level {
+            parts.leaves.push(VBox::new(at, Leaf::new())?);
+        }
+        while level > 1 {
+            level = level.div_ceil(CHILDREN);
+            for _ in 0..level {
+                let below = Below::Leaves(ArrayVec::new());
+                parts.inners.push(VBox::new(at, Inner { entries: Leaf::new(), below })?);
+            }
+        }
+        Ok(parts)
+    }
+
     fn take_leaf(&mut self, at: &At<V, Write>, mut leaf: VBox<Leaf<K, T>, V>) {
         let Leaf { keys, values } = leaf.get_mut(at);
         self.entries.extend(keys.drain(..).zip(values.drain(..)));

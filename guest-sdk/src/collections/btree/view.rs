@@ -297,6 +297,15 @@ impl<'a, K: VKey<V>, T: Storable<V>, V: Brand> BTreeMut<'a, K, T, V> {
         rebuild::retain(self.at, self.map, keep);
     }
 
+    /// Moves the entries from `key` on into a map of their own. Both are built anew, in time in proportion to the
+    /// length, and in memory of the process there is room for all entries meanwhile.
+    ///
+    /// # Errors
+    /// [`AllocError`] when there is no room; nothing is moved.
+    pub fn split_off(&mut self, key: &K::Borrowed) -> Result<VBTreeMap<K, T, V>, AllocError> {
+        rebuild::split_off(self.at, self.map, key)
+    }
+
     /// Removes all entries, and frees their memory.
     pub fn clear(&mut self) {
         *self.map = VBTreeMap::new();

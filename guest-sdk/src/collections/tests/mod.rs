@@ -1,7 +1,10 @@
 //! Collections over plain memory: what they own is freed, leaked or kept as it should be, and
 //! they do what the standard library's do.
 
+mod boxes;
+mod keys;
 mod model;
+mod queues;
 mod sets;
 
 use super::*;

@@ -41,7 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn text(value: u8) -> String {
+pub(super) fn text(value: u8) -> String {
     format!("value {value}")
 }
 
@@ -113,7 +113,7 @@ fn run(space: &Space<Model>, steps: Vec<Step>) -> Result<(), Error> {
 }
 
 /// Miri is slow.
-fn config() -> ProptestConfig {
+pub(super) fn config() -> ProptestConfig {
     let usual = ProptestConfig::default();
     ProptestConfig { cases: if cfg!(miri) { 3 } else { usual.cases }, ..usual }
 }
