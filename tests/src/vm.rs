@@ -235,6 +235,8 @@ impl Run {
             stdio,
             tracer: None,
             core: None,
+            debug: None,
+            socket: None,
             inherited: Vec::new(),
             tree: self.children.then(|| {
                 let tree = ProcessTree::new(16, 1 << 16, None, |_, _| ());

@@ -21,6 +21,7 @@
 //! - [`linux`]: Linux system calls; [`call`]: SpaceJMP's own
 //! - [`stats`]: counters of a run; [`report`]: summaries and crash reports
 //! - [`control`]: a running VM as others see it
+//! - [`gdb`]: a debugger's protocol
 //! - [`confine`]: what the VMM's threads may ask of the host's kernel
 //! - [`cli`]: what the commands have in common; [`error`], [`exit_code`]
 
@@ -30,6 +31,7 @@ pub mod cli;
 pub mod confine;
 pub mod control;
 pub mod exit_code;
+pub mod gdb;
 pub mod guest;
 pub mod kernel;
 pub mod linux;

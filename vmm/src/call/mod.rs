@@ -17,6 +17,8 @@ use abi::Errno;
 use abi::call::{self as number, CALL_HYPER};
 use seg_lock::{LockOutcome, Patience};
 
+use crate::linux::SYSCALL_BYTES;
+use crate::linux::signal::{Again, Due, Interrupted};
 use crate::linux::strace::{Call, Ended};
 use crate::linux::survivor::Survivor;
 use crate::linux::task::ThreadCtx;
@@ -26,7 +28,7 @@ use crate::vas::{Stops, VasError, at_most};
 pub type CallResult = Result<u64, VasError>;
 
 /// Serves the call in the registers of `ctx`.
-pub fn serve(ctx: &mut ThreadCtx<'_>) {
+pub fn serve(ctx: &mut ThreadCtx<'_>) -> Due {
     let regs = &ctx.vcpu.regs;
     let raw = regs.rax;
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
@@ -52,6 +54,7 @@ pub fn serve(ctx: &mut ThreadCtx<'_>) {
         tracer.ends(ctx, call, Ended::Returned(result));
     }
     tracing::trace!(target: "call", tid = ctx.thread.tid, number = raw, ?args, ?result);
+    let is_interrupted = matches!(&result, Some(Err(error)) if error.errno() == Errno::EINTR);
     ctx.vcpu.regs.rax = match result {
         Some(Ok(value)) => value,
         Some(Err(error)) => {
@@ -60,6 +63,14 @@ pub fn serve(ctx: &mut ThreadCtx<'_>) {
         }
         None => Errno::ENOSYS.as_result(),
     };
+    match &ctx.process.vm.debug {
+        // The program is not told of a debugger: the call is made again.
+        Some(debug) if is_interrupted && debug.interrupts(ctx.thread.tid) => {
+            let again = Again::UnlessHandled;
+            Due::Call(Interrupted { number: raw, bytes: SYSCALL_BYTES, again })
+        }
+        _ => Due::Nothing,
+    }
 }
 
 /// The table: number to function.

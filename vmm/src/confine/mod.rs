@@ -62,10 +62,12 @@ pub enum Kind {
     Keeper = 3,
     /// It tells of calls that last (`run --strace`).
     Watch = 4,
+    /// It speaks with gdb (`run --gdb`).
+    Debugger = 5,
 }
 
 impl Kind {
-    const ALL: [Kind; 4] = [Kind::Vcpu, Kind::Events, Kind::Keeper, Kind::Watch];
+    const ALL: [Kind; 5] = [Kind::Vcpu, Kind::Events, Kind::Keeper, Kind::Watch, Kind::Debugger];
 
     fn name(self) -> &'static str {
         match self {
@@ -73,6 +75,7 @@ impl Kind {
             Kind::Events => "event loop",
             Kind::Keeper => "starter",
             Kind::Watch => "strace",
+            Kind::Debugger => "gdb",
         }
     }
 
@@ -92,6 +95,7 @@ impl Kinds {
     const EVENTS: Kinds = Kinds(1 << Kind::Events as u16);
     const KEEPER: Kinds = Kinds(1 << Kind::Keeper as u16);
     const WATCH: Kinds = Kinds(1 << Kind::Watch as u16);
+    const DEBUGGER: Kinds = Kinds(1 << Kind::Debugger as u16);
 
     const fn and(self, other: Kinds) -> Kinds {
         Kinds(self.0 | other.0)

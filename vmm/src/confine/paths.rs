@@ -18,6 +18,8 @@ pub enum PathRight {
     All,
     /// To remove directories: the one above what is removed at the end.
     RemoveIn,
+    /// To remove files: the directory of a socket that is removed at the end.
+    RemoveFileIn,
     /// To make files, write them, move and remove them in it: the directory of core files.
     MakeIn,
 }
@@ -134,6 +136,7 @@ fn add(rules: &OwnedFd, opened: BorrowedFd<'_>, right: PathRight, known: u64) ->
             PathRight::Read => READ,
             PathRight::All => !EXECUTE,
             PathRight::RemoveIn => REMOVE_DIR,
+            PathRight::RemoveFileIn => REMOVE_FILE,
             PathRight::MakeIn => MAKE_FILE | WRITE_FILE | TRUNCATE | REMOVE_FILE,
         };
     let rule = Rule { allowed, beneath: opened.as_raw_fd() };

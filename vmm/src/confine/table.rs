@@ -223,7 +223,7 @@ const IDENTITY: &[c_long] = &[
 pub(super) const TABLE: &[Group] = &[
     Group {
         what: "what every thread needs",
-        kinds: K::VCPU.and(K::EVENTS).and(K::WATCH).and(K::KEEPER), when: When::Always,
+        kinds: ALL, when: When::Always,
         calls: RUNTIME,
     },
     Group {
@@ -235,6 +235,12 @@ pub(super) const TABLE: &[Group] = &[
         what: "who and when the process is, and what it is connected to",
         kinds: K::VCPU.and(K::EVENTS).and(K::KEEPER), when: When::Always,
         calls: IDENTITY,
+    },
+    Group {
+        what: "the connection to gdb",
+        kinds: K::DEBUGGER, when: When::Always,
+        calls: &[SYS_accept4, SYS_poll, SYS_ppoll, SYS_recvfrom, SYS_sendto, SYS_shutdown,
+            SYS_getsockopt, SYS_setsockopt, SYS_ioctl, SYS_fcntl],
     },
     Group {
         what: "what only the program itself asks for",
@@ -318,8 +324,8 @@ const fn allow(argument: u32, mask: u32, value: Value) -> Question {
     Question { argument, mask, value, when: When::Always, then: Verdict::Allow }
 }
 
-const ALL: Kinds = K::VCPU.and(K::EVENTS).and(K::WATCH).and(K::KEEPER);
-const NOT_KEEPER: Kinds = K::VCPU.and(K::EVENTS).and(K::WATCH);
+const ALL: Kinds = K::VCPU.and(K::EVENTS).and(K::WATCH).and(K::DEBUGGER).and(K::KEEPER);
+const NOT_KEEPER: Kinds = K::VCPU.and(K::EVENTS).and(K::WATCH).and(K::DEBUGGER);
 const WHOLE: u32 = u32::MAX;
 const EXEC: u32 = PROT_EXEC as u32;
 const WRITE_EXEC: u32 = (PROT_WRITE | PROT_EXEC) as u32;
@@ -339,6 +345,20 @@ pub(super) const CHECKS: &[Check] = &[
         call: SYS_ioctl,
         kinds: K::EVENTS,
         questions: &[allow(1, WHOLE, Value::OneOf(REQUESTS))],
+        otherwise: Verdict::Forbid,
+    },
+    // The standard library looks, when it closes a descriptor, in a build with assertions.
+    Check {
+        call: SYS_fcntl,
+        kinds: K::DEBUGGER,
+        questions: &[allow(1, WHOLE, Value::Is(F_GETFD as u32))],
+        otherwise: Verdict::Forbid,
+    },
+    // A connection's reads wait (FIONBIO).
+    Check {
+        call: SYS_ioctl,
+        kinds: K::DEBUGGER,
+        questions: &[allow(1, WHOLE, Value::Is(0x5421))],
         otherwise: Verdict::Forbid,
     },
     Check {
@@ -393,7 +413,7 @@ pub(super) const CHECKS: &[Check] = &[
     // Threads; of the event loop, also the survivor.
     Check {
         call: SYS_clone,
-        kinds: K::VCPU.and(K::WATCH),
+        kinds: K::VCPU.and(K::WATCH).and(K::DEBUGGER),
         questions: &[allow(0, CLONE_THREAD as u32, Value::Is(CLONE_THREAD as u32))],
         otherwise: Verdict::Forbid,
     },

@@ -88,6 +88,14 @@ impl Fault {
         Fault { info, trap, what: what.to_owned() }
     }
 
+    /// Completes it: for some signals, si_addr is the instruction.
+    pub(super) fn locate(&mut self, rip: u64) {
+        let is_of_code = matches!(self.info.signo, libc::SIGFPE | libc::SIGILL | libc::SIGTRAP);
+        if is_of_code && self.info.value == 0 {
+            self.info.value = rip;
+        }
+    }
+
     /// How the statistics count it; page faults were counted where they were handled.
     pub(super) fn kind(&self) -> Option<FaultKind> {
         match self.trap.trapno {

@@ -10,6 +10,7 @@
 pub mod children;
 pub mod core_dump;
 pub mod credentials;
+pub mod debug;
 mod epoll;
 pub mod fault;
 pub mod file;
@@ -132,7 +133,7 @@ const CWD: i32 = libc::AT_FDCWD;
 const NOFOLLOW: u32 = libc::AT_SYMLINK_NOFOLLOW as u32;
 
 /// Bytes of the SYSCALL instruction, for going back to restart a call.
-const SYSCALL_BYTES: u64 = 2;
+pub(crate) const SYSCALL_BYTES: u64 = 2;
 
 /// Serves the Linux call in the registers of `ctx`.
 pub fn syscall(ctx: &mut ThreadCtx<'_>) -> Next {

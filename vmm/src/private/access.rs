@@ -10,7 +10,7 @@
 //!
 //! A system call's pointer may lie in a segment too: see [`crate::user_memory`].
 
-use abi::Errno;
+use abi::{Errno, PAGE_SIZE};
 
 use super::region::{Inner, PrivateRegion};
 use crate::access::MemoryAccess;
@@ -129,6 +129,34 @@ impl PrivateRegion {
     pub fn copy_in(&self, gva: u64, buf: &mut [u8]) -> Result<(), Errno> {
         let len = buf.len() as u64;
         copy_pieces_in(buf, |f| self.pieces(gva, len, MemoryAccess::Read, f))
+    }
+
+    /// Copies into the private region, for a debugger, whatever the program may do there: but for files that
+    /// others see, which it must be allowed to write. On an error some bytes may have been written.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub fn poke(&self, gva: u64, buf: &[u8]) -> Result<(), Errno> {
+        let end = gva.checked_add(buf.len() as u64).ok_or(Errno::EFAULT)?;
+        copy_pieces_out(buf, |f| {
+            let inner = &mut *self.lock();
+            let may = |(_, vma): (_, &super::vma::Vma)| {
+                vma.backing.is_counted() || vma.prot.allows(MemoryAccess::Write)
+            };
+            if !inner.areas.covers(gva..end) || !inner.areas.overlapping(gva..end).all(may) {
+                return Err(Errno::EFAULT);
+            }
+            let first = gva & !(PAGE_SIZE - 1);
+            self.bind(inner, first..end)?;
+            // Whole pages: what was an image's is the program's own from now on.
+            self.hold_range(inner, first..end.next_multiple_of(PAGE_SIZE))?;
+            self.host_runs(inner, gva..end, MemoryAccess::Write, |gpa, bytes, has_file| {
+                let range = self.mem().host_range(gpa, bytes as usize);
+                let backed = if has_file { Backed::File } else { Backed::Memory };
+                f(range.map_err(|_| Errno::EFAULT)?, backed)
+            })?;
+            Ok(end - gva)
+        })
     }
 
     /// Copies into the private region. On an error some bytes may have been written, as Linux

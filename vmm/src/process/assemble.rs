@@ -64,7 +64,8 @@ impl EmptyVm {
         let mut lap = stats.laps();
         let kernel = Kernel::load()?;
         let machine = kernel.machine().clone();
-        if vm.tracer.is_some() {
+        // A traced run tells each of them; a debugger steps over one as over any call.
+        if vm.tracer.is_some() || vm.debug.is_some() {
             kernel.leave_switches_to_vmm();
         }
         lap.ends(Phase::Machine);

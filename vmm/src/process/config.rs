@@ -9,6 +9,7 @@ use super::tree::ProcessTree;
 use crate::confine::Confine;
 use crate::files::{Grant, Tty};
 use crate::linux::core_dump::CorePlace;
+use crate::linux::debug::Debugger;
 use crate::linux::net::NetGrants;
 use crate::linux::strace::Tracer;
 use crate::vas::VasGrants;
@@ -72,6 +73,10 @@ pub struct RunConfig {
     pub tracer: Option<Arc<Tracer>>,
     /// Where a core file goes if a signal ends it; `None`: there is none.
     pub core: Option<Arc<CorePlace>>,
+    /// Who debugs it; `None`: nobody.
+    pub debug: Option<Arc<Debugger>>,
+    /// A socket that the caller removes at the end, besides what `confine_files` names.
+    pub socket: Option<PathBuf>,
     /// Further descriptors, with their numbers in the program.
     pub inherited: Vec<(i32, OwnedFd)>,
     /// How it may start other processes; `None` if it may not. Then [`super::Process::start`] must be

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::supervise::{self, Supervise};
 use super::{StartError, thread};
 use crate::confine::{self, Kind, Policy};
+use crate::gdb;
 use crate::linux::children::{Children, NewProgram};
 use crate::linux::task::host_thread::gettid;
 use crate::linux::task::{KickState, Outcome, Process, Thread, VmSettings};
@@ -101,7 +102,13 @@ impl Process {
     /// [`Process::run_to_end`]. The time that they may take is for all of them.
     #[must_use]
     pub fn run_programs(process: Arc<Self>, options: Supervise<'_>) -> Ended {
-        Events::beside(process.vm.confined, |events| Process::run_all(process, &events, options))
+        let debugger = process.vm.debug.clone();
+        let policy = process.vm.confined;
+        let ended = Events::beside(policy, |events| Process::run_all(process, &events, options));
+        if let Some(debugger) = debugger {
+            debugger.ends(&ended.outcome);
+        }
+        ended
     }
 
     fn run_all<'a>(
@@ -201,6 +208,9 @@ impl Process {
         self.life.begin(first.tid);
         self.threads.add(first.clone());
         self.show();
+        if let Some(debugger) = &self.vm.debug {
+            debugger.begins(self);
+        }
         if self.children.member().is_some() {
             STOPS.into_iter().for_each(|signal| self.signals.mirror_stop(signal));
         }
@@ -223,6 +233,12 @@ impl Process {
         }
         if let Some(tracer) = &self.traced {
             tracer.watch(&self.vm.confined);
+        }
+        if let (Some(debugger), Some(listener)) = (&self.vm.debug, options.gdb)
+            && let Err(error) = gdb::server::start(debugger, listener, &self.vm.confined)
+        {
+            let text = format!("cannot start a host thread for gdb: {error}");
+            self.stop(Outcome::HostFailed(text));
         }
         if let Err(error) = confine::enter(Kind::Vcpu, &self.vm.confined) {
             let error = crate::error::chain(&StartError::Confine(error));

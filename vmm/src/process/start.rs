@@ -134,6 +134,9 @@ impl Process {
             if let Some(core) = &config.core {
                 paths.allow_open(core.folder(), PathRight::MakeIn);
             }
+            if let Some(parent) = config.socket.as_ref().and_then(|socket| socket.parent()) {
+                paths.allow(parent, PathRight::RemoveFileIn);
+            }
             paths.restrict(&confined).map_err(StartError::Confine)?;
         }
         let vm = VmSettings {
@@ -144,6 +147,8 @@ impl Process {
             net: config.net.clone(),
             tracer: config.tracer.clone(),
             core: config.core.clone(),
+            // Of the first process only.
+            debug: None,
             confined,
         };
         let children = match &config.tree {
@@ -153,6 +158,7 @@ impl Process {
                 tree.begin(&files, &vm).map_err(StartError::Starter)?
             }
         };
+        let vm = VmSettings { debug: config.debug.clone(), ..vm };
         let named = match named {
             Some(named) => named,
             None => executable::open_inside(program, &config.env, &files)?,

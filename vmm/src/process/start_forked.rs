@@ -42,10 +42,15 @@ impl AwaitsCopy {
     ) -> Result<Arc<Process>, StartError> {
         let AwaitsCopy(mut empty) = self;
         let ForkedProcess { region, files, thread, limits, actions, settings, .. } = forked;
-        let ForkedProcess { program, loaded: [bias, end], facts, attached, sysv, .. } = forked;
+        let ForkedProcess { program, loaded: [bias, end], facts, attached, sysv, points, .. } =
+            forked;
         let file = files.executable().ok_or(StartError::Fork(abi::Errno::ENOENT))?;
         let shares = region.has_shared();
         empty.private.take_over(region).map_err(StartError::Fork)?;
+        for (at, byte) in points {
+            // What the parent has unmapped is not there.
+            let _ = empty.private.poke(at, &[byte]);
+        }
         let pid = std::process::id();
         if thread.set_tid != 0 {
             // As on Linux, an address that is none is no error.

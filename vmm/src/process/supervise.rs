@@ -15,6 +15,7 @@
 //! `poll` and terminal modes report wrong states.
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use super::host_signals::{FROM_USER, HostSignal, HostSignals};
 use super::timer_events::TimerEvents;
 use crate::control::Control;
 use crate::control::server::Server;
+use crate::gdb::place::Listener;
 use crate::linux::signal::info::{SI_KERNEL, SI_TKILL, SI_USER, SigInfo};
 use crate::linux::task::host_thread::gettid;
 use crate::linux::task::{KickState, Outcome, Process};
@@ -53,11 +55,20 @@ pub struct Supervise<'a> {
     pub is_first: bool,
     /// How others can look at it.
     pub control: Option<&'a Control>,
+    /// Where gdb connects to debug it.
+    pub gdb: Option<&'a Arc<Listener>>,
 }
 
 impl Default for Supervise<'_> {
     fn default() -> Self {
-        Supervise { timeout: None, signals: None, end: None, is_first: true, control: None }
+        Supervise {
+            timeout: None,
+            signals: None,
+            end: None,
+            is_first: true,
+            control: None,
+            gdb: None,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use abi::Errno;
 
 use crate::access::{FaultCause, FaultOutcome};
 use crate::linux::core_dump::Dying;
+use crate::linux::debug::Debugger;
 use crate::linux::fault::Fault;
 use crate::linux::signal::{self, Due, Fatal};
 use crate::linux::survivor::Survivor;
@@ -32,7 +33,8 @@ pub(super) fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) 
     }
     show_thread(process, vcpu.index(), thread.tid);
     show_threads(process);
-    let mut ctx = ThreadCtx { process, thread, vcpu: &mut vcpu, child: None };
+    let mut ctx =
+        ThreadCtx { process, thread, vcpu: &mut vcpu, child: None, debugged: Default::default() };
     // A panic is a bug in the VMM. It ends the program with a report; without this the process
     // would wait for this thread indefinitely.
     let next = catch_unwind(AssertUnwindSafe(|| loop_until_end(&mut ctx))).unwrap_or_else(|_| {
@@ -61,6 +63,9 @@ pub(super) fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) 
     // Before another thread can get its vCPU.
     show_thread(process, vcpu.index(), 0);
     let last = process.threads.remove(thread.tid, Some(vcpu));
+    if let Some(debug) = &process.vm.debug {
+        debug.look_up();
+    }
     show_threads(process);
     if last && !process.is_stopping() {
         // The last thread left with `exit` rather than `exit_group`: the status is the first
@@ -84,6 +89,12 @@ fn show_threads(process: &Process) {
 }
 
 fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
+    let debug = ctx.process.vm.debug.as_deref();
+    if debug.is_some()
+        && let Some(next) = deliver(ctx, Due::Nothing, false)
+    {
+        return next;
+    }
     loop {
         if ctx.process.is_stopping() {
             finish_in_kernel(ctx.vcpu);
@@ -91,7 +102,14 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
         }
         let entered = Instant::now();
         let withheld = ctx.process.machine.mem.withheld();
+        if debug.is_some() {
+            Debugger::enters(ctx);
+        }
         let exit = ctx.vcpu.run();
+        let called = matches!(exit, Ok(Exit::Syscall(_) | Exit::Call(_)));
+        if debug.is_some() {
+            Debugger::left(ctx, called);
+        }
         ctx.process.stats.add_guest_time(entered.elapsed());
         let next = match exit {
             // KVM found no page where another thread was just changing protection: try again.
@@ -108,16 +126,37 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
             }
         };
         match next {
-            Next::Run(due) => match signal::deliver(ctx, due) {
-                Ok(()) => {}
-                Err(fatal) => match end_by_signal(ctx, &fatal) {
-                    Next::Stop => return Next::Stop,
-                    _ => continue,
-                },
-            },
+            Next::Run(due) => {
+                if let Some(next) = deliver(ctx, due, called) {
+                    return next;
+                }
+            }
             Next::Resume => {}
             Next::ThreadEnds | Next::Stop => return next,
         }
+    }
+}
+
+/// Delivers what is due to a thread that has left the guest, having made a call or not: its end, if it has
+/// ended by that.
+fn deliver(ctx: &mut ThreadCtx<'_>, mut due: Due, mut called: bool) -> Option<Next> {
+    loop {
+        let debug = ctx.process.vm.debug.as_deref();
+        if let Some(debug) = debug {
+            due = debug.due(ctx, due, called);
+        }
+        let stack = ctx.vcpu.regs.rsp;
+        if let Err(fatal) = signal::deliver(ctx, due) {
+            return match end_by_signal(ctx, &fatal) {
+                Next::Stop => Some(Next::Stop),
+                _ => None,
+            };
+        }
+        if debug.is_none() || !Debugger::steps(ctx) || ctx.vcpu.regs.rsp == stack {
+            return None;
+        }
+        // A step into a handler ends at its first instruction.
+        (due, called) = (Due::Nothing, true);
     }
 }
 
@@ -167,10 +206,7 @@ fn handle(ctx: &mut ThreadCtx<'_>, exit: Exit) -> Next {
             ctx.vcpu.regs.rax = Errno::ENOSYS.as_result();
             Next::Run(Due::Nothing)
         }
-        Exit::Call(_) => {
-            crate::call::serve(ctx);
-            Next::Run(Due::Nothing)
-        }
+        Exit::Call(_) => Next::Run(crate::call::serve(ctx)),
         Exit::Exception { vector: 14, frame, address } => page_fault(ctx, frame.error, address),
         Exit::Exception { vector, frame, .. } => fault(Fault::from_vector(vector, frame.error)),
         Exit::Kicked => Next::Run(Due::Nothing),

@@ -259,6 +259,7 @@ impl Starter<'_> {
             end: self.tree.end.as_ref().map(|end| end.as_fd()),
             is_first: false,
             control: control.as_ref(),
+            gdb: None,
         };
         let ended = match process {
             Ok(process) => {

@@ -166,8 +166,8 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     },
     LeftOut {
         kinds: ALL,
-        reason: "opens core files with gdb, which no machine has",
-        what: &["core_files"],
+        reason: "opens core files and debugs programs with gdb, which no machine has",
+        what: &["core_files", "gdb"],
     },
     LeftOut {
         kinds: ALL,

@@ -13,8 +13,10 @@ use vmm::confine::Confine;
 use vmm::control::VmName;
 use vmm::exit_code::{self, ExitCode};
 use vmm::files::{Grant, GrantError, Tty, take_over_umask};
+use vmm::gdb::place::{Listener, Place};
 use vmm::host;
 use vmm::linux::core_dump::CorePlace;
+use vmm::linux::debug::Debugger;
 use vmm::linux::net::{ConnectGrant, ListenGrant};
 use vmm::linux::sched::use_processors;
 use vmm::linux::strace::Tracer;
@@ -203,6 +205,14 @@ pub(crate) struct Args {
     /// VMM may make and remove files in its directory. A file that was there is replaced once the new one is whole.
     #[arg(long, value_name = "FILE")]
     core: Option<PathBuf>,
+    /// Wait for gdb before the program's first instruction, and let it debug the program
+    ///
+    /// Without PATH, at a socket of its own; the line for gdb is said on stderr. PATH is a socket to be made, only for
+    /// the user; PORT a port of this machine, which any of its users can connect to. The
+    /// processes that the program starts are not debugged.
+    #[arg(long, value_name = "PATH|PORT", num_args = 0..=1, require_equals = true,
+          default_missing_value = "")]
+    gdb: Option<Place>,
     /// The program and its arguments; a name without a slash is looked up in PATH
     // One list: with two, our options would still be parsed among the program's.
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM [ARGS]")]
@@ -274,6 +284,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let tracer = args.strace.as_ref().map(tracer).transpose()?;
     let core = args.core.as_deref().map(CorePlace::at).transpose();
     let core = core.map_err(|error| Failure::new("prepare for a core file", error))?;
+    let listener = args.gdb.as_ref().map(Listener::at).transpose();
+    let listener = listener.map_err(no_gdb)?.map(Arc::new);
+    let debugger = listener.as_ref().map(|_| Debugger::new()).transpose();
+    let debugger = debugger.map_err(no_gdb)?;
     let stats_format = match (args.stats, &stats_file) {
         (None, Some(_)) => Some(StatsFormat::Table),
         (format, _) => format,
@@ -299,7 +313,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let tmp = private_tmp(root.is_some(), &grants, memory_bytes, args.detach_children)?;
     let own_store = private.as_ref().map(|store| store.path().to_owned());
     let own_tmp = tmp.as_ref().and_then(|tmp| tmp.removed_at_end().map(Path::to_owned));
-    let removed = own_store.into_iter().chain(own_tmp).collect();
+    let own_folder = listener.as_ref().and_then(|at| at.folder()).map(Path::to_owned);
+    let removed = own_store.into_iter().chain(own_tmp).chain(own_folder).collect();
     let limits = (args.processes, args.open_files.unwrap_or(u64::MAX));
     let new_tree = || Tree::new(limits, args.detach_children, tmp.as_deref());
     let tree = (args.processes > 1 || args.open_files.is_some()).then(new_tree);
@@ -326,6 +341,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         stdio: stdio()?,
         tracer,
         core: core.map(Arc::new),
+        debug: debugger,
+        socket: listener.as_ref().and_then(|at| at.socket()).map(Path::to_owned),
         inherited,
         tree: tree.as_ref().map(|tree| tree.shared.clone()),
         confine: args.confine.into(),
@@ -343,8 +360,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         timeout: args.timeout,
         signals: Some(&signals),
         control: control.as_ref(),
+        gdb: listener.as_ref(),
         ..Supervise::default()
     };
+    if let Some(at) = &listener {
+        // Without stderr, the user has named the place.
+        let _ = writeln!(io::stderr(), "spacejmp: waiting for gdb: target remote {at}");
+    }
     let Ended { process, name, outcome } = Process::run_programs(process, options);
     tree.into_iter().for_each(Tree::end);
     drop(saved);
@@ -365,6 +387,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     std::mem::forget(process);
     log::tell_left_out();
     Ok(code)
+}
+
+fn no_gdb(error: io::Error) -> Failure {
+    Failure::new("listen for gdb (--gdb)", error)
 }
 
 /// The directories granted.

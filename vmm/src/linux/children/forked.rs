@@ -72,6 +72,8 @@ pub struct ForkedProcess {
     pub attached: Vec<ForChild>,
     /// The System V segments that it has attached.
     pub sysv: Attached,
+    /// A debugger's breakpoints in its code, which are its parent's, and the bytes in their places.
+    pub points: Vec<(u64, u8)>,
 }
 
 /// What of a process is neither its memory nor its files.
@@ -170,6 +172,9 @@ pub(super) fn encode(region: &RegionCopy, files: Leaving, rest: &Rest<'_>) -> (V
     out.bytes(&facts.auxv);
     ForChild::encode(attached, &mut out);
     process.sysv.encode(&mut out);
+    let points = process.vm.debug.as_ref().map(|debug| debug.points()).unwrap_or_default();
+    out.words(&[points.len() as u64]);
+    points.iter().for_each(|(at, byte)| out.words(&[*at, u64::from(*byte)]));
     region.encode(&mut out, &mut shared);
     out.bytes(&files.bytes);
     let shared = shared.into_iter().map(Sent::File);
@@ -203,6 +208,9 @@ impl ForkedProcess {
         let facts = Facts::of_copy([args..args_end, env..env_end], stack, auxv);
         let attached = ForChild::decode(&mut input).ok_or(BAD)?;
         let sysv = Attached::decode(&mut input).ok_or(BAD)?;
+        let count = input.count(16).ok_or(BAD)?;
+        let point = |[at, byte]: [u64; 2]| (at, byte as u8);
+        let points = (0..count).map(|_| input.words().map(point)).collect::<Option<_>>();
         let region = RegionCopy::decode(&mut input, &mut fds.by_ref().map(File::from), &account)?;
         let bytes = input.bytes().ok_or(BAD)?.to_vec();
         let files = base.taken_over(HandedOver { bytes, fds: fds.collect() }, account)?;
@@ -218,6 +226,7 @@ impl ForkedProcess {
             facts,
             attached,
             sysv,
+            points: points.ok_or(BAD)?,
         })
     }
 }

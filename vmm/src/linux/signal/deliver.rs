@@ -12,6 +12,7 @@ use super::info::{SI_KERNEL, SigInfo};
 use super::send::{can_stop, stops};
 use super::stack::AltStack;
 use super::{bit, locked};
+use crate::linux::debug::Debugger;
 use crate::linux::fault::Fault;
 use crate::linux::sigframe::{self, FrameSpec, TrapInfo};
 use crate::linux::task::ThreadCtx;
@@ -124,7 +125,7 @@ fn deliver_pending(
     ctx: &mut ThreadCtx<'_>,
     interrupted: &mut Option<Interrupted>,
 ) -> Result<(), Fatal> {
-    while let Some(info) = ctx.take(!ctx.thread.signals.mask()) {
+    while let Some(info) = next(ctx, interrupted) {
         if stops(ctx.process, &info, false) || ctx.process.signals.is_ignored(info.signo) {
             continue;
         }
@@ -147,6 +148,22 @@ fn deliver_pending(
     Ok(())
 }
 
+/// The next signal to be delivered: of those that are pending, what a debugger lets pass.
+fn next(ctx: &mut ThreadCtx<'_>, interrupted: &mut Option<Interrupted>) -> Option<SigInfo> {
+    let Some(debug) = ctx.process.vm.debug.as_deref() else {
+        return ctx.take(!ctx.thread.signals.mask());
+    };
+    if let Some(info) = Debugger::injected(ctx) {
+        return Some(info);
+    }
+    while let Some(info) = ctx.take(!ctx.thread.signals.mask()) {
+        if let Some(passed) = debug.signal(ctx, info, interrupted) {
+            return Some(passed);
+        }
+    }
+    None
+}
+
 fn repeat(ctx: &mut ThreadCtx<'_>, call: Interrupted) {
     ctx.vcpu.regs.rip = ctx.vcpu.regs.rip.wrapping_sub(call.bytes);
     ctx.vcpu.regs.rax = call.number;
@@ -158,10 +175,7 @@ fn deliver_fault(ctx: &mut ThreadCtx<'_>, mut fault: Fault) -> Result<(), Fatal>
     if let Some(kind) = fault.kind() {
         ctx.process.stats.fault(kind);
     }
-    if matches!(signal, libc::SIGFPE | libc::SIGILL | libc::SIGTRAP) && fault.info.value == 0 {
-        // For these si_addr is the instruction.
-        fault.info.value = ctx.vcpu.regs.rip;
-    }
+    fault.locate(ctx.vcpu.regs.rip);
     let action = ctx.process.signals.get(signal);
     if !action.is_handled() || ctx.thread.signals.blocks(signal) {
         if let Some(tracer) = ctx.process.tracer() {

@@ -59,6 +59,16 @@ impl Thread {
     #[must_use]
     pub fn is_interrupted(&self, process: &Process) -> bool {
         self.signals.acknowledge_kick();
+        if let Some(debug) = &process.vm.debug
+            && debug.interrupts(self.tid)
+        {
+            return true;
+        }
+        self.is_signalled(process)
+    }
+
+    /// The same but for a debugger.
+    fn is_signalled(&self, process: &Process) -> bool {
         let open = self.signals.pending_set() | process.signals.pending_set();
         process.is_stopping() || process.signals.heeds_any(open & !self.signals.mask())
     }
@@ -72,10 +82,17 @@ pub(super) fn pending_for_any(process: &Process) -> u64 {
 }
 
 impl ThreadCtx<'_> {
-    /// As [`Thread::is_interrupted`], for the calling thread.
+    /// As [`Thread::is_interrupted`], for the calling thread. For a debugger it stands here, and goes on with
+    /// the call.
     #[must_use]
     pub fn is_interrupted(&self) -> bool {
-        self.thread.is_interrupted(self.process)
+        if let Some(debug) = &self.process.vm.debug
+            && debug.in_call(self)
+        {
+            return true;
+        }
+        self.thread.signals.acknowledge_kick();
+        self.thread.is_signalled(self.process)
     }
 
     /// Dequeues the next pending signal of `wanted`, the thread's own before the process's.

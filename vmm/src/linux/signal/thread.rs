@@ -22,6 +22,8 @@ pub struct ThreadSignals {
     pub(super) pending: Queue,
     /// This thread was kicked, and has not checked its signals since.
     kicked: AtomicBool,
+    /// It stands for a debugger: it looks when it goes on, and no kick is needed.
+    standing: AtomicBool,
     /// The mask to return to from `rt_sigsuspend`, until a handler's frame holds it.
     suspended: Mutex<Option<u64>>,
 }
@@ -63,7 +65,12 @@ impl ThreadSignals {
     /// Whether a kick is still unacknowledged.
     #[must_use]
     pub fn is_kicked(&self) -> bool {
-        self.kicked.load(Ordering::Relaxed)
+        self.kicked.load(Ordering::Relaxed) && !self.standing.load(Ordering::Relaxed)
+    }
+
+    /// Records that it stands for a debugger, or goes on.
+    pub(in crate::linux) fn set_standing(&self, standing: bool) {
+        self.standing.store(standing, Ordering::Relaxed);
     }
 
     /// Records that the thread is about to be kicked.
@@ -72,7 +79,7 @@ impl ThreadSignals {
     }
 
     /// To be called before the thread checks its signals: a later kick counts as a new one.
-    pub(super) fn acknowledge_kick(&self) {
+    pub(in crate::linux) fn acknowledge_kick(&self) {
         self.kicked.store(false, Ordering::Relaxed);
     }
 

@@ -27,6 +27,7 @@ pub use thread::{Thread, ThreadCtx};
 use self::errands::Errands;
 use super::children::{Children, ChooseProgram, NewProgram};
 use super::core_dump::{CorePlace, CoreState};
+use super::debug::Debugger;
 use super::limits::Limits;
 use super::net::{NetGrants, Network};
 use super::prctl::Settings;
@@ -135,6 +136,8 @@ pub(crate) struct VmSettings {
     pub(crate) tracer: Option<Arc<Tracer>>,
     /// Where core files go, if they are asked for.
     pub(crate) core: Option<Arc<CorePlace>>,
+    /// Who debugs the run's first process.
+    pub(crate) debug: Option<Arc<Debugger>>,
     /// What its threads may ask of the host.
     pub(crate) confined: Policy,
 }
@@ -318,6 +321,9 @@ impl Process {
         self.vases.stop_waiting(LOCK_PATIENCE_AT_END);
         self.threads.kick_all();
         self.threads.notify();
+        if let Some(debug) = &self.vm.debug {
+            debug.look_up();
+        }
         counts
     }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use super::Process;
 use crate::files::Files;
 use crate::linux::children::VforkChild;
+use crate::linux::debug::stand::Debugged;
 use crate::linux::limits::Limits;
 use crate::linux::signal::{SignalActions, ThreadSignals};
 use crate::linux::time::{now, thread_clock};
@@ -104,6 +105,8 @@ pub struct ThreadCtx<'a> {
     pub vcpu: &'a mut Vcpu,
     /// The child that it runs, while it is itself between `vfork` and its return.
     pub child: Option<Box<VforkChild>>,
+    /// What it keeps for a debugger.
+    pub debugged: Debugged,
 }
 
 impl<'a> ThreadCtx<'a> {

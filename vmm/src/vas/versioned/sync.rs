@@ -178,7 +178,7 @@ pub(crate) fn checkpoint(
     oldest: VersionNumber,
     who: &mut dyn FnMut() -> Sharing,
 ) {
-    let _span = tracing::debug_span!("checkpoint", segment = %file.name(), ?sharing).entered();
+    let _span = tracing::debug_span!("checkpoint", segment = %file.name()).entered();
     let current = log.current_log();
     let done = log.checkpoint_asking(oldest, who);
     if done.is_err() && log.has_failed() {

@@ -1,0 +1,330 @@
+//! A thread comes to a stand, does what the debugger asks of it, and goes on.
+
+use std::cell::{Cell, RefCell};
+
+use abi::Errno;
+
+use super::points::peek;
+use super::registers::Registers;
+use super::seats::{Action, Event, Pass};
+use super::{Debugger, kick_others};
+use crate::linux::SYSCALL_BYTES;
+use crate::linux::signal::info::{SI_USER, SigInfo};
+use crate::linux::signal::{Again, Due, Interrupted, from_program};
+use crate::linux::task::ThreadCtx;
+
+/// RFLAGS.TF: an exception after the next instruction.
+const TRAP_FLAG: u64 = 0x100;
+/// The exceptions of a step and of `int3` (SDM 3A, table 6-1).
+const DEBUG: u64 = 1;
+const BREAKPOINT: u64 = 3;
+
+/// What a thread under a debugger keeps while it runs.
+#[derive(Debug, Default)]
+pub struct Debugged {
+    /// It goes on for one instruction.
+    step: Cell<bool>,
+    /// The program itself has the trap flag set.
+    had_trap_flag: Cell<bool>,
+    /// A signal that the debugger sends it.
+    injected: Cell<Option<SigInfo>>,
+    /// The registers that the debugger gave it in the middle of a call, which it leaves for that.
+    abandons: RefCell<Option<Box<Registers>>>,
+}
+
+enum Place<'s, 'c> {
+    /// It would enter the guest next. With the call that it would make again.
+    Gate(&'s mut ThreadCtx<'c>, Option<(u64, bool)>),
+    /// In a call that waits.
+    Call(&'s ThreadCtx<'c>),
+}
+
+/// A thread that stands, for what it does for the debugger.
+pub struct Standing<'s, 'c> {
+    place: Place<'s, 'c>,
+    debugger: &'s Debugger,
+}
+
+impl<'c> Standing<'_, 'c> {
+    /// The thread.
+    #[must_use]
+    pub fn ctx(&self) -> &ThreadCtx<'c> {
+        match &self.place {
+            Place::Gate(ctx, _) => ctx,
+            Place::Call(ctx) => ctx,
+        }
+    }
+
+    /// Its registers.
+    #[must_use]
+    pub fn registers(&self) -> Registers {
+        match &self.place {
+            Place::Gate(ctx, call) => Registers::of(ctx, *call),
+            Place::Call(ctx) => match &*ctx.debugged.abandons.borrow() {
+                Some(given) => (**given).clone(),
+                None => Registers::of(ctx, ctx.thread.call().map(|number| (number, false))),
+            },
+        }
+    }
+
+    /// Gives it others. A call that it is in ends for that, as if interrupted.
+    pub fn set_registers(&mut self, registers: Registers) {
+        match &mut self.place {
+            Place::Gate(ctx, call) => {
+                *call = registers.call();
+                registers.apply(ctx);
+            }
+            Place::Call(ctx) => {
+                *ctx.debugged.abandons.borrow_mut() = Some(Box::new(registers));
+            }
+        }
+    }
+
+    /// Reads memory as it sees it, without breakpoints; returns how many bytes there are.
+    #[must_use]
+    pub fn read(&self, at: u64, buf: &mut [u8]) -> usize {
+        let there = peek(self.ctx(), at, buf);
+        if let Some(read) = buf.get_mut(..there) {
+            self.debugger.lock().points.hide(at, read);
+        }
+        there
+    }
+
+    /// Writes memory as it sees it, also its code.
+    ///
+    /// # Errors
+    /// `EFAULT`; some of it may be written.
+    pub fn write(&self, at: u64, bytes: &[u8]) -> Result<(), Errno> {
+        self.debugger.lock().points.write(self.ctx(), at, bytes)
+    }
+
+    /// Makes a breakpoint.
+    ///
+    /// # Errors
+    /// `EFAULT` where no code can be.
+    pub fn insert_point(&self, at: u64) -> Result<(), Errno> {
+        self.debugger.lock().points.insert(self.ctx(), at)
+    }
+
+    /// Removes one, if it is there.
+    pub fn remove_point(&self, at: u64) {
+        self.debugger.lock().points.remove(self.ctx(), at);
+    }
+
+    /// Removes all.
+    pub fn remove_points(&self) {
+        self.debugger.lock().points.remove_all(self.ctx());
+    }
+}
+
+impl Debugger {
+    /// The calling thread stands until it is told how to go on.
+    fn sit(&self, standing: &mut Standing<'_, '_>, event: Option<Event>) -> Action {
+        let (process, thread) = (standing.ctx().process, standing.ctx().thread);
+        let tid = thread.tid;
+        thread.signals.set_standing(true);
+        let mut inner = self.lock();
+        if inner.seats.sit(tid, event) {
+            self.wanted.store(true, std::sync::atomic::Ordering::SeqCst);
+            let others = inner.seats.tids();
+            drop(inner);
+            kick_others(process, &others);
+            inner = self.lock();
+        }
+        self.ring();
+        let action = loop {
+            if process.is_stopping() {
+                inner.seats.leave(tid);
+                break Action::default();
+            }
+            if let Some(errand) = inner.seats.take_errand(tid) {
+                drop(inner);
+                errand(standing);
+                inner = self.lock();
+                continue;
+            }
+            if let Some(action) = inner.seats.take_action(tid) {
+                break action;
+            }
+            inner = self.go_on.wait(inner).unwrap_or_else(|poison| poison.into_inner());
+        };
+        drop(inner);
+        thread.signals.set_standing(false);
+        action
+    }
+
+    fn must_stand(&self, tid: i32) -> bool {
+        self.is_wanted() && self.lock().seats.must_stand(tid)
+    }
+
+    /// Before a thread enters the guest.
+    pub(crate) fn enters(ctx: &mut ThreadCtx<'_>) {
+        if ctx.debugged.step.get() && !ctx.vcpu.is_in_kernel() {
+            ctx.debugged.had_trap_flag.set(ctx.vcpu.regs.rflags & TRAP_FLAG != 0);
+            ctx.vcpu.regs.rflags |= TRAP_FLAG;
+            // SYSRET with the flag would trap before the instruction.
+            ctx.vcpu.restore_all();
+        }
+    }
+
+    /// After it has left the guest; with whether it made a call.
+    pub(crate) fn left(ctx: &mut ThreadCtx<'_>, called: bool) {
+        let debugged = &ctx.debugged;
+        if debugged.step.get() && !ctx.vcpu.is_in_kernel() && !debugged.had_trap_flag.get() {
+            ctx.vcpu.regs.rflags &= !TRAP_FLAG;
+            if called {
+                ctx.vcpu.regs.r11 &= !TRAP_FLAG;
+            }
+        }
+    }
+
+    /// Whether the calling thread, which goes on for one instruction, has done that: it made a call, or stands
+    /// at the beginning of a handler.
+    pub(crate) fn steps(ctx: &ThreadCtx<'_>) -> bool {
+        ctx.debugged.step.get()
+    }
+
+    /// What is due to a thread that has left the guest, or is about to enter it for the first time, once it
+    /// may go on.
+    pub(crate) fn due(&self, ctx: &mut ThreadCtx<'_>, mut due: Due, called: bool) -> Due {
+        ctx.thread.signals.acknowledge_kick();
+        let abandoned = ctx.debugged.abandons.take();
+        let is_stepping = ctx.debugged.step.get();
+        let mut call = match &due {
+            Due::Call(Interrupted { number, again, .. }) => {
+                Some((*number, *again == Again::Always))
+            }
+            _ => None,
+        };
+        if let Some(registers) = abandoned {
+            call = registers.call();
+            registers.apply(ctx);
+            due = after_stand(ctx, call);
+        }
+        let event = self.event(ctx, &mut due, is_stepping && called);
+        if event.is_none() && !self.must_stand(ctx.thread.tid) {
+            return due;
+        }
+        if event == Some(Event::Breakpoint) || event == Some(Event::Step) {
+            due = Due::Nothing;
+        }
+        let mut standing = Standing { place: Place::Gate(ctx, call), debugger: self };
+        let action = self.sit(&mut standing, event);
+        let Place::Gate(ctx, call) = standing.place else { return due };
+        ctx.debugged.step.set(action.step);
+        if !matches!(due, Due::Fault(_) | Due::BadFrame) {
+            due = after_stand(ctx, call);
+        }
+        match (action.pass, &due) {
+            (Pass::AsItWas, _) => due,
+            (Pass::Signal(signal), Due::Fault(fault)) if fault.info.signo == signal => due,
+            (Pass::Signal(signal), _) => {
+                ctx.debugged.injected.set(Some(from_program(ctx, signal, SI_USER)));
+                without_fault(due)
+            }
+            (Pass::Nothing, _) => without_fault(due),
+        }
+    }
+
+    /// What happened to the calling thread that the debugger is told of.
+    fn event(&self, ctx: &mut ThreadCtx<'_>, due: &mut Due, has_stepped: bool) -> Option<Event> {
+        let mut inner = self.lock();
+        if inner.seats.is_away() || ctx.process.is_stopping() {
+            return None;
+        }
+        if inner.is_replaced && ctx.thread.tid == ctx.process.pid() {
+            inner.is_replaced = false;
+            return Some(Event::Replaced);
+        }
+        let Due::Fault(fault) = due else { return has_stepped.then_some(Event::Step) };
+        match fault.trap.trapno {
+            BREAKPOINT if inner.points.has(ctx.vcpu.regs.rip.wrapping_sub(1)) => {
+                ctx.vcpu.regs.rip = ctx.vcpu.regs.rip.wrapping_sub(1);
+                ctx.vcpu.restore_all();
+                Some(Event::Breakpoint)
+            }
+            DEBUG if ctx.debugged.step.get() => Some(Event::Step),
+            _ if inner.passes(fault.info.signo) => None,
+            _ => {
+                fault.locate(ctx.vcpu.regs.rip);
+                Some(Event::Signal(fault.info))
+            }
+        }
+    }
+
+    /// A signal is about to be delivered to the calling thread: the one that is, if one is.
+    pub(crate) fn signal(
+        &self,
+        ctx: &mut ThreadCtx<'_>,
+        info: SigInfo,
+        interrupted: &mut Option<Interrupted>,
+    ) -> Option<SigInfo> {
+        let inner = self.lock();
+        let passes = inner.seats.is_away() || inner.passes(info.signo);
+        drop(inner);
+        if passes || info.signo == libc::SIGKILL || ctx.process.is_stopping() {
+            return Some(info);
+        }
+        let call = interrupted.map(|call| (call.number, call.again == Again::Always));
+        let mut standing = Standing { place: Place::Gate(ctx, call), debugger: self };
+        let action = self.sit(&mut standing, Some(Event::Signal(info)));
+        let Place::Gate(ctx, call) = standing.place else { return Some(info) };
+        ctx.debugged.step.set(action.step);
+        *interrupted = match after_stand(ctx, call) {
+            Due::Call(call) => Some(call),
+            _ => None,
+        };
+        match action.pass {
+            Pass::AsItWas => Some(info),
+            Pass::Signal(signal) if signal == info.signo => Some(info),
+            Pass::Signal(signal) => Some(from_program(ctx, signal, SI_USER)),
+            Pass::Nothing => None,
+        }
+    }
+
+    /// The signal that the debugger has sent to the calling thread.
+    pub(crate) fn injected(ctx: &ThreadCtx<'_>) -> Option<SigInfo> {
+        ctx.debugged.injected.take()
+    }
+
+    /// In the middle of a call that waits: stands, if all do. Returns whether the call is to end, because the
+    /// debugger has given the thread other registers.
+    pub(crate) fn in_call(&self, ctx: &ThreadCtx<'_>) -> bool {
+        // Before looking: a later kick is another one.
+        ctx.thread.signals.acknowledge_kick();
+        while self.must_stand(ctx.thread.tid)
+            && ctx.debugged.abandons.borrow().is_none()
+            && !ctx.process.is_stopping()
+        {
+            let mut standing = Standing { place: Place::Call(ctx), debugger: self };
+            let action = self.sit(&mut standing, None);
+            ctx.debugged.step.set(action.step);
+            if let Pass::Signal(signal) = action.pass {
+                ctx.debugged.injected.set(Some(from_program(ctx, signal, SI_USER)));
+                return true;
+            }
+        }
+        ctx.debugged.abandons.borrow().is_some()
+    }
+
+    /// Whether a call that waits and cannot stand is to end, to be made again.
+    pub(crate) fn interrupts(&self, tid: i32) -> bool {
+        self.must_stand(tid)
+    }
+}
+
+/// What is due to a thread that stood between calls, or at one that is to be made again.
+fn after_stand(ctx: &mut ThreadCtx<'_>, call: Option<(u64, bool)>) -> Due {
+    let Some((number, always)) = call else { return Due::Nothing };
+    // Unless it is made again, it has failed.
+    ctx.vcpu.regs.rax = Errno::EINTR.as_result();
+    let again = if always { Again::Always } else { Again::UnlessHandled };
+    Due::Call(Interrupted { number, bytes: SYSCALL_BYTES, again })
+}
+
+fn without_fault(due: Due) -> Due {
+    match due {
+        Due::Fault(_) | Due::BadFrame => Due::Nothing,
+        due => due,
+    }
+}
