@@ -624,7 +624,8 @@ fn whatever_comes_by_the_socket_the_vmm_survives() {
             };
             let written = stream.write_all(&packet).and_then(|()| stream.write_all(b"+"));
             // It may have been told to run, and be interrupted again.
-            if written.is_err() || (numbers.next() % 16 == 0 && stream.write_all(b"\x03").is_err())
+            if written.is_err()
+                || (numbers.next().is_multiple_of(16) && stream.write_all(b"\x03").is_err())
             {
                 break;
             }
