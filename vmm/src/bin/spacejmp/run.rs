@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use vmm::cli::json_lines;
 use vmm::confine::Confine;
 use vmm::control::VmName;
 use vmm::exit_code::{self, ExitCode};
@@ -364,8 +365,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         ..Supervise::default()
     };
     if let Some(at) = &listener {
-        // Without stderr, the user has named the place.
-        let _ = writeln!(io::stderr(), "spacejmp: waiting for gdb: target remote {at}");
+        tell_where(at);
     }
     let Ended { process, name, outcome } = Process::run_programs(process, options);
     tree.into_iter().for_each(Tree::end);
@@ -387,6 +387,16 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     std::mem::forget(process);
     log::tell_left_out();
     Ok(code)
+}
+
+/// Says where gdb is to connect.
+fn tell_where(at: &Listener) {
+    if json_lines::are_chosen() {
+        tracing::warn!(%at, "waiting for gdb: target remote {at}");
+    } else {
+        // Without stderr, the user has named the place.
+        let _ = writeln!(io::stderr(), "spacejmp: waiting for gdb: target remote {at}");
+    }
 }
 
 fn no_gdb(error: io::Error) -> Failure {
