@@ -95,6 +95,16 @@ impl Disk {
         assert!(!filled.status.success(), "{filled:?}");
     }
 
+    /// Gives back so many KiB of what [`Disk::fill`] has written.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn give_back(&self, kib: u32) {
+        let script = format!("truncate -s -{kib}K \"$0/filler\"");
+        let given = self.shell(&script, &[&self.folder]);
+        assert!(given.status.success(), "{given:?}");
+    }
+
     /// Removes what [`Disk::fill`] has written.
     ///
     /// # Panics

@@ -160,6 +160,24 @@ fn a_store_on_a_full_disk_is_read_and_written_again_when_there_is_space() {
     place.good(&["bank", "sums", "1"]);
 }
 
+/// A lease needs 128 KiB at first, and more for what it comes to say.
+#[test]
+fn a_store_is_read_however_little_space_is_left() {
+    skip_without_kvm!();
+    let test = "a_store_is_read_however_little_space_is_left";
+    let Some(place) = Place::new(test, 64) else { return };
+    place.disk.fill();
+    for left in (0..=152).step_by(4) {
+        if left > 0 {
+            place.disk.give_back(4);
+        }
+        // Two of these are about the lease itself, the others about what it is to say.
+        if !(8..120).contains(&left) {
+            assert_eq!(place.good(&["bank", "sums", "1"]), "states 1\n", "{left} KiB are left");
+        }
+    }
+}
+
 /// Logs of 76 MiB: whoever is alone with the segment writes what they have over the file that the reader looks at.
 #[test]
 fn what_a_reader_without_a_lease_sees_stays_and_what_it_has_is_not_taken_away() {

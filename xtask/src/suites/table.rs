@@ -265,7 +265,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     LeftOut {
         kinds: ALL,
         reason: "fills a disk: its errors are the host kernel's and do not depend on the kind of KVM",
-        what: &["full_disk"],
+        what: &["full_disk", "vas:unwritable::"],
     },
     LeftOut {
         kinds: ALL,

@@ -10,7 +10,7 @@ use crate::store::{INSTANCES_OFFSET, Lease};
 use crate::vas::VasError;
 
 /// Bytes of the instance table that get disk space at first.
-const ENTRIES_AHEAD: u64 = 4096;
+pub(super) const ENTRIES_AHEAD: u64 = 4096;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -56,6 +56,11 @@ impl Handles {
             self.reserved_bytes += more;
         }
         Ok(())
+    }
+
+    /// That many bytes of the lease's table have disk space.
+    pub(super) fn have_reserved(&mut self, bytes: u64) {
+        self.reserved_bytes = bytes;
     }
 
     pub(crate) fn take(&mut self, vh: u32) {

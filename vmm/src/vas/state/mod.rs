@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use abi::{PAGE_SIZE, Right, SegId};
 
+use self::handles::ENTRIES_AHEAD;
 use self::instances::Instances;
 use self::lock_lists::LockLists;
 use crate::kernel::{Kernel, SwitchTables};
@@ -214,7 +215,11 @@ impl Vases {
         let pid = own_number().cast_unsigned();
         let info = LeaseInfo { program, pid };
         let lease = match right {
-            Right::Read => Lease::create_to_read(&store, &info)?,
+            Right::Read => {
+                let lease = Lease::create_to_read(&store, &info, ENTRIES_AHEAD)?;
+                state.instances.handles.have_reserved(ENTRIES_AHEAD);
+                lease
+            }
             Right::Write => {
                 store.check_counters_writable()?;
                 Lease::create(&store, &info)?

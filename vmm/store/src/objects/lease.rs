@@ -20,8 +20,8 @@ use rustix::fs::{FallocateFlags, FlockOperation, MemfdFlags, Mode, OFlags, memfd
 
 use crate::format::error::{StoreError, invalid, io_error};
 use crate::format::lease::{
-    LEASE_BYTES, LeaseInfo, MAX_SEGMENTS, SEGMENT_BYTES, SEGMENTS_OFFSET, VCPU_STATUSES_BYTES,
-    VCPU_STATUSES_OFFSET, encode,
+    INSTANCES_OFFSET, LEASE_BYTES, LeaseInfo, MAX_SEGMENTS, SEGMENT_BYTES, SEGMENTS_OFFSET,
+    VCPU_STATUSES_BYTES, VCPU_STATUSES_OFFSET, encode,
 };
 use crate::objects::dir::Dir;
 use crate::objects::fresh::{now_ns, scattered};
@@ -37,6 +37,10 @@ pub struct Lease {
     place: Place,
     /// What it says of segments.
     segments: Mutex<BTreeMap<u32, (SegId, Right)>>,
+    /// What others see instead of an entry, by index (`nameless`).
+    announced: Mutex<BTreeMap<u32, File>>,
+    /// The same of VASes, by handle.
+    vases: Mutex<BTreeMap<u32, File>>,
 }
 
 /// Where others find it.
@@ -51,15 +55,8 @@ enum Place {
         vms: Arc<Dir>,
         name: String,
     },
-    /// Nowhere.
-    Nameless {
-        /// Why.
-        refusal: Refusal,
-        /// What is locked, by index.
-        segments: Mutex<BTreeMap<u32, File>>,
-        /// By handle.
-        vases: Mutex<BTreeMap<u32, File>>,
-    },
+    /// Nowhere; why.
+    Nameless(Refusal),
 }
 
 /// The host's error about a file of the store, to be given again.
@@ -99,23 +96,33 @@ impl Lease {
             let _ = vms.remove_file(&name);
         })?;
         let place = Place::Named { to_map, vms, name };
-        let lease = Lease { id, file, place, segments: Mutex::default() };
+        let lease = Lease::at(id, file, place);
         // Should this fail, it is removed again.
         lease.fill(info)?;
         Ok(lease)
     }
 
-    /// The same for a VM that only reads for now. Where the store's disk is full or cannot be written, what it says is in
-    /// memory: the VM can attach versioned segments to be read, and raw ones without a lock, and nothing to be written.
+    /// The same for a VM that only reads for now, with disk space for `entries_bytes` of its table of instances. Where the
+    /// store's disk is full or cannot be written, what it says is in memory: the VM can attach versioned segments to be
+    /// read, and raw ones without a lock, and nothing to be written.
     ///
     /// # Errors
     /// As [`Lease::create`], but for a disk that takes no file; if the host has no memory.
-    pub fn create_to_read(store: &Store, info: &LeaseInfo) -> Result<Lease, StoreError> {
-        let refusal = match Lease::create(store, info) {
-            Err(error) => Refusal::of(&error).ok_or(error)?,
-            created => return created,
-        };
-        Lease::in_memory(info, refusal)
+    pub fn create_to_read(
+        store: &Store,
+        info: &LeaseInfo,
+        entries_bytes: u64,
+    ) -> Result<Lease, StoreError> {
+        let created = Lease::create(store, info).and_then(|lease| {
+            if entries_bytes != 0 {
+                lease.reserve(INSTANCES_OFFSET, entries_bytes)?;
+            }
+            Ok(lease)
+        });
+        match created {
+            Err(error) => Lease::in_memory(info, Refusal::of(&error).ok_or(error)?),
+            created => created,
+        }
     }
 
     fn in_memory(info: &LeaseInfo, refusal: Refusal) -> Result<Lease, StoreError> {
@@ -124,18 +131,33 @@ impl Lease {
         let file = File::from(file.map_err(|errno| failed(errno.into()))?);
         file.set_len(LEASE_BYTES).map_err(failed)?;
         let id = scattered(info.pid, LeaseId::new);
-        let (segments, vases) = Default::default();
-        let place = Place::Nameless { refusal, segments, vases };
-        Ok(Lease { id, file, place, segments: Mutex::default() })
+        Ok(Lease::at(id, file, Place::Nameless(refusal)))
     }
 
-    /// As on a full disk.
+    fn at(id: LeaseId, file: File, place: Place) -> Lease {
+        let (segments, announced, vases) = Default::default();
+        Lease { id, file, place, segments, announced, vases }
+    }
+
+    /// As on a disk that is full, or, for the second, that is full by now.
     #[cfg(test)]
     pub(crate) fn refused(store: &Store) -> Lease {
         let full = std::io::Error::from_raw_os_error(libc::ENOSPC);
         let error = store.vms.error("write", "lease", full);
         let refusal = Refusal::of(&error).expect("it is about the disk");
         Lease::in_memory(&LeaseInfo { program: "p".into(), pid: 1 }, refusal).expect("made")
+    }
+
+    #[cfg(test)]
+    pub(crate) fn named_and_full(store: &Store) -> Lease {
+        let info = LeaseInfo { program: "p".into(), pid: 1 };
+        let mut lease = Lease::create(store, &info).expect("made");
+        let full = File::options().read(true).write(true).open("/dev/full").expect("opened");
+        let locked = std::mem::replace(&mut lease.file, full);
+        if let Place::Named { to_map, .. } = &mut lease.place {
+            *to_map = locked;
+        }
+        lease
     }
 
     /// Its id, new at every start.
@@ -150,7 +172,7 @@ impl Lease {
         match &self.place {
             Place::Named { to_map, .. } => to_map.as_fd(),
             // Nobody looks for a lock on it.
-            Place::Nameless { .. } => self.file.as_fd(),
+            Place::Nameless(_) => self.file.as_fd(),
         }
     }
 
@@ -161,7 +183,7 @@ impl Lease {
     pub fn check_named(&self) -> Result<(), StoreError> {
         match &self.place {
             Place::Named { .. } => Ok(()),
-            Place::Nameless { refusal, .. } => Err(refusal.error()),
+            Place::Nameless(refusal) => Err(refusal.error()),
         }
     }
 
@@ -191,17 +213,18 @@ impl Lease {
             return Err(invalid("the index of an attached segment", index, expected));
         }
         let mut known = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Place::Nameless { segments, .. } = &self.place {
-            // Nothing but what is announced is added.
-            if segment.is_some() && segment != known.get(&index).copied() {
-                return self.check_named();
-            }
+        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        if announced.contains_key(&index) {
             if segment.is_none() {
+                announced.remove(&index);
                 known.remove(&index);
-                segments.lock().unwrap_or_else(PoisonError::into_inner).remove(&index);
+                return Ok(());
             }
-            return Ok(());
+            if segment == known.get(&index).copied() {
+                return Ok(());
+            }
         }
+        self.check_named()?;
         let (sid, right) = segment.map_or((0, 0), |(sid, right)| (sid.raw(), right.raw()));
         let entry = (u128::from(right) << 64 | u128::from(sid)).to_le_bytes();
         self.file
@@ -209,6 +232,7 @@ impl Lease {
             .map_err(|e| io_error("write", &self.path(), e))?;
         // Announced before anything is looked at (`nameless`).
         fence(Ordering::SeqCst);
+        announced.remove(&index);
         match segment {
             Some(segment) => known.insert(index, segment),
             None => known.remove(&index),
@@ -216,11 +240,11 @@ impl Lease {
         Ok(())
     }
 
-    /// Records that this VM has an open segment attached. The caller holds the store's lock.
+    /// Records that this VM has an open segment attached. The caller holds the store's lock. Where the store's disk takes no
+    /// entry, a reader is announced by a lock.
     ///
     /// # Errors
-    /// As [`Lease::set_segment`]; what the host said about the store's disk, if the lease is in memory and the segment is to be
-    /// written, or others count on finding its readers.
+    /// As [`Lease::set_segment`], if the segment is to be written, or others count on finding its readers.
     pub(crate) fn note_segment(
         &self,
         index: u32,
@@ -229,16 +253,17 @@ impl Lease {
         store: &Store,
     ) -> Result<(), StoreError> {
         let entry = (segment.sid(), right);
-        let Place::Nameless { segments, .. } = &self.place else {
-            return self.set_segment(index, Some(entry));
+        let refused = match self.set_segment(index, Some(entry)) {
+            Err(error) if Refusal::of(&error).is_some() => error,
+            done => return done,
         };
         let header = segment.header();
         let is_plain = header.lifetime == Lifetime::Persistent && !header.lockable;
         if right == Right::Write || !(segment.is_versioned() || is_plain) {
-            return self.check_named();
+            return Err(refused);
         }
-        let announced = store.announce_reader(segment)?;
-        segments.lock().unwrap_or_else(PoisonError::into_inner).insert(index, announced);
+        let file = store.announce_reader(segment)?;
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner).insert(index, file);
         self.segments.lock().unwrap_or_else(PoisonError::into_inner).insert(index, entry);
         Ok(())
     }
@@ -249,18 +274,16 @@ impl Lease {
     /// # Errors
     /// [`StoreError::NotFound`]; if the host fails.
     pub fn note_vas(&self, vh: u32, vid: VasId, store: &Store) -> Result<(), StoreError> {
-        if let Place::Nameless { vases, .. } = &self.place {
+        if let Place::Nameless(_) = self.place {
             let announced = store.announce_reader_of_vas(vid)?;
-            vases.lock().unwrap_or_else(PoisonError::into_inner).insert(vh, announced);
+            self.vases.lock().unwrap_or_else(PoisonError::into_inner).insert(vh, announced);
         }
         Ok(())
     }
 
     /// It has that instance no more.
     pub fn forget_vas(&self, vh: u32) {
-        if let Place::Nameless { vases, .. } = &self.place {
-            vases.lock().unwrap_or_else(PoisonError::into_inner).remove(&vh);
-        }
+        self.vases.lock().unwrap_or_else(PoisonError::into_inner).remove(&vh);
     }
 
     /// What [`Lease::set_segment`] recorded last for an index.
@@ -292,7 +315,7 @@ impl Lease {
     fn path(&self) -> PathBuf {
         match &self.place {
             Place::Named { vms, name, .. } => vms.path_of(name),
-            Place::Nameless { refusal, .. } => refusal.path.clone(),
+            Place::Nameless(refusal) => refusal.path.clone(),
         }
     }
 

@@ -90,6 +90,24 @@ fn who_has_no_lease_writes_nothing_and_takes_no_lock() {
 }
 
 #[test]
+fn who_has_a_lease_on_a_disk_that_is_full_by_now_reads_all_the_same() {
+    let s = store();
+    let (sid, raw) = (versioned(&s, "x"), segment(&s, "raw"));
+    let lease = Lease::named_and_full(&s);
+    assert_eq!(join(&s, sid, &lease, Right::Read).unwrap(), OtherWriters::None);
+    assert!(s.is_alive(lease.id()));
+    is_read(s.delete_segment(sid).unwrap_err());
+    // Not what others must find in the lease.
+    let refused = join(&s, sid, &lease, Right::Write).unwrap_err();
+    assert_eq!(refused.errno(), Errno::ENOSPC);
+    let mut file = s.open_segment(raw).unwrap();
+    assert_eq!(s.join(&mut file, &lease, 1, Right::Read).unwrap_err().errno(), Errno::ENOSPC);
+    is_read(s.delete_segment(sid).unwrap_err());
+    s.leave(&s.open_segment(sid).unwrap(), &lease, 0).unwrap();
+    s.delete_segment(sid).unwrap();
+}
+
+#[test]
 fn a_vas_is_busy_while_somebody_has_it_who_has_no_lease() {
     let s = store();
     let (vid, sid) = (s.create_vas(&name("v"), mode(0o600)).unwrap(), versioned(&s, "x"));
@@ -128,7 +146,7 @@ fn a_lease_to_read_is_a_file_where_the_disk_takes_one_and_else_in_memory() {
     let s = store();
     let info = LeaseInfo { program: "r".into(), pid: 1 };
     // Where a disk takes a lease, it is a file like all others.
-    let named = Lease::create_to_read(&s, &info).unwrap();
+    let named = Lease::create_to_read(&s, &info, 4096).unwrap();
     named.check_named().unwrap();
     assert!(s.is_alive(named.id()));
     let nameless = Lease::refused(&s);

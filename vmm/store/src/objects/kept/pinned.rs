@@ -56,7 +56,7 @@ impl Store {
     fn pin(&self, sid: SegId, number: Option<u64>, least: u64) -> Result<Pinned, StoreError> {
         let program = "spacejmp, copying a segment".to_owned();
         let info = LeaseInfo { program, pid: std::process::id() };
-        let lease = Lease::create_to_read(self, &info).ok();
+        let lease = Lease::create_to_read(self, &info, 0).ok();
         let mut segment = self.open_segment(sid)?;
         if let Some(lease) = &lease {
             let lock = self.lock_shared()?;
