@@ -155,7 +155,9 @@ fn damage(store: &Path, seed: &mut u64) {
         }
     }
     let mut random = || {
-        (*seed ^= *seed << 13, *seed ^= *seed >> 7, *seed ^= *seed << 17);
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 7;
+        *seed ^= *seed << 17;
         *seed
     };
     if files.is_empty() {
