@@ -31,3 +31,11 @@ fn a_handler_never_runs_between_a_call_and_the_instruction_that_makes_it() {
     assert_eq!(ended.out(), "done\n");
     assert_eq!(ended.outcome, Outcome::Exited(0));
 }
+
+#[test]
+fn no_trap_is_lost_in_the_moment_of_an_interruption() {
+    skip_without_kvm!();
+    let ended = Run::new(guests::c("traps")).same_as_native();
+    assert_eq!(ended.out(), "lost 0, elsewhere 0\n");
+    assert_eq!(ended.outcome, Outcome::Exited(0));
+}

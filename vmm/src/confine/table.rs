@@ -498,6 +498,8 @@ const VCPU_REQUESTS: &[u32] = &[
     0x4090_ae82, // KVM_GET_REGS, KVM_SET_REGS
     0x8188_aea6,
     0x4188_aea7, // KVM_GET_XCRS, KVM_SET_XCRS
+    0x8040_ae9f,
+    0x4040_aea0, // KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS
     0xc008_ae88,
     0x4008_ae89, // KVM_GET_MSRS, KVM_SET_MSRS
     0x9000_aea4,

@@ -159,7 +159,8 @@ impl Seats {
         if self.must_stand(tid) {
             return None;
         }
-        let action = self.seats.get(&tid)?.action?;
+        // One that came when all had been told to go on was told nothing itself.
+        let action = self.seats.get(&tid)?.action.unwrap_or_default();
         self.leave(tid);
         Some(action)
     }

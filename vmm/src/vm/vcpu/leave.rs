@@ -9,6 +9,9 @@ use abi::shared::{ExceptionFrame, selector};
 use super::{FIXED_FLAGS, Position, USER_FLAGS, Vcpu};
 use crate::vm::exit::{Exit, Via};
 
+/// Exceptions that come behind their instruction: of a step, of `int3` (SDM 3A, table 6-1).
+const TRAPS: [u8; 2] = [1, 3];
+
 /// KVM's exit, stripped of borrowed data.
 #[derive(Clone, Copy)]
 pub(super) enum Raw {
@@ -58,7 +61,12 @@ impl Vcpu {
             }
             Raw::Interrupted => {
                 self.restore_all = true;
-                Exit::Kicked
+                match self.take_waiting_trap() {
+                    Some(vector) => {
+                        Exit::Exception { vector, frame: self.frame_here(), address: 0 }
+                    }
+                    None => Exit::Kicked,
+                }
             }
             Raw::Mmio(gpa) if self.is_gate_store(gpa) => {
                 self.after_syscall();
@@ -165,7 +173,45 @@ impl Vcpu {
             frame.ss = u64::from(selector::USER_DATA);
         }
         self.set_user_state(&frame);
+        if TRAPS.contains(&vector) {
+            // It has arrived.
+            self.take_waiting_trap();
+        }
         Exit::Exception { vector, frame, address }
+    }
+
+    /// The trap that the program was about to get when it was kicked. On a host where KVM raises exceptions by
+    /// software, it waits for the next entry, and KVM forgets it when registers are set
+    /// (`kvm_arch_vcpu_ioctl_set_regs`), which is before each entry. To a fault that does nothing: its instruction is
+    /// executed again, and faults again. But a trap comes behind its instruction: an `int3` would be as if it had not
+    /// been there, and what a debugger has put it over would be executed from its second byte on.
+    ///
+    /// KVM says which vector was the last one raised, and not whether it waits. So the vector is wiped whenever it
+    /// has arrived: one that is there is waiting.
+    fn take_waiting_trap(&mut self) -> Option<u8> {
+        if !self.machine.is_soft_host() {
+            return None;
+        }
+        let mut events = self.fd.get_vcpu_events().ok()?;
+        let vector = events.exception.nr;
+        if !TRAPS.contains(&vector) {
+            return None;
+        }
+        (events.exception.nr, events.exception.injected, events.exception.pending) = (0, 0, 0);
+        self.fd.set_vcpu_events(&events).ok()?;
+        Some(vector)
+    }
+
+    /// What the processor would have stored of a trap here.
+    fn frame_here(&self) -> ExceptionFrame {
+        ExceptionFrame {
+            error: 0,
+            rip: self.regs.rip,
+            cs: u64::from(selector::USER_CODE),
+            rflags: self.regs.rflags,
+            rsp: self.regs.rsp,
+            ss: u64::from(selector::USER_DATA),
+        }
     }
 
     /// The frame on the exception stack that the vCPU is on, or `None` if it is elsewhere.
