@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -61,10 +62,26 @@ __attribute__((noinline)) int twice(int n)
     return 2 * n;
 }
 
+/* The thread that waits, once it is about to. */
+static volatile int waiting;
+
+/* Whether it sleeps, which it does in one call only. */
+static int is_asleep(void)
+{
+    char name[64], line[256] = "";
+    snprintf(name, sizeof name, "/proc/self/task/%d/stat", waiting);
+    FILE *stat = waiting ? fopen(name, "r") : NULL;
+    if (!stat) return 0;
+    char *end = fgets(line, sizeof line, stat) ? strrchr(line, ')') : NULL;
+    fclose(stat);
+    return end && end[1] == ' ' && end[2] == 'S';
+}
+
 static void *waits(void *unused)
 {
     char byte;
     prctl(PR_SET_NAME, "waits");
+    waiting = (int)syscall(SYS_gettid);
     /* Until the other end is closed, whatever happens meanwhile. */
     long got = read(pipes[0], &byte, 1);
     return got == 0 ? unused : NULL;
@@ -101,6 +118,8 @@ int main(int argc, char **argv)
         pthread_t waiting, working[2];
         if (pipe(pipes) != 0 || pthread_create(&waiting, NULL, waits, pipes) != 0)
             return 1;
+        while (!is_asleep())
+            usleep(1000);
         for (int n = 0; n < 2; n++)
             if (pthread_create(&working[n], NULL, works, pipes) != 0)
                 return 1;
