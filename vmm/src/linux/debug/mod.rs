@@ -4,7 +4,7 @@
 //! - here: [`Debugger`], which both sides know; `gdb` is the other side, and speaks gdb's protocol
 //! - [`seats`]: who stands where, and what is to become of them: state only
 //! - [`stand`]: a thread stands; what happens to a thread that the debugger is told of
-//! - [`points`]: breakpoints, and the memory that they are in; [`registers`]: a thread's registers
+//! - `points`: breakpoints, and the memory that they are in; [`registers`]: a thread's registers
 //!
 //! All threads stand or none does (all-stop). One stands where it would enter the guest next, or in the middle
 //! of a call that waits, where a signal would have interrupted it: the call does not notice. Whatever
