@@ -270,7 +270,14 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     LeftOut {
         kinds: ALL,
         reason: "fills a disk: its errors are the host kernel's and do not depend on the kind of KVM",
-        what: &["full_disk", "vas:unwritable::"],
+        what: &[
+            "full_disk",
+            "vas:unwritable::a_store_on_a_read_only_file_system_is_read",
+            "vas:unwritable::a_store_on_a_full_disk_is_read_and_written_again_when_there_is_space",
+            "vas:unwritable::a_store_is_read_however_little_space_is_left",
+            "vas:unwritable::what_a_reader_without_a_lease_sees_stays_and_what_it_has_is_not_taken_away",
+            "vas:unwritable::a_reader_through_a_read_only_mount_sees_what_others_commit_and_its_death_releases_all",
+        ],
     },
     LeftOut {
         kinds: ALL,
