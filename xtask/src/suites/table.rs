@@ -47,7 +47,7 @@ const SELECTION: &[&str] = &[
 const SHORTER: &[&str] = &[
     "ring3:calls::,exceptions::,fences::,kicks::,preserved::,rights::,state::,switch,tags::,windows::",
     "shootdown",
-    "programs:threads,thread_local",
+    "programs:thread_local",
     "vas:crossing_lock_orders,threads_in_vases",
 ];
 
@@ -136,15 +136,6 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     },
     LeftOut {
         kinds: ALL,
-        reason: "kills at random moments a program that takes seconds to start here: `vas:death::` and \
-                 `vas:versions::` kill, too",
-        what: &[
-            "bank:killed_at_random_moments_it_never_has_a_wrong_sum",
-            "notebook:a_kill_in_the_middle_of_a_note_leaves_whole_notes",
-        ],
-    },
-    LeftOut {
-        kinds: ALL,
         reason: "tells calls that last from others by the clock: on an emulator all of them last",
         what: &["strace"],
     },
@@ -158,6 +149,11 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
             "new:a_c_project_builds_runs_and_passes_its_test",
             "new:a_cxx_project_builds_runs_and_passes_its_test",
         ],
+    },
+    LeftOut {
+        kinds: ALL,
+        reason: "whole programs, which take minutes on an emulator: what they ask of KVM, `programs`, `vas` and `ring3` ask, too",
+        what: &["bank", "busybox", "ever_new", "graph", "notebook"],
     },
     LeftOut {
         kinds: ALL,
