@@ -36,7 +36,16 @@ pub fn are_chosen() -> bool {
 
 /// Writes a line about what ended this command: `message` and what else is known.
 pub fn tell_error(message: &str, more: impl IntoIterator<Item = (&'static str, Value)>) {
-    let mut line = head("error");
+    tell("error", message, more);
+}
+
+/// Writes a line that comes from no event of the log.
+pub(super) fn tell(
+    level: &str,
+    message: &str,
+    more: impl IntoIterator<Item = (&'static str, Value)>,
+) {
+    let mut line = head(level);
     line.insert("message".to_owned(), message.into());
     line.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
     write(line);

@@ -224,7 +224,7 @@ pub(super) fn left_out_text(count: u64) -> String {
 pub fn tell_left_out() {
     let count = limits().take_left_out();
     if count > 0 && json_lines::are_chosen() {
-        json_lines::tell_error(&left_out_text(count), [("left_out", count.into())]);
+        json_lines::tell("warn", &left_out_text(count), [("left_out", count.into())]);
     } else if count > 0 {
         let text = format!("spacejmp: warning: {}\n", left_out_text(count));
         // When stderr is closed, nothing can be printed.

@@ -202,8 +202,8 @@ impl Vcpu {
         Some(vector)
     }
 
-    /// What the processor would have stored of a trap here.
-    fn frame_here(&self) -> ExceptionFrame {
+    /// What the processor would have stored of an exception here, without an error code.
+    pub(super) fn frame_here(&self) -> ExceptionFrame {
         ExceptionFrame {
             error: 0,
             rip: self.regs.rip,

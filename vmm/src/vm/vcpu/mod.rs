@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicU8;
 
 use abi::addr::LOWER_HALF_END;
 use abi::layout::{CALL_PAGE, GATE_PAGE};
-use abi::shared::{ExceptionFrame, KernelInfo, selector};
+use abi::shared::{KernelInfo, selector};
 use abi::{GuestPhys, GuestVirt};
 use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_xcr, kvm_xcrs, kvm_xsave};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
@@ -350,15 +350,7 @@ impl Vcpu {
     /// A return to a non-canonical address, which neither SYSRET nor a VM entry may do: the
     /// exception that an IRETQ there would have raised.
     fn impossible_return(&mut self) -> Exit {
-        let frame = ExceptionFrame {
-            error: 0,
-            rip: self.regs.rip,
-            cs: u64::from(selector::USER_CODE),
-            rflags: self.regs.rflags,
-            rsp: self.regs.rsp,
-            ss: u64::from(selector::USER_DATA),
-        };
-        Exit::Exception { vector: 13, frame, address: 0 }
+        Exit::Exception { vector: 13, frame: self.frame_here(), address: 0 }
     }
 
     fn load_registers(&mut self) {
