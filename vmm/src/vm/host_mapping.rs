@@ -97,11 +97,19 @@ impl HostMapping {
             Usage::Sparse => &[libc::MADV_RANDOM],
             Usage::InMemory => &[],
         };
-        for &advice in advice {
-            // SAFETY: advice on our own mapping, which changes no content; hosts without huge pages
-            // for files refuse it.
-            unsafe { libc::madvise(self.ptr.cast(), self.len, advice) };
-        }
+        advice.iter().for_each(|&advice| self.advise_of(0, self.len, advice));
+    }
+
+    /// Has the host map a range by pages of 4 KiB when it is accessed next. What is mapped stays as it is.
+    pub(super) fn map_small(&self, offset: usize, len: usize) {
+        self.advise_of(offset, len, libc::MADV_NOHUGEPAGE);
+    }
+
+    fn advise_of(&self, offset: usize, len: usize, advice: libc::c_int) {
+        let range = self.range(offset, len);
+        // SAFETY: advice on our own mapping, which changes no content; hosts without huge pages
+        // for files refuse it.
+        unsafe { libc::madvise(range.as_ptr().cast(), range.len(), advice) };
     }
 }
 

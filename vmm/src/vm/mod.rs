@@ -37,6 +37,7 @@ pub mod pcid_policy;
 pub(crate) mod registers;
 pub mod resident;
 pub mod shared_windows;
+mod small_chunks;
 pub mod tables;
 pub mod vcpu;
 pub mod windows;

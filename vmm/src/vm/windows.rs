@@ -28,6 +28,7 @@ use super::extents::Extents;
 use super::host_mapping::{HostMapping, Memslot};
 use super::host_range::HostRange;
 use super::memory::MemoryError;
+use super::small_chunks::SmallChunks;
 
 /// A piece of a file in guest-physical space. Released by [`Windows::unmap`].
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub struct Window {
     slot: Memslot,
     /// Whether the host was told to prefer huge pages.
     dense: AtomicBool,
+    /// Where the host was told to map by pages of 4 KiB.
+    small: Mutex<SmallChunks>,
 }
 
 impl Window {
@@ -85,6 +88,15 @@ impl Window {
             let gpa = self.gpa().offset(offset);
             MemoryError::Host { action: "drop", gpa, len_bytes: bytes, source }
         })
+    }
+
+    /// Has the host map by pages of 4 KiB around `bytes` at `offset`, of a file, when it maps anything there again: so that
+    /// [`Window::drop_pages`] drops no more than is asked for. See [`SmallChunks`].
+    pub fn map_small(&self, offset: u64, bytes: u64) {
+        let mut small = self.small.lock().unwrap_or_else(|poison| poison.into_inner());
+        for chunk in small.add(offset..offset.saturating_add(bytes), self.bytes) {
+            self.slot.host().map_small(chunk.start as usize, (chunk.end - chunk.start) as usize);
+        }
     }
 
     /// Has KVM note which pages the guest writes from now on. From then on the guest has no large pages there.
@@ -295,7 +307,8 @@ impl Windows {
         let place = self.take(bytes)?;
         let host = make().inspect(|host| host.advise(usage));
         let (place, slot) = self.fill(place, bytes, flags, host)?;
-        Ok(Window { place, bytes, slot, dense: AtomicBool::new(usage == Usage::Dense) })
+        let (dense, small) = (AtomicBool::new(usage == Usage::Dense), Mutex::default());
+        Ok(Window { place, bytes, slot, dense, small })
     }
 
     /// Gives a mapping to KVM. On failure the place that was taken for it is free again.

@@ -209,7 +209,7 @@ impl View {
         }
         left.sort_unstable();
         for run in left.chunk_by(|a, b| a.0 == b.0 && a.1 + PAGE_SIZE == b.1) {
-            segment.forget(run[0], run.len() as u64)?;
+            segment.forget(run[0], run.len() as u64, frames.machine())?;
         }
         self.shows(steps.version, steps.facts);
         Ok(())

@@ -320,8 +320,13 @@ impl VersionedSegment {
     }
 
     /// Drops every translation to so many pages from a place on that is mapped.
-    pub(crate) fn forget(&self, (id, offset): (WindowId, u64), pages: u64) -> Result<(), VasError> {
-        Ok(self.mapped(id).drop_pages(offset, pages * PAGE_SIZE)?)
+    pub(crate) fn forget(
+        &self,
+        (id, offset): (WindowId, u64),
+        pages: u64,
+        machine: &Machine,
+    ) -> Result<(), VasError> {
+        forget(self.mapped(id), offset, pages, machine)
     }
 
     /// Takes out the windows of logs and layers that are gone, except those that tables show. Another segment
@@ -386,6 +391,21 @@ fn name_of(layer: Option<LayerId>) -> String {
 
 pub(crate) fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
     log.lock().unwrap_or_else(|poison| poison.into_inner())
+}
+
+/// Drops every translation to so many pages of a file. Software KVM has shadow tables, which would lose those of
+/// 2 MiB with them.
+pub(super) fn forget(
+    window: &Window,
+    offset: u64,
+    pages: u64,
+    machine: &Machine,
+) -> Result<(), VasError> {
+    let bytes = pages * PAGE_SIZE;
+    if machine.is_soft_host() {
+        window.map_small(offset, bytes);
+    }
+    Ok(window.drop_pages(offset, bytes)?)
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use spacejmp_versions::{LargeCommit, LayerId, PageIndex, VersionsError};
 use super::append::group_of;
 use super::compare::{committed, located};
 use super::copies::{Copies, Frame};
-use super::segment::{LAYER_PIECE_BYTES, Log, VersionedSegment, lock, piece_of};
+use super::segment::{LAYER_PIECE_BYTES, Log, VersionedSegment, forget, lock, piece_of};
 use super::view::{READ, View};
 use crate::vas::VasError;
 use crate::vas::state::State;
@@ -138,7 +138,7 @@ impl Spill {
     /// Drops every translation to the page where it was written out.
     pub(super) fn forget(&mut self, page: PageIndex, machine: &Machine) -> Result<(), VasError> {
         let (window, offset) = self.window(page, machine)?;
-        Ok(window.drop_pages(offset, PAGE_SIZE)?)
+        forget(window, offset, 1, machine)
     }
 
     /// What it maps, once it is a layer of the segment's.

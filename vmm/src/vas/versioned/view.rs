@@ -397,7 +397,7 @@ impl View {
             }
             let source = segment.log().locate(page, self.version)?;
             let place = segment.place(page, source, frames.machine())?;
-            segment.forget(place, 1)?;
+            segment.forget(place, 1, frames.machine())?;
         }
         Ok(())
     }
@@ -480,7 +480,7 @@ impl View {
         copies.clear(cleared);
         shown.sort_unstable();
         for run in shown.chunk_by(|a, b| a.0 == b.0 && a.1 + PAGE_SIZE == b.1) {
-            segment.forget(run[0], run.len() as u64)?;
+            segment.forget(run[0], run.len() as u64, frames.machine())?;
         }
         Ok(())
     }
