@@ -11,6 +11,7 @@ use crate::BenchError;
 use crate::experiments::{Bench, Progress};
 use crate::report::Report;
 use crate::sample::Environment;
+use crate::stats::ratio;
 
 const ORIGIN: &str = "whole";
 const COPY: &str = "copy";
@@ -117,8 +118,8 @@ fn kernel_bytes() -> Option<f64> {
     Some((kib("SecPageTables")? + kib("VmallocUsed")?) * 1024.0)
 }
 
-/// Files that the content lay in, and how quickly it was read over the plain one, by [`WAYS`].
-type Moment = (usize, [Option<f64>; 3]);
+/// Files that the content lay in, and how quickly it was read over the plain one, by [`WAYS`], in several rounds.
+type Moment = (usize, [Vec<f64>; 3]);
 
 /// How content is read: the figure's last word, the time's name in the answer, and what it is. Both are read in the same
 /// way: the first time nothing has been touched in the VM, of either; the files are in the host's memory.
@@ -151,28 +152,33 @@ fn generations(bench: &Bench<'_>, report: &mut Report) -> Result<(), BenchError>
         let depth = depth(&store(bench), ORIGIN).map_err(failed)?;
         let is_merged = depth < before;
         before = depth;
-        if !is_merged && deepest.is_some_and(|(most, _)| depth <= most) {
+        if !is_merged && deepest.as_ref().is_some_and(|(most, _)| depth <= *most) {
             continue;
         }
-        let (ours, plain) = (read(ORIGIN)?, read(PLAIN)?);
-        let over = |at: usize| Some(plain[at]? / ours[at]?);
-        let found = (depth, [over(0), over(1), over(2)]);
+        let mut found: Moment = (depth, Default::default());
+        for _ in 0..bench.sized(1, 5) {
+            let (ours, plain) = (read(ORIGIN)?, read(PLAIN)?);
+            for ((samples, plain), ours) in found.1.iter_mut().zip(plain).zip(ours) {
+                samples.extend(ratio(plain, ours));
+            }
+        }
         *(if is_merged { &mut merged } else { &mut deepest }) = Some(found);
     }
     for (when, found) in [("", deepest), ("_merged", merged)] {
         for (at, (what, _, how)) in WAYS.into_iter().enumerate() {
             let name = format!("read_32_generations_over_plain_{what}{when}");
-            let depth = found.map_or_else(
+            let depth = found.as_ref().map_or_else(
                 || "there was no such moment".to_owned(),
                 |(depth, _)| format!("in {depth} files"),
             );
             let note = format!(
                 "a word of each page of {} MiB, {how}: how many times as many a second as of the same pages in one \
-                 layer; while {TAGS} tags were made with a commit of {pages} random pages each, {depth}{}",
+                 layer, median of pairs of VMs; while {TAGS} tags were made with a commit of {pages} random pages each, {depth}{}",
                 bytes >> 20,
                 if when.is_empty() { ", the most there were" } else { ", after the last merge" }
             );
-            report.push(name, found.and_then(|(_, figures)| figures[at]), "", note);
+            let samples = found.as_ref().map_or(&[][..], |(_, samples)| samples[at].as_slice());
+            report.push_median(name, samples, "", note);
         }
     }
     Ok(())
