@@ -6,6 +6,7 @@
 //! - [`model`]: random calls against a model of the whole system
 //! - [`together`]: two concurrent VMs; [`death`]: VMs that are killed; [`ends`]: that end inside
 //! - [`durable`]: when commits of versioned segments survive a power cut; disks that fail
+//! - [`crowd`]: many VMs at the same time
 //! - [`full`]: limits of files and disks
 //! - [`changes`]: changes that one VM makes to a VAS, seen by another
 //! - [`changing`]: types that have changed since their values were stored
@@ -26,6 +27,7 @@
 mod changes;
 mod changing;
 mod copies;
+mod crowd;
 mod damage;
 mod death;
 mod durable;

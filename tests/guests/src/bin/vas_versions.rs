@@ -22,7 +22,7 @@
 //! input moves money from account 1 to account 2; prints what account 1 has then, or why the change was
 //! refused. `slow MS`: moves money twice, the second time without leaving the guest for so long in the
 //! middle. `stay`: inside to read, prints at each line of its input what the first account has, and at the end of its input what
-//! all have, if that is the same for each. Prints `done`; status 0, or 1 with a message.
+//! all have, if that is the same for each. `idle`: has nothing attached, and says that it is there until its input ends. Prints `done`; status 0, or 1 with a message.
 
 use std::process::ExitCode;
 use std::sync::Barrier;
@@ -80,6 +80,12 @@ fn main() -> ExitCode {
         eprintln!("usage: vas_versions NAME WHAT ...");
         return ExitCode::from(2);
     };
+    if *what == ["idle"] {
+        println!("outside");
+        std::io::stdin().lines().for_each(|_| println!("outside"));
+        println!("done");
+        return ExitCode::SUCCESS;
+    }
     let mut params = sized(SIZE);
     params.lifetime = Lifetime::Versioned as u8;
     params.lockable = 1;
