@@ -185,6 +185,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
         kinds: ALL,
         reason: "needs cargo, which no machine has",
         what: &[
+            "first_hour",
             "shared_library",
             "new:a_rust_project_builds_runs_passes_its_test_and_becomes_what_the_tutorial_makes_of_it",
         ],
