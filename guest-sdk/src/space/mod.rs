@@ -133,6 +133,27 @@ impl<V: Brand> Space<V> {
         SpaceOptions::new()
     }
 
+    /// Opens the space `name`, or makes it if there is none, as
+    /// [`SpaceOptions::open_or_create`] does without options.
+    ///
+    /// ```no_run
+    /// use spacejmp::Space;
+    ///
+    /// spacejmp::brand! { Hits<'v> => [u64; 16] }
+    ///
+    /// let space = Space::<Hits>::open_or_create("hits", |_| Ok([0; 16]))?;
+    /// # Ok::<_, spacejmp::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_or_create(
+        name: &str,
+        init: impl for<'v> FnOnce(&'v At<During<'v, V>, Write>) -> Result<RootDuring<'v, V>, AllocError>,
+    ) -> Result<Space<V>> {
+        Space::options().open_or_create(name, init)
+    }
+
     /// Opens the space `name` in a VM. What it is attached with, to read or to write, is decided
     /// by the first visit of that kind.
     ///
