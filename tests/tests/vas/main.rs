@@ -7,6 +7,7 @@
 //! - [`together`]: two concurrent VMs; [`death`]: VMs that are killed; [`ends`]: that end inside
 //! - [`durable`]: when commits of versioned segments survive a power cut; disks that fail
 //! - [`crowd`]: many VMs at the same time
+//! - [`endless`]: one VM that goes in and out for very long
 //! - [`full`]: limits of files and disks
 //! - [`changes`]: changes that one VM makes to a VAS, seen by another
 //! - [`changing`]: types that have changed since their values were stored
@@ -31,6 +32,7 @@ mod crowd;
 mod damage;
 mod death;
 mod durable;
+mod endless;
 mod ends;
 mod every_program;
 mod full;

@@ -22,7 +22,8 @@
 //! input moves money from account 1 to account 2; prints what account 1 has then, or why the change was
 //! refused. `slow MS`: moves money twice, the second time without leaving the guest for so long in the
 //! middle. `stay`: inside to read, prints at each line of its input what the first account has, and at the end of its input what
-//! all have, if that is the same for each. `idle`: has nothing attached, and says that it is there until its input ends. Prints `done`; status 0, or 1 with a message.
+//! all have, if that is the same for each. `rounds COUNT`: at each line of its input
+//! COUNT times a visit to read and a system call, and each tenth time a commit. `idle`: has nothing attached, and says that it is there until its input ends. Prints `done`; status 0, or 1 with a message.
 
 use std::process::ExitCode;
 use std::sync::Barrier;
@@ -114,6 +115,12 @@ fn main() -> ExitCode {
     if let ["visits", count] = *what {
         let bank = Bank { sid, base: base_of(sid), write: VasHandle::HOME, vid };
         visits(&bank, number(count));
+        return ExitCode::SUCCESS;
+    }
+    if let ["rounds", count] = *what {
+        let write = must("vas_attach", sys::vas_attach(vid, 0));
+        rounds(&Bank { sid, base: base_of(sid), write, vid }, number(count));
+        println!("done");
         return ExitCode::SUCCESS;
     }
     if let ["watch", states] = *what {
@@ -223,6 +230,29 @@ fn turns(bank: &Bank) {
                 println!("{error:?}");
             }
         }
+    }
+}
+
+/// The same again and again, as long as there is input.
+fn rounds(bank: &Bank, count: u64) {
+    let read = bank.read();
+    println!("attached");
+    let mut all = 0_u64;
+    for line in std::io::stdin().lines() {
+        must("a line", line.map_err(|_| Errno::EIO));
+        for round in 0..count {
+            must("enter", enter(read));
+            assert_eq!(bank.account(0).read(), FIRST + all.div_ceil(10));
+            go_home();
+            std::process::id();
+            if round % 10 == 0 {
+                must("enter", enter(bank.write));
+                bank.account(0).write(FIRST + all / 10 + 1);
+                go_home();
+            }
+            all += 1;
+        }
+        println!("rounds {all}");
     }
 }
 
