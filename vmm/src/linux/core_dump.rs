@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often they are counted meanwhile: one that ends leaves no registers.
 const LOOK: Duration = Duration::from_millis(2);
 
+/// What the name of a file ends in that is to be compressed, by zstd.
+const COMPRESSED: &str = "zst";
+
 /// Where core files go: a file for the first process of a run, one with its number for each other.
 #[derive(Debug)]
 pub struct CorePlace {
@@ -48,11 +51,6 @@ pub enum CorePlaceError {
     /// There is something else.
     #[error("{} is no file: name one for --core", .0.display())]
     NoFile(PathBuf),
-    /// What the name asks for is not done.
-    #[error(
-        "core files are not compressed: name one without .zst for --core, and compress it afterwards"
-    )]
-    Compressed,
 }
 
 impl CorePlace {
@@ -61,9 +59,6 @@ impl CorePlace {
     /// # Errors
     /// [`CorePlaceError`].
     pub fn at(path: &Path) -> Result<CorePlace, CorePlaceError> {
-        if path.extension() == Some(OsStr::new("zst")) {
-            return Err(CorePlaceError::Compressed);
-        }
         let Some(name) = path.file_name().filter(|_| !path.as_os_str().as_bytes().ends_with(b"/"))
         else {
             return Err(CorePlaceError::NoFile(path.to_owned()));
@@ -98,10 +93,24 @@ impl CorePlace {
         self.path.with_file_name(self.own_name())
     }
 
+    /// Whether the name asks for a compressed file.
+    #[must_use]
+    pub fn is_compressed(&self) -> bool {
+        self.path.extension() == Some(OsStr::new(COMPRESSED))
+    }
+
     fn own_name(&self) -> OsString {
-        let mut name = self.name.clone();
-        if std::process::id() != self.first {
-            name.push(format!(".{}", std::process::id()));
+        if std::process::id() == self.first {
+            return self.name.clone();
+        }
+        let mut name = match self.path.file_stem() {
+            Some(stem) if self.is_compressed() => stem.to_owned(),
+            _ => self.name.clone(),
+        };
+        name.push(format!(".{}", std::process::id()));
+        if self.is_compressed() {
+            name.push(".");
+            name.push(COMPRESSED);
         }
         name
     }
@@ -314,13 +323,17 @@ mod tests {
         let other = CorePlace { first: 1, ..CorePlace::at(&path).unwrap() };
         let name = format!("core.{}", std::process::id());
         assert_eq!(other.path(), folder.path().join(name), "of another process of the run");
+        let packed = CorePlace::at(&folder.path().join("core.zst")).unwrap();
+        assert!(packed.is_compressed() && !other.is_compressed());
+        let other = CorePlace { first: 1, ..packed };
+        let name = format!("core.{}.zst", std::process::id());
+        assert_eq!(other.path(), folder.path().join(name));
     }
 
     #[test]
     fn places_where_none_can_be_are_refused_before_anything_runs() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| CorePlace::at(&folder.path().join(name)).unwrap_err();
-        assert!(matches!(at("core.zst"), CorePlaceError::Compressed));
         assert!(matches!(at("missing/core"), CorePlaceError::Folder { .. }));
         assert!(matches!(CorePlace::at(folder.path()), Err(CorePlaceError::NoFile(_))));
         assert!(matches!(at("core/"), CorePlaceError::NoFile(_)));

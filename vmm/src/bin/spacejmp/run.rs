@@ -201,8 +201,8 @@ pub(crate) struct Args {
     strace: Option<PathBuf>,
     /// If a signal ends the program, write a core file, which gdb opens
     ///
-    /// For signals that do so natively: SIGSEGV, SIGABRT and others. Of other processes of the run it has the
-    /// process's number behind its name. It holds the memory of the program, so only the user may read it, and the
+    /// For signals that do so natively: SIGSEGV, SIGABRT and others. A name that ends in `.zst` is that of a compressed
+    /// file (`zstd -d --sparse`). Of other processes of the run it has the process's number behind its name. It holds the memory of the program, so only the user may read it, and the
     /// VMM may make and remove files in its directory. A file that was there is replaced once the new one is whole.
     #[arg(long, value_name = "FILE")]
     core: Option<PathBuf>,

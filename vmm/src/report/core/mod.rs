@@ -1,6 +1,6 @@
 //! Core files (`run --core`): what a debugger needs to look at a program that a signal has ended.
 //!
-//! - `elf`: the layout of the file; `notes`: registers, signal, files
+//! - `elf`: the layout of the file; `notes`: registers, signal, files; `out`: compressed or not
 //! - here: which memory is in it
 //!
 //! All that the program itself has: its memory, and of mappings of files what it has changed. Pages that
@@ -10,17 +10,18 @@
 
 mod elf;
 mod notes;
+mod out;
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 
 use abi::PAGE_SIZE;
 use rustix::process::{Pid, getgid, getppid, getuid};
 
 use self::elf::{Layout, Load, layout};
 use self::notes::{Facts, Mapped, notes, plain_siginfo};
+use self::out::Out;
 use crate::host::{process_group, session};
 use crate::linux::core_dump::{CorePlace, ThreadRegisters};
 use crate::linux::signal::{Fatal, FatalCause};
@@ -47,7 +48,8 @@ pub fn write(
     place: &CorePlace,
 ) -> String {
     let path = place.path();
-    match place.create(|file| write_to(file, ctx, fatal, threads)) {
+    let written = place.create(|file| write_to(file, place.is_compressed(), ctx, fatal, threads));
+    match written {
         Ok(()) => format!("  {:<11}{}\n", "core", path.display()),
         Err(error) => format!("  {:<11}none: cannot write {}: {error}\n", "core", path.display()),
     }
@@ -55,6 +57,7 @@ pub fn write(
 
 fn write_to(
     file: &File,
+    is_compressed: bool,
     ctx: &ThreadCtx<'_>,
     fatal: &Fatal,
     threads: &[ThreadRegisters],
@@ -69,36 +72,36 @@ fn write_to(
         prot: if segment.writable { Prot::READ_WRITE } else { Prot::READ }.bits(),
     }));
     let Layout { head, offsets, end } = layout(&notes(&facts(ctx, fatal), threads), &loads);
-    file.set_len(end)?;
-    file.write_all_at(&head, 0)?;
+    let mut out = Out::new(file, is_compressed, end)?;
+    out.put(&head, 0)?;
     for ((area, load), offset) in areas.iter().zip(&loads).zip(offsets) {
         let start = load.range.start;
         let page = |at: u64, buf: &mut [u8]| Ok(private.page_content(area, at, buf));
         match &area.content {
             Content::Parts(parts) => {
                 for part in parts {
-                    put(file, offset + (part.start - start), part.start..part.end, page)?;
+                    put(&mut out, offset + (part.start - start), part.start..part.end, page)?;
                 }
             }
             Content::Whole | Content::InFile => {
-                put(file, offset, start..start + load.bytes, page)?;
+                put(&mut out, offset, start..start + load.bytes, page)?;
             }
             Content::Shared(memory, parts) => {
                 for part @ SharedPart { range, .. } in parts {
                     let page = |at: u64, buf: &mut [u8]| {
                         part.read(memory, at - range.start, buf).map(|()| true)
                     };
-                    put(file, offset + (range.start - start), range.clone(), page)?;
+                    put(&mut out, offset + (range.start - start), range.clone(), page)?;
                 }
             }
         }
     }
-    Ok(())
+    out.finish(end)
 }
 
 /// Writes pages at `offset`, but for those that are zeros or cannot be had.
 fn put(
-    file: &File,
+    out: &mut Out<'_>,
     offset: u64,
     range: std::ops::Range<u64>,
     page: impl Fn(u64, &mut [u8]) -> io::Result<bool>,
@@ -115,10 +118,10 @@ fn put(
                 continue;
             }
         }
-        file.write_all_at(buf.get(..len).unwrap_or_default(), to)?;
+        out.put(buf.get(..len).unwrap_or_default(), to)?;
         (len, to) = (0, offset + (at - range.start) + PAGE_SIZE);
     }
-    file.write_all_at(buf.get(..len).unwrap_or_default(), to)
+    out.put(buf.get(..len).unwrap_or_default(), to)
 }
 
 /// How much of an area is in the file.
@@ -189,13 +192,12 @@ mod tests {
     use std::io::Read;
     use std::os::unix::fs::MetadataExt;
 
-    use super::{AT_ONCE, PAGE_SIZE, put};
+    use super::{AT_ONCE, Out, PAGE_SIZE, put};
 
     #[test]
     fn pages_of_zeros_are_holes_and_all_others_are_where_they_belong() {
         let mut file = tempfile::tempfile().unwrap();
         let pages = 3 * AT_ONCE + 5;
-        file.set_len(pages * PAGE_SIZE + PAGE_SIZE).unwrap();
         let content = |page: u64| match page {
             0 | 7 => 0,
             // In the middle, nothing.
@@ -207,7 +209,8 @@ mod tests {
             buf.fill(content(page));
             Ok(page != 9)
         };
-        put(&file, PAGE_SIZE, 0x7000_0000..0x7000_0000 + pages * PAGE_SIZE, page).unwrap();
+        let mut out = Out::new(&file, false, pages * PAGE_SIZE + PAGE_SIZE).unwrap();
+        put(&mut out, PAGE_SIZE, 0x7000_0000..0x7000_0000 + pages * PAGE_SIZE, page).unwrap();
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).unwrap();
         let (all, _) = bytes.as_chunks::<4096>();
