@@ -152,6 +152,11 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     },
     LeftOut {
         kinds: ALL,
+        reason: "needs cargo and Python, which no machine has",
+        what: &["python"],
+    },
+    LeftOut {
+        kinds: ALL,
         reason: "whole programs, which take minutes on an emulator: what they ask of KVM, `programs`, `vas` and `ring3` ask, too",
         what: &["bank", "busybox", "ever_new", "graph", "notebook"],
     },
