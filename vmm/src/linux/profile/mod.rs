@@ -89,6 +89,7 @@ impl Profile {
     }
 
     /// The calling thread has left the guest: before its exit is served, which may change registers and memory.
+    #[cold]
     pub(crate) fn left(&self, ctx: &ThreadCtx<'_>, exit: &Exit) -> Left {
         let regs = &ctx.vcpu.regs;
         let (served, behind) = match exit {
@@ -129,6 +130,7 @@ impl Profile {
     }
 
     /// Its exit is served. The time that has passed is accounted for.
+    #[cold]
     pub(crate) fn served(&self, ctx: &ThreadCtx<'_>, mut left: Left) {
         let Some(time) = &self.time else { return };
         let ticks = ctx.thread.seat.take_ticks();
@@ -147,6 +149,7 @@ impl Profile {
 }
 
 /// Counts a stack of the calling thread's.
+#[inline(never)]
 fn count(
     of: &Mutex<Samples>,
     ctx: &ThreadCtx<'_>,

@@ -35,6 +35,7 @@ pub(super) struct Site {
 }
 
 /// Addresses in the functions on its stack, the innermost first.
+#[inline(never)]
 pub(super) fn frames(memory: &dyn Memory, site: &Site) -> Vec<u64> {
     let mut frames = Vec::new();
     let is_call_page = memory.is_call_page(site.rip);

@@ -44,6 +44,7 @@ pub enum Form {
 pub type Lines = BTreeMap<String, u64>;
 
 /// Leaves what a program that has ended has collected to the run.
+#[cold]
 pub fn leave(process: &Process) {
     let (Some(profile), Some(profiler)) = (&process.profile, &process.vm.profiler) else { return };
     let sheets = [profiler.time.as_ref().map(|(sheet, _)| sheet), profiler.exits.as_ref()];
