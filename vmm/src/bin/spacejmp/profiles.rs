@@ -10,7 +10,7 @@ use vmm::report::profile::{self, Form};
 use crate::errors::Failure;
 
 /// Samples a second unless told otherwise: a prime, which no timer of a program is a multiple of. Where an exit takes
-/// 66 us, a thread that computes is 4 % slower for it.
+/// 66 us, a thread that computes is about 5 % slower for it.
 pub(crate) const SAMPLES_A_SECOND: u32 = 499;
 /// More would be asking more than running.
 pub(crate) const SAMPLES_MAX: i64 = 10_000;
