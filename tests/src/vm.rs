@@ -234,6 +234,7 @@ impl Run {
             umask: 0o022,
             stdio,
             tracer: None,
+            profiler: None,
             core: None,
             debug: None,
             socket: None,

@@ -60,7 +60,7 @@ pub enum Kind {
     /// It makes processes: the starter, what that has made until it is a VMM of its own, and the event
     /// loop of a program that can start others.
     Keeper = 3,
-    /// It tells of calls that last (`run --strace`).
+    /// It tells of calls that last (`run --strace`), or asks threads where they are (`run --profile`).
     Watch = 4,
     /// It speaks with gdb (`run --gdb`).
     Debugger = 5,
@@ -74,7 +74,7 @@ impl Kind {
             Kind::Vcpu => "vCPU",
             Kind::Events => "event loop",
             Kind::Keeper => "starter",
-            Kind::Watch => "strace",
+            Kind::Watch => "strace or profile",
             Kind::Debugger => "gdb",
         }
     }

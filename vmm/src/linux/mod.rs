@@ -29,6 +29,7 @@ pub mod pid;
 mod pidfd;
 pub mod prctl;
 pub mod proc;
+pub mod profile;
 pub mod robust;
 pub mod sched;
 pub mod sigframe;

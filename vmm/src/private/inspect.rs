@@ -49,6 +49,15 @@ pub const SEGMENT_LABEL: &str = "System V segment";
 /// name; where `--memory` does not allow for all of it, it is as private memory, and there are no children.
 pub const SHARED_LABEL: &str = "shared mapping";
 
+/// Code at an address.
+#[derive(Debug, Clone)]
+pub struct Code {
+    /// Its file, and where in it.
+    pub file: Option<(Arc<File>, u64)>,
+    /// The area's purpose.
+    pub label: &'static str,
+}
+
 /// Whether writes to an area are visible outside it: in a file, for example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
@@ -148,6 +157,20 @@ impl PrivateRegion {
     #[must_use]
     pub fn heap_start(&self) -> u64 {
         self.lock().heap_start
+    }
+
+    /// What the program can execute at `gva`.
+    #[must_use]
+    pub fn code_at(&self, gva: u64) -> Option<Code> {
+        let inner = self.lock();
+        let (start, vma) = inner.areas.find(gva)?;
+        let file = match &vma.backing {
+            Backing::File { file, offset, .. } => {
+                Some((file.clone(), offset.saturating_add(gva - start)))
+            }
+            Backing::Anonymous => None,
+        };
+        vma.prot.can_execute().then_some(Code { file, label: vma.label })
     }
 
     /// The areas at and around `gva`.

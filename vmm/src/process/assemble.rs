@@ -13,6 +13,7 @@ use crate::linux::limits::Limits;
 use crate::linux::net::Network;
 use crate::linux::prctl::Settings;
 use crate::linux::proc::Facts;
+use crate::linux::profile::Profile;
 use crate::linux::signal::SignalActions;
 use crate::linux::signalfd::SignalFiles;
 use crate::linux::survivor::Survivor;
@@ -126,6 +127,7 @@ impl EmptyVm {
             stats,
             traced: vm.tracer.clone(),
             viewed: Default::default(),
+            profile: vm.profiler.as_deref().map(Profile::new),
             facts: begins.facts,
             tsc_khz,
             executable,

@@ -11,6 +11,7 @@ use crate::files::{Grant, Tty};
 use crate::linux::core_dump::CorePlace;
 use crate::linux::debug::Debugger;
 use crate::linux::net::NetGrants;
+use crate::linux::profile::Profiler;
 use crate::linux::strace::Tracer;
 use crate::vas::VasGrants;
 
@@ -71,6 +72,8 @@ pub struct RunConfig {
     pub stdio: [OwnedFd; 3],
     /// What writes its calls; `None`: nobody asks.
     pub tracer: Option<Arc<Tracer>>,
+    /// What is collected for profiles; `None`: nobody asks.
+    pub profiler: Option<Arc<Profiler>>,
     /// Where a core file goes if a signal ends it; `None`: there is none.
     pub core: Option<Arc<CorePlace>>,
     /// Who debugs it; `None`: nobody.

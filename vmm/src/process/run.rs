@@ -11,9 +11,11 @@ use super::{StartError, thread};
 use crate::confine::{self, Kind, Policy};
 use crate::gdb;
 use crate::linux::children::{Children, NewProgram};
+use crate::linux::profile::Sampler;
 use crate::linux::task::host_thread::gettid;
 use crate::linux::task::{KickState, Outcome, Process, Thread, VmSettings};
 use crate::process_tree::stop::{self, STOPS};
+use crate::report;
 use crate::stats::Phase;
 use crate::vas::Release;
 use crate::vm::{MemoryKind, Vcpu, kick};
@@ -104,7 +106,17 @@ impl Process {
     pub fn run_programs(process: Arc<Self>, options: Supervise<'_>) -> Ended {
         let debugger = process.vm.debug.clone();
         let policy = process.vm.confined;
-        let ended = Events::beside(policy, |events| Process::run_all(process, &events, options));
+        // Before this thread is confined.
+        let profiler = process.vm.profiler.as_deref();
+        let sampler = profiler.map(|profiler| Sampler::start(profiler, &policy)).transpose();
+        let sampler = sampler.map(Option::flatten).unwrap_or_else(|error| {
+            let text = format!("cannot start a host thread for --profile: {error}");
+            process.stop(Outcome::HostFailed(text));
+            None
+        });
+        let ended = Events::beside(policy, |events| {
+            Process::run_all(process, &events, options, sampler.as_ref())
+        });
         if let Some(debugger) = debugger {
             debugger.ends(&ended.outcome);
         }
@@ -115,11 +127,19 @@ impl Process {
         mut process: Arc<Self>,
         events: &io::Result<Events<'a>>,
         options: Supervise<'a>,
+        sampler: Option<&Sampler>,
     ) -> Ended {
         let limit = options.timeout.map(|time| Instant::now() + time);
         loop {
             let left = limit.map(|limit| limit.saturating_duration_since(Instant::now()));
+            if let Some(sampler) = sampler {
+                sampler.ask(Some(&process));
+            }
             let outcome = process.run_with(events, Supervise { timeout: left, ..options });
+            if let Some(sampler) = sampler {
+                sampler.ask(None);
+            }
+            report::profile::leave(&process);
             let Some(next) = process.take_next() else {
                 let name = process.program.short.clone();
                 return Ended { process: Some(process), name, outcome };

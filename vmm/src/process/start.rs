@@ -146,6 +146,7 @@ impl Process {
             umask: config.umask,
             net: config.net.clone(),
             tracer: config.tracer.clone(),
+            profiler: config.profiler.clone(),
             core: config.core.clone(),
             // Of the first process only.
             debug: None,

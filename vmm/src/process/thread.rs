@@ -90,6 +90,8 @@ fn show_threads(process: &Process) {
 
 fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
     let debug = ctx.process.vm.debug.as_deref();
+    let profiled = ctx.process.profile.is_some();
+    ctx.thread.seat.begins();
     if debug.is_some()
         && let Some(next) = deliver(ctx, Due::Nothing, false)
     {
@@ -105,7 +107,13 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
         if debug.is_some() {
             Debugger::enters(ctx);
         }
+        if profiled {
+            ctx.thread.seat.enters();
+        }
         let exit = ctx.vcpu.run();
+        if profiled {
+            ctx.thread.seat.leaves();
+        }
         let called = matches!(exit, Ok(Exit::Syscall(_) | Exit::Call(_)));
         if debug.is_some() {
             Debugger::left(ctx, called);
@@ -118,7 +126,7 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
             }
             Ok(exit) => {
                 ctx.process.vases.note_exit(ctx.vcpu);
-                handle(ctx, exit)
+                serve(ctx, exit)
             }
             Err(e) => {
                 ctx.process.stop(Outcome::HostFailed(crate::error::chain(&e)));
@@ -194,6 +202,18 @@ fn finish_in_kernel(vcpu: &mut Vcpu) {
             return;
         }
     }
+}
+
+/// Serves an exit, as a profile has it that is asked for.
+fn serve(ctx: &mut ThreadCtx<'_>, exit: Exit) -> Next {
+    let profile = ctx.process.profile.as_ref();
+    let left = profile.map(|profile| profile.left(ctx, &exit));
+    // Called once: all calls of Linux are inlined there.
+    let next = handle(ctx, exit);
+    if let Some((profile, left)) = profile.zip(left) {
+        profile.served(ctx, left);
+    }
+    next
 }
 
 /// Dispatches an exit. The handlers are elsewhere.

@@ -170,7 +170,9 @@ impl Starter<'_> {
         let end = self.tree.end.as_ref().map(|end| end.as_raw_fd());
         let trace = self.vm.tracer.as_ref().map(|tracer| tracer.to().as_raw_fd());
         let core = self.vm.core.as_ref().map(|core| core.folder().as_raw_fd());
-        let kept = self.tree.kept.iter().map(AsRawFd::as_raw_fd).chain(core);
+        let sheets = self.vm.profiler.iter().flat_map(|profiler| profiler.sheets());
+        let sheets = sheets.map(|sheet| sheet.as_fd().as_raw_fd());
+        let kept = self.tree.kept.iter().map(AsRawFd::as_raw_fd).chain(core).chain(sheets);
         let names = [self.tree.names.descriptor(), self.tree.sysv.descriptor()].into_iter();
         let servers = server.iter().flat_map(|(names, sysv)| [names, sysv]);
         let names = names.chain(servers.map(AsRawFd::as_raw_fd));

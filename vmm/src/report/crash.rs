@@ -7,11 +7,11 @@
 
 use object::ReadCache;
 use std::fmt::Write;
-use std::fs::File;
 
 use abi::PAGE_SIZE;
 use abi::layout::{KERNEL_BASE, is_of_segments};
 
+use super::symbols::Positioned;
 use super::{spaces, symbols};
 use crate::kernel::Kernel;
 use crate::linux::fault::Fault;
@@ -282,7 +282,7 @@ fn callers(ctx: &ThreadCtx<'_>, symbols: &Symbols<'_>) -> Vec<String> {
 
 /// The program's own symbols; only the parts of the file that contain them are read.
 struct Symbols<'a> {
-    file: Option<ReadCache<&'a File>>,
+    file: Option<ReadCache<Positioned<'a>>>,
     bias: u64,
     end: u64,
 }
@@ -292,7 +292,7 @@ impl Symbols<'_> {
         let executable = &ctx.process.executable;
         let file = &*executable.file;
         let small = file.metadata().is_ok_and(|m| m.len() <= FILE_MAX);
-        let file = small.then(|| ReadCache::new(file));
+        let file = small.then(|| ReadCache::new(Positioned::new(file)));
         Symbols { file, bias: executable.bias, end: executable.end }
     }
 

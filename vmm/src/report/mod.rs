@@ -3,10 +3,11 @@
 //! - [`stats_table`] prints what [`crate::stats`] has counted, [`run`] adds how it ended
 //! - [`mod@crash`]: the report on a fault; [`symbols`] finds the name of a function
 //! - `spaces`: the address spaces involved
-//! - [`core`]: the core file
+//! - [`core`]: the core file; [`profile`]: where time went, and exits came from
 
 pub mod core;
 pub mod crash;
+pub mod profile;
 pub mod run;
 mod spaces;
 pub mod stats_table;

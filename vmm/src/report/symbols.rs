@@ -3,14 +3,16 @@
 //! The bytes are the program's ELF file, which is untrusted: every read is checked (`object` does
 //! that), the number of symbols read and the length of a name are bounded, and what a name prints
 //! is restricted, since it ends up on a terminal. Nothing is cached: a crash looks up a handful of
-//! addresses, once.
+//! addresses, once ([`locate`]), a profile all that it has met in a file ([`names`]).
 #![forbid(unsafe_code)]
 
 use std::fmt::{self, Write};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 use object::elf::{self, FileHeader64, Sym64};
-use object::read::StringTable;
-use object::read::elf::{FileHeader, SectionTable, Sym, SymbolTable};
+use object::read::elf::{FileHeader, ProgramHeader, SectionTable, Sym, SymbolTable};
+use object::read::{ReadCacheOps, StringTable};
 use object::{LittleEndian, ReadRef};
 
 /// Symbols read in one file. The largest programs have some hundred thousand.
@@ -60,32 +62,147 @@ pub fn locate<'data, R: ReadRef<'data>>(file: R, address: u64) -> Option<SymbolO
     })
 }
 
+/// A file to be read without moving its offset, which the program, and other processes, may share.
+#[derive(Debug)]
+pub struct Positioned<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl<'a> Positioned<'a> {
+    /// From its start.
+    #[must_use]
+    pub fn new(file: &'a File) -> Positioned<'a> {
+        Positioned { file, at: 0 }
+    }
+
+    fn advance(&mut self, read: usize) {
+        self.at = self.at.saturating_add(read as u64);
+    }
+}
+
+impl ReadCacheOps for Positioned<'_> {
+    fn len(&mut self) -> Result<u64, ()> {
+        self.file.metadata().map(|data| data.len()).map_err(drop)
+    }
+
+    fn seek(&mut self, pos: u64) -> Result<u64, ()> {
+        self.at = pos;
+        Ok(pos)
+    }
+
+    fn read(&mut self, buf: &mut [u8]) -> Result<usize, ()> {
+        let read = self.file.read_at(buf, self.at).map_err(drop)?;
+        self.advance(read);
+        Ok(read)
+    }
+
+    fn read_exact(&mut self, buf: &mut [u8]) -> Result<(), ()> {
+        self.file.read_exact_at(buf, self.at).map_err(drop)?;
+        self.advance(buf.len());
+        Ok(())
+    }
+}
+
+/// The names of the functions that contain these bytes of a file, each by its offset, as [`locate`] finds them.
+///
+/// Each table of symbols is read once: the work is at most in proportion to the file's size and the number of
+/// offsets.
+pub fn names<'data, R: ReadRef<'data>>(file: R, offsets: &[u64]) -> Vec<Option<String>> {
+    names_known(file, offsets).unwrap_or_else(|| vec![None; offsets.len()])
+}
+
+fn names_known<'data, R: ReadRef<'data>>(file: R, offsets: &[u64]) -> Option<Vec<Option<String>>> {
+    let header = Header::parse(file).ok()?;
+    let endian = header.endian().ok()?;
+    let loaded = header.program_headers(endian, file).ok()?;
+    let address = |&offset: &u64| {
+        let of_segment = |segment: &elf::ProgramHeader64<LittleEndian>| {
+            let behind = offset.checked_sub(segment.p_offset(endian))?;
+            let is_in = segment.p_type(endian) == elf::PT_LOAD && behind < segment.p_filesz(endian);
+            is_in.then(|| segment.p_vaddr(endian).checked_add(behind)).flatten()
+        };
+        loaded.iter().find_map(of_segment)
+    };
+    let addresses: Vec<Option<u64>> = offsets.iter().map(address).collect();
+    let headers = header.section_headers(endian, file).ok()?;
+    let sections = SectionTable::<Header, R>::new(headers, StringTable::default());
+    let mut names = vec![None; offsets.len()];
+    for kind in [elf::SHT_SYMTAB, elf::SHT_DYNSYM] {
+        let Ok(table) = sections.symbols(endian, file, kind) else { continue };
+        let functions = Functions::of(&table, endian);
+        for (name, address) in names.iter_mut().zip(&addresses) {
+            let Some(symbol) = address.filter(|_| name.is_none()).and_then(|at| functions.at(at))
+            else {
+                continue;
+            };
+            let known = table.symbol_name(endian, symbol).ok().filter(|known| !known.is_empty());
+            *name = known.map(readable);
+        }
+    }
+    Some(names)
+}
+
+/// How many symbols may begin between an address and the one that reaches it. In a file that is not made to
+/// take time, these are aliases and labels.
+const BEFORE_MAX: usize = 64;
+
+/// The functions of a table, by their addresses.
+struct Functions<'data> {
+    endian: LittleEndian,
+    all: Vec<&'data Sym64<LittleEndian>>,
+}
+
+impl<'data> Functions<'data> {
+    fn of<R: ReadRef<'data>>(
+        table: &SymbolTable<'data, Header, R>,
+        endian: LittleEndian,
+    ) -> Functions<'data> {
+        let symbols = table.iter().take(SYMBOLS_MAX);
+        let mut all: Vec<_> = symbols.filter(|symbol| is_function(symbol, endian)).collect();
+        all.sort_unstable_by_key(|symbol| symbol.st_value(endian));
+        Functions { endian, all }
+    }
+
+    fn at(&self, address: u64) -> Option<&'data Sym64<LittleEndian>> {
+        let behind = self.all.partition_point(|symbol| symbol.st_value(self.endian) <= address);
+        let near = self.all.get(behind.saturating_sub(BEFORE_MAX)..behind).unwrap_or_default();
+        let reaches = near.iter().filter(|symbol| reaches(symbol, self.endian, address));
+        reaches.max_by_key(|symbol| rank(symbol, self.endian)).copied()
+    }
+}
+
+fn is_function(symbol: &Sym64<LittleEndian>, endian: LittleEndian) -> bool {
+    let kind = symbol.st_type();
+    let is_code = kind == elf::STT_FUNC || kind == elf::STT_GNU_IFUNC || kind == elf::STT_NOTYPE;
+    let section = symbol.st_shndx(endian);
+    is_code && section != elf::SHN_UNDEF && section != elf::SHN_ABS
+}
+
+fn reaches(symbol: &Sym64<LittleEndian>, endian: LittleEndian, address: u64) -> bool {
+    let size = match symbol.st_size(endian) {
+        0 => UNSIZED_REACH,
+        size => size,
+    };
+    address.checked_sub(symbol.st_value(endian)).is_some_and(|behind| behind < size)
+}
+
+/// A symbol with a size is a fact, one without is a guess: facts first, then the nearest, then the name other
+/// files may use.
+fn rank(symbol: &Sym64<LittleEndian>, endian: LittleEndian) -> (bool, u64, bool) {
+    let global = symbol.st_bind() != elf::STB_LOCAL;
+    (symbol.st_size(endian) != 0, symbol.st_value(endian), global)
+}
+
 /// The nearest function at or before the address that reaches it.
 fn best<'data, R: ReadRef<'data>>(
     table: &SymbolTable<'data, Header, R>,
     endian: LittleEndian,
     address: u64,
 ) -> Option<&'data Sym64<LittleEndian>> {
-    let reaches = |symbol: &&Sym64<LittleEndian>| {
-        let kind = symbol.st_type();
-        let is_code =
-            kind == elf::STT_FUNC || kind == elf::STT_GNU_IFUNC || kind == elf::STT_NOTYPE;
-        let defined =
-            symbol.st_shndx(endian) != elf::SHN_UNDEF && symbol.st_shndx(endian) != elf::SHN_ABS;
-        let size = match symbol.st_size(endian) {
-            0 => UNSIZED_REACH,
-            size => size,
-        };
-        let behind = address.checked_sub(symbol.st_value(endian));
-        is_code && defined && behind.is_some_and(|behind| behind < size)
-    };
-    // A symbol with a size is a fact, one without is a guess: facts first, then the nearest,
-    // then the name other files may use.
-    let rank = |symbol: &&Sym64<LittleEndian>| {
-        let global = symbol.st_bind() != elf::STB_LOCAL;
-        (symbol.st_size(endian) != 0, symbol.st_value(endian), global)
-    };
-    table.iter().take(SYMBOLS_MAX).filter(reaches).max_by_key(rank)
+    let symbols = table.iter().take(SYMBOLS_MAX).filter(|symbol| is_function(symbol, endian));
+    let reaches = symbols.filter(|symbol| reaches(symbol, endian, address));
+    reaches.max_by_key(|symbol| rank(symbol, endian))
 }
 
 /// The name demangled and made safe to print.
@@ -127,7 +244,9 @@ impl Write for Bounded {
 
 #[cfg(test)]
 mod tests {
-    use super::{NAME_MAX, SymbolOffset, UNSIZED_REACH, locate, readable};
+    use super::{
+        BEFORE_MAX, NAME_MAX, Positioned, SymbolOffset, UNSIZED_REACH, locate, names, readable,
+    };
     use proptest::prelude::{any, prop, proptest};
 
     const FUNC: u8 = 2;
@@ -175,6 +294,18 @@ mod tests {
         header
     }
 
+    /// The same, all of which is loaded at 0x10_0000.
+    fn loaded(symbols: &[(&str, u8, u64, u64)]) -> Vec<u8> {
+        let mut file = elf(symbols);
+        let (header, end) = (file.len() as u64, file.len() + 56);
+        file[32..40].copy_from_slice(&header.to_le_bytes());
+        file[56..58].copy_from_slice(&1_u16.to_le_bytes());
+        file.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+        let words = [0, 0x10_0000, 0x10_0000, end as u64, end as u64, 0x1000];
+        file.extend(words.map(u64::to_le_bytes).as_flattened());
+        file
+    }
+
     fn place(name: &str, offset: u64) -> Option<SymbolOffset> {
         Some(SymbolOffset { name: name.into(), offset })
     }
@@ -202,6 +333,61 @@ mod tests {
         assert_eq!(locate(&*file, 0x1020), place("sized", 0x20));
         assert_eq!(locate(&*file, 0x1100), place("label", 0xf0));
         assert_eq!(locate(&*file, 0x8000 + UNSIZED_REACH), None);
+    }
+
+    #[test]
+    fn names_of_many_offsets_are_those_of_each() {
+        let file = loaded(&[
+            ("_ZN1a5firstE", FUNC, 0x10_0000, 0x10),
+            ("data", OBJECT, 0x10_0010, 0x10),
+            ("outer", FUNC, 0x10_0020, 0x40),
+            ("label", 0, 0x10_0030, 0),
+            ("last", FUNC, 0x10_0070, 1),
+        ]);
+        let expected = [
+            (0, Some("a::first")),
+            (0xf, Some("a::first")),
+            // Data is no function.
+            (0x10, None),
+            (0x20, Some("outer")),
+            // A label yields to what has a size.
+            (0x31, Some("outer")),
+            (0x5f, Some("outer")),
+            (0x60, Some("label")),
+            (0x70, Some("last")),
+            (0x71, Some("label")),
+        ];
+        let found = names(&*file, &expected.map(|(offset, _)| offset));
+        for (found, (offset, name)) in found.iter().zip(expected) {
+            assert_eq!(found.as_deref(), name, "{offset:#x}");
+            let located = locate(&*file, 0x10_0000 + offset).map(|place| place.name);
+            assert_eq!(located.as_deref(), name, "{offset:#x}");
+        }
+        // Behind what is loaded.
+        assert_eq!(names(&*file, &[file.len() as u64, u64::MAX]), [None, None]);
+    }
+
+    #[test]
+    fn a_table_made_to_take_time_takes_none() {
+        // A function that contains all others, which are in front of every address.
+        let many: Vec<_> = (0..100_000).map(|at| ("f", FUNC, 0x10_0000 + at, 1)).collect();
+        let file = loaded(&[&[("all", FUNC, 0x10_0000, 1 << 20)], many.as_slice()].concat());
+        let offsets: Vec<u64> = (100_001..200_000).collect();
+        let found = names(&*file, &offsets);
+        assert!(found.iter().all(Option::is_none), "what is far in front is not found");
+        let few = loaded(&[&[("all", FUNC, 0x10_0000, 1 << 20)], &many[..BEFORE_MAX - 1]].concat());
+        assert_eq!(names(&*few, &[0x400]), [Some("all".to_owned())]);
+    }
+
+    #[test]
+    fn a_file_is_read_without_moving_its_offset() {
+        use std::io::{Seek, Write};
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&loaded(&[("only", FUNC, 0x10_0010, 16)])).unwrap();
+        let before = file.stream_position().unwrap();
+        let read = object::ReadCache::new(Positioned::new(&file));
+        assert_eq!(names(&read, &[0x10]), [Some("only".to_owned())]);
+        assert_eq!(file.stream_position().unwrap(), before);
     }
 
     #[test]
@@ -258,13 +444,15 @@ mod tests {
         ) {
             let _ = locate(garbage.as_slice(), address);
             let _ = readable(&garbage);
-            let mut file = elf(&[("one", FUNC, 0x10, 0x10), ("_ZN1a1bE", FUNC, 0x20, 0)]);
+            let _ = names(garbage.as_slice(), &[address, 0]);
+            let mut file = loaded(&[("one", FUNC, 0x10, 0x10), ("_ZN1a1bE", FUNC, 0x20, 0)]);
             for (index, byte) in damage {
                 let index = index.index(file.len());
                 file[index] = byte;
             }
             let _ = locate(&*file, address);
             let _ = locate(&*file, 0x18);
+            let _ = names(&*file, &[address, 0x18]);
         }
     }
 }

@@ -136,8 +136,12 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     },
     LeftOut {
         kinds: ALL,
-        reason: "tells calls that last from others by the clock: on an emulator all of them last",
-        what: &["strace"],
+        reason: "goes by the clock, which tells calls that last from others and when a sample is taken: on an emulator all calls last",
+        what: &[
+            "strace",
+            "profiles:two_functions_have_their_shares_of_the_time_under_those_that_called_them",
+            "profiles:a_thread_that_waits_does_so_in_its_call_and_one_that_computes_in_its_function",
+        ],
     },
     LeftOut {
         kinds: ALL,
@@ -146,6 +150,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
             "c_header",
             "cxx",
             "dynamic",
+            "profiles:functions_of_a_dynamic_program_and_of_its_libraries_have_names",
             "new:a_c_project_builds_runs_and_passes_its_test",
             "new:a_cxx_project_builds_runs_and_passes_its_test",
         ],

@@ -14,6 +14,7 @@ mod inherited;
 mod man;
 mod network;
 mod new;
+mod profiles;
 mod run;
 mod run_options;
 mod run_tree;

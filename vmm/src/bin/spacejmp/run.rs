@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::{ValueEnum, ValueHint};
 use vmm::cli::json_lines;
 use vmm::confine::Confine;
 use vmm::control::VmName;
@@ -32,6 +32,7 @@ use crate::errors::{self, Failure};
 use crate::inherited;
 use crate::log;
 use crate::network;
+use crate::profiles::{self, ProfileFile, Profiles, SAMPLES_A_SECOND, SAMPLES_MAX};
 use crate::run_options::{
     EnvOption, default_memory, environment, limits_of, no_processors, parse_env, parse_file_size,
     parse_memory, parse_processors, parse_timeout,
@@ -199,6 +200,22 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
           default_missing_value = STDERR)]
     strace: Option<PathBuf>,
+    /// Write where the program spends its time: a flame graph (FILE.svg), or a line a stack (FILE.folded, .txt)
+    ///
+    /// Samples of all threads of all processes of the run, with the names of functions, and of calls in brackets.
+    /// Callers are known as far as functions keep frame pointers. A process that SIGKILL ends is missing.
+    #[arg(long, value_name = "FILE", value_parser = profiles::parse, conflicts_with = "gdb",
+          value_hint = ValueHint::FilePath)]
+    profile: Option<ProfileFile>,
+    /// Samples a second that --profile takes of each thread
+    #[arg(long, value_name = "N", requires = "profile", default_value_t = SAMPLES_A_SECOND,
+          value_parser = clap::value_parser!(u32).range(1..=SAMPLES_MAX))]
+    profile_hz: u32,
+    /// Write from where the program leaves the guest, and for what, in the same ways
+    ///
+    /// Every exit is counted: calls, page faults, other exceptions.
+    #[arg(long, value_name = "FILE", value_parser = profiles::parse, value_hint = ValueHint::FilePath)]
+    profile_exits: Option<ProfileFile>,
     /// If a signal ends the program, write a core file, which gdb opens
     ///
     /// For signals that do so natively: SIGSEGV, SIGABRT and others. A name that ends in `.zst` is that of a compressed
@@ -283,6 +300,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         .map_err(|error| network::failure(&named, error))?;
     let stats_file = args.stats_to.as_deref().map(create).transpose()?;
     let tracer = args.strace.as_ref().map(tracer).transpose()?;
+    let profiles = Profiles::prepare(args.profile, args.profile_hz, args.profile_exits)?;
     let core = args.core.as_deref().map(CorePlace::at).transpose();
     let core = core.map_err(|error| Failure::new("prepare for a core file", error))?;
     let listener = args.gdb.as_ref().map(Listener::at).transpose();
@@ -341,6 +359,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         umask: take_over_umask(),
         stdio: stdio()?,
         tracer,
+        profiler: profiles.profiler.clone(),
         core: core.map(Arc::new),
         debug: debugger,
         socket: listener.as_ref().and_then(|at| at.socket()).map(Path::to_owned),
@@ -383,6 +402,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         report.stats.rss_peak_bytes = host::rss_peak_bytes();
         write_stats(&report, format, stats_file)?;
     }
+    profiles.write(&program)?;
     // The kernel frees a VM at our exit anyway; tearing it down first would only take longer.
     std::mem::forget(process);
     log::tell_left_out();

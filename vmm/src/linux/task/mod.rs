@@ -32,6 +32,7 @@ use super::limits::Limits;
 use super::net::{NetGrants, Network};
 use super::prctl::Settings;
 use super::proc::Facts;
+use super::profile::{Profile, Profiler};
 use super::signal::{KeptSignals, SignalActions, ThreadSignals};
 use super::signalfd::SignalFiles;
 use super::strace::{Tracer, Viewed};
@@ -93,6 +94,8 @@ pub struct Process {
     pub(crate) traced: Option<Arc<Tracer>>,
     /// Who looks at its calls.
     pub(crate) viewed: Viewed,
+    /// What it collects for a profile, if one is asked for.
+    pub(crate) profile: Option<Profile>,
     /// What `/proc` shows of it and does not change.
     pub(crate) facts: Facts,
     /// The run loop, for the host thread of another thread.
@@ -134,6 +137,8 @@ pub(crate) struct VmSettings {
     pub(crate) net: NetGrants,
     /// What writes its calls, if they are asked for.
     pub(crate) tracer: Option<Arc<Tracer>>,
+    /// What is collected for profiles, if they are asked for.
+    pub(crate) profiler: Option<Arc<Profiler>>,
     /// Where core files go, if they are asked for.
     pub(crate) core: Option<Arc<CorePlace>>,
     /// Who debugs the run's first process.

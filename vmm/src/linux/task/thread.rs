@@ -11,6 +11,7 @@ use crate::files::Files;
 use crate::linux::children::VforkChild;
 use crate::linux::debug::stand::Debugged;
 use crate::linux::limits::Limits;
+use crate::linux::profile::seat::Seat;
 use crate::linux::signal::{SignalActions, ThreadSignals};
 use crate::linux::time::{now, thread_clock};
 use crate::user_memory::UserMemory;
@@ -33,6 +34,8 @@ pub struct Thread {
     name: Mutex<Vec<u8>>,
     /// The Linux call that it is in, and 1; 0 in none. For who looks from outside.
     call: AtomicU64,
+    /// Where it is, for a profile.
+    pub(crate) seat: Seat,
 }
 
 impl Thread {
@@ -48,6 +51,7 @@ impl Thread {
             spent: AtomicU64::new(0),
             name: Mutex::default(),
             call: AtomicU64::new(0),
+            seat: Seat::default(),
         })
     }
 

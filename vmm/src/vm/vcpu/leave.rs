@@ -2,8 +2,11 @@
 //! guest kernel was. Nothing here enters the guest.
 
 use abi::PAGE_SIZE;
+use abi::addr::LOWER_HALF_END;
 use abi::call::port;
-use abi::layout::{GATE_PAGE, TRAP_PHYS, VCPU_AREA_BYTES, VCPU_AREAS, VCPU_IST_STACKS};
+use abi::layout::{
+    GATE_PAGE, IST_STACK_BYTES, TRAP_PHYS, VCPU_AREA_BYTES, VCPU_AREAS, VCPU_IST_STACKS,
+};
 use abi::shared::{ExceptionFrame, selector};
 
 use super::{FIXED_FLAGS, Position, USER_FLAGS, Vcpu};
@@ -230,6 +233,24 @@ impl Vcpu {
             rsp: word(4)?,
             ss: word(5)?,
         })
+    }
+
+    /// Where the program was when it entered the guest kernel that it is in ([`Exit::KickedInKernel`]):
+    /// instruction and stack pointer. The kernel does not change RBP in its switch. Unknown while it runs on the stack for
+    /// other calls. The words are the program's to choose, if it has taken over the kernel.
+    pub(crate) fn program_at(&self) -> Option<(u64, u64)> {
+        let stacks = VCPU_AREAS.raw() + u64::from(self.index) * VCPU_AREA_BYTES + VCPU_IST_STACKS;
+        let rsp = self.regs.rsp;
+        match rsp.checked_sub(stacks).filter(|offset| *offset <= PAGE_SIZE) {
+            Some(offset) => {
+                // What the processor has pushed is at the top: RIP, CS, RFLAGS, RSP, SS.
+                let frame = offset.next_multiple_of(IST_STACK_BYTES).checked_sub(40)?;
+                let word = |i: u64| self.machine.mem.load(self.stacks.offset(frame + i * 8)).ok();
+                (word(1)? & 3 == 3).then_some((word(0)?, word(3)?))
+            }
+            // SYSCALL leaves it the program's.
+            None => (rsp < LOWER_HALF_END).then_some((self.regs.rcx, rsp)),
+        }
     }
 
     fn kernel_dead(&self, vector: Option<u8>, address: u64) -> Exit {
