@@ -11,7 +11,7 @@ use tests::guests::{self, Profile};
 use tests::skip_without_kvm;
 
 fn spacejmp() -> PathBuf {
-    guests::program("vmm", "spacejmp", Profile::Dev)
+    guests::program("spacejmp-cli", "spacejmp", Profile::Dev)
 }
 
 /// A folder that stays between runs, so that a project's dependencies are built once.

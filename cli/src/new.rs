@@ -1,6 +1,6 @@
 //! `spacejmp new`: a project that builds, runs and has a test.
 //!
-//! The files are in `vmm/templates`, embedded, so the command works wherever it was copied to. The
+//! The files are in `cli/templates`, embedded, so the command works wherever it was copied to. The
 //! SDK is not embedded: a project refers to a checkout, by default the one the command was
 //! built from.
 #![forbid(unsafe_code)]
@@ -49,28 +49,28 @@ pub(crate) struct Args {
 type Template = (&'static str, &'static str);
 
 const RUST: [Template; 6] = [
-    ("Cargo.toml", include_str!("../../../templates/rust/Cargo.toml.in")),
-    (".cargo/config.toml", include_str!("../../../templates/rust/config.toml")),
+    ("Cargo.toml", include_str!("../templates/rust/Cargo.toml.in")),
+    (".cargo/config.toml", include_str!("../templates/rust/config.toml")),
     (".gitignore", "/target\n"),
-    ("README.md", include_str!("../../../templates/rust/README.md")),
-    ("src/main.rs", include_str!("../../../templates/rust/main.rs")),
-    ("tests/in_a_vm.rs", include_str!("../../../templates/rust/in_a_vm.rs")),
+    ("README.md", include_str!("../templates/rust/README.md")),
+    ("src/main.rs", include_str!("../templates/rust/main.rs")),
+    ("tests/in_a_vm.rs", include_str!("../templates/rust/in_a_vm.rs")),
 ];
 
 const C: [Template; 5] = [
-    ("Makefile", include_str!("../../../templates/c/Makefile")),
+    ("Makefile", include_str!("../templates/c/Makefile")),
     (".gitignore", "/{{name}}\n/test-store\n"),
-    ("README.md", include_str!("../../../templates/c/README.md")),
-    ("main.c", include_str!("../../../templates/c/main.c")),
-    ("test.sh", include_str!("../../../templates/c/test.sh")),
+    ("README.md", include_str!("../templates/c/README.md")),
+    ("main.c", include_str!("../templates/c/main.c")),
+    ("test.sh", include_str!("../templates/c/test.sh")),
 ];
 
 const CXX: [Template; 5] = [
-    ("Makefile", include_str!("../../../templates/cxx/Makefile")),
+    ("Makefile", include_str!("../templates/cxx/Makefile")),
     (".gitignore", "/{{name}}\n/test-store\n"),
-    ("README.md", include_str!("../../../templates/cxx/README.md")),
-    ("main.cpp", include_str!("../../../templates/cxx/main.cpp")),
-    ("test.sh", include_str!("../../../templates/cxx/test.sh")),
+    ("README.md", include_str!("../templates/cxx/README.md")),
+    ("main.cpp", include_str!("../templates/cxx/main.cpp")),
+    ("test.sh", include_str!("../templates/cxx/test.sh")),
 ];
 
 /// The language of a project.
@@ -259,7 +259,7 @@ fn find_sdk(asked: Option<&Path>) -> Result<PathBuf, NewError> {
     }
     let own = std::env::current_exe().ok();
     let around = own.iter().flat_map(|own| own.ancestors());
-    let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    let built_from = [Path::new(env!("CARGO_MANIFEST_DIR"))];
     let found = around.chain(built_from).find(|path| whole(path)).ok_or(NewError::SdkGone)?;
     absolute(found)
 }
