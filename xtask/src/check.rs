@@ -10,7 +10,7 @@ use anyhow::{Result, bail, ensure};
 use crate::crashtest::{self, CrashtestArgs};
 use crate::suites::Part;
 use crate::workspace::{TARGET, Workspace, files, read, succeed};
-use crate::{layers, packages, peers, ratchet, results, suites, versions};
+use crate::{dist, layers, packages, peers, ratchet, results, suites, versions};
 
 /// One job: its name on the command line, what it checks, the function that does it.
 struct Job {
@@ -53,6 +53,7 @@ const JOBS: &[Job] = &[
 const ON_REQUEST: &[Job] = &[
     job("machines-e2e", "the whole end-to-end suite passes on those three, too", machines_e2e),
     job("install-release", "the same, as it is installed by users", packages::install),
+    job("dist", "the files of a release can be made, and used elsewhere", dist::check),
     job("peers", "what `bench store` compares with builds and passes its tests", peers::check),
 ];
 

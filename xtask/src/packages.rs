@@ -137,6 +137,16 @@ fn installed(workspace: &Workspace, profile: &str, options: &[&str]) -> Result<(
     Ok(())
 }
 
+/// The version that all packages have.
+///
+/// # Errors
+/// When cargo cannot tell.
+pub(crate) fn version(workspace: &Workspace) -> Result<String> {
+    let all = published(workspace)?;
+    let command = all.into_iter().find(|one| one.name == COMMANDS[0]);
+    Ok(command.context("cargo metadata does not name the command")?.version)
+}
+
 /// Makes the packages that are for others, and unpacks them into `folder`.
 fn unpack(workspace: &Workspace, folder: &Path) -> Result<Vec<Crate>> {
     let own = published(workspace)?;
