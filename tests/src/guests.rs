@@ -24,7 +24,7 @@ const PACKAGES: [&str; 10] = [
     "mkgraph",
     "notebook",
     "spacejmp-bench",
-    "vmm",
+    "spacejmp-cli",
     "wordindex",
 ];
 
@@ -209,7 +209,7 @@ fn build_package(package: &str, profile: Profile) -> HashMap<String, PathBuf> {
     command.current_dir(workspace()).args(["build", "--message-format=json-render-diagnostics"]);
     // As the tests themselves are built: the dependencies of one package alone have fewer features, and all of them
     // would be compiled once more.
-    command.args(["--workspace", "--exclude", "seg-lock"]);
+    command.args(["--workspace", "--exclude", "spacejmp-seg-lock"]);
     for name in programs_of(package) {
         command.args(["--bin", &name]);
     }

@@ -41,7 +41,7 @@ fn run(folder: &Path, path: &std::ffi::OsStr, command: &str) -> Output {
 fn what_the_page_on_backup_and_recovery_says_can_be_done_as_it_says() {
     skip_without_kvm!();
     let folder = tempfile::tempdir().expect("a folder");
-    let spacejmp = guests::program("vmm", "spacejmp", Profile::Dev);
+    let spacejmp = guests::program("spacejmp-cli", "spacejmp", Profile::Dev);
     let mut path = spacejmp.parent().expect("cargo's folder").as_os_str().to_owned();
     path.push(":/usr/bin:/bin");
     guests::copy_program(guests::program("kv", "kv", Profile::Dev), folder.path().join("kv"));

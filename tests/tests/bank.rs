@@ -65,7 +65,7 @@ fn every_command_does_what_it_says() {
 fn killed_at_random_moments_it_never_has_a_wrong_sum() {
     skip_without_kvm!();
     let folder = tempfile::tempdir().expect("a temporary directory");
-    let spacejmp = program("vmm", "spacejmp", Profile::Dev);
+    let spacejmp = program("spacejmp-cli", "spacejmp", Profile::Dev);
     // Not one alone, which may come before the first move.
     let kills = pace::times(6).max(4);
     let ended = script(folder.path(), &spacejmp, kills, pace::limit(Duration::from_secs(2)));

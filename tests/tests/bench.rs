@@ -15,7 +15,7 @@ use vmm::cli::subjects;
 fn bench(arguments: &[&str]) -> Output {
     // It must be in the same folder as the command.
     guests::program(PROGRAM, PROGRAM, Profile::Dev);
-    bench_of(&guests::program("vmm", "spacejmp", Profile::Dev), arguments)
+    bench_of(&guests::program("spacejmp-cli", "spacejmp", Profile::Dev), arguments)
 }
 
 fn bench_of(spacejmp: &Path, arguments: &[&str]) -> Output {
@@ -66,7 +66,8 @@ fn without_a_name_every_experiment_is_listed_and_a_wrong_one_is_answered_with_al
 fn without_the_program_that_measures_there_is_help_and_an_error_that_says_how_to_build_it() {
     let dir = tempfile::tempdir().expect("a folder");
     let alone = dir.path().join("spacejmp");
-    fs::copy(guests::program("vmm", "spacejmp", Profile::Dev), &alone).expect("copy the command");
+    fs::copy(guests::program("spacejmp-cli", "spacejmp", Profile::Dev), &alone)
+        .expect("copy the command");
     let help = bench_of(&alone, &["--help"]);
     assert_eq!(help.status.code(), Some(0));
     assert!(text(&help.stdout).contains("switch"), "{}", text(&help.stdout));

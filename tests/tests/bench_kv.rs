@@ -41,7 +41,7 @@ fn measured(path: &str) -> Value {
     guests::program(PROGRAM, PROGRAM, Profile::Dev);
     guests::program("kv", "kv", Profile::Dev);
     let dir = tempfile::tempdir_in(guests::target()).expect("a folder");
-    let output = Command::new(guests::program("vmm", "spacejmp", Profile::Dev))
+    let output = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev))
         .env_remove("SPACEJMP_LOG")
         .env("PATH", path)
         .args(["bench", "kv", "--quick", "--json", "--dir"])

@@ -16,7 +16,7 @@ fn a_quick_run_splits_a_start_into_its_parts_and_gives_a_reason_for_what_it_has_
     let file = tempfile::NamedTempFile::new().expect("a file");
     // It must be in the same folder as the command.
     guests::program("spacejmp-bench", "spacejmp-bench", Profile::Dev);
-    let mut child = Command::new(guests::program("vmm", "spacejmp", Profile::Dev))
+    let mut child = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev))
         .env_remove("SPACEJMP_LOG")
         .args(["bench", "start", "--quick", "--json"])
         .stdin(Stdio::null())

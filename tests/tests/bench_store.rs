@@ -70,7 +70,7 @@ const OPEN_HOST_CALLS: f64 = 62.0;
 
 fn bench(arguments: &[&str]) -> Output {
     guests::program(PROGRAM, PROGRAM, Profile::Dev);
-    Command::new(guests::program("vmm", "spacejmp", Profile::Dev))
+    Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev))
         .env_remove("SPACEJMP_LOG")
         .args(["bench", "store", "--quick", "--json", "--entries", "2000"])
         .args(arguments)
@@ -152,7 +152,7 @@ fn peers_that_are_named_and_not_there_and_options_of_others_are_refused() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{said}");
     assert!(said.contains("/no/such/peers") && said.contains("cargo xtask peers"), "{said}");
-    let spacejmp = guests::program("vmm", "spacejmp", Profile::Dev);
+    let spacejmp = guests::program("spacejmp-cli", "spacejmp", Profile::Dev);
     let run = |arguments: &[&str], dir: &Path| {
         let mut command = Command::new(&spacejmp);
         command.arg("bench").args(arguments).arg("--dir").arg(dir).output().expect("it starts")

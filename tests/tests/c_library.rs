@@ -47,7 +47,7 @@ impl World {
     }
 
     fn check(&self, segment: &str, args: &[&str]) -> Output {
-        let spacejmp = guests::program("vmm", "spacejmp", Profile::Dev);
+        let spacejmp = guests::program("spacejmp-cli", "spacejmp", Profile::Dev);
         let mut command = Command::new(spacejmp);
         command.args(["seg", "check", segment, "--store"]).arg(self.store()).args(args);
         command.output().expect("the command starts")

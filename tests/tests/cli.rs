@@ -24,7 +24,7 @@ fn prompt() -> Duration {
 }
 
 fn spacejmp() -> Command {
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     command.env_remove("SPACEJMP_LOG");
     command
 }

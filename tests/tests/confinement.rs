@@ -149,7 +149,7 @@ const BY_READING: &[(&str, &[&str])] = &[
 fn traced(trace: &Path, options: &[&str], program: &Path, args: &[&str]) {
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-o"]).arg(trace);
-    command.arg(guests::program("vmm", "spacejmp", Profile::Dev)).arg("run").args(options);
+    command.arg(guests::program("spacejmp-cli", "spacejmp", Profile::Dev)).arg("run").args(options);
     command.arg(program).args(args).stdin(Stdio::null());
     let output = command.output().expect("strace starts");
     let complaint = String::from_utf8_lossy(&output.stderr);

@@ -52,7 +52,7 @@ fn a_cxx_program_that_is_killed_leaves_whole_transactions() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let store = folder.path().join("store");
     for round in 1..=5 {
-        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
         command.args(["run", "--timeout", "120", "--store"]).arg(&store);
         command.arg(guests::c_linked("spaces")).arg("move").stdout(Stdio::piped());
         let mut moving = command.spawn().expect("it starts");

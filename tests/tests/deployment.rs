@@ -107,7 +107,7 @@ fn the_command_line_of_the_service_runs_and_ends_with_sigterm() {
     let folder = tempfile::tempdir().expect("a folder");
     let socket = folder.path().join("kv.sock");
     let store = folder.path().join("store").display().to_string();
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     let places = |word: String| if word == "/var/lib/spacejmp" { store.clone() } else { word };
     command.env_remove("SPACEJMP_LOG").args(options(&words).into_iter().map(places));
     // Nothing is bound to the port of the service, which somebody may have.
@@ -137,7 +137,7 @@ fn in_an_image_with_nothing_else_the_command_is_the_first_process_and_ends_with_
         let mut command = Command::new("unshare");
         command.args(["--mount", "--pid", "--fork", "--kill-child", "--propagation=private"]);
         command.args(["sh", "-c", IN_A_ROOT_OF_ITS_OWN, "sh"]).arg(root.path()).arg(data.path());
-        command.arg(guests::program("vmm", "spacejmp", Profile::Dev));
+        command.arg(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
         command.arg(guests::program("kv", "kv", Profile::Dev)).args(rest);
         command
     };

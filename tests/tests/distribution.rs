@@ -86,7 +86,7 @@ impl Program {
     }
 
     fn in_vm(&self) -> Command {
-        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
         let limit = pace::limit(Duration::from_secs(100)).as_secs().to_string();
         command.args(["run", "--no-store", "--timeout", &limit]);
         command.args(self.options.split_whitespace()).args(&self.command);

@@ -42,7 +42,7 @@ fn run(words: &[&str]) -> Output {
 
 fn from(cwd: &Path, words: &[&str]) -> Output {
     let limit = pace::limit(Duration::from_secs(60)).as_secs().to_string();
-    Command::new(guests::program("vmm", "spacejmp", Profile::Dev))
+    Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev))
         .env_remove("SPACEJMP_LOG")
         .current_dir(cwd)
         .args(["run", "--no-store", "--timeout", &limit])
@@ -105,7 +105,7 @@ fn a_dynamic_program_has_as_much_stack_as_the_shell_says() {
     for limit in ["1024", "200000", "unlimited"] {
         // Not every user may raise it.
         let script = format!("ulimit -S -s {limit} && exec \"$@\"");
-        let spacejmp = guests::program("vmm", "spacejmp", Profile::Dev);
+        let spacejmp = guests::program("spacejmp-cli", "spacejmp", Profile::Dev);
         let mut command = Command::new("sh");
         command.args(["-c", &script, "sh"]).arg(spacejmp).args(["run", "--no-store"]).arg(&program);
         let output = command.env_remove("SPACEJMP_LOG").output().expect("it starts");
@@ -305,7 +305,7 @@ fn a_name_without_a_slash_is_looked_up_in_path_and_nowhere_else() {
 #[test]
 fn the_whole_environment_is_passed_if_asked_for() {
     skip_without_kvm!();
-    let program = guests::program("vmm", "spacejmp", Profile::Dev);
+    let program = guests::program("spacejmp-cli", "spacejmp", Profile::Dev);
     let output = |options: &[&str]| {
         let mut command = Command::new(&program);
         command.env("TOKEN", "secret").args(["run", "--no-store", "--timeout", "60"]);
@@ -319,7 +319,7 @@ fn the_whole_environment_is_passed_if_asked_for() {
 
 /// `spacejmp doctor` with these words.
 fn doctor(words: &[&str]) -> (Option<i32>, serde_json::Value) {
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     let output = command.args(["doctor", "--json"]).args(words).output().expect("it starts");
     let found = serde_json::from_slice(&output.stdout);
     (output.status.code(), found.unwrap_or_else(|_| panic!("{}", text(&output.stderr))))

@@ -15,7 +15,7 @@ const MEMORY: &str = "16M";
 
 fn start(memory: &str, args: &[&str], limit: Duration) -> Child {
     let timeout = pace::limit(limit).as_secs().to_string();
-    Command::new(guests::program("vmm", "spacejmp", Profile::Dev))
+    Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev))
         .args(["run", "--no-store", "--log", "error", "--memory", memory, "--timeout", &timeout])
         .arg(guests::c("ever_new"))
         .args(args)

@@ -81,7 +81,7 @@ fn what_the_page_on_the_first_hour_says_can_be_done_as_it_says() {
     skip_without_kvm!();
     // Builds the C library, which C++ is linked with, in the profile of the other tests.
     guests::c_linked("figure4");
-    let spacejmp = guests::program("vmm", "spacejmp", Profile::Dev);
+    let spacejmp = guests::program("spacejmp-cli", "spacejmp", Profile::Dev);
     let programs = spacejmp.parent().expect("cargo's folder").as_os_str().to_owned();
     let mut path = programs.clone();
     path.push(":");

@@ -44,7 +44,7 @@ impl World {
 
     /// `spacejmp run` with these options, of the guest or another program.
     fn run_of(&self, options: &[&str], program: &str, words: &[&str]) -> Output {
-        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
         let limit = pace::limit(Duration::from_secs(60)).as_secs().to_string();
         command.env_remove("SPACEJMP_LOG").current_dir(&self.folder).stdin(Stdio::null());
         command.args(["run", "--no-store", "--timeout", &limit, "--dir"]).arg(&self.folder);
@@ -285,7 +285,7 @@ fn attached_address_spaces_are_attached_in_the_child_and_it_is_outside_of_them()
     skip_without_kvm!();
     let dir = tempfile::tempdir().expect("a folder");
     let store = dir.path().join("store");
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     let limit = pace::limit(Duration::from_secs(60)).as_secs().to_string();
     command.env_remove("SPACEJMP_LOG").stdin(Stdio::null());
     command.args(["run", "--timeout", &limit, "--store"]).arg(&store).arg(guests::c("vas_forks"));

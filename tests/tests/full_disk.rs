@@ -10,7 +10,7 @@ use tests::{skip_without_kvm, small_disk};
 /// `None` and reports that.
 fn on_a_small_disk(test: &str, program: &std::path::Path, args: &[&str]) -> Option<Output> {
     let folder = tempfile::tempdir().expect("a temporary directory");
-    let mut run = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut run = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     run.args(["run", "--timeout", "100", "--store"]).arg(folder.path().join("store"));
     run.arg(program).args(args);
     small_disk::run(test, folder.path(), &run)

@@ -56,7 +56,7 @@ fn lines(stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
 impl Debuggee {
     fn start(options: &[&str], program: &Path, args: &[&str]) -> Debuggee {
         let seconds = limit().as_secs().to_string();
-        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
         command.env_remove("SPACEJMP_LOG").args(["run", "--timeout", &seconds]).args(options);
         command.arg(program).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -670,7 +670,7 @@ fn a_place_where_no_socket_can_be_is_an_error_before_the_program_runs() {
     let taken = dir.path().join("taken");
     std::fs::write(&taken, "a file").expect("writable");
     for place in [&missing, &taken] {
-        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
         command.args(["run", "--no-store", &format!("--gdb={}", path(place))]);
         let output = command.arg(guests::c("debugged")).output().expect("it starts");
         assert_eq!(output.status.code(), Some(125), "{output:?}");

@@ -93,7 +93,7 @@ fn trace(process: Pid, mut stdin: ChildStdin) -> Result<Calls, Errno> {
 
 /// The host calls of a run that makes `what` this many times.
 fn calls(folder: &Path, what: &str, count: u64) -> Calls {
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     // One store, which is looked up once.
     command.env_clear().env("SPACEJMP_STORE", folder.join("store"));
     command.args(["run", "--log", "error", "--timeout", "120", "--cwd", "/granted", "--dir"]);

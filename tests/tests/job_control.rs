@@ -22,7 +22,7 @@ fn limit() -> Duration {
 
 /// `spacejmp run` with a time limit.
 fn run() -> Command {
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     command.env_remove("SPACEJMP_LOG").args(["run", "--no-store"]);
     command.args(["--timeout", &limit().as_secs().to_string()]);
     command

@@ -20,7 +20,7 @@ fn run(shell: &str, before: &[&str], folder: &Path, topic: &[&str]) -> Output {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("{shell} exec \"$@\""), "sh"]);
     if !before.is_empty() {
-        command.arg(guests::program("vmm", "spacejmp", Profile::Dev)).args(before);
+        command.arg(guests::program("spacejmp-cli", "spacejmp", Profile::Dev)).args(before);
         command.arg("--dir").arg(&dir).arg("--store").arg(folder.join("store"));
     }
     command.arg(guests::c("keeps")).arg(topic[0]).arg(&dir).args(&topic[1..]);
@@ -80,7 +80,7 @@ fn no_more_is_locked_than_the_limit_allows() {
 fn locked_pages_of_a_program_are_locked_on_the_host() {
     skip_without_kvm!();
     let folder = tempfile::tempdir().expect("a temporary directory");
-    let mut child = Command::new(guests::program("vmm", "spacejmp", Profile::Dev))
+    let mut child = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev))
         .args(["run", "--log", "error", "--timeout", "300", "--store"])
         .arg(folder.path().join("store"))
         .arg("--dir")

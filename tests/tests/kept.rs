@@ -14,7 +14,7 @@ fn a_program_of_the_first_abi_runs_and_finds_what_it_has_stored() {
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/kept");
     let folder = tempfile::tempdir().expect("a folder");
     for times in ["1", "2", "3"] {
-        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
         let limit = pace::limit(Duration::from_secs(60)).as_secs().to_string();
         command.env_remove("SPACEJMP_LOG").args(["run", "--timeout", &limit, "--store"]);
         let output = command.arg(folder.path().join("store")).arg(&kept).output();

@@ -8,7 +8,7 @@ use tests::guests::{self, Profile};
 use tests::{pace, skip_without_kvm};
 
 fn spacejmp(words: &[&str]) -> Output {
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     command.env_remove("SPACEJMP_LOG").env_remove("SPACEJMP_STORE");
     command.args(words).stdin(Stdio::null()).output().expect("it starts")
 }

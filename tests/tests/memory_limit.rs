@@ -66,7 +66,7 @@ fn attempt_with(kept: Kept, shell: &str, way: &[&str]) -> Seen {
     let timeout = pace::limit(std::time::Duration::from_secs(200)).as_secs().to_string();
     let mut child = Command::new("sh")
         .args(["-c", &format!("{shell} exec \"$@\""), "sh"])
-        .arg(guests::program("vmm", "spacejmp", Profile::Dev))
+        .arg(guests::program("spacejmp-cli", "spacejmp", Profile::Dev))
         .args(["run", "--log", "error", "--memory", &format!("{LIMIT_MIB}M")])
         .args(["--timeout", &timeout, "--stats=json", "--stats-to", &path(&stats)])
         .args(match kept {

@@ -24,7 +24,7 @@ fn is_missing(test: &str, program: &str) -> bool {
 
 fn command(words: &[&str]) -> Command {
     let limit = pace::limit(Duration::from_secs(60)).as_secs().to_string();
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     command.env_remove("SPACEJMP_LOG").args(["run", "--no-store", "--root", "/"]);
     command.args(["--timeout", &limit]).args(words).stdin(Stdio::null());
     command

@@ -1,5 +1,6 @@
 //! Projects made by `spacejmp new` build, run in a VM, and pass their own tests; without network,
-//! using what building this workspace has downloaded.
+//! using what building this workspace has downloaded. A project in Rust names a version of the SDK, which
+//! cargo is told to find in this workspace.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,7 +12,7 @@ use tests::guests::{self, Profile};
 use tests::skip_without_kvm;
 
 fn spacejmp() -> PathBuf {
-    guests::program("vmm", "spacejmp", Profile::Dev)
+    guests::program("spacejmp-cli", "spacejmp", Profile::Dev)
 }
 
 /// A folder that stays between runs, so that a project's dependencies are built once.
@@ -19,6 +20,11 @@ fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::create_dir_all(&folder).expect("cargo has made the folder around it");
     folder
+}
+
+fn checkout() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.join("..").canonicalize().expect("this package is in the workspace")
 }
 
 /// Makes the project `diary` in `folder`, which may hold an older one.
@@ -57,6 +63,10 @@ fn a_rust_project_builds_runs_passes_its_test_and_becomes_what_the_tutorial_make
     let (path, made) = new(&folder, &[]);
     let files: Vec<_> = made["files"].as_array().expect("a list").iter().collect();
     assert!(files.contains(&&Value::from("src/main.rs")), "{made}");
+    assert_eq!(made["sdk"]["version"], env!("CARGO_PKG_VERSION"), "all packages have one version");
+    let registry = checkout().join("guest-sdk");
+    let registry =
+        format!("patch.crates-io.spacejmp.path = {:?}", registry.to_str().expect("UTF-8"));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let target = folder.join("target");
     let command = |args: &[&str]| {
@@ -68,7 +78,7 @@ fn a_rust_project_builds_runs_passes_its_test_and_becomes_what_the_tutorial_make
         command.current_dir(&path).env("CARGO_TARGET_DIR", &target).env("SPACEJMP", spacejmp());
         let (cargos, own) =
             args.split_at(args.iter().position(|arg| *arg == "--").unwrap_or(args.len()));
-        command.args(cargos).args(["--offline", "--quiet"]).args(own);
+        command.args(cargos).args(["--offline", "--quiet", "--config", &registry]).args(own);
         command
     };
     let run = |args: &[&str]| succeed(&mut command(args));
@@ -109,7 +119,10 @@ fn by_make(option: &str, flags: &str, used: impl Fn(&Path, &Path)) {
     // Builds the library, in the profile of the other tests.
     guests::c_linked("figure4");
     let folder = folder(&format!("new{option}"));
-    let (path, _) = new(&folder, &[option]);
+    let checkout = checkout();
+    let checkout = checkout.to_str().expect("UTF-8");
+    let (path, made) = new(&folder, &[option, "--sdk", checkout]);
+    assert_eq!(made["sdk"]["path"], checkout, "{made}");
     let own = spacejmp();
     let library = own.parent().expect("cargo's folder").join("libspacejmp.a");
     assert!(library.is_file(), "cargo puts both into one folder: {}", library.display());

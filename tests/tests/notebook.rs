@@ -45,7 +45,7 @@ fn a_kill_in_the_middle_of_a_note_leaves_whole_notes() {
     let whole = format!("long {}", tags.join(" "));
     let rounds = pace::times(20);
     for round in 0..rounds {
-        let mut add = Command::new(program("vmm", "spacejmp", Profile::Dev));
+        let mut add = Command::new(program("spacejmp-cli", "spacejmp", Profile::Dev));
         add.args(["run", "--timeout", "120", "--store"]).arg(&store);
         add.arg(program("notebook", "notebook", Profile::Dev)).args(["add", "long"]).args(&tags);
         let mut add = add.stdout(Stdio::null()).spawn().expect("the command starts");

@@ -12,7 +12,7 @@ use tests::guests::{self, Profile};
 use tests::{pace, skip_without_kvm};
 
 fn spacejmp(words: &[&str]) -> Command {
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     command.env_remove("SPACEJMP_LOG").env_remove("SPACEJMP_STORE").args(words);
     command
 }

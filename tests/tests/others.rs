@@ -13,7 +13,7 @@ fn text(bytes: &[u8]) -> String {
 
 /// `spacejmp run` with these options, of the guest or another program.
 fn run(options: &[&str], program: &str, words: &[&str]) -> Output {
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     let limit = pace::limit(Duration::from_secs(60)).as_secs().to_string();
     command.env_remove("SPACEJMP_LOG").stdin(Stdio::null());
     command.args(["run", "--no-store", "--timeout", &limit]).args(options);

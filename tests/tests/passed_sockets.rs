@@ -50,7 +50,7 @@ fn compare(mode: &str) {
     let port = elsewhere.local_addr().expect("it has one").port().to_string();
     let guest = guests::c("passed_sockets");
     let native = Command::new(&guest);
-    let mut vm = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut vm = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     let limit = pace::limit(Duration::from_secs(60)).as_secs().to_string();
     vm.env_remove("SPACEJMP_LOG").args(["run", "--no-store", "--timeout", &limit]).arg(&guest);
     let said = [native, vm].map(|mut command| {

@@ -29,7 +29,7 @@ impl Tree {
 
     fn run(&self, options: &[&str], words: &[&str]) -> Output {
         let limit = pace::limit(Duration::from_secs(60)).as_secs().to_string();
-        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
         command.env_remove("SPACEJMP_LOG").args(["run", "--no-store", "--timeout", &limit]);
         command.arg("--root").arg(self.dir.path()).args(options).arg("/program").args(words);
         command.stdin(Stdio::null()).output().expect("it starts")

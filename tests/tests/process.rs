@@ -57,7 +57,7 @@ fn numbers_agree_with_each_other_and_priority_inheritance_works_by_them() {
 /// The command that runs `owners` in a VM, in `folder`.
 fn owners(folder: &Path, args: &[&str]) -> Command {
     let folder = folder.to_str().expect("temporary names are ASCII");
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     command.env_remove("SPACEJMP_LOG").args(["run", "--dir", folder, "--cwd", folder]);
     command.arg("--timeout").arg(pace::limit(Duration::from_secs(60)).as_secs().to_string());
     command.arg(guests::c("owners")).args(args);
@@ -204,7 +204,7 @@ fn what_a_killed_vm_held_in_a_segment_is_let_go() {
     skip_without_kvm!();
     let folder = folder();
     let command = |what: &str| {
-        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
         command.env_remove("SPACEJMP_LOG").arg("run").arg("--store");
         command.arg(folder.path().join("store")).arg(guests::c("robust")).arg(what);
         command

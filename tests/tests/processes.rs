@@ -49,7 +49,7 @@ impl World {
 
     /// `spacejmp run` with these options.
     fn command(&self, options: &[&str], words: &[&str]) -> Command {
-        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
         let limit = limit().as_secs().to_string();
         command.env_remove("SPACEJMP_LOG").current_dir(&self.folder).stdin(Stdio::null());
         command.args(["run", "--no-store", "--timeout", &limit, "--dir"]).arg(&self.folder);
@@ -309,7 +309,7 @@ fn ctrl_c_reaches_the_foreground_group_and_no_other() {
 fn the_time_limit_ends_all_processes_of_the_run() {
     skip_without_kvm!();
     let world = World::new();
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     command.env_remove("SPACEJMP_LOG").args(["run", "--no-store", "--timeout", "2", "--dir"]);
     command.arg(&world.folder).arg("--env").arg(format!("SELF={}", world.program.display()));
     command.args(["--env", "TELL=1"]).arg(&world.program).arg("leave-and-wait");
@@ -364,7 +364,7 @@ fn make_and_the_compiler_build_a_program() {
     let rules = "all: built\n\t@./built\nbuilt: built.c\n\t@gcc -O1 -o built built.c\n";
     std::fs::write(world.folder.join("Makefile"), rules).expect("writable");
     let limit = limit().as_secs().to_string();
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     command.env_remove("SPACEJMP_LOG").current_dir(&world.folder).stdin(Stdio::null());
     command.args(["run", "--no-store", "--timeout", &limit, "--root", "/", "--dir"]);
     command.arg(&world.folder).args(["--env", "PATH=/usr/bin:/bin", "--env"]);
@@ -390,7 +390,7 @@ fn python_runs_other_programs_and_talks_to_them() {
         print(s.check_output('pwd', cwd='/usr', text=True), end='', flush=True)\n\
         os.execv('/bin/echo', ['echo', 'last'])\n";
     let limit = limit().as_secs().to_string();
-    let output = Command::new(guests::program("vmm", "spacejmp", Profile::Dev))
+    let output = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev))
         .env_remove("SPACEJMP_LOG")
         .args(["run", "--no-store", "--timeout", &limit, "--root", "/"])
         .args(["/usr/bin/python3", "-c", script])

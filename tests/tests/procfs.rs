@@ -424,7 +424,7 @@ fn a_backtrace_has_names_without_a_grant() {
 
 /// `spacejmp run` from a shell that has opened descriptor 9 for `file`.
 fn from_shell(options: &str, arguments: &str, file: &str) -> std::process::Output {
-    let spacejmp = guests::program("vmm", "spacejmp", Profile::Dev);
+    let spacejmp = guests::program("spacejmp-cli", "spacejmp", Profile::Dev);
     let script = format!(r#"exec 9<"$2"; exec "$0" run --timeout 60 {options} "$1" {arguments}"#);
     let mut command = Command::new("sh");
     command.arg("-c").arg(script).arg(spacejmp).arg(guests::c("procfs")).arg(file);

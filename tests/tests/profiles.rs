@@ -21,7 +21,7 @@ fn folder() -> (TempDir, PathBuf) {
 
 fn run(options: &[&str], program: &Path, args: &[&str]) -> Output {
     let limit = pace::limit(Duration::from_secs(120)).as_secs().to_string();
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     command.env_remove("SPACEJMP_LOG").args(["run", "--no-store", "--timeout", &limit]);
     command.args(options).arg(program).args(args).stdin(Stdio::null());
     command.output().expect("the command starts")

@@ -79,7 +79,7 @@ fn native() -> PathBuf {
 /// `spacejmp run` of a test program, with the store in `store`.
 fn in_vm(store: &Path, words: &[&str]) -> Command {
     let limit = pace::limit(Duration::from_secs(240)).as_secs().to_string();
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     command
         .env_remove("SPACEJMP_LOG")
         .args(["run", "--timeout", &limit, "--root", "/", "--store"])
@@ -115,7 +115,7 @@ fn values_of_every_kind_are_there_for_the_next_program_and_containers_are_what_p
     assert_eq!(run(&store, &["test_values.py", "look"]), "found all\n");
     run(&store, &["test_values.py"]);
     // The heap is whole, and every block that is not free can be reached.
-    let mut check = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut check = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     check.args(["seg", "check", "values", "--store"]).arg(&store);
     let output = check.output().expect("the command starts");
     assert!(output.status.success(), "{}", said(&output));
@@ -212,7 +212,7 @@ fn what_is_no_python_data_is_refused_by_name() {
     skip_without_python!();
     let folder = tempfile::tempdir().expect("a folder");
     let store = folder.path().join("store");
-    let mut shelf = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut shelf = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     shelf
         .args(["run", "--timeout", "120", "--store"])
         .arg(&store)

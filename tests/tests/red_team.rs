@@ -15,7 +15,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn spacejmp() -> Command {
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     command.env_remove("SPACEJMP_LOG").env_remove("SPACEJMP_STORE").stdin(Stdio::null());
     command
 }

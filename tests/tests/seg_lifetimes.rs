@@ -21,7 +21,7 @@ impl Home {
     }
 
     fn run(&self, args: &str) -> Output {
-        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
         command.env_remove("SPACEJMP_LOG").env("SPACEJMP_STORE", self.store());
         command.args(args.split(' ')).current_dir(self.0.path());
         command.output().expect("the command starts")

@@ -47,7 +47,7 @@ fn dynamic_shelf(dir: &Path) -> PathBuf {
 #[track_caller]
 fn run(dir: &Path, program: &Path, args: &[&str]) -> String {
     let limit = pace::limit(Duration::from_secs(120)).as_secs().to_string();
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     command.env_remove("SPACEJMP_LOG").args(["run", "--timeout", &limit, "--store"]);
     command.arg(dir.join("store")).arg(program).args(args).stdin(Stdio::null());
     let output = command.output().expect("the command starts");

@@ -14,7 +14,7 @@ use vmm::store::{Chosen, Mode, Name, SegmentSpec, Store};
 use vmm::vas::snapshot::export;
 
 fn run<S: AsRef<OsStr>>(store: &Path, args: &[S]) -> Output {
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     command.env_remove("SPACEJMP_LOG").env("SPACEJMP_STORE", store).args(args);
     command.output().expect("the command starts")
 }
@@ -142,7 +142,7 @@ fn an_archive_goes_through_a_pipe() {
     assert!(exported.status.success());
     let input = folder.path().join("piped");
     fs::write(&input, &exported.stdout).expect("written");
-    let status = Command::new(guests::program("vmm", "spacejmp", Profile::Dev))
+    let status = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev))
         .env("SPACEJMP_STORE", &to)
         .args(["vas", "import", "-"])
         .stdin(Stdio::from(fs::File::open(&input).expect("there")))
@@ -342,7 +342,7 @@ fn what_a_killed_import_leaves_is_named_by_check_and_removed_by_gc() {
     while in_the_middle < 3 {
         round += 1;
         assert!(round < 200, "no import was killed while it published");
-        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
         command.env("SPACEJMP_STORE", &to).args(["vas", "import", file]);
         let mut child = command.stderr(Stdio::null()).spawn().expect("the command starts");
         // As soon as something has been published: the rest takes many times as long.
@@ -411,7 +411,9 @@ fn an_import_says_what_it_writes_before_and_heeds_the_umask() {
     // The whole command line except for the umask.
     let mut shell = Command::new("sh");
     shell.args(["-c", "umask 026; exec \"$@\"", "sh"]).env("SPACEJMP_STORE", &to);
-    shell.arg(guests::program("vmm", "spacejmp", Profile::Dev)).args(["vas", "import", file]);
+    shell
+        .arg(guests::program("spacejmp-cli", "spacejmp", Profile::Dev))
+        .args(["vas", "import", file]);
     let output = shell.output().expect("the command starts");
     assert!(output.status.success(), "{output:?}");
     let told = String::from_utf8(output.stdout).expect("text");

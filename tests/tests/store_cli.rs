@@ -31,7 +31,7 @@ impl Home {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
         command.env_remove("SPACEJMP_LOG").env("SPACEJMP_STORE", self.store());
         command
     }

@@ -16,7 +16,7 @@ use vmm::process::Outcome;
 use vmm::store::{Mode, Name, SegmentSpec, Store};
 
 fn spacejmp(home: &Path) -> Command {
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     command.env_clear().env("HOME", home);
     command
 }
@@ -134,7 +134,7 @@ fn a_store_in_a_granted_directory_is_out_of_reach() {
 #[test]
 fn a_store_that_a_run_makes_is_as_the_users_umask_wants_it() {
     let home = tempfile::tempdir().expect("a folder");
-    let command = guests::program("vmm", "spacejmp", Profile::Dev);
+    let command = guests::program("spacejmp-cli", "spacejmp", Profile::Dev);
     let mut shell = Command::new("sh");
     shell.env_clear().env("HOME", home.path());
     shell.args(["-c", "umask 027; exec \"$@\"", "sh"]).arg(command).arg("run");

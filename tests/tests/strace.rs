@@ -8,7 +8,7 @@ use tests::guests::{self, Profile};
 use tests::skip_without_kvm;
 
 fn command(options: &[&str], program: &Path) -> Command {
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     command.env_remove("SPACEJMP_LOG").args(["run", "--log", "error", "--no-store"]);
     command.args(["--timeout", "120"]).args(options).arg(program).stdin(Stdio::null());
     command

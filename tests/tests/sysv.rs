@@ -14,7 +14,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn command(options: &[&str], words: &[&str]) -> Command {
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     let limit = pace::limit(Duration::from_secs(60)).as_secs().to_string();
     command.env_remove("SPACEJMP_LOG").stdin(Stdio::null());
     command.args(["run", "--no-store", "--timeout", &limit]).args(options);

@@ -16,7 +16,7 @@ fn in_vm(options: &[&str], words: &[&str]) -> Output {
     let program = guests::c("terminals");
     let folder = program.parent().expect("a guest is in a folder");
     let limit = pace::limit(Duration::from_secs(60)).as_secs().to_string();
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     command.env_remove("SPACEJMP_LOG").args(["run", "--no-store", "--timeout", &limit]);
     command.arg("--dir").arg(folder).args(options).arg(&program).args(words);
     command.stdin(Stdio::null()).output().expect("it starts")

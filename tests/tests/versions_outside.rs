@@ -18,7 +18,7 @@ use vmm::store::{Name, Store};
 use vmm::vas::content::hold_content;
 
 fn command(store: &Path) -> Command {
-    let mut command = Command::new(program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(program("spacejmp-cli", "spacejmp", Profile::Dev));
     command.env_remove("SPACEJMP_LOG").env("SPACEJMP_STORE", store);
     command
 }
@@ -295,7 +295,7 @@ fn an_export_beside_a_writer_has_the_right_sum_every_time_and_stops_nobody() {
 
 /// What bash offers at the end of a command line, with the words behind `spacejmp`.
 fn bash_offers(store: &Path, line: &str) -> Vec<String> {
-    let program = program("vmm", "spacejmp", Profile::Dev);
+    let program = program("spacejmp-cli", "spacejmp", Profile::Dev);
     let script = r#"
         source <("$0" completions bash)
         COMP_WORDBREAKS=$' \t\n"\'@><=;|&(:' COMP_LINE="$0 $1" COMP_TYPE=9

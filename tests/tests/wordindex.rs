@@ -26,9 +26,9 @@ fn same(dir: &Path, threads: &str) -> String {
     run.same_as_native().out()
 }
 
-/// The files of this repository's folder `abi`.
+/// The sources in this repository's folder `abi`.
 fn abi() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../abi");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../abi/src");
     root.canonicalize().expect("the repository is there")
 }
 

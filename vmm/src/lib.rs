@@ -1,7 +1,7 @@
 //! SpaceJMP on KVM: the virtual machine monitor.
 //!
-//! A library first; the `spacejmp` command in `bin/` parses its arguments, calls this library and
-//! prints the results.
+//! A library; the command `spacejmp`, the package `spacejmp-cli`, parses its arguments, calls this library
+//! and prints the results.
 //!
 //! 1. Nothing a guest does, with register values, files or page tables, may make us panic or give
 //!    access to memory outside its VM or to a file it was not granted.

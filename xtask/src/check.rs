@@ -10,7 +10,7 @@ use anyhow::{Result, bail, ensure};
 use crate::crashtest::{self, CrashtestArgs};
 use crate::suites::Part;
 use crate::workspace::{TARGET, Workspace, files, read, succeed};
-use crate::{layers, packages, peers, ratchet, results, suites, versions};
+use crate::{dist, layers, packages, peers, ratchet, results, suites, versions};
 
 /// One job: its name on the command line, what it checks, the function that does it.
 struct Job {
@@ -31,7 +31,12 @@ const JOBS: &[Job] = &[
     job("layers", "imports follow the layers in xtask/layers.txt", layers::check),
     job("one-version", "each rust-vmm crate is there once", versions::check),
     job("crates", "the command compiles the recorded number of crates", packages::count),
-    job("packages", "the crates build as packages, outside of the checkout", packages::check),
+    job(
+        "packages",
+        "what is for others builds as packages, outside of the checkout",
+        packages::check,
+    ),
+    job("install", "the command installs from its packages, offline", packages::install_quickly),
     job("docs", "the documentation of all crates has no broken link", docs),
     job("test", "all tests pass on this computer's KVM", test),
     job("crashes", "what kills and power cuts leave of versioned segments is whole", crashes),
@@ -47,6 +52,8 @@ const JOBS: &[Job] = &[
 /// Jobs that take too long for every change; only run when named.
 const ON_REQUEST: &[Job] = &[
     job("machines-e2e", "the whole end-to-end suite passes on those three, too", machines_e2e),
+    job("install-release", "the same, as it is installed by users", packages::install),
+    job("dist", "the files of a release can be made, and used elsewhere", dist::check),
     job("peers", "what `bench store` compares with builds and passes its tests", peers::check),
 ];
 
@@ -204,13 +211,13 @@ fn release(workspace: &Workspace) -> Result<()> {
 }
 
 /// The packages that are tested together: all but the one whose tests need `loom`, and with it
-/// other features of `tracing-subscriber`. With those, `vmm` would differ from the one that the
+/// other features of `tracing-subscriber`. With those, `spacejmp-vmm` would differ from the one that the
 /// tests build to run, and be compiled twice.
-pub(crate) const TOGETHER: [&str; 3] = ["--workspace", "--exclude", "seg-lock"];
+pub(crate) const TOGETHER: [&str; 3] = ["--workspace", "--exclude", "spacejmp-seg-lock"];
 
 fn test(workspace: &Workspace) -> Result<()> {
     succeed(workspace.cargo(&["test"]).args(TOGETHER))?;
-    succeed(&mut workspace.cargo(&["test", "--package", "seg-lock"]))
+    succeed(&mut workspace.cargo(&["test", "--package", "spacejmp-seg-lock"]))
 }
 
 /// A small part of each campaign on real VMs; the simulated disk is a unit test, and the long ones are for

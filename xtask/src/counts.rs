@@ -11,7 +11,7 @@ const VARIABLE: &str = "SPACEJMP_COUNTS";
 
 /// Package, test program and filter of the measuring tests.
 const MEASURING: &[[&str; 3]] = &[
-    ["vmm", "kernel_image", "recorded::"],
+    ["spacejmp-vmm", "kernel_image", "recorded::"],
     ["tests", "ring3", "counts::"],
     ["tests", "exit_counts", "recorded"],
 ];

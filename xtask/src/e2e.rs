@@ -28,7 +28,7 @@ pub(crate) struct Kit {
 }
 
 impl Kit {
-    /// Builds the test programs of the packages `tests`, `vmm` and `spacejmp-host`, and the guests.
+    /// Builds the test programs in the folders `tests`, `vmm` and `vmm/host`, and the guests.
     ///
     /// # Errors
     /// When something does not build.

@@ -6,6 +6,7 @@ mod copy;
 mod counts;
 mod crashtest;
 mod defects;
+mod dist;
 mod e2e;
 mod layers;
 mod machine;
@@ -80,6 +81,15 @@ enum Command {
         #[arg(long)]
         list: bool,
     },
+    /// Build the files of a release into a new folder: archives and checksums
+    Dist {
+        /// The folder
+        #[arg(long)]
+        out: std::path::PathBuf,
+        /// The release's tag, which has to be that of the version
+        #[arg(long)]
+        tag: Option<String>,
+    },
     /// Build the databases that `spacejmp bench store` compares with, beside its other programs
     ///
     /// LMDB, redb and SQLite, in a program of their own that is linked into nothing: some minutes.
@@ -99,6 +109,9 @@ fn main() -> ExitCode {
         Command::Counts { update } => report(counts::run(&workspace, update).map(|()| true), 1),
         Command::Results { from } => report(results::run(&workspace, from).map(|()| true), 1),
         Command::Compare(args) => report(revisions::run(&workspace, &args).map(|()| true), 1),
+        Command::Dist { out, tag } => {
+            report(dist::run(&workspace, &out, tag.as_deref()).map(|()| true), 1)
+        }
         Command::Peers => report(
             peers::build(&workspace).map(|path| {
                 println!("{}", path.display());

@@ -75,8 +75,8 @@ impl Workspace {
     }
 
     fn build_release(&self, which: &[&str]) -> Result<()> {
-        let mut cargo = self.cargo(&["build", "--release", "--quiet", "--package", "vmm"]);
-        cargo.args(which);
+        let mut cargo = self.cargo(&["build", "--release", "--quiet", "--package"]);
+        cargo.arg(self.command_package()).args(which);
         if self.has_bench() {
             cargo.args(["--package", "spacejmp-bench"]);
         }
@@ -92,6 +92,11 @@ impl Workspace {
         let kv: &[&str] = if self.has_kv() { KV } else { &[] };
         let beside = beside.iter().chain(kv).map(|name| self.spacejmp().with_file_name(name));
         iter::once(self.spacejmp()).chain(beside).collect()
+    }
+
+    /// Older revisions have the command in the package of the library.
+    fn command_package(&self) -> &'static str {
+        if self.file("cli").is_dir() { "spacejmp-cli" } else { "vmm" }
     }
 
     /// Older revisions have the benchmarks in `spacejmp` itself.

@@ -16,7 +16,7 @@ fn a_tag_before_a_sort_is_an_undo() {
     let sorted = lab.ask(&["view", "-h"]);
     assert_ne!(before, sorted);
     same(&lab.ask(&["view", "-h", "--vas", "genome@loaded"]), &before, "the old version");
-    let rolled_back = Command::new(program("vmm", "spacejmp", Profile::Dev))
+    let rolled_back = Command::new(program("spacejmp-cli", "spacejmp", Profile::Dev))
         .env("SPACEJMP_STORE", lab.file("store"))
         .args(["vas", "rollback", "genome", "loaded"])
         .output()

@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// `spacejmp run`, with its store in a folder.
 pub(crate) fn spacejmp(folder: &Path) -> Command {
-    let mut command = Command::new(program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(program("spacejmp-cli", "spacejmp", Profile::Dev));
     command.env_remove("SPACEJMP_LOG").args(["run", "--timeout", "300", "--store"]);
     command.arg(folder.join("store"));
     command

@@ -102,7 +102,7 @@ const TIMED_OUT: i32 = 124;
 
 /// A VM with a time limit.
 fn limited(world: &World, seconds: &str, program: &str, args: &[&str]) -> Vm {
-    let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
     command.args(["run", "--timeout", seconds, "--store"]).arg(world.path());
     command.arg(guests::rust(program)).args(args);
     Vm::start(command, program)

@@ -20,7 +20,7 @@ fn after(first: &str, command: &Command) -> Output {
 }
 
 fn spacejmp() -> Command {
-    Command::new(guests::program("vmm", "spacejmp", Profile::Dev))
+    Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev))
 }
 
 #[test]

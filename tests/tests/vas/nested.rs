@@ -99,7 +99,7 @@ fn a_nested_visit_that_finds_no_room_can_be_taken_back_and_the_outer_one_is_whol
         done"#;
     let mut run = Command::new("sh");
     run.args(["-c", script, "sh"]).arg(folder.path());
-    run.arg(guests::program("vmm", "spacejmp", Profile::Dev)).arg(guests::rust(PROGRAM));
+    run.arg(guests::program("spacejmp-cli", "spacejmp", Profile::Dev)).arg(guests::rust(PROGRAM));
     let Some(output) = small_disk::run(test, folder.path(), &run) else { return };
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{output:?}");

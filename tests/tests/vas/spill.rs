@@ -174,7 +174,7 @@ fn on_a_small_disk(test: &str, script: &str) -> Option<Output> {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let mut run = Command::new("sh");
     run.args(["-c", script, "sh"]).arg(folder.path());
-    run.arg(guests::program("vmm", "spacejmp", Profile::Dev)).arg(guests::rust(PROGRAM));
+    run.arg(guests::program("spacejmp-cli", "spacejmp", Profile::Dev)).arg(guests::rust(PROGRAM));
     small_disk::run(test, folder.path(), &run)
 }
 

@@ -30,7 +30,7 @@ impl Place {
 
     /// The command that runs a program in a VM, with a store that is on the disk.
     fn run(&self, store: &Path, options: &[&str], program: &Path, args: &[&str]) -> Command {
-        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
         command.args(["run", "--timeout", "300", "--store"]).arg(store).args(options);
         command.arg(program).args(args);
         self.disk.within(&command)

@@ -283,7 +283,7 @@ fn a_full_disk_fails_the_commit_as_a_whole_and_the_program_goes_on() {
         "$1" run --timeout 100 --store "$store" "$2" bank sums 1"#;
     let mut run = Command::new("sh");
     run.args(["-c", script, "sh"]).arg(folder.path());
-    run.arg(guests::program("vmm", "spacejmp", Profile::Dev)).arg(guests::rust(PROGRAM));
+    run.arg(guests::program("spacejmp-cli", "spacejmp", Profile::Dev)).arg(guests::rust(PROGRAM));
     let Some(output) = small_disk::run(test, folder.path(), &run) else { return };
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{output:?}");
@@ -335,7 +335,7 @@ fn a_visit_that_fills_the_disk_is_an_error_and_has_not_happened() {
         done"#;
     let mut run = Command::new("sh");
     run.args(["-c", script, "sh"]).arg(folder.path());
-    run.arg(guests::program("vmm", "spacejmp", Profile::Dev)).arg(guests::rust(SAFE));
+    run.arg(guests::program("spacejmp-cli", "spacejmp", Profile::Dev)).arg(guests::rust(SAFE));
     let Some(output) = small_disk::run(test, folder.path(), &run) else { return };
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{output:?}");

@@ -64,7 +64,7 @@ impl World {
 
     /// The command that runs a program in a VM.
     pub(crate) fn command(&self, program: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
         command.arg("run").arg("--store").arg(self.path()).arg(guests::rust(program)).args(args);
         command
     }
@@ -91,7 +91,7 @@ impl World {
 
     /// The command on this store.
     pub(crate) fn command_of(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(guests::program("vmm", "spacejmp", Profile::Dev));
+        let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
         command.env_remove("SPACEJMP_LOG").env("SPACEJMP_STORE", self.path()).args(args);
         command
     }

@@ -100,7 +100,9 @@ pub enum BenchError {
 impl Remedy for BenchError {
     fn remedy(&self) -> Option<String> {
         match self {
-            Self::Missing { .. } => Some(format!("build it: cargo build --release -p {PROGRAM}")),
+            Self::Missing { .. } => Some(format!(
+                "build it: cargo build --release -p {PROGRAM}, or cargo install {PROGRAM}"
+            )),
             Self::NoPeers { .. } => Some(
                 "build it: cargo xtask peers; or leave --peers out, and measure without it".into(),
             ),

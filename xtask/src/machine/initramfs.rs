@@ -187,7 +187,7 @@ fn check_program(path: &Path) -> Result<()> {
 
 /// Whether a 64-bit ELF executable asks for a dynamic loader, which the machines do not
 /// have; `None` for other files.
-pub(super) fn interpreter_is_needed(data: &[u8]) -> Option<bool> {
+pub(crate) fn interpreter_is_needed(data: &[u8]) -> Option<bool> {
     let header = FileHeader64::<Endianness>::parse(data).ok()?;
     let endian = header.endian().ok()?;
     let segments = header.program_headers(endian, data).ok()?;

@@ -21,7 +21,7 @@ use clap::ValueEnum;
 
 pub(crate) use self::args::MachineArgs;
 use self::emulator::{Arrival, End, Lines, Next};
-pub(crate) use self::initramfs::Addition;
+pub(crate) use self::initramfs::{Addition, interpreter_is_needed};
 use self::transcript::{Event, Transcript};
 use crate::workspace::Workspace;
 

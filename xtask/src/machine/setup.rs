@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::Emulator;
-use super::initramfs::interpreter_is_needed;
+use super::{Emulator, interpreter_is_needed};
 use crate::workspace::{Workspace, output_of, succeed};
 
 pub(super) const BOCHS_BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";

@@ -27,7 +27,8 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
         let doing = format!("start {}", program.display());
         return Err(Failure::new(doing, error));
     }
-    let remedy = format!("build it: cargo build --release -p {PROGRAM}");
+    let remedy =
+        format!("build it: cargo build --release -p {PROGRAM}, or cargo install {PROGRAM}");
     let failure = Failure::new("measure", NotBuilt(program));
     Err(failure.help(Some(remedy)))
 }

@@ -2,21 +2,15 @@
 //! line. The keys of `doctor --json` are compared with the page that documents them.
 
 use std::collections::BTreeSet;
-use std::env;
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use tests::guests::{self, Profile};
 
 const DOCUMENTATION: &str = include_str!("../../docs/src/doctor.md");
 
 fn spacejmp(arguments: &[&str]) -> Output {
-    // On an emulated machine the command is where all programs that tests run are.
-    let program = env::var_os("SPACEJMP_GUESTS").map_or_else(
-        || PathBuf::from(env!("CARGO_BIN_EXE_spacejmp")),
-        |folder| PathBuf::from(folder).join("vmm/spacejmp"),
-    );
-    Command::new(program)
+    Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev))
         .args(arguments)
         .env_remove("SPACEJMP_LOG")
         .output()

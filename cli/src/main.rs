@@ -4,6 +4,10 @@
 //! `ending` reports how a program ended. What `spacejmp-bench` needs too, errors, log and colours,
 //! is in `vmm::cli`. No subcommand prints errors or exits itself.
 
+// A subcommand returns how the process ends, and `main` returns it: an exit in the middle would leave a terminal
+// in raw mode and statistics unwritten.
+#![warn(clippy::exit)]
+
 mod bench;
 mod completions;
 mod demo;

@@ -1,8 +1,8 @@
 //! `spacejmp new`: a project that builds, runs and has a test.
 //!
-//! The files are in `vmm/templates`, embedded, so the command works wherever it was copied to. The
-//! SDK is not embedded: a project refers to a checkout, by default the one the command was
-//! built from.
+//! The files are in `cli/templates`, embedded, so the command works wherever it was copied to. The
+//! SDK is not embedded: a project names a version of it, an address of git, or, for whoever works on
+//! SpaceJMP itself, a checkout.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
@@ -23,6 +23,7 @@ Examples:
   spacejmp new diary            a Rust project in the new folder `diary`
   spacejmp new diary --cxx      the same in C++, with a Makefile
   spacejmp new diary --c        the same in C
+  spacejmp new diary --git https://example.org/spacejmp.git
   spacejmp new diary --sdk ../spacejmp
 
 Then `cd diary`; its README.md says how to build, run and test it.")]
@@ -35,9 +36,13 @@ pub(crate) struct Args {
     /// In C++ instead of Rust
     #[arg(long, conflicts_with = "c")]
     cxx: bool,
-    /// The checkout of SpaceJMP to build against
+    /// Depend on the SDK in a git repository, instead of on its version of this command
+    #[arg(long, value_name = "URL", conflicts_with_all = ["c", "cxx", "sdk"])]
+    git: Option<String>,
+    /// Depend on the SDK in a checkout of SpaceJMP: for who works on both
     ///
-    /// Default: the one this command is in, or was built from.
+    /// Without it a project in C or C++ takes the headers and the library from /usr/local; `make SDK=DIR`
+    /// names another folder.
     #[arg(long, value_name = "DIR")]
     sdk: Option<PathBuf>,
     /// Print one JSON object
@@ -45,32 +50,32 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// A template: its path and its text. `{{name}}` and `{{sdk}}` are replaced.
+/// A template: its path and its text. `{{name}}`, `{{sdk}}` and `{{library}}` are replaced.
 type Template = (&'static str, &'static str);
 
 const RUST: [Template; 6] = [
-    ("Cargo.toml", include_str!("../../../templates/rust/Cargo.toml.in")),
-    (".cargo/config.toml", include_str!("../../../templates/rust/config.toml")),
+    ("Cargo.toml", include_str!("../templates/rust/Cargo.toml.in")),
+    (".cargo/config.toml", include_str!("../templates/rust/config.toml")),
     (".gitignore", "/target\n"),
-    ("README.md", include_str!("../../../templates/rust/README.md")),
-    ("src/main.rs", include_str!("../../../templates/rust/main.rs")),
-    ("tests/in_a_vm.rs", include_str!("../../../templates/rust/in_a_vm.rs")),
+    ("README.md", include_str!("../templates/rust/README.md")),
+    ("src/main.rs", include_str!("../templates/rust/main.rs")),
+    ("tests/in_a_vm.rs", include_str!("../templates/rust/in_a_vm.rs")),
 ];
 
 const C: [Template; 5] = [
-    ("Makefile", include_str!("../../../templates/c/Makefile")),
+    ("Makefile", include_str!("../templates/c/Makefile")),
     (".gitignore", "/{{name}}\n/test-store\n"),
-    ("README.md", include_str!("../../../templates/c/README.md")),
-    ("main.c", include_str!("../../../templates/c/main.c")),
-    ("test.sh", include_str!("../../../templates/c/test.sh")),
+    ("README.md", include_str!("../templates/c/README.md")),
+    ("main.c", include_str!("../templates/c/main.c")),
+    ("test.sh", include_str!("../templates/c/test.sh")),
 ];
 
 const CXX: [Template; 5] = [
-    ("Makefile", include_str!("../../../templates/cxx/Makefile")),
+    ("Makefile", include_str!("../templates/cxx/Makefile")),
     (".gitignore", "/{{name}}\n/test-store\n"),
-    ("README.md", include_str!("../../../templates/cxx/README.md")),
-    ("main.cpp", include_str!("../../../templates/cxx/main.cpp")),
-    ("test.sh", include_str!("../../../templates/cxx/test.sh")),
+    ("README.md", include_str!("../templates/cxx/README.md")),
+    ("main.cpp", include_str!("../templates/cxx/main.cpp")),
+    ("test.sh", include_str!("../templates/cxx/test.sh")),
 ];
 
 /// The language of a project.
@@ -109,6 +114,77 @@ impl Args {
     }
 }
 
+/// What a project depends on.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Sdk {
+    /// This version, from the registry or, for C, installed.
+    Version(&'static str),
+    /// What is in a git repository.
+    Git(String),
+    /// A checkout, by its absolute path.
+    Path(PathBuf),
+}
+
+/// Lines of a Makefile: where the SDK is, and how the library is made, which is not there.
+const INSTALLED: [&str; 2] = [
+    "\
+# SDK is the folder with SpaceJMP's headers and library for C (a release has it as spacejmp-c-VERSION),
+# SPACEJMP the command.
+
+SDK = /usr/local
+INCLUDE = $(SDK)/include
+LIB = $(SDK)/lib",
+    "\
+$(LIB)/libspacejmp.a:
+\t@echo \"there is no $@: make SDK=DIR names the folder that has SpaceJMP's include and lib\" >&2; exit 1",
+];
+const IN_A_CHECKOUT: [&str; 2] = [
+    "\
+# SDK is a checkout of SpaceJMP, LIB where libspacejmp.a is in it, SPACEJMP the command.
+
+SDK = {{path}}
+INCLUDE = $(SDK)/guest-sdk/include
+LIB = $(SDK)/target/x86_64-unknown-linux-gnu/release",
+    "\
+# Cargo takes the settings of the folder it is started in.
+$(LIB)/libspacejmp.a:
+\tcd $(SDK) && cargo build --release -p spacejmp-c",
+];
+
+impl Sdk {
+    fn new(args: &Args) -> Result<Self, NewError> {
+        if let Some(git) = &args.git {
+            return Ok(Self::Git(git.clone()));
+        }
+        let Some(asked) = &args.sdk else { return Ok(Self::Version(env!("CARGO_PKG_VERSION"))) };
+        let path = fs::canonicalize(asked)
+            .map_err(|source| NewError::File { path: asked.clone(), source })?;
+        let is_whole = path.join("guest-sdk/Cargo.toml").is_file();
+        if is_whole { Ok(Self::Path(path)) } else { Err(NewError::NoSdk(path)) }
+    }
+
+    /// As a dependency in Cargo.toml.
+    fn for_cargo(&self) -> Result<String, NewError> {
+        match self {
+            Self::Version(version) => Ok(format!("\"{version}\"")),
+            Self::Git(url) => Ok(format!("{{ git = {} }}", for_toml(Path::new(url))?)),
+            Self::Path(path) => Ok(format!("{{ path = {} }}", for_toml(&path.join("guest-sdk"))?)),
+        }
+    }
+
+    /// As lines of a Makefile: at its head, and how the library is made.
+    fn for_make(&self) -> Result<[String; 2], NewError> {
+        match self {
+            Self::Path(path) => {
+                let path = for_make(path)?;
+                Ok(IN_A_CHECKOUT.map(|lines| lines.replace("{{path}}", &path)))
+            }
+            Self::Version(_) | Self::Git(_) => Ok(INSTALLED.map(str::to_owned)),
+        }
+    }
+}
+
 /// Names that have another meaning for cargo or the Makefile.
 const RESERVED: [&str; 15] = [
     "alloc",
@@ -137,9 +213,7 @@ enum NewError {
     Exists(PathBuf),
     #[error("{0} is not a checkout of SpaceJMP: it has no guest-sdk/Cargo.toml")]
     NoSdk(PathBuf),
-    #[error("the checkout this command was built from has been moved or removed")]
-    SdkGone,
-    #[error("the path of the SDK, {0}, has a character that {1} cannot represent")]
+    #[error("where the SDK is, {0}, has a character that {1} cannot represent")]
     SdkPath(PathBuf, &'static str),
     #[error("cannot use {path}")]
     File { path: PathBuf, source: io::Error },
@@ -150,8 +224,8 @@ impl Remedy for NewError {
         let text = match self {
             NewError::Name(..) => "take ASCII letters, digits, `-` and `_`, a letter first",
             NewError::Exists(_) => "choose another name; nothing was changed",
-            NewError::NoSdk(_) | NewError::SdkGone => {
-                "say where a checkout of SpaceJMP is: `--sdk DIR`"
+            NewError::NoSdk(_) => {
+                "name a checkout of SpaceJMP, or leave `--sdk` out: then it is the version of this command"
             }
             NewError::SdkPath(..) => {
                 "make a link to it at a plainer path, and name that: `--sdk DIR`"
@@ -168,7 +242,7 @@ struct Project {
     name: String,
     path: PathBuf,
     language: &'static str,
-    sdk: PathBuf,
+    sdk: Sdk,
     files: Vec<String>,
 }
 
@@ -187,7 +261,9 @@ impl Project {
         let name = &self.name;
         let _ = write!(text, "Next:\n  cd {}\n", self.path.display());
         text += &if self.language != Language::Rust.name() {
-            format!("  make\n  spacejmp run ./{name} hello\n  make test\n")
+            // What is needed before is not there by itself.
+            let sdk = if matches!(self.sdk, Sdk::Path(_)) { "" } else { " SDK=/usr/local" };
+            format!("  make{sdk}\n  spacejmp run ./{name} hello\n  make{sdk} test\n")
         } else {
             format!(
                 "  cargo build\n  spacejmp run target/x86_64-unknown-linux-gnu/debug/{name} 3 4 5\n  \
@@ -204,18 +280,21 @@ fn make(args: &Args) -> Result<Project, NewError> {
     if fs::symlink_metadata(&args.path).is_ok() {
         return Err(NewError::Exists(args.path.clone()));
     }
-    let sdk = find_sdk(args.sdk.as_deref())?;
+    let sdk = Sdk::new(args)?;
     let language = args.language();
-    let quoted = match language {
-        Language::Rust => for_toml(&sdk.join("guest-sdk"))?,
-        Language::C | Language::Cxx => for_make(&sdk)?,
+    let [from, library] = match language {
+        Language::Rust => [sdk.for_cargo()?, String::new()],
+        Language::C | Language::Cxx => sdk.for_make()?,
     };
-    let fill = |text: &str| text.replace("{{name}}", &name).replace("{{sdk}}", &quoted);
+    let fill = |text: &str| {
+        let text = text.replace("{{sdk}}", &from).replace("{{library}}", &library);
+        text.replace("{{name}}", &name)
+    };
     let mut files: Vec<(&str, Vec<u8>)> =
         language.templates().iter().map(|(file, text)| (*file, fill(text).into_bytes())).collect();
-    if language == Language::Rust {
+    if let (Language::Rust, Sdk::Path(checkout)) = (language, &sdk) {
         // The versions that the SDK is tested with, which are also those downloaded for it.
-        let lock = sdk.join("Cargo.lock");
+        let lock = checkout.join("Cargo.lock");
         let bytes = fs::read(&lock).map_err(|source| NewError::File { path: lock, source })?;
         files.push(("Cargo.lock", bytes));
     }
@@ -246,25 +325,7 @@ fn project_name(path: &Path) -> Result<String, NewError> {
     Err(NewError::Name(name, wrong))
 }
 
-/// The checkout: as requested, else the one this command is in, else the one it was built
-/// from.
-fn find_sdk(asked: Option<&Path>) -> Result<PathBuf, NewError> {
-    let whole = |path: &Path| path.join("guest-sdk/Cargo.toml").is_file();
-    let absolute = |path: &Path| {
-        fs::canonicalize(path).map_err(|source| NewError::File { path: path.to_owned(), source })
-    };
-    if let Some(asked) = asked {
-        let path = absolute(asked)?;
-        return if whole(&path) { Ok(path) } else { Err(NewError::NoSdk(path)) };
-    }
-    let own = std::env::current_exe().ok();
-    let around = own.iter().flat_map(|own| own.ancestors());
-    let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-    let found = around.chain(built_from).find(|path| whole(path)).ok_or(NewError::SdkGone)?;
-    absolute(found)
-}
-
-/// A path as a TOML string: JSON's escapes are among TOML's.
+/// A path, or an address, as a TOML string: JSON's escapes are among TOML's.
 fn for_toml(path: &Path) -> Result<String, NewError> {
     let wrong = || NewError::SdkPath(path.to_owned(), "Cargo.toml");
     let text = path.to_str().filter(|text| !text.contains(char::is_control)).ok_or_else(wrong)?;
@@ -317,18 +378,56 @@ mod tests {
         assert!(project_name(Path::new(&"x".repeat(65))).is_err());
     }
 
+    fn args(path: &Path) -> Args {
+        Args { path: path.to_owned(), c: false, cxx: false, git: None, sdk: None, json: false }
+    }
+
+    /// Something like a checkout, as far as a project refers to one.
+    fn checkout(folder: &Path) -> PathBuf {
+        let checkout = folder.join("checkout");
+        fs::create_dir_all(checkout.join("guest-sdk")).unwrap();
+        fs::write(checkout.join("guest-sdk/Cargo.toml"), "").unwrap();
+        fs::write(checkout.join("Cargo.lock"), "version = 4\n").unwrap();
+        checkout
+    }
+
     #[test]
     fn nothing_is_left_to_fill_in() {
         let folder = tempfile::tempdir().unwrap();
+        let checkout = checkout(folder.path());
         for (c, cxx) in [(false, false), (true, false), (false, true)] {
-            let path = folder.path().join(format!("project{c}{cxx}"));
-            let args = Args { path: path.clone(), c, cxx, sdk: None, json: false };
-            let project = make(&args).unwrap();
-            for file in project.files {
-                let text = fs::read_to_string(path.join(&file)).unwrap();
-                assert!(!text.contains("{{") && !text.contains("}}"), "{file}: {text}");
+            for sdk in [None, Some(checkout.clone())] {
+                let path = folder.path().join(format!("project{c}{cxx}{}", sdk.is_some()));
+                let project = make(&Args { c, cxx, sdk, ..args(&path) }).unwrap();
+                for file in project.files {
+                    let text = fs::read_to_string(path.join(&file)).unwrap();
+                    assert!(!text.contains("{{") && !text.contains("}}"), "{file}: {text}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn a_project_names_a_version_an_address_or_a_checkout_and_no_path_unasked() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkout = checkout(folder.path());
+        let dependency = |name: &str, more: &dyn Fn(&mut Args)| {
+            let path = folder.path().join(name);
+            let mut args = args(&path);
+            more(&mut args);
+            let files = make(&args).unwrap().files;
+            let text = fs::read_to_string(path.join("Cargo.toml")).unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix("spacejmp = "));
+            (line.unwrap().to_owned(), files.iter().any(|file| file == "Cargo.lock"))
+        };
+        let version = concat!("\"", env!("CARGO_PKG_VERSION"), "\"");
+        assert_eq!(dependency("a", &|_| ()), (version.to_owned(), false));
+        let url = "https://example.org/spacejmp.git";
+        let git = dependency("b", &|args| args.git = Some(url.to_owned()));
+        assert_eq!(git, (format!("{{ git = \"{url}\" }}"), false));
+        let sdk = checkout.canonicalize().unwrap().join("guest-sdk");
+        let path = dependency("c", &|args| args.sdk = Some(checkout.clone()));
+        assert_eq!(path, (format!("{{ path = \"{}\" }}", sdk.display()), true));
     }
 
     #[test]
@@ -336,12 +435,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mine");
         fs::create_dir(&path).unwrap();
-        let args = Args { path: path.clone(), c: false, cxx: false, sdk: None, json: false };
-        assert!(matches!(make(&args), Err(NewError::Exists(_))));
+        assert!(matches!(make(&args(&path)), Err(NewError::Exists(_))));
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
         std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
-        let args = Args { path: folder.path().join("link"), ..args };
-        assert!(matches!(make(&args), Err(NewError::Exists(_))));
+        assert!(matches!(make(&args(&folder.path().join("link"))), Err(NewError::Exists(_))));
     }
 
     #[test]
@@ -356,9 +453,11 @@ mod tests {
     #[test]
     fn a_folder_without_the_sdk_is_refused_with_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
-        let error = find_sdk(Some(folder.path())).unwrap_err();
+        let path = folder.path().join("project");
+        let asked = Args { sdk: Some(folder.path().to_owned()), ..args(&path) };
+        let error = make(&asked).unwrap_err();
         assert!(matches!(error, NewError::NoSdk(_)));
-        assert!(error.remedy().unwrap().contains("--sdk"));
+        assert!(error.remedy().unwrap().contains("--sdk") && !path.exists());
     }
 
     #[test]
