@@ -224,3 +224,18 @@ fn what_is_no_python_data_is_refused_by_name() {
     let printed = run(&store, &["-c", code]);
     assert!(printed.starts_with("the content of space `shelf` is no Python data"), "{printed}");
 }
+
+#[test]
+fn programs_that_are_started_use_the_store_that_their_parent_has_made() {
+    skip_without_python!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let code = "import array, subprocess, sys, spacejmp
+with spacejmp.open('numbers') as space, space.write() as root:
+    root['large'] = array.array('q', [6]) * 4_500_000
+child = '''import spacejmp
+with spacejmp.open('numbers') as space, space.write() as root: root['sum'] = sum(memoryview(root['large'])[:10])'''
+print([subprocess.run([sys.executable, '-c', child]).returncode for _ in range(2)])
+with spacejmp.open('numbers') as space, space.read() as root: print(root['sum'])";
+    // There is no store when the run begins: it comes while it is watched for.
+    assert_eq!(run(&folder.path().join("store"), &["-c", code]), "[0, 0]\n60\n");
+}

@@ -133,7 +133,8 @@ impl Files {
         use std::os::fd::AsRawFd;
         let namespace = self.base.as_ref().unwrap_or(&self.namespace);
         let grants = namespace.tree.grants().map(|grant| grant.dir.as_raw_fd());
-        grants.chain(namespace.shown.iter().map(|shown| shown.file.as_raw_fd())).collect()
+        let shown = namespace.shown.iter().map(|shown| shown.file.as_raw_fd());
+        grants.chain(shown).chain(namespace.off_limits.descriptors()).collect()
     }
 
     /// The directories granted, with whether they are for writing, and the files that are shown by themselves.

@@ -18,7 +18,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs::DirEntry;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -107,6 +107,14 @@ impl OffLimits {
         }
         let shm = rustix::fs::stat(SHM).ok().map(|stat| FileId::from(&stat));
         OffLimits { none: false, stores: Mutex::new(stores), shm }
+    }
+
+    /// The descriptors of directories by which stores that are not there yet are watched for. A copy of this process that
+    /// closes what it does not know has to keep them: otherwise their numbers, which are closed here when a store has
+    /// come, would be those of something else.
+    pub(super) fn descriptors(&self) -> Vec<i32> {
+        let stores = self.last_seen();
+        stores.iter().filter_map(|store| Some(store.missing.as_ref()?.0.as_raw_fd())).collect()
     }
 
     /// Whether nothing is off limits.

@@ -272,3 +272,20 @@ fn content_of_volatile_segments_is_off_limits_where_the_host_keeps_it() {
         assert_eq!(read(&files, path.to_str().unwrap()), Err(AWAY), "{}", path.display());
     }
 }
+
+#[test]
+fn a_copy_of_the_process_keeps_the_descriptor_by_which_a_store_is_watched_for() {
+    let host = tempfile::tempdir().unwrap();
+    std::fs::create_dir(host.path().join("share")).unwrap();
+    let files = files_of(host.path());
+    let watches = || {
+        let kept = files.base_descriptors().into_iter();
+        let named = kept.map(|fd| std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap());
+        named.filter(|path| *path == host.path().canonicalize().unwrap().join("share")).count()
+    };
+    files.newfstatat(CWD, b"share", 0).unwrap();
+    assert_eq!(watches(), 1, "what is missing is watched for from there");
+    Store::open_or_create(&store_in(host.path())).unwrap();
+    files.newfstatat(CWD, b"share", 0).unwrap();
+    assert_eq!(watches(), 0);
+}
