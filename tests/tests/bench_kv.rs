@@ -67,7 +67,9 @@ fn what_needs_redis_is_measured_where_it_is_installed_and_says_so_where_it_is_no
     let path = if with { std::env::var("PATH").expect("there is one") } else { "/nowhere".into() };
     let answer = measured(&path);
     OURS.iter().for_each(|name| is_there(&answer, name));
-    assert_eq!(answer["results"]["kv_get_exits"], 0.0, "{}", answer["results"]);
+    // The starts of the two runs that are compared may differ by an exit or two, which 200 requests share.
+    let exits = answer["results"]["kv_get_exits"].as_f64().expect("a number");
+    assert!(exits.abs() <= 0.01, "{}", answer["results"]);
     if with {
         OF_REDIS.iter().for_each(|name| is_there(&answer, name));
         return;
