@@ -91,7 +91,7 @@ impl Window {
     }
 
     /// Has the host map by pages of 4 KiB around `bytes` at `offset`, of a file, when it maps anything there again: so that
-    /// [`Window::drop_pages`] drops no more than is asked for. See [`SmallChunks`].
+    /// [`Window::drop_pages`] drops no more than is asked for.
     pub fn map_small(&self, offset: u64, bytes: u64) {
         let mut small = self.small.lock().unwrap_or_else(|poison| poison.into_inner());
         for chunk in small.add(offset..offset.saturating_add(bytes), self.bytes) {
