@@ -25,6 +25,7 @@ Examples:
   spacejmp new diary --c        the same in C
   spacejmp new diary --git https://example.org/spacejmp.git
   spacejmp new diary --sdk ../spacejmp
+                                against a checkout: also before the SDK is published
 
 Then `cd diary`; its README.md says how to build, run and test it.")]
 pub(crate) struct Args {

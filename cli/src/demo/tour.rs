@@ -54,8 +54,8 @@ pub(super) fn run() -> Result<ExitCode, Failure> {
     tour.share()?;
     tour.versions()?;
     tour.say(
-        "Next: `spacejmp new diary` for a program of your own, `spacejmp run ./program` for one that\n      \
-         you have, `spacejmp doctor` for this machine.\n",
+        "Next: `spacejmp new diary --sdk CHECKOUT` for a program of your own, `spacejmp run ./program`\n      \
+         for one that you have, `spacejmp doctor` for this machine.\n",
     )
 }
 
