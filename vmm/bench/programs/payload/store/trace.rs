@@ -2,11 +2,14 @@
 //! what its process asks the host for between each two of them: how often it enters a vCPU, how often
 //! it waits for the disk, all calls, and how many bytes it writes.
 //!
-//! Every thread is traced, as by `strace`: who waits for the disk must not matter. Nothing is timed.
+//! Every thread is traced, as by `strace`: who waits for the disk must not matter. Nothing is timed. Threads
+//! that waited for something when the tracing began make their calls once more, and are not counted.
 
 use std::collections::BTreeMap;
+use std::fs::DirEntry;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
@@ -21,6 +24,11 @@ const KVM_RUN: u64 = 0xae80;
 const DURABLE: u64 = (libc::RWF_DSYNC | libc::RWF_SYNC) as u64;
 /// How a stop at a system call looks, with `PTRACE_O_TRACESYSGOOD`.
 const SYSCALL_STOP: i32 = libc::SIGTRAP | 0x80;
+
+/// Of the flags in `/proc/PID/stat`: a thread that KVM has made in the process and that stays in the kernel.
+const PF_USER_WORKER: u64 = 0x4000;
+/// How long threads may take until they wait again: they have nothing to do, but others may have the processors.
+const SETTLING: Duration = Duration::from_secs(60);
 
 /// What was asked for between two marks.
 #[derive(Debug, Default, Clone, Copy)]
@@ -49,19 +57,24 @@ pub(crate) fn run(command: &[String]) -> Result<Object, String> {
     let mut line = String::new();
     let read = stdout.read_line(&mut line);
     let pid = Pid::from_raw(child.id().cast_signed());
-    let seized = read
+    let settled = read
         .map_err(|err| err.to_string())
         .and_then(|_| if line == "ready\n" { Ok(()) } else { Err(format!("it said {line:?}")) })
-        .and_then(|()| seize(pid).map_err(|err| format!("it cannot be traced: {err}")));
-    if let Err(problem) = seized {
-        // It waits for a byte.
-        let _ = (child.kill(), child.wait());
-        return Err(problem);
-    }
+        .and_then(|()| seize(pid).map_err(|err| format!("it cannot be traced: {err}")))
+        .and_then(|()| settle(pid));
+    let inside = match settled {
+        Ok(inside) => inside,
+        Err(problem) => {
+            // It waits for a byte.
+            let _ = child.kill();
+            reap(pid);
+            return Err(problem);
+        }
+    };
     stdin.write_all(b"x").map_err(|err| err.to_string())?;
     drop(stdin);
     // One line follows, which fits into the pipe.
-    let spans = follow(pid)?;
+    let spans = follow(pid, inside)?;
     answer(spans)
 }
 
@@ -95,26 +108,95 @@ fn answer(spans: Vec<Span>) -> Result<Object, String> {
 /// Begins to trace every thread of a process.
 fn seize(process: Pid) -> Result<(), String> {
     let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACECLONE;
-    let tasks =
-        std::fs::read_dir(format!("/proc/{process}/task")).map_err(|err| err.to_string())?;
-    for task in tasks {
-        let name = task.map_err(|err| err.to_string())?.file_name();
-        let tid = name.to_str().and_then(|tid| tid.parse().ok()).ok_or("no thread")?;
-        let tid = Pid::from_raw(tid);
+    for tid in tasks(process)? {
         let done = ptrace::seize(tid, options).and_then(|()| ptrace::interrupt(tid));
         done.map_err(|err| err.to_string())?;
     }
     Ok(())
 }
 
+/// All threads of a process.
+fn tasks(process: Pid) -> Result<Vec<Pid>, String> {
+    let tasks =
+        std::fs::read_dir(format!("/proc/{process}/task")).map_err(|err| err.to_string())?;
+    let tid = |task: std::io::Result<DirEntry>| {
+        let name = task.map_err(|err| err.to_string())?.file_name();
+        let tid = name.to_str().and_then(|tid| tid.parse().ok()).ok_or("no thread")?;
+        Ok(Pid::from_raw(tid))
+    };
+    tasks.map(tid).collect()
+}
+
+/// Which threads are in a call: it stops twice, at its beginning and at its end.
+type Inside = BTreeMap<Pid, bool>;
+
+/// Lets the threads go on until each waits in a call of the host again, as before the tracing began. What
+/// they call until then, since a wait is interrupted when a thread is seized, is not the program's doing,
+/// and how late it comes depends on who else uses the processors.
+fn settle(process: Pid) -> Result<Inside, String> {
+    let mut inside = Inside::new();
+    let give_up = Instant::now() + SETTLING;
+    loop {
+        let Some((tid, status)) = next_stop(WaitOptions::NOHANG).map_err(say)? else {
+            if wait_all(process, &inside)? {
+                return Ok(inside);
+            }
+            if Instant::now() > give_up {
+                return Err(format!("its threads do not wait after {} s", SETTLING.as_secs()));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        };
+        let Some(signal) = status.stopping_signal() else {
+            return Err(format!("it was ended: {status:?}"));
+        };
+        if signal == SYSCALL_STOP {
+            let is_inside = inside.entry(tid).or_default();
+            *is_inside = !*is_inside;
+        }
+        resume(tid, status, signal)?;
+    }
+}
+
+/// Whether every thread of the program's is asleep in a call.
+fn wait_all(process: Pid, inside: &Inside) -> Result<bool, String> {
+    for tid in tasks(process)? {
+        let path = format!("/proc/{process}/task/{tid}/stat");
+        let stat = std::fs::read_to_string(&path).map_err(|err| format!("{path}: {err}"))?;
+        // The name may have spaces and brackets of its own.
+        let after_name: Vec<&str> =
+            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let [state, _, _, _, _, _, flags, ..] = after_name[..] else {
+            return Err(format!("{path}: {stat:?}"));
+        };
+        let is_of_the_kernel = flags.parse().is_ok_and(|flags: u64| flags & PF_USER_WORKER != 0);
+        if !is_of_the_kernel && (state != "S" || inside.get(&tid) != Some(&true)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Waits for the end of a process that was killed. Its first thread ends after the others, each of which
+/// has to be waited for by whoever traces it.
+fn reap(process: Pid) {
+    while let Ok(next) = next_stop(WaitOptions::empty()) {
+        let is_end = |status: WaitStatus| status.stopping_signal().is_none();
+        if next.is_some_and(|(tid, status)| tid == process && is_end(status)) {
+            return;
+        }
+    }
+}
+
+fn say(errno: Errno) -> String {
+    format!("ptrace: {errno}")
+}
+
 /// Follows the process to its end.
-fn follow(process: Pid) -> Result<Vec<Span>, String> {
-    let say = |errno: Errno| format!("ptrace: {errno}");
-    // A call stops twice, at its beginning and at its end.
-    let mut inside: BTreeMap<Pid, bool> = BTreeMap::new();
+fn follow(process: Pid, mut inside: Inside) -> Result<Vec<Span>, String> {
     let (mut spans, mut now): (Vec<Span>, Option<(Span, u64)>) = (Vec::new(), None);
     loop {
-        let (tid, status) = next_stop().map_err(say)?;
+        let Some((tid, status)) = next_stop(WaitOptions::empty()).map_err(say)? else { continue };
         if let (true, Some(status)) = (tid == process, status.exit_status()) {
             return if status == 0 { Ok(spans) } else { Err(format!("it ended with {status}")) };
         }
@@ -122,33 +204,37 @@ fn follow(process: Pid) -> Result<Vec<Span>, String> {
             // A thread has ended: others go on.
             None if tid != process => continue,
             None => return Err(format!("it was ended: {status:?}")),
-            Some(SYSCALL_STOP) => {
-                let is_inside = inside.entry(tid).or_default();
-                *is_inside = !*is_inside;
-                if *is_inside {
-                    let regs = ptrace::getregs(tid).map_err(say)?;
-                    if regs.orig_rax == MARK {
-                        let written = written_bytes(process)?;
-                        if let Some((mut span, before)) = now.take() {
-                            span.written_bytes = written - before;
-                            spans.push(span);
-                        }
-                        now = Some((Span::default(), written));
-                    } else if let Some((span, _)) = &mut now {
-                        span.count(regs.orig_rax, regs.rsi, regs.r9);
-                    }
-                }
-                0
-            }
-            // The requested stop, and new threads.
-            Some(_) if status.as_raw() >> 16 != 0 => 0,
             Some(signal) => signal,
         };
-        match go_on(tid, signal) {
-            // It has ended in the meantime.
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(errno) => return Err(say(errno)),
+        let is_inside = inside.entry(tid).or_default();
+        if signal == SYSCALL_STOP {
+            *is_inside = !*is_inside;
         }
+        if signal == SYSCALL_STOP && *is_inside {
+            let regs = ptrace::getregs(tid).map_err(say)?;
+            if regs.orig_rax == MARK {
+                let written = written_bytes(process)?;
+                if let Some((mut span, before)) = now.take() {
+                    span.written_bytes = written - before;
+                    spans.push(span);
+                }
+                now = Some((Span::default(), written));
+            } else if let Some((span, _)) = &mut now {
+                span.count(regs.orig_rax, regs.rsi, regs.r9);
+            }
+        }
+        resume(tid, status, signal)?;
+    }
+}
+
+/// Lets a thread go on that has stopped with `signal`.
+fn resume(tid: Pid, status: WaitStatus, signal: i32) -> Result<(), String> {
+    // Calls, the requested stop, and new threads stop with signals that nobody has sent.
+    let is_sent = signal != SYSCALL_STOP && status.as_raw() >> 16 == 0;
+    match go_on(tid, if is_sent { signal } else { 0 }) {
+        // It has ended in the meantime.
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(say(errno)),
     }
 }
 
@@ -182,12 +268,11 @@ fn written_bytes(process: Pid) -> Result<u64, String> {
     line.and_then(|number| number.parse().ok()).ok_or_else(|| format!("{path}: {text:?}"))
 }
 
-/// Waits for a thread that is traced by this one.
-fn next_stop() -> Result<(Pid, WaitStatus), Errno> {
+/// A thread that is traced by this one, and why it has stopped; none if `how` says not to wait for one.
+fn next_stop(how: WaitOptions) -> Result<Option<(Pid, WaitStatus)>, Errno> {
     let which = WaitOptions::from_bits_retain((libc::__WALL | libc::__WNOTHREAD).cast_unsigned());
-    let next = rustix::process::wait(which).map_err(|e| Errno::from_raw(e.raw_os_error()))?;
-    let (pid, status) = next.ok_or(Errno::EAGAIN)?;
-    Ok((Pid::from_raw(pid.as_raw_nonzero().get()), status))
+    let next = rustix::process::wait(which | how).map_err(|e| Errno::from_raw(e.raw_os_error()))?;
+    Ok(next.map(|(pid, status)| (Pid::from_raw(pid.as_raw_nonzero().get()), status)))
 }
 
 /// Resumes a thread until its next call, or the end of this one, with a signal if not 0. Kicks are
