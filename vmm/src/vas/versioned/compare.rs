@@ -28,12 +28,26 @@ const READ_AT_ONCE: usize = 256;
 /// From so many copies on that were not changed it is worth a little of the guest's time to know which ones it
 /// writes, instead of comparing all of them,
 const IDLE_MIN: usize = 32;
-/// if they are so many times as many as those that were: about what a fault in KVM costs, in comparisons of pages.
+/// if they are so many times as many as those that were [of late](Lately): about what a fault in KVM costs, in comparisons of pages.
 const IDLE_TO_CHANGED: usize = 8;
 
 /// Of so many pages that differ the content is taken as they are compared; of further ones when they are
 /// written.
 const TAKEN_MAX: usize = KEPT_COPIES_MAX;
+
+/// How many pages a writer's latest commits have changed: the most of them, of which each further commit takes
+/// an eighth. A commit of little, or of nothing, between large ones is not to make each page that the next
+/// one writes a fault.
+#[derive(Debug, Default)]
+pub(super) struct Lately(usize);
+
+impl Lately {
+    /// One more commit has changed so many.
+    fn takes_in(&mut self, changed: usize) -> usize {
+        self.0 = changed.max(self.0 - self.0.div_ceil(8));
+        self.0
+    }
+}
 
 /// Pages that are to become part of a version.
 #[derive(Default)]
@@ -135,7 +149,8 @@ impl Differing {
             }
         }
         let idle = view.copied() - differing.len();
-        let is_worth_it = idle >= IDLE_MIN && idle >= IDLE_TO_CHANGED * differing.len();
+        let changed = view.lately.takes_in(differing.len());
+        let is_worth_it = idle >= IDLE_MIN && idle >= IDLE_TO_CHANGED * changed;
         let is_kept = view.copied() <= KEPT_COPIES_MAX;
         copies.note_writes_near(view.copies().map(|(_, frame)| frame), is_worth_it && is_kept);
         // Only this thread writes them, and it is here.
@@ -211,4 +226,28 @@ pub(super) fn committed(
     // A file has been cut short, which this gives a name; or nothing more can be mapped.
     let sources: Vec<Source> = pages.iter().map(|(_, source)| *source).collect();
     Ok(versioned.log().read_all(&sources)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_of_nothing_between_large_ones_counts_as_nearly_as_large() {
+        let mut lately = Lately::default();
+        for _ in 0..10 {
+            assert_eq!(lately.takes_in(64), 64);
+            assert_eq!(lately.takes_in(0), 56);
+        }
+        assert_eq!(lately.takes_in(100), 100);
+    }
+
+    #[test]
+    fn what_is_long_ago_does_not_count() {
+        let mut lately = Lately::default();
+        lately.takes_in(1000);
+        let counted: Vec<usize> = (0..60).map(|_| lately.takes_in(1)).collect();
+        assert!(counted.is_sorted_by(|a, b| a >= b), "{counted:?}");
+        assert_eq!(counted.last(), Some(&1));
+    }
 }

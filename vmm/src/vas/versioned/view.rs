@@ -20,6 +20,7 @@ use spacejmp_versions::segment::Source;
 use spacejmp_versions::{LayerId, PageIndex, VersionNumber};
 
 use super::append::Contents;
+use super::compare::Lately;
 use super::copies::{Copies, Frame};
 use super::leaf::{self, Leaf};
 use super::originals::Originals;
@@ -60,6 +61,7 @@ pub(crate) struct View {
     pub(super) copies: BTreeMap<PageIndex, Frame>,
     /// What the version has in such pages.
     pub(super) originals: Originals,
+    pub(super) lately: Lately,
     /// Pages that a writer has removed and not touched since: no entry leads to them.
     pub(super) absent: BTreeMap<PageIndex, Absent>,
     /// Pages that a writer has changed and that are not in memory.
@@ -109,6 +111,7 @@ impl View {
             leaves,
             copies,
             originals: Originals::default(),
+            lately: Lately::default(),
             absent,
             spill: None,
             hand: PageIndex(0),
