@@ -1,6 +1,6 @@
 """What a start, a lookup and a change cost, with SpaceJMP and with what Python has.
 
-    python3 compare.py pickle FOLDER        also shelve, memmap
+    python3 compare.py pickle FOLDER        also shelve, memmap, lmdb (pip install lmdb)
     spacejmp run --root / --dir . python3 compare.py spacejmp
 
 Each is run twice: the first run fills, the second measures what the next program finds.
@@ -114,6 +114,44 @@ def with_shelve(folder):
         timed("a change, written", change, CHANGES)
 
 
+def with_lmdb(folder):
+    import lmdb
+
+    # As ours by default: what is committed is not lost by a kill, and synced later.
+    def opened():
+        return lmdb.open(f"{folder}/compare.lmdb", map_size=1 << 30, sync=False)
+
+    def first():
+        with opened() as env, env.begin() as transaction:
+            value = transaction.get(b"key 77")
+            return value and pickle.loads(value)["stock"]
+
+    def fill(env):
+        with env.begin(write=True) as transaction:
+            for n in range(RECORDS):
+                transaction.put(b"key %d" % n, pickle.dumps(record(n), pickle.HIGHEST_PROTOCOL))
+
+    def look(env):
+        with env.begin() as transaction:
+            return sum(pickle.loads(transaction.get(key.encode()))["stock"] for key in wanted)
+
+    def change(env):
+        for number in range(CHANGES):
+            with env.begin(write=True) as transaction:
+                one = pickle.loads(transaction.get(b"key 77"))
+                one["stock"] = number
+                transaction.put(b"key 77", pickle.dumps(one, pickle.HIGHEST_PROTOCOL))
+
+    if timed("start: open, one value", first) is None:
+        with opened() as env:
+            timed("fill", lambda: fill(env))
+        return
+    wanted = keys()
+    with opened() as env:
+        timed("a lookup", lambda: look(env), LOOKUPS)
+        timed("a change, committed", lambda: change(env), CHANGES)
+
+
 def with_memmap(folder):
     import numpy
 
@@ -156,6 +194,6 @@ def with_arrays():
 if __name__ == "__main__":
     kinds = {
         "spacejmp": with_spacejmp, "arrays": with_arrays, "pickle": with_pickle, "shelve": with_shelve,
-        "memmap": with_memmap,
+        "memmap": with_memmap, "lmdb": with_lmdb,
     }
     kinds[sys.argv[1]](*sys.argv[2:])

@@ -1,5 +1,5 @@
 //! The book's page on the first hour: its files are written and its commands are run, in their order, and print what it says;
-//! without network, using what building this workspace has downloaded.
+//! without network, using what building this workspace has downloaded, but for the part on Python, which needs `pip`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use tests::guests::{self, Profile};
-use tests::{pace, skip_without_kvm};
+use tests::{kvm, pace, skip_without_kvm};
 
 const PAGE: &str = include_str!("../../docs/src/first-hour.md");
 
@@ -22,9 +22,12 @@ enum Step {
     Write(&'static str, &'static str),
 }
 
-fn steps() -> Vec<Step> {
+/// Where its part on Python begins, which is the last.
+const PYTHON: &str = "\n## The same in Python\n";
+
+fn steps(of: &'static str) -> Vec<Step> {
     let mut steps = Vec::new();
-    let mut rest = PAGE;
+    let mut rest = of;
     while let Some((before, block)) = rest.split_once("```") {
         let (block, after) = block.split_once("\n```").expect("a block ends");
         let (kind, text) = block.split_once('\n').expect("it has lines");
@@ -70,6 +73,46 @@ impl Reader {
         shell.env_remove("SPACEJMP_LOG").envs(self.env.iter().cloned());
         shell.output().expect("a shell starts")
     }
+
+    /// Does what the page says next. Projects of cargo's have `target` in common.
+    fn take(&mut self, step: &Step, target: &Path) {
+        match step {
+            Step::Go(folder) => {
+                self.folder = self.folder.join(folder).canonicalize().expect("it is there");
+                let (own, is_cargos) =
+                    (self.folder.join("target"), self.folder.join("Cargo.toml").exists());
+                if is_cargos && !own.exists() {
+                    std::os::unix::fs::symlink(target, own).expect("a link");
+                }
+            }
+            Step::Write(name, text) => {
+                fs::write(self.folder.join(name), text).expect("it is written");
+            }
+            Step::Run(command, expected) => {
+                let output = self.run(command);
+                let (out, err) = (&output.stdout, &output.stderr);
+                let (out, err) = (String::from_utf8_lossy(out), String::from_utf8_lossy(err));
+                assert!(output.status.success(), "{command}: {}\n{out}{err}", output.status);
+                // What the page does not show is of no interest there.
+                if !expected.is_empty() {
+                    assert_eq!(out.lines().collect::<Vec<_>>(), *expected, "{command}\n{err}");
+                }
+            }
+        }
+    }
+
+    /// Why the package for Python cannot be built here, if so: there is no Python that is new enough and has `venv`, or
+    /// nowhere to get maturin from.
+    fn lacks_python(&self) -> Option<String> {
+        let fetch = "python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+                     && python3 -m venv probe \
+                     && probe/bin/pip download --quiet --no-deps --dest probe 'maturin>=1.7,<2'";
+        let output = self.run(fetch);
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        let last = said.lines().last().unwrap_or("python3 is older than 3.11 or missing");
+        (!output.status.success()).then(|| last.to_owned())
+    }
 }
 
 #[test]
@@ -103,31 +146,23 @@ fn what_the_page_on_the_first_hour_says_can_be_done_as_it_says() {
     // Stays between runs, so that what the project depends on is built once: the tests of `spacejmp new` have it, too.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("new-rust/target");
     fs::create_dir_all(&target).expect("cargo has made the folder around it");
-    let steps = steps();
-    assert!(steps.len() > 30, "the page has lost its commands");
-    for step in &steps {
-        match step {
-            Step::Go(folder) => {
-                reader.folder = reader.folder.join(folder).canonicalize().expect("it is there");
-                let (own, is_cargos) =
-                    (reader.folder.join("target"), reader.folder.join("Cargo.toml").exists());
-                if is_cargos && !own.exists() {
-                    std::os::unix::fs::symlink(&target, own).expect("a link");
-                }
-            }
-            Step::Write(name, text) => {
-                fs::write(reader.folder.join(name), text).expect("it is written");
-            }
-            Step::Run(command, expected) => {
-                let output = reader.run(command);
-                let (out, err) = (&output.stdout, &output.stderr);
-                let (out, err) = (String::from_utf8_lossy(out), String::from_utf8_lossy(err));
-                assert!(output.status.success(), "{command}: {}\n{out}{err}", output.status);
-                // What the page does not show is of no interest there.
-                if !expected.is_empty() {
-                    assert_eq!(out.lines().collect::<Vec<_>>(), *expected, "{command}\n{err}");
-                }
-            }
-        }
+    let (first, python) = PAGE.split_once(PYTHON).expect("the page has a part on Python");
+    let (first, python) = (steps(first), steps(python));
+    assert!(first.len() > 30 && python.len() > 5, "the page has lost its commands");
+    first.iter().for_each(|step| reader.take(step, &target));
+
+    reader.folder = place.path().join("python");
+    fs::create_dir(&reader.folder).expect("a folder");
+    if let Some(reason) = reader.lacks_python() {
+        kvm::other_kind_of_host("the first hour in Python", &reason);
+        return;
     }
+    // As `pip` builds it, but not optimised, into a folder that stays.
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("first-hour-python");
+    reader.env.extend([
+        ("CARGO_NET_OFFLINE", "false".into()),
+        ("CARGO_TARGET_DIR", built.into()),
+        ("MATURIN_PEP517_ARGS", "--profile dev".into()),
+    ]);
+    python.iter().for_each(|step| reader.take(step, &target));
 }

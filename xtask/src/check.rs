@@ -27,6 +27,7 @@ const JOBS: &[Job] = &[
     job("fmt", "all source is formatted", fmt),
     job("clippy", "no lint complains in the workspace", clippy),
     job("clippy-guest-kernel", "no lint complains in the guest kernel", clippy_guest_kernel),
+    job("clippy-python", "no lint complains in the package for Python", clippy_python),
     job("unsafe", "`unsafe` is where it may be, no more of it", ratchet::check),
     job("layers", "imports follow the layers in xtask/layers.txt", layers::check),
     job("one-version", "each rust-vmm crate is there once", versions::check),
@@ -172,6 +173,15 @@ fn clippy_guest_kernel(workspace: &Workspace) -> Result<()> {
     cargo.args(["--manifest-path", "guest-kernel/Cargo.toml"]);
     cargo.args(["--target-dir", "target/guest-kernel-clippy", "--", "--deny", "warnings"]);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.lines().collect::<Vec<_>>().join("\x1f"));
+    succeed(&mut cargo)
+}
+
+/// The package for Python is a workspace of its own, and no static library as others here.
+fn clippy_python(workspace: &Workspace) -> Result<()> {
+    let mut cargo = workspace.cargo(&["clippy", "--quiet", "--locked", "--all-targets"]);
+    cargo.args(["--manifest-path", "python/Cargo.toml", "--target-dir", "target/python"]);
+    cargo.args(["--", "--deny", "warnings"]);
+    cargo.env("RUSTFLAGS", "-C target-feature=-crt-static");
     succeed(&mut cargo)
 }
 
