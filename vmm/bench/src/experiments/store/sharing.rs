@@ -95,7 +95,8 @@ fn kernel_memory(
         samples.sort_by(f64::total_cmp);
         samples.get(samples.len() / 2).copied().filter(|bytes| *bytes > 0.0)
     };
-    let ratio = median(&mut many).zip(median(&mut one)).map(|(many, one)| many / one);
+    let both = median(&mut many).zip(median(&mut one));
+    let ratio = both.map(|(many, one)| many / one);
     let why = match ratio {
         Some(_) => "",
         None => ": the host tells nothing, or others changed it more",
@@ -106,6 +107,15 @@ fn kernel_memory(
         bytes >> 20
     );
     report.push(name, ratio, "", note);
+    let further = f64::from(count.saturating_sub(1).max(1));
+    let each = both.map(|(many, one)| (many - one) / further / 1024.0);
+    report.push(
+        format!("{name}_one_kib"),
+        both.map(|(_, one)| one / 1024.0),
+        "KiB",
+        "the same of a VM that reads one",
+    );
+    report.push(format!("{name}_each_kib"), each, "KiB", "what each further copy adds to that");
     Ok(())
 }
 
