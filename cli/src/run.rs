@@ -223,6 +223,12 @@ pub(crate) struct Args {
     /// VMM may make and remove files in its directory. A file that was there is replaced once the new one is whole.
     #[arg(long, value_name = "FILE")]
     core: Option<PathBuf>,
+    /// Whose callers a report shows when a signal ends the program that leaves core files natively
+    ///
+    /// `one` is the thread that the signal ended, and only after a fault; `all` shows each thread's, with the call
+    /// that it was in.
+    #[arg(long, value_name = "THREADS", default_value = "one")]
+    backtrace: Backtrace,
     /// Wait for gdb before the program's first instruction, and let it debug the program
     ///
     /// Without PATH, at a socket of its own; the line for gdb is said on stderr. PATH is a socket to be made, only for
@@ -235,6 +241,12 @@ pub(crate) struct Args {
     // One list: with two, our options would still be parsed among the program's.
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM [ARGS]")]
     command: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Backtrace {
+    One,
+    All,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -361,6 +373,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         tracer,
         profiler: profiles.profiler.clone(),
         core: core.map(Arc::new),
+        backtraces: args.backtrace == Backtrace::All,
         debug: debugger,
         socket: listener.as_ref().and_then(|at| at.socket()).map(Path::to_owned),
         inherited,

@@ -18,6 +18,7 @@ use crate::linux::task::{Outcome, Process, Thread, ThreadCtx};
 use crate::linux::{self, Next, children};
 use crate::process_tree::stop;
 use crate::report;
+use crate::report::backtrace::InCalls;
 use crate::stats::{ExitReason, FaultKind};
 use crate::vm::exit::Exit;
 use crate::vm::vcpu::Vcpu;
@@ -176,15 +177,21 @@ fn end_by_signal(ctx: &mut ThreadCtx<'_>, fatal: &Fatal) -> Next {
     let report = report::death(ctx, fatal);
     let signal = fatal.signal as u8;
     let dying = Dying::begin(ctx.process, fatal.signal);
+    let calls = ctx.process.vm.backtraces.then(|| InCalls::of(ctx.process));
     let counts = ctx.process.stop_because(Outcome::Killed { signal, report });
     if let Some(dying) = dying
-        && let Some(place) = &ctx.process.vm.core
         && counts
     {
         let threads = dying.gather(ctx);
-        let core = report::core::write(ctx, fatal, &threads, place);
         let heading = report::ended_by(ctx, signal);
-        ctx.process.life.add_to_report(&heading, &core);
+        if let Some(calls) = calls {
+            let all = report::backtrace::of_all(ctx.process, &threads, &calls);
+            ctx.process.life.add_to_report(&heading, &all);
+        }
+        if let Some(place) = &ctx.process.vm.core {
+            let core = report::core::write(ctx, fatal, &threads, place);
+            ctx.process.life.add_to_report(&heading, &core);
+        }
     }
     Next::Stop
 }

@@ -147,6 +147,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
         kinds: ALL,
         reason: "needs a compiler, which no machine has",
         what: &[
+            "backtraces",
             "c_header",
             "cxx",
             "dynamic",

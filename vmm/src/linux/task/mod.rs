@@ -141,6 +141,8 @@ pub(crate) struct VmSettings {
     pub(crate) profiler: Option<Arc<Profiler>>,
     /// Where core files go, if they are asked for.
     pub(crate) core: Option<Arc<CorePlace>>,
+    /// Whether a report tells of all threads where they were.
+    pub(crate) backtraces: bool,
     /// Who debugs the run's first process.
     pub(crate) debug: Option<Arc<Debugger>>,
     /// What its threads may ask of the host.
