@@ -9,10 +9,10 @@ use std::time::Instant;
 use abi::Errno;
 
 use crate::access::{FaultCause, FaultOutcome};
-use crate::linux::core_dump::Dying;
+use crate::linux::core_dump::{Dying, dumps_core};
 use crate::linux::debug::Debugger;
 use crate::linux::fault::Fault;
-use crate::linux::signal::{self, Due, Fatal};
+use crate::linux::signal::{self, Due, Fatal, FatalCause, SigInfo};
 use crate::linux::survivor::Survivor;
 use crate::linux::task::{Outcome, Process, Thread, ThreadCtx};
 use crate::linux::{self, Next, children};
@@ -90,10 +90,9 @@ fn show_threads(process: &Process) {
 }
 
 fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
-    let debug = ctx.process.vm.debug.as_deref();
     let profiled = ctx.process.profile.is_some();
     ctx.thread.seat.begins();
-    if debug.is_some()
+    if ctx.process.debugger().is_some()
         && let Some(next) = deliver(ctx, Due::Nothing, false)
     {
         return next;
@@ -105,7 +104,7 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
         }
         let entered = Instant::now();
         let withheld = ctx.process.machine.mem.withheld();
-        if debug.is_some() {
+        if ctx.process.debugger().is_some() {
             Debugger::enters(ctx);
         }
         if profiled {
@@ -116,7 +115,7 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
             ctx.thread.seat.leaves();
         }
         let called = matches!(exit, Ok(Exit::Syscall(_) | Exit::Call(_)));
-        if debug.is_some() {
+        if ctx.process.debugger().is_some() {
             Debugger::left(ctx, called);
         }
         ctx.process.stats.add_guest_time(entered.elapsed());
@@ -150,12 +149,16 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
 /// ended by that.
 fn deliver(ctx: &mut ThreadCtx<'_>, mut due: Due, mut called: bool) -> Option<Next> {
     loop {
-        let debug = ctx.process.vm.debug.as_deref();
+        let debug = ctx.process.debugger();
         if let Some(debug) = debug {
             due = debug.due(ctx, due, called);
         }
         let stack = ctx.vcpu.regs.rsp;
         if let Err(fatal) = signal::deliver(ctx, due) {
+            if goes_on(ctx, &fatal) {
+                (due, called) = (Due::Nothing, false);
+                continue;
+            }
             return match end_by_signal(ctx, &fatal) {
                 Next::Stop => Some(Next::Stop),
                 _ => None,
@@ -167,6 +170,20 @@ fn deliver(ctx: &mut ThreadCtx<'_>, mut due: Due, mut called: bool) -> Option<Ne
         // A step into a handler ends at its first instruction.
         (due, called) = (Due::Nothing, true);
     }
+}
+
+/// Whether a debugger, who was asked for in this case, has the program go on.
+fn goes_on(ctx: &mut ThreadCtx<'_>, fatal: &Fatal) -> bool {
+    let Some(debug) = ctx.process.vm.debug.as_deref() else { return false };
+    if ctx.child.is_some() || !dumps_core(fatal.signal) || ctx.process.is_stopping() {
+        return false;
+    }
+    let info = match &fatal.cause {
+        FatalCause::Fault(fault) | FatalCause::FaultWithoutStack(fault) => fault.info,
+        FatalCause::Sent(info) => *info,
+        FatalCause::Frame(_) => SigInfo::new(fatal.signal, 0, 0),
+    };
+    !debug.dies(ctx, info)
 }
 
 fn end_by_signal(ctx: &mut ThreadCtx<'_>, fatal: &Fatal) -> Next {

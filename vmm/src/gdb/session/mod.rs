@@ -54,6 +54,11 @@ impl Session {
         Session { attached, ..Session::default() }
     }
 
+    /// Something has happened to that thread before gdb came.
+    pub(super) fn begins_at(&mut self, tid: i32) {
+        self.last = tid;
+    }
+
     /// The answer to a packet.
     pub(super) fn handle(&mut self, target: &impl Target, packet: &[u8]) -> Next {
         match self.answer(target, packet) {

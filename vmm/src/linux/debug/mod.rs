@@ -37,8 +37,17 @@ use super::task::{Outcome, Process};
 /// How often who waits for a thread looks whether it is still there.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// Says that the program is about to be ended by a signal, and waits for gdb.
+type Tell = Box<dyn Fn(i32) + Send + Sync>;
+
 /// What a program's threads and the debugger's thread have in common. It outlives `execve`.
 pub struct Debugger {
+    /// Its program stands before its first instruction.
+    is_from_start: bool,
+    /// There is a debugger, or was one.
+    is_present: AtomicBool,
+    /// Called once, when a signal is about to end the program: then that stands.
+    on_crash: Mutex<Option<Tell>>,
     inner: Mutex<Inner>,
     /// For threads that stand.
     go_on: Condvar,
@@ -82,12 +91,52 @@ impl Debugger {
     /// # Errors
     /// The host has no free file descriptor.
     pub fn new() -> io::Result<Arc<Debugger>> {
+        Debugger::with(true, None)
+    }
+
+    /// For a program that runs without one, until a signal that leaves core files natively is about to end it: then it
+    /// stands, and `tell` says so, by which signal. A debugger may come before, too.
+    ///
+    /// # Errors
+    /// As [`Debugger::new`].
+    pub fn on_crash(tell: impl Fn(i32) + Send + Sync + 'static) -> io::Result<Arc<Debugger>> {
+        Debugger::with(false, Some(Box::new(tell)))
+    }
+
+    fn with(is_from_start: bool, on_crash: Option<Tell>) -> io::Result<Arc<Debugger>> {
+        let mut inner = Inner::default();
+        if !is_from_start {
+            inner.seats.let_go();
+        }
         Ok(Arc::new(Debugger {
-            inner: Mutex::default(),
+            is_from_start,
+            is_present: AtomicBool::new(is_from_start),
+            on_crash: Mutex::new(on_crash),
+            inner: Mutex::new(inner),
             go_on: Condvar::new(),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            wanted: AtomicBool::new(true),
+            wanted: AtomicBool::new(is_from_start),
         }))
+    }
+
+    /// For a program that runs without one: one may come.
+    ///
+    /// # Errors
+    /// As [`Debugger::new`].
+    pub fn absent() -> io::Result<Arc<Debugger>> {
+        Debugger::with(false, None)
+    }
+
+    /// Whether its program stands before its first instruction.
+    #[must_use]
+    pub fn is_from_start(&self) -> bool {
+        self.is_from_start
+    }
+
+    /// Whether threads have to look at it at all: a program that may be debugged later does not.
+    pub(crate) fn is_present(&self) -> bool {
+        // A thread that misses it is kicked later, and again until it stands.
+        self.is_present.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -148,20 +197,26 @@ impl Debugger {
         }
     }
 
-    /// Has a thread that `start` starts serve it, once.
+    /// Has a thread that `start` starts serve it, if none does. Returns whether that is so.
     ///
     /// # Errors
     /// Those of `start`.
     pub fn serve_by(
         &self,
         start: impl FnOnce() -> io::Result<std::thread::JoinHandle<()>>,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let mut inner = self.lock();
-        if !inner.is_served {
-            inner.is_served = true;
-            inner.served_by = Some(start()?);
+        if inner.is_served || inner.end.is_some() {
+            return Ok(false);
         }
-        Ok(())
+        inner.served_by = Some(start()?);
+        inner.is_served = true;
+        Ok(true)
+    }
+
+    /// The thread that serves it ends: another one may.
+    pub fn served(&self) {
+        self.lock().is_served = false;
     }
 
     /// Breakpoints and the bytes in their places, for a copy of the program, which has none.
@@ -189,6 +244,7 @@ impl Debugger {
 
     /// Has all threads come to a stand. Returns at once.
     pub fn halt(&self) {
+        self.is_present.store(true, Ordering::SeqCst);
         let mut inner = self.lock();
         inner.seats.halt();
         self.wanted.store(true, Ordering::SeqCst);

@@ -105,6 +105,11 @@ impl Seats {
         self.among = None;
     }
 
+    /// There is a debugger from now on; the threads run.
+    pub(super) fn arrives(&mut self) {
+        self.mode = Mode::Running(None);
+    }
+
     /// All threads are to stand.
     pub(super) fn halt(&mut self) {
         self.mode = Mode::Halted;

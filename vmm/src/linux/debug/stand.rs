@@ -1,6 +1,7 @@
 //! A thread comes to a stand, does what the debugger asks of it, and goes on.
 
 use std::cell::{Cell, RefCell};
+use std::sync::atomic::Ordering;
 
 use abi::Errno;
 
@@ -125,7 +126,7 @@ impl Debugger {
         thread.signals.set_standing(true);
         let mut inner = self.lock();
         if inner.seats.sit(tid, event) {
-            self.wanted.store(true, std::sync::atomic::Ordering::SeqCst);
+            self.wanted.store(true, Ordering::SeqCst);
             let others = inner.seats.tids();
             drop(inner);
             kick_others(process, &others);
@@ -279,6 +280,31 @@ impl Debugger {
             Pass::Signal(signal) if signal == info.signo => Some(info),
             Pass::Signal(signal) => Some(from_program(ctx, signal, SI_USER)),
             Pass::Nothing => None,
+        }
+    }
+
+    /// A signal is about to end the program, which stands then if that was asked for. Returns whether it ends.
+    pub(crate) fn dies(&self, ctx: &mut ThreadCtx<'_>, info: SigInfo) -> bool {
+        let tell = self.on_crash.lock().unwrap_or_else(|poison| poison.into_inner()).take();
+        if let Some(tell) = tell {
+            self.is_present.store(true, Ordering::SeqCst);
+            // All others come to a stand when this one has.
+            self.lock().seats.arrives();
+            tell(info.signo);
+        } else if !self.is_present() || !self.must_stand(ctx.thread.tid) {
+            return true;
+        }
+        let mut standing = Standing { place: Place::Gate(ctx, None), debugger: self };
+        let action = self.sit(&mut standing, Some(Event::Signal(info)));
+        ctx.debugged.step.set(action.step);
+        match action.pass {
+            Pass::AsItWas => true,
+            Pass::Signal(signal) if signal == info.signo => true,
+            Pass::Signal(signal) => {
+                ctx.debugged.injected.set(Some(from_program(ctx, signal, SI_USER)));
+                false
+            }
+            Pass::Nothing => false,
         }
     }
 

@@ -143,7 +143,7 @@ pub(crate) struct VmSettings {
     pub(crate) core: Option<Arc<CorePlace>>,
     /// Whether a report tells of all threads where they were.
     pub(crate) backtraces: bool,
-    /// Who debugs the run's first process.
+    /// Who debugs the run's first process, or may do so later.
     pub(crate) debug: Option<Arc<Debugger>>,
     /// What its threads may ask of the host.
     pub(crate) confined: Policy,
@@ -277,6 +277,11 @@ impl Process {
     #[must_use]
     pub fn user_in(&self, vh: u32) -> UserMemory<'_> {
         UserMemory::new(&self.private, &self.vases, vh)
+    }
+
+    /// Who debugs it, if somebody does or has.
+    pub(crate) fn debugger(&self) -> Option<&Debugger> {
+        self.vm.debug.as_deref().filter(|debug| debug.is_present())
     }
 
     /// Its number: the first thread's, which is that of the host thread that called
