@@ -1,5 +1,5 @@
 //! gdb that comes later: to a program that runs (`spacejmp gdb`), and to one that a signal is about to end
-//! (`run --gdb-on-crash`). Needs /dev/kvm, a C compiler and the distribution's gdb.
+//! (`run --gdb-on-crash`). And watchpoints. Needs /dev/kvm, a C compiler and the distribution's gdb.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -199,6 +199,90 @@ fn a_thread_that_waits_in_a_call_goes_on_with_it_when_gdb_has_left_or_is_killed(
     pipe.wait().expect("it can be waited for");
     let sent = Command::new("kill").args(["-USR1", &run.pid()]).status();
     assert!(sent.expect("there is `kill`").success());
+    let (status, printed, told) = run.end();
+    assert_eq!((status.code(), printed.as_str()), (Some(7), "undisturbed"), "{told}");
+}
+
+#[test]
+fn watchpoints_tell_of_writing_reading_and_both() {
+    skip_without_kvm!();
+    if !has_gdb("watchpoints_tell_of_writing_reading_and_both") {
+        return;
+    }
+    let program = guests::c("debugged");
+    let run = Run::start(&[], &program, &["work"]);
+    assert_eq!(run.line(), "working");
+    let words = [
+        "watch counter",
+        "continue",
+        "backtrace 1",
+        "delete",
+        // It is read in one place, and written nowhere.
+        "watch handled",
+        "rwatch handled",
+        "continue",
+        "delete",
+        "awatch counter",
+        "continue",
+        "delete",
+        "watch counter if counter % 64 == 0",
+        "continue",
+        "print counter % 64",
+        "print ($eflags & 0x100) == 0",
+        "delete",
+        "set var handled = 1",
+        "continue",
+    ];
+    let said = attached(&run.pid(), &program, &words);
+    says(
+        &said,
+        &[
+            "Hardware watchpoint 1: counter",
+            "Hardware watchpoint 1: counter",
+            "Old value",
+            "New value",
+            "at_work",
+            "Hardware read watchpoint 3: handled",
+            "Hardware read watchpoint 3: handled",
+            "Value = 0",
+            "Hardware access (read/write) watchpoint 4: counter",
+            "Hardware access (read/write) watchpoint 4: counter",
+            "Value = ",
+            "Hardware watchpoint 5: counter",
+            "Hardware watchpoint 5: counter",
+            "= 0",
+            "= 1",
+            "exited with code 07",
+        ],
+    );
+    // Where it was made, and nowhere else.
+    assert_eq!(said.matches("Hardware watchpoint 2: handled").count(), 1, "{said}");
+    let (status, printed, told) = run.end();
+    assert_eq!((status.code(), printed.as_str()), (Some(7), "released"), "{told}");
+}
+
+#[test]
+fn a_watchpoint_names_the_thread_and_disturbs_no_other() {
+    skip_without_kvm!();
+    if !has_gdb("a_watchpoint_names_the_thread_and_disturbs_no_other") {
+        return;
+    }
+    let program = guests::c("debugged");
+    let run = Run::start(&["--gdb"], &program, &["threads"]);
+    let first = run.told.recv_timeout(limit()).expect("it says where it waits");
+    let at = first.strip_prefix("spacejmp: waiting for gdb: target remote ").expect(&first);
+    let words = [
+        "break works",
+        "continue",
+        "delete",
+        "watch counter if counter == 150",
+        "continue",
+        "print counter",
+        "delete",
+        "continue",
+    ];
+    let said = connected(at, &program, &words);
+    says(&said, &["\"works\" hit Hardware watchpoint 2", "= 150", "exited with code 07"]);
     let (status, printed, told) = run.end();
     assert_eq!((status.code(), printed.as_str()), (Some(7), "undisturbed"), "{told}");
 }

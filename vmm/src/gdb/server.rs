@@ -168,7 +168,7 @@ impl Server<'_> {
             let limit_ms = (runs && self.debugger.is_halted()).then_some(LOOK_MS);
             if limit_ms.is_some() {
                 looks += 1;
-                if looks % LOOKS == 0 {
+                if looks.is_multiple_of(LOOKS) {
                     // A thread may have missed it.
                     self.debugger.halt();
                 }

@@ -104,8 +104,8 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
         }
         let entered = Instant::now();
         let withheld = ctx.process.machine.mem.withheld();
-        if ctx.process.debugger().is_some() {
-            Debugger::enters(ctx);
+        if let Some(debug) = ctx.process.debugger() {
+            debug.enters(ctx);
         }
         if profiled {
             ctx.thread.seat.enters();

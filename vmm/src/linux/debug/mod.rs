@@ -4,7 +4,8 @@
 //! - here: [`Debugger`], which both sides know; `gdb` is the other side, and speaks gdb's protocol
 //! - [`seats`]: who stands where, and what is to become of them: state only
 //! - [`stand`]: a thread stands; what happens to a thread that the debugger is told of
-//! - `points`: breakpoints, and the memory that they are in; [`registers`]: a thread's registers
+//! - `points`: breakpoints, and the memory that they are in; [`watches`]: watchpoints; [`registers`]: a thread's
+//!   registers
 //!
 //! All threads stand or none does (all-stop). One stands where it would enter the guest next, or in the middle
 //! of a call that waits, where a signal would have interrupted it: the call does not notice. Whatever
@@ -18,6 +19,7 @@ mod points;
 pub mod registers;
 pub mod seats;
 pub mod stand;
+pub mod watches;
 
 use std::fmt;
 use std::io;
@@ -32,6 +34,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use self::points::Points;
 use self::seats::{Action, Errand, Event, Seats};
 use self::stand::Standing;
+use self::watches::{Access, Watches};
 use super::task::{Outcome, Process};
 
 /// How often who waits for a thread looks whether it is still there.
@@ -46,6 +49,8 @@ pub struct Debugger {
     is_from_start: bool,
     /// There is a debugger, or was one.
     is_present: AtomicBool,
+    /// There are watchpoints.
+    watches: AtomicBool,
     /// Called once, when a signal is about to end the program: then that stands.
     on_crash: Mutex<Option<Tell>>,
     inner: Mutex<Inner>,
@@ -68,6 +73,7 @@ impl Inner {
 struct Inner {
     seats: Seats,
     points: Points,
+    watches: Watches,
     process: Weak<Process>,
     /// Another program has taken the place of the first one, and nobody was told yet.
     is_replaced: bool,
@@ -111,6 +117,7 @@ impl Debugger {
         Ok(Arc::new(Debugger {
             is_from_start,
             is_present: AtomicBool::new(is_from_start),
+            watches: AtomicBool::new(false),
             on_crash: Mutex::new(on_crash),
             inner: Mutex::new(inner),
             go_on: Condvar::new(),
@@ -180,6 +187,8 @@ impl Debugger {
         let is_first = inner.process.strong_count() == 0 && inner.process.ptr_eq(&Weak::new());
         inner.process = Arc::downgrade(process);
         inner.points = Points::default();
+        inner.watches = Watches::default();
+        self.watches.store(false, Ordering::SeqCst);
         inner.seats.begins();
         inner.is_replaced = !is_first && !inner.seats.is_away();
     }
@@ -222,6 +231,15 @@ impl Debugger {
     /// Breakpoints and the bytes in their places, for a copy of the program, which has none.
     pub(crate) fn points(&self) -> Vec<(u64, u8)> {
         self.lock().points.all()
+    }
+
+    /// Makes a watchpoint, or removes it, while all threads stand; returns whether that can be done.
+    #[must_use]
+    pub fn set_watch(&self, at: u64, len: u64, access: Access, is_set: bool) -> bool {
+        let mut inner = self.lock();
+        let is_done = inner.watches.set(at, len, access, is_set);
+        self.watches.store(!inner.watches.is_empty(), Ordering::SeqCst);
+        is_done
     }
 
     /// How the program ended, if it has.
@@ -318,6 +336,8 @@ impl Debugger {
         }
         let mut inner = self.lock();
         (inner.points, inner.passed) = (Points::default(), 0);
+        inner.watches = Watches::default();
+        self.watches.store(false, Ordering::SeqCst);
         inner.is_replaced = false;
         inner.seats.let_go();
         self.wanted.store(false, Ordering::SeqCst);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::stand::Standing;
+use super::watches::Access;
 use crate::linux::signal::SigInfo;
 
 /// What a thread is asked to do where it stands.
@@ -16,6 +17,8 @@ pub enum Event {
     Breakpoint,
     /// It has done one instruction.
     Step,
+    /// It has used what is watched: that watchpoint's address.
+    Watch(u64, Access),
     /// It is about to get a signal.
     Signal(SigInfo),
     /// It is the first one of another program (`execve`).
