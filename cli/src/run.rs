@@ -20,6 +20,7 @@ use vmm::linux::core_dump::CorePlace;
 use vmm::linux::debug::Debugger;
 use vmm::linux::net::{ConnectGrant, ListenGrant};
 use vmm::linux::sched::use_processors;
+use vmm::linux::signal::name::signal_name;
 use vmm::linux::strace::Tracer;
 use vmm::process::truncation::report_truncation;
 use vmm::process::{Command, Ended, HostSignals, Libraries, Process, RunConfig, Supervise};
@@ -223,6 +224,12 @@ pub(crate) struct Args {
     /// VMM may make and remove files in its directory. A file that was there is replaced once the new one is whole.
     #[arg(long, value_name = "FILE")]
     core: Option<PathBuf>,
+    /// Whose callers a report shows when a signal ends the program that leaves core files natively
+    ///
+    /// `one` is the thread that the signal ended, and only after a fault; `all` shows each thread's, with the call
+    /// that it was in.
+    #[arg(long, value_name = "THREADS", default_value = "one")]
+    backtrace: Backtrace,
     /// Wait for gdb before the program's first instruction, and let it debug the program
     ///
     /// Without PATH, at a socket of its own; the line for gdb is said on stderr. PATH is a socket to be made, only for
@@ -231,10 +238,23 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH|PORT", num_args = 0..=1, require_equals = true,
           default_missing_value = "")]
     gdb: Option<Place>,
+    /// Have the program stand, and wait for gdb, when a signal is about to end it that leaves core files natively
+    ///
+    /// PATH and PORT as with --gdb. What gdb says becomes of it: `detach` ends it by the signal, `signal 0` has it go on. It waits for as
+    /// long as --timeout allows.
+    #[arg(long, value_name = "PATH|PORT", num_args = 0..=1, require_equals = true,
+          default_missing_value = "", conflicts_with_all = ["gdb", "profile"])]
+    gdb_on_crash: Option<Place>,
     /// The program and its arguments; a name without a slash is looked up in PATH
     // One list: with two, our options would still be parsed among the program's.
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM [ARGS]")]
     command: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Backtrace {
+    One,
+    All,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -303,9 +323,17 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let profiles = Profiles::prepare(args.profile, args.profile_hz, args.profile_exits)?;
     let core = args.core.as_deref().map(CorePlace::at).transpose();
     let core = core.map_err(|error| Failure::new("prepare for a core file", error))?;
-    let listener = args.gdb.as_ref().map(Listener::at).transpose();
+    let place = args.gdb.as_ref().or(args.gdb_on_crash.as_ref());
+    let listener = place.map(Listener::at).transpose();
     let listener = listener.map_err(no_gdb)?.map(Arc::new);
-    let debugger = listener.as_ref().map(|_| Debugger::new()).transpose();
+    let debugger = match &listener {
+        None => Debugger::absent(),
+        Some(_) if args.gdb.is_some() => Debugger::new(),
+        Some(at) => {
+            let at = at.to_string();
+            Debugger::on_crash(move |signal| tell_crash(&at, signal))
+        }
+    };
     let debugger = debugger.map_err(no_gdb)?;
     let stats_format = match (args.stats, &stats_file) {
         (None, Some(_)) => Some(StatsFormat::Table),
@@ -361,7 +389,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         tracer,
         profiler: profiles.profiler.clone(),
         core: core.map(Arc::new),
-        debug: debugger,
+        backtraces: args.backtrace == Backtrace::All,
+        debug: Some(debugger),
         socket: listener.as_ref().and_then(|at| at.socket()).map(Path::to_owned),
         inherited,
         tree: tree.as_ref().map(|tree| tree.shared.clone()),
@@ -383,7 +412,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         gdb: listener.as_ref(),
         ..Supervise::default()
     };
-    if let Some(at) = &listener {
+    if let Some(at) = &listener
+        && args.gdb.is_some()
+    {
         tell_where(at);
     }
     let Ended { process, name, outcome } = Process::run_programs(process, options);
@@ -407,6 +438,17 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     std::mem::forget(process);
     log::tell_left_out();
     Ok(code)
+}
+
+/// Says that the program waits for gdb, before a signal ends it.
+fn tell_crash(at: &str, signal: i32) {
+    let signal = signal_name(u8::try_from(signal).unwrap_or(0));
+    if json_lines::are_chosen() {
+        tracing::warn!(at, "{signal}: waiting for gdb: target remote {at}");
+    } else {
+        // Without stderr, the user has named the place.
+        let _ = writeln!(io::stderr(), "spacejmp: {signal}: waiting for gdb: target remote {at}");
+    }
 }
 
 /// Says where gdb is to connect.

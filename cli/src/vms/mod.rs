@@ -1,9 +1,11 @@
-//! Running VMs: `spacejmp ps`, `top`, `stats`, `trace`, `stop` and `kill`.
+//! Running VMs: `spacejmp ps`, `top`, `stats`, `trace`, `gdb`, `stop` and `kill`.
 //!
 //! - [`ps`], [`stats`], [`top`], [`trace`]: looking; `seen`: reading what a VM told of itself; `text`: that for
 //!   people; `metrics`: for Prometheus, which may ask `metrics_listen`
+//! - [`gdb`]: debugging one
 //! - `signal`: ending them
 
+pub(crate) mod gdb;
 mod metrics;
 mod metrics_listen;
 pub(crate) mod ps;

@@ -1,6 +1,7 @@
 /* Does what a debugger looks at, as its argument says. */
 #define SPACEJMP_HEADER_ONLY
 #include <spacejmp.h>
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -155,6 +156,26 @@ int main(int argc, char **argv)
             counter++;
         printf("released\n");
     }
+    if (strcmp(how, "work") == 0) {
+        printf("working\n");
+        fflush(stdout);
+        while (!handled)
+            at_work(1);
+        printf("released\n");
+    }
+    if (strcmp(how, "await") == 0) {
+        char byte;
+        sigaction(SIGUSR1, &action, NULL);
+        if (pipe(pipes) != 0)
+            return 1;
+        printf("waiting\n");
+        fflush(stdout);
+        /* Only the signal ends it. */
+        long got = read(pipes[0], &byte, 1);
+        printf("%s\n", got == -1 && errno == EINTR && handled == SIGUSR1 ? "undisturbed" : "disturbed");
+    }
+    if (strcmp(how, "abort") == 0)
+        abort();
     if (strcmp(how, "fork") == 0) {
         pid_t child = fork();
         if (child == 0) {

@@ -63,7 +63,7 @@ pub fn serve(ctx: &mut ThreadCtx<'_>) -> Due {
         }
         None => Errno::ENOSYS.as_result(),
     };
-    match &ctx.process.vm.debug {
+    match ctx.process.debugger() {
         // The program is not told of a debugger: the call is made again.
         Some(debug) if is_interrupted && debug.interrupts(ctx.thread.tid) => {
             let again = Again::UnlessHandled;

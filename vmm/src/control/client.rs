@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::address::{VmRef, all, connect, own_uid};
 use super::server::Question;
 use crate::error::Remedy;
+use crate::gdb::server::BEGUN;
 
 /// How long a VM may take to answer. Its event loop answers at once, but the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,6 +44,14 @@ pub enum ControlError {
     /// Somebody else looks at its calls.
     #[error("the calls of VM {vm} are traced already")]
     Traced {
+        /// As it was named.
+        vm: VmRef,
+    },
+    /// It cannot be debugged.
+    #[error(
+        "VM {vm} cannot be debugged now: a gdb debugs it or is waited for (`--gdb`), it is profiled, or another program of its run has started it"
+    )]
+    NotDebugged {
         /// As it was named.
         vm: VmRef,
     },
@@ -83,6 +92,9 @@ impl Remedy for ControlError {
             ),
             ControlError::Traced { .. } => Some(
                 "end the other `spacejmp trace`, or look where `run --strace` writes".to_owned(),
+            ),
+            ControlError::NotDebugged { .. } => Some(
+                "end the other gdb, or connect to the place that `run --gdb` has named".to_owned(),
             ),
             ControlError::Host { .. } | ControlError::List(_) => None,
         }
@@ -167,24 +179,40 @@ impl Vm {
     /// # Errors
     /// [`ControlError::Gone`], [`ControlError::Stopped`], [`ControlError::Traced`], and when it does not answer.
     pub fn trace(&self) -> Result<impl Read + use<>, ControlError> {
+        let stream = self.begin(Question::Trace, "tracing\n")?;
+        stream.ok_or_else(|| ControlError::Traced { vm: self.vm.clone() })
+    }
+
+    /// A connection for gdb's remote protocol. The program stands from its first packet on.
+    ///
+    /// # Errors
+    /// [`ControlError::Gone`], [`ControlError::Stopped`], [`ControlError::NotDebugged`], and when it does not answer.
+    pub fn gdb(&self) -> Result<UnixStream, ControlError> {
+        let stream = self.begin(Question::Gdb, BEGUN)?;
+        stream.ok_or_else(|| ControlError::NotDebugged { vm: self.vm.clone() })
+    }
+
+    /// A connection that goes on after the answer, which is one line; `None` if it is another one than `expected`.
+    fn begin(
+        &self,
+        question: Question,
+        expected: &str,
+    ) -> Result<Option<UnixStream>, ControlError> {
         if self.is_stopped() {
             return Err(ControlError::Stopped { vm: self.vm.clone() });
         }
         let failed = |error| self.failed(error);
         let (mut stream, _) = connect(&self.vm).map_err(failed)?;
         stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-        stream.write_all(format!("{}\n", Question::Trace.line()).as_bytes()).map_err(failed)?;
+        stream.write_all(format!("{}\n", question.line()).as_bytes()).map_err(failed)?;
         let mut begun = Vec::new();
         let mut byte = [0];
         while begun.last() != Some(&b'\n') && begun.len() < 16 {
             stream.read_exact(&mut byte).map_err(failed)?;
             begun.extend(byte);
         }
-        if begun != b"tracing\n" {
-            return Err(ControlError::Traced { vm: self.vm.clone() });
-        }
         stream.set_read_timeout(None).map_err(failed)?;
-        Ok(stream)
+        Ok((begun == expected.as_bytes()).then_some(stream))
     }
 
     /// Whether its process is stopped. One that is stopped right after this answers when it goes on.

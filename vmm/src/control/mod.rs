@@ -1,8 +1,9 @@
-//! A running VM as others see it: `spacejmp ps`, `stats`, `top`, `stop` and `kill`.
+//! A running VM as others see it: `spacejmp ps`, `stats`, `top`, `gdb`, `stop` and `kill`.
 //!
 //! Each VM listens on a control socket. Whoever connects asks one question of one line and gets the
 //! answer, made at that moment; nothing is gathered while nobody asks. Ending a VM is a signal to its
-//! process, as from any other program, so nothing here can change one.
+//! process, as from any other program. One question changes it: whoever may end it may debug it, and the
+//! connection is gdb's from then on (`gdb::server`).
 //!
 //! - [`address`]: the names of VMs and of their sockets
 //! - [`report`]: what a VM tells of itself

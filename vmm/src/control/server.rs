@@ -12,6 +12,7 @@ use event_manager::{EventOps, EventSet, Events};
 
 use super::address::{VmName, VmRef, listen, own_uid};
 use super::report::VmReport;
+use crate::gdb;
 use crate::linux::net::peer;
 use crate::linux::task::Process;
 
@@ -29,6 +30,18 @@ pub enum Question {
     Alive,
     /// Its calls from now on, on this connection.
     Trace,
+    /// To be debugged, by this connection.
+    Gdb,
+}
+
+/// What follows from a question.
+enum Reply {
+    /// This is sent, and that is all.
+    Answer(Vec<u8>),
+    /// The connection has a viewer, until it is closed.
+    Viewed,
+    /// Somebody else has it.
+    HandedOver,
 }
 
 impl Question {
@@ -37,11 +50,12 @@ impl Question {
             Question::Report => "report",
             Question::Alive => "alive",
             Question::Trace => "trace",
+            Question::Gdb => "gdb",
         }
     }
 
     fn parse(line: &[u8]) -> Option<Question> {
-        let all = [Question::Report, Question::Alive, Question::Trace];
+        let all = [Question::Report, Question::Alive, Question::Trace, Question::Gdb];
         all.into_iter().find(|question| question.line().as_bytes() == line)
     }
 }
@@ -148,25 +162,40 @@ impl<'a> Server<'a> {
     }
 }
 
-/// `None` if the connection is used otherwise from now on.
 fn answer(
     question: Question,
     stream: &UnixStream,
     process: &Process,
     name: Option<&VmName>,
-) -> Option<Vec<u8>> {
+) -> Reply {
+    let busy = || Reply::Answer(b"busy\n".to_vec());
     let report = match question {
-        Question::Alive => return Some(b"alive\n".to_vec()),
+        Question::Alive => return Reply::Answer(b"alive\n".to_vec()),
         Question::Trace => {
             let is_viewed = stream.try_clone().is_ok_and(|stream| process.view(stream));
-            return if is_viewed { None } else { Some(b"busy\n".to_vec()) };
+            return if is_viewed { Reply::Viewed } else { busy() };
+        }
+        Question::Gdb => {
+            let is_served = stream.try_clone().is_ok_and(|stream| is_debugged(process, stream));
+            return if is_served { Reply::HandedOver } else { busy() };
         }
         Question::Report => VmReport::of(process, name),
     };
     // Numbers and texts have a JSON form.
     let mut text = serde_json::to_vec(&report).unwrap_or_default();
     text.push(b'\n');
-    Some(text)
+    Reply::Answer(text)
+}
+
+/// Has a gdb at the other end of `stream` debug the process, if that is possible.
+fn is_debugged(process: &Process, stream: UnixStream) -> bool {
+    // A profile's samples would be steps.
+    let debugger = process.vm.debug.as_ref().filter(|_| process.profile.is_none());
+    let Some(debugger) = debugger else { return false };
+    gdb::server::attach(debugger, stream, &process.vm.confined).unwrap_or_else(|error| {
+        tracing::warn!("cannot start a thread for gdb: {error}");
+        false
+    })
 }
 
 /// What a connection waits for.
@@ -200,10 +229,7 @@ impl Connection {
     }
 
     /// Reads or writes as far as that goes without waiting.
-    fn go_on(
-        &mut self,
-        answer: impl FnOnce(Question, &UnixStream) -> Option<Vec<u8>>,
-    ) -> io::Result<Wants> {
+    fn go_on(&mut self, answer: impl FnOnce(Question, &UnixStream) -> Reply) -> io::Result<Wants> {
         if self.answer.is_empty() {
             let mut bytes = [0; QUESTION_BYTES_MAX];
             let read = match self.stream.read(&mut bytes) {
@@ -222,11 +248,14 @@ impl Connection {
             };
             let question = self.asked.get(..end).and_then(Question::parse);
             let Some(question) = question else { return Ok(Wants::Nothing) };
-            let Some(answer) = answer(question, &self.stream) else {
-                self.is_viewer = true;
-                return Ok(Wants::Question);
-            };
-            self.answer = answer;
+            match answer(question, &self.stream) {
+                Reply::Answer(answer) => self.answer = answer,
+                Reply::Viewed => {
+                    self.is_viewer = true;
+                    return Ok(Wants::Question);
+                }
+                Reply::HandedOver => return Ok(Wants::Nothing),
+            }
         }
         while let Some(rest) = self.answer.get(self.sent..).filter(|rest| !rest.is_empty()) {
             match self.stream.write(rest) {
@@ -244,7 +273,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
-    use super::{Connection, Question, Wants};
+    use super::{Connection, Question, Reply, Wants};
 
     fn connected() -> (UnixStream, Connection) {
         let (other, stream) = UnixStream::pair().unwrap();
@@ -252,7 +281,7 @@ mod tests {
         (other, Connection::new(stream))
     }
 
-    fn never(_: Question, _: &UnixStream) -> Option<Vec<u8>> {
+    fn never(_: Question, _: &UnixStream) -> Reply {
         panic!("nothing was asked")
     }
 
@@ -265,7 +294,7 @@ mod tests {
         other.write_all(b"ort\n").unwrap();
         let told = connection.go_on(|question, _| {
             assert_eq!(question, Question::Report);
-            Some(b"all".to_vec())
+            Reply::Answer(b"all".to_vec())
         });
         assert_eq!(told.unwrap(), Wants::Nothing);
         drop(connection);
@@ -296,7 +325,7 @@ mod tests {
         other.write_all(b"trace\n").unwrap();
         let told = connection.go_on(|question, _| {
             assert_eq!(question, Question::Trace);
-            None
+            Reply::Viewed
         });
         assert_eq!(told.unwrap(), Wants::Question);
         other.write_all(b"report\n").unwrap();
@@ -307,11 +336,28 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_is_handed_over_is_read_no_more() {
+        let (mut other, mut connection) = connected();
+        other.write_all(b"gdb\n").unwrap();
+        let mut kept = None;
+        let told = connection.go_on(|question, stream| {
+            assert_eq!(question, Question::Gdb);
+            kept = stream.try_clone().ok();
+            Reply::HandedOver
+        });
+        assert_eq!(told.unwrap(), Wants::Nothing);
+        drop(connection);
+        other.write_all(b"+").unwrap();
+        let mut byte = [0];
+        assert_eq!(kept.unwrap().read(&mut byte).unwrap(), 1, "it is open still");
+    }
+
+    #[test]
     fn a_long_answer_is_sent_as_the_other_side_takes_it() {
         let (mut other, mut connection) = connected();
         other.write_all(b"report\n").unwrap();
         let long = vec![b'x'; 8 << 20];
-        let mut wants = connection.go_on(|_, _| Some(long.clone())).unwrap();
+        let mut wants = connection.go_on(|_, _| Reply::Answer(long.clone())).unwrap();
         assert_eq!(wants, Wants::Room);
         let mut got = 0;
         let mut bytes = vec![0; 1 << 20];

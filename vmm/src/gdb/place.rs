@@ -125,9 +125,8 @@ impl Listener {
             Socket::Unix(socket) => {
                 let (stream, _) = socket.accept().ok()?;
                 let is_allowed = peer(&stream).is_ok_and(|(_, uid)| uid == self.user || uid == 0);
-                stream.set_nonblocking(false).ok()?;
-                stream.set_write_timeout(Some(PATIENCE)).ok()?;
-                is_allowed.then_some(Connection::Unix(stream))
+                let connection = Connection::given(stream).ok()?;
+                is_allowed.then_some(connection)
             }
             Socket::Tcp(socket) => {
                 let (stream, _) = socket.accept().ok()?;
@@ -212,6 +211,13 @@ impl AsFd for Connection {
 }
 
 impl Connection {
+    /// One that somebody has made who may.
+    pub(super) fn given(stream: UnixStream) -> io::Result<Connection> {
+        stream.set_nonblocking(false)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Connection::Unix(stream))
+    }
+
     /// Reads what there is.
     pub(super) fn read(&self, bytes: &mut [u8]) -> io::Result<usize> {
         use std::io::Read;

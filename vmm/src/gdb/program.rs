@@ -10,6 +10,7 @@ use super::target::{Ended, File, Target};
 use crate::linux::debug::Debugger;
 use crate::linux::debug::registers::Registers;
 use crate::linux::debug::seats::{Action, Event};
+use crate::linux::debug::watches::Access;
 use crate::linux::task::{Outcome, Process};
 use crate::vas::HOME;
 use crate::vm::machine::leaf;
@@ -76,6 +77,10 @@ impl Target for Program<'_> {
             true
         });
         done.unwrap_or(false)
+    }
+
+    fn set_watch(&self, at: u64, len: u64, access: Access, is_set: bool) -> bool {
+        self.0.set_watch(at, len, access, is_set)
     }
 
     fn told(&self, tid: i32) -> Option<Event> {

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,10 +23,15 @@ use crate::linux::debug::Debugger;
 
 /// While threads are on their way to a stand.
 const LOOK_MS: i64 = 10;
+/// How many times until they are kicked again.
+const LOOKS: u64 = 16;
 /// How long gdb may take to hang up once it was told of the end.
 const HANG_UP: Duration = Duration::from_secs(1);
 
-/// Starts the thread, once.
+/// What a gdb is told that is connected by the control socket, before its first packet.
+pub const BEGUN: &str = "gdb\n";
+
+/// Starts the thread that waits for gdb, once.
 ///
 /// # Errors
 /// The host has no thread left.
@@ -34,11 +40,39 @@ pub fn start(
     listener: &Arc<Listener>,
     policy: &Policy,
 ) -> io::Result<()> {
-    let (policy, served, at) = (*policy, debugger.clone(), listener.clone());
+    let at = listener.clone();
+    spawn(debugger, policy, move |server| server.run(&at)).map(drop)
+}
+
+/// Starts a thread that serves one gdb, which is at the other end of `stream`. Returns whether it does: another gdb
+/// may be there already, or be waited for.
+///
+/// # Errors
+/// The host's.
+pub(crate) fn attach(
+    debugger: &Arc<Debugger>,
+    stream: UnixStream,
+    policy: &Policy,
+) -> io::Result<bool> {
+    let connection = Connection::given(stream)?;
+    spawn(debugger, policy, move |server| {
+        if connection.write(BEGUN.as_bytes()).is_ok() {
+            server.serve_one(&connection, true);
+        }
+        server.debugger.served();
+    })
+}
+
+fn spawn(
+    debugger: &Arc<Debugger>,
+    policy: &Policy,
+    serve: impl FnOnce(&Server<'_>) + Send + 'static,
+) -> io::Result<bool> {
+    let (policy, served) = (*policy, debugger.clone());
     debugger.serve_by(|| {
         let thread = std::thread::Builder::new().name("gdb".to_owned());
         thread.spawn(move || match confine::enter(Kind::Debugger, &policy) {
-            Ok(()) => Server { debugger: &served, listener: &at }.run(),
+            Ok(()) => serve(&Server { debugger: &served }),
             Err(error) => {
                 tracing::error!("the program is not debugged: {error}");
                 served.let_go();
@@ -49,7 +83,6 @@ pub fn start(
 
 struct Server<'a> {
     debugger: &'a Arc<Debugger>,
-    listener: &'a Listener,
 }
 
 /// How a session ended.
@@ -61,20 +94,25 @@ enum Over {
 }
 
 impl Server<'_> {
-    fn run(&self) {
-        let mut attached = false;
+    /// Serves those that connect, one at a time.
+    fn run(&self, listener: &Listener) {
+        let mut attached = !self.debugger.is_from_start();
         while self.debugger.end().is_none() {
-            self.wait(self.listener.as_fd(), None);
-            let Some(connection) = self.listener.accept() else { continue };
-            self.debugger.halt();
-            match self.serve(&connection, attached) {
-                Ok(Over::Ended) => return,
-                Ok(Over::Left) => {}
-                Err(error) => tracing::info!("the connection to gdb has ended: {error}"),
-            }
-            self.debugger.let_go();
+            self.wait(listener.as_fd(), None);
+            let Some(connection) = listener.accept() else { continue };
+            self.serve_one(&connection, attached);
             attached = true;
         }
+    }
+
+    fn serve_one(&self, connection: &Connection, attached: bool) {
+        self.debugger.halt();
+        match self.serve(connection, attached) {
+            Ok(Over::Ended) => return,
+            Ok(Over::Left) => {}
+            Err(error) => tracing::info!("the connection to gdb has ended: {error}"),
+        }
+        self.debugger.let_go();
     }
 
     /// Waits until something has happened, or `source` can be read; returns whether that is so.
@@ -106,6 +144,7 @@ impl Server<'_> {
         let mut is_told = false;
         let mut runs = true;
         let mut bytes = [0; 4096];
+        let mut looks = 0_u64;
         loop {
             if let Some(outcome) = self.debugger.end() {
                 if is_told {
@@ -116,14 +155,24 @@ impl Server<'_> {
             }
             if runs && self.debugger.is_still() {
                 runs = false;
+                let event = self.debugger.next_event();
                 if is_told {
-                    let event = self.debugger.next_event();
                     last = frame(&session.stopped(&program, event));
                     connection.write(&last)?;
+                } else if let Some((tid, _)) = event {
+                    // What it stood at when gdb came.
+                    session.begins_at(tid);
                 }
                 is_told = false;
             }
             let limit_ms = (runs && self.debugger.is_halted()).then_some(LOOK_MS);
+            if limit_ms.is_some() {
+                looks += 1;
+                if looks.is_multiple_of(LOOKS) {
+                    // A thread may have missed it.
+                    self.debugger.halt();
+                }
+            }
             if !self.wait(connection.as_fd(), limit_ms) || (runs && !is_told) {
                 continue;
             }

@@ -5,6 +5,7 @@ use abi::Errno;
 
 use crate::linux::debug::registers::Registers;
 use crate::linux::debug::seats::{Action, Event};
+use crate::linux::debug::watches::Access;
 
 /// How a program ended, as gdb tells it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +36,8 @@ pub(super) trait Target {
     fn write(&self, tid: i32, at: u64, bytes: Vec<u8>) -> bool;
     /// Makes a breakpoint, or removes it.
     fn set_point(&self, tid: i32, at: u64, is_set: bool) -> bool;
+    /// Makes a watchpoint, or removes it.
+    fn set_watch(&self, at: u64, len: u64, access: Access, is_set: bool) -> bool;
     /// What was told of a thread last.
     fn told(&self, tid: i32) -> Option<Event>;
     /// Lets threads go on: these, and the others if `rest` says how.

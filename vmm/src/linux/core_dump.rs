@@ -225,7 +225,8 @@ impl CoreState {
         self.inner.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
-    /// A thread that has left the guest for good waits here, if its process's core file is being written.
+    /// A thread that has left the guest for good waits here, if its process's core file is being written, or the
+    /// backtraces of its threads are being taken.
     pub(crate) fn leave_registers(&self, thread: &Thread, vcpu: &Vcpu) {
         if self.lock().0 != Stage::Gathering {
             return;
@@ -245,11 +246,12 @@ impl CoreState {
 pub struct Dying<'a>(&'a Process);
 
 impl<'a> Dying<'a> {
-    /// For `signal`, if a core file is wanted and no other thread is dying already. Before the process is
+    /// For `signal`, if a core file or all backtraces are wanted and no other thread is dying already. Before the process is
     /// stopped: no thread may end unseen.
     #[must_use]
     pub fn begin(process: &'a Process, signal: i32) -> Option<Dying<'a>> {
-        if process.vm.core.is_none() || !dumps_core(signal) || process.is_stopping() {
+        let is_wanted = process.vm.core.is_some() || process.vm.backtraces;
+        if !is_wanted || !dumps_core(signal) || process.is_stopping() {
             return None;
         }
         let mut inner = process.core.lock();

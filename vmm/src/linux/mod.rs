@@ -25,6 +25,7 @@ pub mod limits;
 pub mod memory;
 mod mlock;
 pub mod net;
+mod operands;
 pub mod pid;
 mod pidfd;
 pub mod prctl;

@@ -66,7 +66,7 @@ impl EmptyVm {
         let kernel = Kernel::load()?;
         let machine = kernel.machine().clone();
         // A traced run tells each of them; a debugger steps over one as over any call.
-        if vm.tracer.is_some() || vm.debug.is_some() {
+        if vm.tracer.is_some() || vm.debug.as_ref().is_some_and(|debug| debug.is_from_start()) {
             kernel.leave_switches_to_vmm();
         }
         lap.ends(Phase::Machine);

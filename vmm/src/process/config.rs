@@ -76,6 +76,8 @@ pub struct RunConfig {
     pub profiler: Option<Arc<Profiler>>,
     /// Where a core file goes if a signal ends it; `None`: there is none.
     pub core: Option<Arc<CorePlace>>,
+    /// Whether a report on a signal that leaves core files tells of all threads where they were.
+    pub backtraces: bool,
     /// Who debugs it; `None`: nobody.
     pub debug: Option<Arc<Debugger>>,
     /// A socket that the caller removes at the end, besides what `confine_files` names.

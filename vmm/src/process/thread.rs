@@ -9,15 +9,16 @@ use std::time::Instant;
 use abi::Errno;
 
 use crate::access::{FaultCause, FaultOutcome};
-use crate::linux::core_dump::Dying;
+use crate::linux::core_dump::{Dying, dumps_core};
 use crate::linux::debug::Debugger;
 use crate::linux::fault::Fault;
-use crate::linux::signal::{self, Due, Fatal};
+use crate::linux::signal::{self, Due, Fatal, FatalCause, SigInfo};
 use crate::linux::survivor::Survivor;
 use crate::linux::task::{Outcome, Process, Thread, ThreadCtx};
 use crate::linux::{self, Next, children};
 use crate::process_tree::stop;
 use crate::report;
+use crate::report::backtrace::InCalls;
 use crate::stats::{ExitReason, FaultKind};
 use crate::vm::exit::Exit;
 use crate::vm::vcpu::Vcpu;
@@ -89,10 +90,9 @@ fn show_threads(process: &Process) {
 }
 
 fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
-    let debug = ctx.process.vm.debug.as_deref();
     let profiled = ctx.process.profile.is_some();
     ctx.thread.seat.begins();
-    if debug.is_some()
+    if ctx.process.debugger().is_some()
         && let Some(next) = deliver(ctx, Due::Nothing, false)
     {
         return next;
@@ -104,8 +104,8 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
         }
         let entered = Instant::now();
         let withheld = ctx.process.machine.mem.withheld();
-        if debug.is_some() {
-            Debugger::enters(ctx);
+        if let Some(debug) = ctx.process.debugger() {
+            debug.enters(ctx);
         }
         if profiled {
             ctx.thread.seat.enters();
@@ -115,7 +115,7 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
             ctx.thread.seat.leaves();
         }
         let called = matches!(exit, Ok(Exit::Syscall(_) | Exit::Call(_)));
-        if debug.is_some() {
+        if ctx.process.debugger().is_some() {
             Debugger::left(ctx, called);
         }
         ctx.process.stats.add_guest_time(entered.elapsed());
@@ -149,12 +149,16 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
 /// ended by that.
 fn deliver(ctx: &mut ThreadCtx<'_>, mut due: Due, mut called: bool) -> Option<Next> {
     loop {
-        let debug = ctx.process.vm.debug.as_deref();
+        let debug = ctx.process.debugger();
         if let Some(debug) = debug {
             due = debug.due(ctx, due, called);
         }
         let stack = ctx.vcpu.regs.rsp;
         if let Err(fatal) = signal::deliver(ctx, due) {
+            if goes_on(ctx, &fatal) {
+                (due, called) = (Due::Nothing, false);
+                continue;
+            }
             return match end_by_signal(ctx, &fatal) {
                 Next::Stop => Some(Next::Stop),
                 _ => None,
@@ -168,6 +172,20 @@ fn deliver(ctx: &mut ThreadCtx<'_>, mut due: Due, mut called: bool) -> Option<Ne
     }
 }
 
+/// Whether a debugger, who was asked for in this case, has the program go on.
+fn goes_on(ctx: &mut ThreadCtx<'_>, fatal: &Fatal) -> bool {
+    let Some(debug) = ctx.process.vm.debug.as_deref() else { return false };
+    if ctx.child.is_some() || !dumps_core(fatal.signal) || ctx.process.is_stopping() {
+        return false;
+    }
+    let info = match &fatal.cause {
+        FatalCause::Fault(fault) | FatalCause::FaultWithoutStack(fault) => fault.info,
+        FatalCause::Sent(info) => *info,
+        FatalCause::Frame(_) => SigInfo::new(fatal.signal, 0, 0),
+    };
+    !debug.dies(ctx, info)
+}
+
 fn end_by_signal(ctx: &mut ThreadCtx<'_>, fatal: &Fatal) -> Next {
     if ctx.child.is_some() {
         children::vfork::die(ctx, fatal.signal);
@@ -176,15 +194,21 @@ fn end_by_signal(ctx: &mut ThreadCtx<'_>, fatal: &Fatal) -> Next {
     let report = report::death(ctx, fatal);
     let signal = fatal.signal as u8;
     let dying = Dying::begin(ctx.process, fatal.signal);
+    let calls = ctx.process.vm.backtraces.then(|| InCalls::of(ctx.process));
     let counts = ctx.process.stop_because(Outcome::Killed { signal, report });
     if let Some(dying) = dying
-        && let Some(place) = &ctx.process.vm.core
         && counts
     {
         let threads = dying.gather(ctx);
-        let core = report::core::write(ctx, fatal, &threads, place);
         let heading = report::ended_by(ctx, signal);
-        ctx.process.life.add_to_report(&heading, &core);
+        if let Some(calls) = calls {
+            let all = report::backtrace::of_all(ctx.process, &threads, &calls);
+            ctx.process.life.add_to_report(&heading, &all);
+        }
+        if let Some(place) = &ctx.process.vm.core {
+            let core = report::core::write(ctx, fatal, &threads, place);
+            ctx.process.life.add_to_report(&heading, &core);
+        }
     }
     Next::Stop
 }

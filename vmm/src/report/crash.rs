@@ -5,14 +5,13 @@
 //! rather than observed ends in a question mark; the list of callers is marked as a guess.
 #![forbid(unsafe_code)]
 
-use object::ReadCache;
 use std::fmt::Write;
 
 use abi::PAGE_SIZE;
 use abi::layout::{KERNEL_BASE, is_of_segments};
 
-use super::symbols::Positioned;
-use super::{spaces, symbols};
+use super::backtrace::{Places, frames};
+use super::spaces;
 use crate::kernel::Kernel;
 use crate::linux::fault::Fault;
 use crate::linux::signal::name::signal_name;
@@ -21,10 +20,8 @@ use crate::linux::task::ThreadCtx;
 use crate::private::inspect::{Area, Surroundings};
 use crate::vm::UserRegs;
 
-/// Programs larger than this are reported without symbols, to be quick and small.
-const FILE_MAX: u64 = 512 << 20;
-/// Callers shown.
-const FRAMES_MAX: usize = 8;
+/// The instruction and callers shown.
+const FRAMES_MAX: usize = 9;
 /// Bytes of code shown; the longest instruction has 15 (SDM 2A, 2.3.11).
 const CODE_BYTES: usize = 16;
 /// Below this an address is a null pointer with an offset.
@@ -74,19 +71,11 @@ fn crash(ctx: &ThreadCtx<'_>, fault: &Fault) -> String {
     if let Some(cause) = cause {
         line(&mut text, "cause", cause);
     }
-    let symbols = Symbols::of(ctx);
     line(&mut text, "thread", &thread(ctx));
     if vases.is_active() {
         line(&mut text, "VAS", &vas_name(ctx, here));
     }
-    line(&mut text, "at", &symbols.place(regs.rip));
-    let callers = callers(ctx, &symbols);
-    for (index, caller) in callers.iter().enumerate() {
-        line(&mut text, if index == 0 { "called by?" } else { "" }, caller);
-    }
-    if callers.is_empty() {
-        line(&mut text, "called by?", "unknown: no frame pointers to follow");
-    }
+    stack(&mut text, ctx);
     registers(&mut text, regs);
     line(&mut text, "code", &code_bytes(ctx, regs.rip));
     if let Some((address, around)) = &around {
@@ -110,7 +99,7 @@ fn lost_stack(ctx: &ThreadCtx<'_>, signal: i32) -> String {
     let what = format!("the stack at {rsp:#x} cannot take or give the frame of {name}");
     let mut text = heading(ctx, &what);
     line(&mut text, "thread", &thread(ctx));
-    line(&mut text, "at", &Symbols::of(ctx).place(ctx.vcpu.regs.rip));
+    stack(&mut text, ctx);
     registers(&mut text, &ctx.vcpu.regs);
     memory(&mut text, "rsp", rsp, &ctx.process.private.surroundings(rsp));
     status(&mut text, libc::SIGSEGV);
@@ -243,75 +232,22 @@ fn code_bytes(ctx: &ThreadCtx<'_>, rip: u64) -> String {
     "not readable".to_owned()
 }
 
-/// Return addresses found by following frame pointers, each in a known function. A program
-/// built without frame pointers has anything in RBP: then the list is short or empty.
-fn callers(ctx: &ThreadCtx<'_>, symbols: &Symbols<'_>) -> Vec<String> {
-    let user = ctx.user();
-    let regs = &ctx.vcpu.regs;
-    let mut found = Vec::new();
-    let mut add = |address: u64| {
-        // A return address is after its call: look up the call, not what follows it.
-        let place = symbols.locate(address.wrapping_sub(1));
-        found.extend(place.as_ref().map(|place| format!("{address:#x} {place}")));
-        place.is_some()
-    };
-    // A call to an invalid address has pushed its return address and nothing else yet.
-    if symbols.locate(regs.rip).is_none()
-        && let Ok(address) = user.read_u64(regs.rsp)
-    {
-        add(address);
+/// Where the thread is, and its callers, if that can be told.
+fn stack(text: &mut String, ctx: &ThreadCtx<'_>) {
+    let frames = frames(ctx.process, &ctx.vcpu.regs, FRAMES_MAX);
+    let places = Places::of(ctx.process, frames.iter());
+    let mut label = "at";
+    for frame in &frames {
+        line(text, label, &places.show(frame));
+        label = if label == "at" { "called by?" } else { "" };
     }
-    let mut frame = regs.rbp;
-    let mut lowest = regs.rsp;
-    for _ in 0..FRAMES_MAX {
-        if frame < lowest || !frame.is_multiple_of(8) {
-            break;
-        }
-        let (Ok(next), Ok(address)) = (user.read_u64(frame), user.read_u64(frame.wrapping_add(8)))
-        else {
-            break;
-        };
-        if !add(address) {
-            break;
-        }
-        lowest = frame.wrapping_add(16);
-        frame = next;
-    }
-    found
-}
-
-/// The program's own symbols; only the parts of the file that contain them are read.
-struct Symbols<'a> {
-    file: Option<ReadCache<Positioned<'a>>>,
-    bias: u64,
-    end: u64,
-}
-
-impl Symbols<'_> {
-    fn of<'a>(ctx: &'a ThreadCtx<'_>) -> Symbols<'a> {
-        let executable = &ctx.process.executable;
-        let file = &*executable.file;
-        let small = file.metadata().is_ok_and(|m| m.len() <= FILE_MAX);
-        let file = small.then(|| ReadCache::new(Positioned::new(file)));
-        Symbols { file, bias: executable.bias, end: executable.end }
-    }
-
-    fn locate(&self, address: u64) -> Option<symbols::SymbolOffset> {
-        let inside = (self.bias..self.end).contains(&address);
-        let file = self.file.as_ref().filter(|_| inside)?;
-        symbols::locate(file, address - self.bias)
-    }
-
-    fn place(&self, address: u64) -> String {
-        match self.locate(address) {
-            Some(place) => format!("{address:#x} {place}"),
-            None => format!("{address:#x}"),
-        }
+    if let [_alone] = frames.as_slice() {
+        line(text, label, "unknown: no frame pointers to follow");
     }
 }
 
 /// At most `max` bytes of text chosen by the program, without terminal control sequences.
-fn printable(bytes: &[u8], max: usize) -> String {
+pub(super) fn printable(bytes: &[u8], max: usize) -> String {
     let shown = bytes.get(..max).unwrap_or(bytes);
     let safe = |c: char| if c.is_control() { '?' } else { c };
     String::from_utf8_lossy(shown).chars().map(safe).collect()

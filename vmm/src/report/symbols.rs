@@ -2,8 +2,8 @@
 //!
 //! The bytes are the program's ELF file, which is untrusted: every read is checked (`object` does
 //! that), the number of symbols read and the length of a name are bounded, and what a name prints
-//! is restricted, since it ends up on a terminal. Nothing is cached: a crash looks up a handful of
-//! addresses, once ([`locate`]), a profile all that it has met in a file ([`names`]).
+//! is restricted, since it ends up on a terminal. Nothing is cached: a crash ([`located`]), or a profile ([`names`]),
+//! looks up all that it has met in a file, once.
 #![forbid(unsafe_code)]
 
 use std::fmt::{self, Write};
@@ -39,27 +39,6 @@ impl fmt::Display for SymbolOffset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}+{:#x}", self.name, self.offset)
     }
-}
-
-/// Finds the function that contains `address` in a 64-bit little-endian ELF file.
-///
-/// `address` is the one in the file: for a position-independent program, subtract the
-/// address where it was loaded. Uses `.symtab`, or `.dynsym` in a stripped file. `None`
-/// when nothing is known or the file is damaged: a missing name is not an error. Never
-/// panics; the work is at most proportional to the file's size.
-pub fn locate<'data, R: ReadRef<'data>>(file: R, address: u64) -> Option<SymbolOffset> {
-    let header = Header::parse(file).ok()?;
-    let endian = header.endian().ok()?;
-    // Not `header.sections`: that requires section names, which we do not need.
-    let headers = header.section_headers(endian, file).ok()?;
-    let sections = SectionTable::<Header, R>::new(headers, StringTable::default());
-    [elf::SHT_SYMTAB, elf::SHT_DYNSYM].into_iter().find_map(|kind| {
-        let table = sections.symbols(endian, file, kind).ok()?;
-        let symbol = best(&table, endian, address)?;
-        let name = table.symbol_name(endian, symbol).ok().filter(|name| !name.is_empty())?;
-        let offset = address.checked_sub(symbol.st_value(endian))?;
-        Some(SymbolOffset { name: readable(name), offset })
-    })
 }
 
 /// A file to be read without moving its offset, which the program, and other processes, may share.
@@ -104,15 +83,25 @@ impl ReadCacheOps for Positioned<'_> {
     }
 }
 
-/// The names of the functions that contain these bytes of a file, each by its offset, as [`locate`] finds them.
+/// The names of the functions that contain these bytes of a file, each by its offset. `.symtab` has them, or
+/// `.dynsym` in a stripped file; what neither knows, or a damaged file, has no name. Never panics.
 ///
 /// Each table of symbols is read once: the work is at most in proportion to the file's size and the number of
 /// offsets.
 pub fn names<'data, R: ReadRef<'data>>(file: R, offsets: &[u64]) -> Vec<Option<String>> {
-    names_known(file, offsets).unwrap_or_else(|| vec![None; offsets.len()])
+    let located = located(file, offsets).into_iter();
+    located.map(|(_, symbol)| symbol.map(|symbol| symbol.name)).collect()
 }
 
-fn names_known<'data, R: ReadRef<'data>>(file: R, offsets: &[u64]) -> Option<Vec<Option<String>>> {
+/// The addresses that these bytes of a file are loaded at, before it is moved, and the functions there.
+pub fn located<'data, R: ReadRef<'data>>(file: R, offsets: &[u64]) -> Vec<Located> {
+    located_known(file, offsets).unwrap_or_else(|| vec![(None, None); offsets.len()])
+}
+
+/// An address, and what is there, as far as they are known.
+pub type Located = (Option<u64>, Option<SymbolOffset>);
+
+fn located_known<'data, R: ReadRef<'data>>(file: R, offsets: &[u64]) -> Option<Vec<Located>> {
     let header = Header::parse(file).ok()?;
     let endian = header.endian().ok()?;
     let loaded = header.program_headers(endian, file).ok()?;
@@ -125,22 +114,34 @@ fn names_known<'data, R: ReadRef<'data>>(file: R, offsets: &[u64]) -> Option<Vec
         loaded.iter().find_map(of_segment)
     };
     let addresses: Vec<Option<u64>> = offsets.iter().map(address).collect();
+    let functions = functions_at(file, &addresses);
+    let functions = functions.unwrap_or_else(|| vec![None; offsets.len()]);
+    Some(addresses.into_iter().zip(functions).collect())
+}
+
+/// The functions at these addresses.
+fn functions_at<'data, R: ReadRef<'data>>(
+    file: R,
+    addresses: &[Option<u64>],
+) -> Option<Vec<Option<SymbolOffset>>> {
+    let header = Header::parse(file).ok()?;
+    let endian = header.endian().ok()?;
+    // Not `header.sections`: that requires section names, which we do not need.
     let headers = header.section_headers(endian, file).ok()?;
     let sections = SectionTable::<Header, R>::new(headers, StringTable::default());
-    let mut names = vec![None; offsets.len()];
+    let mut found = vec![None; addresses.len()];
     for kind in [elf::SHT_SYMTAB, elf::SHT_DYNSYM] {
         let Ok(table) = sections.symbols(endian, file, kind) else { continue };
         let functions = Functions::of(&table, endian);
-        for (name, address) in names.iter_mut().zip(&addresses) {
-            let Some(symbol) = address.filter(|_| name.is_none()).and_then(|at| functions.at(at))
-            else {
-                continue;
-            };
-            let known = table.symbol_name(endian, symbol).ok().filter(|known| !known.is_empty());
-            *name = known.map(readable);
+        for (place, address) in found.iter_mut().zip(addresses) {
+            let Some(address) = address.filter(|_| place.is_none()) else { continue };
+            let Some(symbol) = functions.at(address) else { continue };
+            let name = table.symbol_name(endian, symbol).ok().filter(|name| !name.is_empty());
+            let offset = address.wrapping_sub(symbol.st_value(endian));
+            *place = name.map(|name| SymbolOffset { name: readable(name), offset });
         }
     }
-    Some(names)
+    Some(found)
 }
 
 /// How many symbols may begin between an address and the one that reaches it. In a file that is not made to
@@ -194,17 +195,6 @@ fn rank(symbol: &Sym64<LittleEndian>, endian: LittleEndian) -> (bool, u64, bool)
     (symbol.st_size(endian) != 0, symbol.st_value(endian), global)
 }
 
-/// The nearest function at or before the address that reaches it.
-fn best<'data, R: ReadRef<'data>>(
-    table: &SymbolTable<'data, Header, R>,
-    endian: LittleEndian,
-    address: u64,
-) -> Option<&'data Sym64<LittleEndian>> {
-    let symbols = table.iter().take(SYMBOLS_MAX).filter(|symbol| is_function(symbol, endian));
-    let reaches = symbols.filter(|symbol| reaches(symbol, endian, address));
-    reaches.max_by_key(|symbol| rank(symbol, endian))
-}
-
 /// The name demangled and made safe to print.
 fn readable(mangled: &[u8]) -> String {
     let cut = mangled.len() > MANGLED_MAX;
@@ -245,7 +235,8 @@ impl Write for Bounded {
 #[cfg(test)]
 mod tests {
     use super::{
-        BEFORE_MAX, NAME_MAX, Positioned, SymbolOffset, UNSIZED_REACH, locate, names, readable,
+        BEFORE_MAX, NAME_MAX, Positioned, ReadRef, SymbolOffset, UNSIZED_REACH, functions_at,
+        names, readable,
     };
     use proptest::prelude::{any, prop, proptest};
 
@@ -304,6 +295,10 @@ mod tests {
         let words = [0, 0x10_0000, 0x10_0000, end as u64, end as u64, 0x1000];
         file.extend(words.map(u64::to_le_bytes).as_flattened());
         file
+    }
+
+    fn locate<'data, R: ReadRef<'data>>(file: R, address: u64) -> Option<SymbolOffset> {
+        functions_at(file, &[Some(address)])?.pop().flatten()
     }
 
     fn place(name: &str, offset: u64) -> Option<SymbolOffset> {

@@ -147,6 +147,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
         kinds: ALL,
         reason: "needs a compiler, which no machine has",
         what: &[
+            "backtraces",
             "c_header",
             "cxx",
             "dynamic",
@@ -178,7 +179,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     LeftOut {
         kinds: ALL,
         reason: "opens core files and debugs programs with gdb, which no machine has",
-        what: &["core_files", "gdb"],
+        what: &["core_files", "gdb", "gdb_later"],
     },
     LeftOut {
         kinds: ALL,

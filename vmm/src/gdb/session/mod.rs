@@ -14,6 +14,7 @@ use super::registers::Layout;
 use super::signals::{from_gdb, to_gdb};
 use super::target::{Ended, File, Target};
 use crate::linux::debug::seats::{Action, Event, Pass};
+use crate::linux::debug::watches::Access;
 
 /// Files that gdb may have open at the same time.
 const FILES_MAX: usize = 64;
@@ -54,6 +55,11 @@ impl Session {
         Session { attached, ..Session::default() }
     }
 
+    /// Something has happened to that thread before gdb came.
+    pub(super) fn begins_at(&mut self, tid: i32) {
+        self.last = tid;
+    }
+
     /// The answer to a packet.
     pub(super) fn handle(&mut self, target: &impl Target, packet: &[u8]) -> Next {
         match self.answer(target, packet) {
@@ -75,6 +81,14 @@ impl Session {
             None => (libc::SIGINT, String::new()),
             Some(Event::Breakpoint) => (libc::SIGTRAP, "swbreak:;".to_owned()),
             Some(Event::Step) => (libc::SIGTRAP, String::new()),
+            Some(Event::Watch(at, access)) => {
+                let kind = match access {
+                    Access::Write => "watch",
+                    Access::Read => "rwatch",
+                    Access::Any => "awatch",
+                };
+                (libc::SIGTRAP, format!("{kind}:{at:x};"))
+            }
             Some(Event::Replaced) => {
                 let path = String::from_utf8(hex(&target.executable())).unwrap_or_default();
                 (libc::SIGTRAP, format!("exec:{path};"))
@@ -185,12 +199,24 @@ impl Session {
 
     fn set_point(&self, target: &impl Target, is_set: bool, rest: &[u8]) -> Result<Next, Refused> {
         let mut parts = rest.split(|byte| *byte == b',');
-        // Those of the processor, and watchpoints, are not served: gdb finds others ways, or says so.
-        if parts.next() != Some(b"0") {
-            return Err(Refused::Unknown);
-        }
+        let kind = parts.next().unwrap_or_default();
+        let access = match kind {
+            b"0" => None,
+            b"2" => Some(Access::Write),
+            b"3" => Some(Access::Read),
+            b"4" => Some(Access::Any),
+            // Breakpoints of the processor are not served: gdb says so.
+            _ => return Err(Refused::Unknown),
+        };
         let at = parts.next().and_then(number).ok_or(BAD)?;
-        match target.set_point(self.thread(target)?, at, is_set) {
+        let is_done = match access {
+            None => target.set_point(self.thread(target)?, at, is_set),
+            Some(access) => {
+                let len = parts.next().and_then(number).ok_or(BAD)?;
+                target.set_watch(at, len, access, is_set)
+            }
+        };
+        match is_done {
             true => Ok(Next::Answer(b"OK".to_vec())),
             false => Err(Refused::Error(FAULT)),
         }

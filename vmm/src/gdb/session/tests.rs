@@ -11,6 +11,7 @@ use super::{Action, Event, File, Next, Session, ended};
 use crate::gdb::target::{Ended, Target};
 use crate::linux::debug::registers::Registers;
 use crate::linux::debug::seats::Pass;
+use crate::linux::debug::watches::Access;
 use crate::linux::signal::SigInfo;
 use crate::vm::UserRegs;
 
@@ -80,6 +81,10 @@ impl Target for Fake {
         self.note(format!("point {tid} {at:#x} {is_set}"));
         at != 0
     }
+    fn set_watch(&self, at: u64, len: u64, access: Access, is_set: bool) -> bool {
+        self.note(format!("watch {at:#x} {len} {access:?} {is_set}"));
+        len < 100
+    }
     fn told(&self, _: i32) -> Option<Event> {
         self.told
     }
@@ -140,11 +145,23 @@ fn threads_memory_and_registers_are_asked_for() {
     says("Z0,0,1", "E0e");
     // By the processor: not here.
     says("Z1,1000,1", "");
-    says("Z2,1000,8", "");
+    says("Z2,1000,8", "OK");
+    says("Z4,1000,99", "E0e");
+    says("z3,1000,4", "OK");
+    says("Z3,1000", "E16");
     says("qRcmd,766173", "313720697320617420686f6d650a");
     says("vMustReplyEmpty", "");
     says("qAttached:10", "0");
-    assert_eq!(*target.log.borrow(), ["point 17 0x1000 true", "point 17 0x0 true"]);
+    assert_eq!(
+        *target.log.borrow(),
+        [
+            "point 17 0x1000 true",
+            "point 17 0x0 true",
+            "watch 0x1000 8 Write true",
+            "watch 0x1000 153 Any true",
+            "watch 0x1000 4 Read false"
+        ]
+    );
 }
 
 #[test]
@@ -193,6 +210,8 @@ fn what_happened_is_told_with_gdbs_numbers() {
     let (mut session, target) = (Session::default(), Fake::new());
     let mut told = |event| String::from_utf8(session.stopped(&target, event)).unwrap();
     assert_eq!(told(Some((17, Event::Breakpoint))), "T05thread:p10.11;swbreak:;");
+    let watch = Event::Watch(0x1008, Access::Any);
+    assert_eq!(told(Some((17, watch))), "T05thread:p10.11;awatch:1008;");
     assert_eq!(told(None), "T02thread:p10.11;", "the same thread as before");
     assert_eq!(told(Some((16, Event::Signal(SigInfo::new(10, 0, 0))))), "T1ethread:p10.10;");
     assert_eq!(told(Some((16, Event::Replaced))), "T05thread:p10.10;exec:2f62696e2f6974;");

@@ -4,7 +4,8 @@
 //! - here: [`Debugger`], which both sides know; `gdb` is the other side, and speaks gdb's protocol
 //! - [`seats`]: who stands where, and what is to become of them: state only
 //! - [`stand`]: a thread stands; what happens to a thread that the debugger is told of
-//! - `points`: breakpoints, and the memory that they are in; [`registers`]: a thread's registers
+//! - `points`: breakpoints, and the memory that they are in; [`watches`]: watchpoints; [`registers`]: a thread's
+//!   registers
 //!
 //! All threads stand or none does (all-stop). One stands where it would enter the guest next, or in the middle
 //! of a call that waits, where a signal would have interrupted it: the call does not notice. Whatever
@@ -18,6 +19,7 @@ mod points;
 pub mod registers;
 pub mod seats;
 pub mod stand;
+pub mod watches;
 
 use std::fmt;
 use std::io;
@@ -32,13 +34,25 @@ use rustix::event::{EventfdFlags, eventfd};
 use self::points::Points;
 use self::seats::{Action, Errand, Event, Seats};
 use self::stand::Standing;
+use self::watches::{Access, Watches};
 use super::task::{Outcome, Process};
 
 /// How often who waits for a thread looks whether it is still there.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// Says that the program is about to be ended by a signal, and waits for gdb.
+type Tell = Box<dyn Fn(i32) + Send + Sync>;
+
 /// What a program's threads and the debugger's thread have in common. It outlives `execve`.
 pub struct Debugger {
+    /// Its program stands before its first instruction.
+    is_from_start: bool,
+    /// There is a debugger, or was one.
+    is_present: AtomicBool,
+    /// There are watchpoints.
+    watches: AtomicBool,
+    /// Called once, when a signal is about to end the program: then that stands.
+    on_crash: Mutex<Option<Tell>>,
     inner: Mutex<Inner>,
     /// For threads that stand.
     go_on: Condvar,
@@ -59,6 +73,7 @@ impl Inner {
 struct Inner {
     seats: Seats,
     points: Points,
+    watches: Watches,
     process: Weak<Process>,
     /// Another program has taken the place of the first one, and nobody was told yet.
     is_replaced: bool,
@@ -82,12 +97,53 @@ impl Debugger {
     /// # Errors
     /// The host has no free file descriptor.
     pub fn new() -> io::Result<Arc<Debugger>> {
+        Debugger::with(true, None)
+    }
+
+    /// For a program that runs without one, until a signal that leaves core files natively is about to end it: then it
+    /// stands, and `tell` says so, by which signal. A debugger may come before, too.
+    ///
+    /// # Errors
+    /// As [`Debugger::new`].
+    pub fn on_crash(tell: impl Fn(i32) + Send + Sync + 'static) -> io::Result<Arc<Debugger>> {
+        Debugger::with(false, Some(Box::new(tell)))
+    }
+
+    fn with(is_from_start: bool, on_crash: Option<Tell>) -> io::Result<Arc<Debugger>> {
+        let mut inner = Inner::default();
+        if !is_from_start {
+            inner.seats.let_go();
+        }
         Ok(Arc::new(Debugger {
-            inner: Mutex::default(),
+            is_from_start,
+            is_present: AtomicBool::new(is_from_start),
+            watches: AtomicBool::new(false),
+            on_crash: Mutex::new(on_crash),
+            inner: Mutex::new(inner),
             go_on: Condvar::new(),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            wanted: AtomicBool::new(true),
+            wanted: AtomicBool::new(is_from_start),
         }))
+    }
+
+    /// For a program that runs without one: one may come.
+    ///
+    /// # Errors
+    /// As [`Debugger::new`].
+    pub fn absent() -> io::Result<Arc<Debugger>> {
+        Debugger::with(false, None)
+    }
+
+    /// Whether its program stands before its first instruction.
+    #[must_use]
+    pub fn is_from_start(&self) -> bool {
+        self.is_from_start
+    }
+
+    /// Whether threads have to look at it at all: a program that may be debugged later does not.
+    pub(crate) fn is_present(&self) -> bool {
+        // A thread that misses it is kicked later, and again until it stands.
+        self.is_present.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -131,6 +187,8 @@ impl Debugger {
         let is_first = inner.process.strong_count() == 0 && inner.process.ptr_eq(&Weak::new());
         inner.process = Arc::downgrade(process);
         inner.points = Points::default();
+        inner.watches = Watches::default();
+        self.watches.store(false, Ordering::SeqCst);
         inner.seats.begins();
         inner.is_replaced = !is_first && !inner.seats.is_away();
     }
@@ -148,25 +206,40 @@ impl Debugger {
         }
     }
 
-    /// Has a thread that `start` starts serve it, once.
+    /// Has a thread that `start` starts serve it, if none does. Returns whether that is so.
     ///
     /// # Errors
     /// Those of `start`.
     pub fn serve_by(
         &self,
         start: impl FnOnce() -> io::Result<std::thread::JoinHandle<()>>,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let mut inner = self.lock();
-        if !inner.is_served {
-            inner.is_served = true;
-            inner.served_by = Some(start()?);
+        if inner.is_served || inner.end.is_some() {
+            return Ok(false);
         }
-        Ok(())
+        inner.served_by = Some(start()?);
+        inner.is_served = true;
+        Ok(true)
+    }
+
+    /// The thread that serves it ends: another one may.
+    pub fn served(&self) {
+        self.lock().is_served = false;
     }
 
     /// Breakpoints and the bytes in their places, for a copy of the program, which has none.
     pub(crate) fn points(&self) -> Vec<(u64, u8)> {
         self.lock().points.all()
+    }
+
+    /// Makes a watchpoint, or removes it, while all threads stand; returns whether that can be done.
+    #[must_use]
+    pub fn set_watch(&self, at: u64, len: u64, access: Access, is_set: bool) -> bool {
+        let mut inner = self.lock();
+        let is_done = inner.watches.set(at, len, access, is_set);
+        self.watches.store(!inner.watches.is_empty(), Ordering::SeqCst);
+        is_done
     }
 
     /// How the program ended, if it has.
@@ -189,6 +262,7 @@ impl Debugger {
 
     /// Has all threads come to a stand. Returns at once.
     pub fn halt(&self) {
+        self.is_present.store(true, Ordering::SeqCst);
         let mut inner = self.lock();
         inner.seats.halt();
         self.wanted.store(true, Ordering::SeqCst);
@@ -262,6 +336,8 @@ impl Debugger {
         }
         let mut inner = self.lock();
         (inner.points, inner.passed) = (Points::default(), 0);
+        inner.watches = Watches::default();
+        self.watches.store(false, Ordering::SeqCst);
         inner.is_replaced = false;
         inner.seats.let_go();
         self.wanted.store(false, Ordering::SeqCst);

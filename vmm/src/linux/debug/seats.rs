@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::stand::Standing;
+use super::watches::Access;
 use crate::linux::signal::SigInfo;
 
 /// What a thread is asked to do where it stands.
@@ -16,6 +17,8 @@ pub enum Event {
     Breakpoint,
     /// It has done one instruction.
     Step,
+    /// It has used what is watched: that watchpoint's address.
+    Watch(u64, Access),
     /// It is about to get a signal.
     Signal(SigInfo),
     /// It is the first one of another program (`execve`).
@@ -103,6 +106,11 @@ impl Seats {
     /// The threads are another program's.
     pub(super) fn begins(&mut self) {
         self.among = None;
+    }
+
+    /// There is a debugger from now on; the threads run.
+    pub(super) fn arrives(&mut self) {
+        self.mode = Mode::Running(None);
     }
 
     /// All threads are to stand.

@@ -1,14 +1,17 @@
 //! A thread comes to a stand, does what the debugger asks of it, and goes on.
 
 use std::cell::{Cell, RefCell};
+use std::sync::atomic::Ordering;
 
 use abi::Errno;
 
 use super::points::peek;
 use super::registers::Registers;
 use super::seats::{Action, Event, Pass};
+use super::watches::Access;
 use super::{Debugger, kick_others};
 use crate::linux::SYSCALL_BYTES;
+use crate::linux::operands::next_operands;
 use crate::linux::signal::info::{SI_USER, SigInfo};
 use crate::linux::signal::{Again, Due, Interrupted, from_program};
 use crate::linux::task::ThreadCtx;
@@ -24,6 +27,10 @@ const BREAKPOINT: u64 = 3;
 pub struct Debugged {
     /// It goes on for one instruction.
     step: Cell<bool>,
+    /// It is stopped behind the next instruction: for that, or for watchpoints.
+    is_trapped: Cell<bool>,
+    /// The watchpoint that this instruction concerns.
+    watched: Cell<Option<(u64, Access)>>,
     /// The program itself has the trap flag set.
     had_trap_flag: Cell<bool>,
     /// A signal that the debugger sends it.
@@ -125,7 +132,7 @@ impl Debugger {
         thread.signals.set_standing(true);
         let mut inner = self.lock();
         if inner.seats.sit(tid, event) {
-            self.wanted.store(true, std::sync::atomic::Ordering::SeqCst);
+            self.wanted.store(true, Ordering::SeqCst);
             let others = inner.seats.tids();
             drop(inner);
             kick_others(process, &others);
@@ -158,8 +165,13 @@ impl Debugger {
     }
 
     /// Before a thread enters the guest.
-    pub(crate) fn enters(ctx: &mut ThreadCtx<'_>) {
-        if ctx.debugged.step.get() && !ctx.vcpu.is_in_kernel() {
+    pub(crate) fn enters(&self, ctx: &mut ThreadCtx<'_>) {
+        let watches = self.watches.load(Ordering::SeqCst);
+        ctx.debugged.is_trapped.set(ctx.debugged.step.get() || watches);
+        if ctx.debugged.is_trapped.get() && !ctx.vcpu.is_in_kernel() {
+            let operands = watches.then(|| next_operands(ctx)).flatten().unwrap_or_default();
+            let hit = (!operands.is_empty()).then(|| self.lock().watches.hit(&operands));
+            ctx.debugged.watched.set(hit.flatten());
             ctx.debugged.had_trap_flag.set(ctx.vcpu.regs.rflags & TRAP_FLAG != 0);
             ctx.vcpu.regs.rflags |= TRAP_FLAG;
             // SYSRET with the flag would trap before the instruction.
@@ -170,7 +182,7 @@ impl Debugger {
     /// After it has left the guest; with whether it made a call.
     pub(crate) fn left(ctx: &mut ThreadCtx<'_>, called: bool) {
         let debugged = &ctx.debugged;
-        if debugged.step.get() && !ctx.vcpu.is_in_kernel() && !debugged.had_trap_flag.get() {
+        if debugged.is_trapped.get() && !ctx.vcpu.is_in_kernel() && !debugged.had_trap_flag.get() {
             ctx.vcpu.regs.rflags &= !TRAP_FLAG;
             if called {
                 ctx.vcpu.regs.r11 &= !TRAP_FLAG;
@@ -205,7 +217,7 @@ impl Debugger {
         if event.is_none() && !self.must_stand(ctx.thread.tid) {
             return due;
         }
-        if event == Some(Event::Breakpoint) || event == Some(Event::Step) {
+        if matches!(event, Some(Event::Breakpoint | Event::Step | Event::Watch(..))) {
             due = Due::Nothing;
         }
         let mut standing = Standing { place: Place::Gate(ctx, call), debugger: self };
@@ -243,7 +255,15 @@ impl Debugger {
                 ctx.vcpu.restore_all();
                 Some(Event::Breakpoint)
             }
+            DEBUG if let Some((at, access)) = ctx.debugged.watched.take() => {
+                Some(Event::Watch(at, access))
+            }
             DEBUG if ctx.debugged.step.get() => Some(Event::Step),
+            // Nothing that is watched.
+            DEBUG if ctx.debugged.is_trapped.get() && !ctx.debugged.had_trap_flag.get() => {
+                *due = Due::Nothing;
+                None
+            }
             _ if inner.passes(fault.info.signo) => None,
             _ => {
                 fault.locate(ctx.vcpu.regs.rip);
@@ -279,6 +299,31 @@ impl Debugger {
             Pass::Signal(signal) if signal == info.signo => Some(info),
             Pass::Signal(signal) => Some(from_program(ctx, signal, SI_USER)),
             Pass::Nothing => None,
+        }
+    }
+
+    /// A signal is about to end the program, which stands then if that was asked for. Returns whether it ends.
+    pub(crate) fn dies(&self, ctx: &mut ThreadCtx<'_>, info: SigInfo) -> bool {
+        let tell = self.on_crash.lock().unwrap_or_else(|poison| poison.into_inner()).take();
+        if let Some(tell) = tell {
+            self.is_present.store(true, Ordering::SeqCst);
+            // All others come to a stand when this one has.
+            self.lock().seats.arrives();
+            tell(info.signo);
+        } else if !self.is_present() || !self.must_stand(ctx.thread.tid) {
+            return true;
+        }
+        let mut standing = Standing { place: Place::Gate(ctx, None), debugger: self };
+        let action = self.sit(&mut standing, Some(Event::Signal(info)));
+        ctx.debugged.step.set(action.step);
+        match action.pass {
+            Pass::AsItWas => true,
+            Pass::Signal(signal) if signal == info.signo => true,
+            Pass::Signal(signal) => {
+                ctx.debugged.injected.set(Some(from_program(ctx, signal, SI_USER)));
+                false
+            }
+            Pass::Nothing => false,
         }
     }
 

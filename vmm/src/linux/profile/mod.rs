@@ -261,6 +261,15 @@ impl Memory for Program<'_> {
     }
 }
 
+/// Addresses in the calls that have led to where a thread is, the last call first, as far as they can be told.
+pub(crate) fn callers_of(process: &Process, rip: u64, rsp: u64, rbp: u64) -> Vec<u64> {
+    let mut frames = walk::frames(&Program(process), &Site { rip, rsp, rbp });
+    if frames.first() == Some(&rip) {
+        frames.remove(0);
+    }
+    frames
+}
+
 impl Profiler {
     /// Empty.
     ///

@@ -150,7 +150,7 @@ fn deliver_pending(
 
 /// The next signal to be delivered: of those that are pending, what a debugger lets pass.
 fn next(ctx: &mut ThreadCtx<'_>, interrupted: &mut Option<Interrupted>) -> Option<SigInfo> {
-    let Some(debug) = ctx.process.vm.debug.as_deref() else {
+    let Some(debug) = ctx.process.debugger() else {
         return ctx.take(!ctx.thread.signals.mask());
     };
     if let Some(info) = Debugger::injected(ctx) {

@@ -59,7 +59,7 @@ impl Thread {
     #[must_use]
     pub fn is_interrupted(&self, process: &Process) -> bool {
         self.signals.acknowledge_kick();
-        if let Some(debug) = &process.vm.debug
+        if let Some(debug) = process.debugger()
             && debug.interrupts(self.tid)
         {
             return true;
@@ -86,7 +86,7 @@ impl ThreadCtx<'_> {
     /// the call.
     #[must_use]
     pub fn is_interrupted(&self) -> bool {
-        if let Some(debug) = &self.process.vm.debug
+        if let Some(debug) = self.process.debugger()
             && debug.in_call(self)
         {
             return true;

@@ -141,7 +141,9 @@ pub(crate) struct VmSettings {
     pub(crate) profiler: Option<Arc<Profiler>>,
     /// Where core files go, if they are asked for.
     pub(crate) core: Option<Arc<CorePlace>>,
-    /// Who debugs the run's first process.
+    /// Whether a report tells of all threads where they were.
+    pub(crate) backtraces: bool,
+    /// Who debugs the run's first process, or may do so later.
     pub(crate) debug: Option<Arc<Debugger>>,
     /// What its threads may ask of the host.
     pub(crate) confined: Policy,
@@ -275,6 +277,11 @@ impl Process {
     #[must_use]
     pub fn user_in(&self, vh: u32) -> UserMemory<'_> {
         UserMemory::new(&self.private, &self.vases, vh)
+    }
+
+    /// Who debugs it, if somebody does or has.
+    pub(crate) fn debugger(&self) -> Option<&Debugger> {
+        self.vm.debug.as_deref().filter(|debug| debug.is_present())
     }
 
     /// Its number: the first thread's, which is that of the host thread that called
