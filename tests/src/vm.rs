@@ -236,6 +236,7 @@ impl Run {
             tracer: None,
             profiler: None,
             core: None,
+            disk: None,
             debug: None,
             socket: None,
             inherited: Vec::new(),

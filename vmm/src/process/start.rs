@@ -148,6 +148,7 @@ impl Process {
             tracer: config.tracer.clone(),
             profiler: config.profiler.clone(),
             core: config.core.clone(),
+            disk: config.disk.clone(),
             // Of the first process only.
             debug: None,
             confined,

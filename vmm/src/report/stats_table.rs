@@ -39,10 +39,14 @@ impl fmt::Display for StatsReport {
                 ("processor time", time),
                 ("file size", size),
             ];
+            let disk = limits.disk_bytes.zip(limits.disk_used_bytes);
             for (name, limit) in
                 all.iter().filter_map(|(name, limit)| Some((name, limit.as_ref()?)))
             {
                 writeln!(f, "{name:<20} {limit:>12}  at most")?;
+            }
+            if let Some((limit, used)) = disk {
+                writeln!(f, "{:<20} {used:>12} bytes  at most {limit}", "added to disks")?;
             }
         }
         for held in self.memory.iter().filter(|held| held.peak_bytes > 0) {

@@ -45,7 +45,8 @@ use crate::guest::clock::{GuestClock, GuestWords};
 use crate::kernel::Kernel;
 use crate::private::PrivateRegion;
 use crate::process_tree::Channel;
-use crate::stats::{Phase, Stats};
+use crate::process_tree::disk_use::DiskLimit;
+use crate::stats::{LimitsReport, Phase, Stats};
 use crate::user_memory::UserMemory;
 use crate::vas::{VasGrants, Vases};
 use crate::vm::{Machine, Vcpu};
@@ -141,6 +142,8 @@ pub(crate) struct VmSettings {
     pub(crate) profiler: Option<Arc<Profiler>>,
     /// Where core files go, if they are asked for.
     pub(crate) core: Option<Arc<CorePlace>>,
+    /// What all processes of the run may add to disks; `None`: there is no limit.
+    pub(crate) disk: Option<Arc<DiskLimit>>,
     /// Who debugs the run's first process.
     pub(crate) debug: Option<Arc<Debugger>>,
     /// What its threads may ask of the host.
@@ -275,6 +278,17 @@ impl Process {
     #[must_use]
     pub fn user_in(&self, vh: u32) -> UserMemory<'_> {
         UserMemory::new(&self.private, &self.vases, vh)
+    }
+
+    /// What limits it beside its memory, and what the run is charged with.
+    #[must_use]
+    pub fn limits_report(&self) -> LimitsReport {
+        let disk = self.vm.disk.as_ref();
+        LimitsReport {
+            disk_bytes: disk.map(|disk| disk.limit_bytes()),
+            disk_used_bytes: disk.map(|disk| disk.used_bytes()),
+            ..self.limits.report()
+        }
     }
 
     /// Its number: the first thread's, which is that of the host thread that called
