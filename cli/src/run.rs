@@ -150,10 +150,10 @@ pub(crate) struct Args {
     /// `spacejmp` says which.
     #[arg(long, value_name = "N", value_parser = parse_processors)]
     cpus: Option<usize>,
-    /// Processor time that each process of the run may use, the VMM's work for it included
+    /// Processor time that all processes of the run together may use, the VMMs' work for them included
     ///
-    /// As `ulimit -t` (RLIMIT_CPU): then it gets SIGXCPU, which ends it unless it has a handler, and a second
-    /// later SIGKILL.
+    /// Then each that uses more gets SIGXCPU, as with `ulimit -t` (RLIMIT_CPU), which ends it unless it has a handler, and
+    /// SIGKILL when they have used a second more.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     cpu_time: Option<u64>,
     /// Size beyond which the program may make no file grow: a number, or one with K, M, G or T
@@ -349,6 +349,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let new_tree = || Tree::new(limits, args.detach_children, tmp.as_deref());
     let tree = (args.processes > 1 || args.open_files.is_some()).then(new_tree);
     let tree = tree.transpose().map_err(|error| Failure::new("prepare for processes", error))?;
+    if let (Some(tree), Some(seconds)) = (&tree, args.cpu_time) {
+        tree.shared.registry().limit_processor_time(seconds);
+    }
     let config = RunConfig {
         command: Command {
             program: program.clone(),

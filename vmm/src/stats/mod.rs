@@ -319,6 +319,8 @@ pub struct LimitsReport {
     pub disk_bytes: Option<u64>,
     /// What they are charged with now.
     pub disk_used_bytes: Option<u64>,
+    /// Processor time that they have used together, if that is limited.
+    pub run_cpu_ns: Option<u64>,
 }
 
 /// Processor time of this process.

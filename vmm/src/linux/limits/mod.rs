@@ -84,6 +84,7 @@ impl Limits {
             file_size_bytes: limit(libc::RLIMIT_FSIZE),
             disk_bytes: None,
             disk_used_bytes: None,
+            run_cpu_ns: None,
         }
     }
 

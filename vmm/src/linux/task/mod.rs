@@ -44,8 +44,8 @@ use crate::files::Files;
 use crate::guest::clock::{GuestClock, GuestWords};
 use crate::kernel::Kernel;
 use crate::private::PrivateRegion;
-use crate::process_tree::Channel;
 use crate::process_tree::disk_use::DiskLimit;
+use crate::process_tree::{Channel, Registry};
 use crate::stats::{LimitsReport, Phase, Stats};
 use crate::user_memory::UserMemory;
 use crate::vas::{VasGrants, Vases};
@@ -284,9 +284,12 @@ impl Process {
     #[must_use]
     pub fn limits_report(&self) -> LimitsReport {
         let disk = self.vm.disk.as_ref();
+        let run = self.children.member().map(|member| member.registry());
+        let is_limited = |run: &&Arc<Registry>| run.processor_time_limit().is_some();
         LimitsReport {
             disk_bytes: disk.map(|disk| disk.limit_bytes()),
             disk_used_bytes: disk.map(|disk| disk.used_bytes()),
+            run_cpu_ns: run.filter(is_limited).map(|run| run.processor_time().as_nanos() as u64),
             ..self.limits.report()
         }
     }
