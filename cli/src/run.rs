@@ -24,6 +24,7 @@ use vmm::linux::signal::name::signal_name;
 use vmm::linux::strace::Tracer;
 use vmm::process::truncation::report_truncation;
 use vmm::process::{Command, Ended, HostSignals, Libraries, Process, RunConfig, Supervise};
+use vmm::process_tree::disk_use::DiskLimit;
 use vmm::report::run::RunReport;
 use vmm::store::{PrivateStore, Store};
 use vmm::vas::{VasGrant, VasGrants};
@@ -150,10 +151,10 @@ pub(crate) struct Args {
     /// `spacejmp` says which.
     #[arg(long, value_name = "N", value_parser = parse_processors)]
     cpus: Option<usize>,
-    /// Processor time that each process of the run may use, the VMM's work for it included
+    /// Processor time that all processes of the run together may use, the VMMs' work for them included
     ///
-    /// As `ulimit -t` (RLIMIT_CPU): then it gets SIGXCPU, which ends it unless it has a handler, and a second
-    /// later SIGKILL.
+    /// Then each that uses more gets SIGXCPU, as with `ulimit -t` (RLIMIT_CPU), which ends it unless it has a handler, and
+    /// SIGKILL when they have used a second more.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     cpu_time: Option<u64>,
     /// Size beyond which the program may make no file grow: a number, or one with K, M, G or T
@@ -162,6 +163,14 @@ pub(crate) struct Args {
     /// not files of the program's.
     #[arg(long, value_name = "SIZE", value_parser = parse_file_size)]
     file_size: Option<u64>,
+    /// What all processes of the run may add to the store and to granted folders together: a number, or one
+    /// with K, M, G or T
+    ///
+    /// Then calls give EDQUOT, as under a quota of the host's. A file counts with its length, its holes as if they
+    /// were full, and each new name with 4K; a segment with its size. What was there before is free. Released is what a file is
+    /// shortened by, and a removed one when a new file gets its inode.
+    #[arg(long, value_name = "SIZE", value_parser = parse_file_size)]
+    disk: Option<u64>,
     /// Processes the run may have at one time, the program itself included
     ///
     /// Each is a virtual machine of its own with the same grants, and --memory and --timeout hold
@@ -362,10 +371,15 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let own_tmp = tmp.as_ref().and_then(|tmp| tmp.removed_at_end().map(Path::to_owned));
     let own_folder = listener.as_ref().and_then(|at| at.folder()).map(Path::to_owned);
     let removed = own_store.into_iter().chain(own_tmp).chain(own_folder).collect();
+    let disk = args.disk.map(DiskLimit::new).transpose().map(|disk| disk.map(Arc::new));
+    let disk = disk.map_err(|error| Failure::new("prepare the limit of --disk", error))?;
     let limits = (args.processes, args.open_files.unwrap_or(u64::MAX));
     let new_tree = || Tree::new(limits, args.detach_children, tmp.as_deref());
     let tree = (args.processes > 1 || args.open_files.is_some()).then(new_tree);
     let tree = tree.transpose().map_err(|error| Failure::new("prepare for processes", error))?;
+    if let (Some(tree), Some(seconds)) = (&tree, args.cpu_time) {
+        tree.shared.registry().limit_processor_time(seconds);
+    }
     let config = RunConfig {
         command: Command {
             program: program.clone(),
@@ -390,6 +404,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         profiler: profiles.profiler.clone(),
         core: core.map(Arc::new),
         backtraces: args.backtrace == Backtrace::All,
+        disk: disk.clone(),
         debug: Some(debugger),
         socket: listener.as_ref().and_then(|at| at.socket()).map(Path::to_owned),
         inherited,
@@ -428,7 +443,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         let mut report = RunReport::new(&outcome, code, process.stats.snapshot());
         report.stats.memory_touched_bytes = process.machine.mem.resident_bytes();
         report.stats.memory_limit_bytes = Some(process.machine.mem.ledger().limit_bytes());
-        report.stats.limits = Some(process.limits.report());
+        report.stats.limits = Some(process.limits_report());
         report.stats.memory = process.machine.mem.ledger().report();
         report.stats.rss_peak_bytes = host::rss_peak_bytes();
         write_stats(&report, format, stats_file)?;

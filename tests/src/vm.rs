@@ -237,6 +237,7 @@ impl Run {
             profiler: None,
             core: None,
             backtraces: false,
+            disk: None,
             debug: None,
             socket: None,
             inherited: Vec::new(),

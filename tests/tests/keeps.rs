@@ -143,6 +143,39 @@ fn processor_time_of_a_run_is_limited_by_an_option() {
     assert_eq!(status, 128 + libc::SIGXCPU);
 }
 
+/// Runs a topic that starts processes with two seconds of processor time for all together: what it said, its
+/// status and the seconds they used.
+fn with_two_seconds(topic: &str) -> (String, i32, f64) {
+    let stats = tempfile::NamedTempFile::new().expect("a file");
+    let path = stats.path().to_str().expect("text");
+    let options = ["--cpu-time", "2", "--stats=json", "--stats-to", path];
+    let (said, status) = in_vm_with(&options, "", &[topic]);
+    let text = std::fs::read_to_string(path).expect("statistics were written");
+    let stats: serde_json::Value = serde_json::from_str(&text).expect("they are JSON");
+    assert_eq!(stats["limits"]["cpu_seconds"], 2);
+    let used = stats["limits"]["run_cpu_ns"].as_u64().expect("it is limited");
+    (said, status, used as f64 / 1e9)
+}
+
+#[test]
+fn processor_time_of_all_processes_of_a_run_is_limited_together() {
+    skip_without_kvm!();
+    let (said, status, used) = with_two_seconds("together");
+    println!("{used} s");
+    assert_eq!((said.as_str(), status), ("ended: 3\n", 0), "{used} s");
+    // Each on its own would have used as much; some of what they use is found out a little later.
+    assert!((2.0..4.0).contains(&used), "{used} s");
+}
+
+#[test]
+fn processor_time_of_processes_that_end_early_counts() {
+    skip_without_kvm!();
+    let (_, status, used) = with_two_seconds("short");
+    println!("{used} s");
+    assert!([128 + libc::SIGXCPU, 128 + libc::SIGKILL].contains(&status), "{status}");
+    assert!((2.0..5.0).contains(&used), "{used} s");
+}
+
 #[test]
 fn the_size_of_files_is_limited_by_an_option_and_the_program_cannot_raise_it() {
     skip_without_kvm!();

@@ -71,6 +71,8 @@ pub(super) fn whole(vm: &Seen) -> String {
             of("processors", "processors"),
             of("cpu_seconds", "s of processor time"),
             of("file_size_bytes", "bytes a file"),
+            of("disk_bytes", "bytes added to disks"),
+            of("disk_used_bytes", "bytes of them added"),
         ];
         line("limits", limits.into_iter().flatten().collect::<Vec<_>>().join(", "));
     }

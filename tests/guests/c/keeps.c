@@ -20,6 +20,8 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
@@ -359,6 +361,38 @@ static void burn(void)
             break;
 }
 
+/* Children that burn time until something ends them. */
+static void together(void)
+{
+    int ended = 0;
+    signal(SIGXCPU, SIG_IGN);
+    for (int i = 0; i < 3; i++)
+        if (fork() == 0) {
+            signal(SIGXCPU, SIG_DFL);
+            burn();
+            burn();
+            _exit(0);
+        }
+    for (int i = 0, status; i < 3; i++)
+        ended += wait(&status) > 0 && WIFSIGNALED(status) && (WTERMSIG(status) == SIGXCPU || WTERMSIG(status) == SIGKILL);
+    printf("ended: %d\n", ended);
+}
+
+/* Children that use little time each, and are killed before they have looked at what all have used. */
+static void short_ones(void)
+{
+    for (;;) {
+        int child = fork();
+        if (child == 0)
+            burn();
+        struct timespec some = {0, 30000000};
+        nanosleep(&some, 0);
+        kill(child, SIGKILL);
+        if (waitpid(child, 0, 0) < 0)
+            _exit(3);
+    }
+}
+
 static void processor_time(void)
 {
     struct timespec used;
@@ -594,6 +628,10 @@ int main(int argc, char **argv)
         grow();
     else if (!strcmp(topic, "count"))
         given_time();
+    else if (!strcmp(topic, "together"))
+        together();
+    else if (!strcmp(topic, "short"))
+        short_ones();
     else if (!strcmp(topic, "burn"))
         burn();
     else if (!strcmp(topic, "pipe"))

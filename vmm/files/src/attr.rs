@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use abi::Errno;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
 
+use super::disk::Stored;
 use super::encode::Times;
 use super::files::{Files, Subject};
 use super::host;
@@ -196,7 +197,9 @@ impl Files {
                 }
                 self.check_new_size_of(&file, len.cast_unsigned())?;
                 self.namespace.check_not_run(&rustix::fs::fstat(file.host_fd()).map_err(host)?)?;
-                return file.resize_within(len.cast_unsigned(), || cut(file.host_fd()));
+                let len = len.cast_unsigned();
+                let cut = || file.resize_within(len, || cut(file.host_fd()));
+                return self.growing(&file, |_| len, Stored::ToItsEnd, cut);
             }
             Subject::Path(base, path) => (base, path),
         };
@@ -211,7 +214,7 @@ impl Files {
                 at.grant.check_writable()?;
                 self.check_new_size(stat.st_size.cast_unsigned(), len.cast_unsigned())?;
                 self.namespace.check_not_run(&stat)?;
-                cut(fd.as_fd())
+                self.resizing(fd.as_fd(), len.cast_unsigned(), || cut(fd.as_fd()))
             })
         })?
         .host_or_read_only()
@@ -227,6 +230,7 @@ impl Files {
         file.check_not_path()?;
         file.can_write().map_err(|_| Errno::EINVAL)?;
         self.check_new_size_of(&file, len)?;
-        file.resize_within(len, || rustix::fs::ftruncate(file.host_fd(), len).map_err(host))
+        let cut = || rustix::fs::ftruncate(file.host_fd(), len).map_err(host);
+        self.growing(&file, |_| len, Stored::ToItsEnd, || file.resize_within(len, cut))
     }
 }

@@ -7,6 +7,7 @@ use abi::Errno;
 use rustix::fs::{AtFlags, CWD, FileType};
 
 use super::attr::{by_number, permissions};
+use super::disk::NAME_BYTES;
 use super::files::{Files, Subject};
 use super::host;
 use super::inspect::{EMPTY_PATH, NOFOLLOW};
@@ -60,7 +61,8 @@ impl Files {
     pub fn mkdirat(&self, dirfd: i32, path: &[u8], mode: u32) -> Result<(), Errno> {
         let at = self.new_entry(dirfd, path, true)?;
         let mode = self.mode(permissions(mode)?);
-        rustix::fs::mkdirat(at.dir(), at.name(), mode).map_err(host)
+        let make = || rustix::fs::mkdirat(at.dir(), at.name(), mode).map_err(host);
+        self.naming(NAME_BYTES, make)
     }
 
     /// `mknodat` for FIFOs, sockets' names and regular files.
@@ -77,7 +79,8 @@ impl Files {
         };
         let at = self.new_entry(dirfd, path, false)?;
         let mode = self.mode(permissions(mode)?);
-        rustix::fs::mknodat(at.dir(), at.name(), kind, mode, 0).map_err(host)
+        let make = || rustix::fs::mknodat(at.dir(), at.name(), kind, mode, 0).map_err(host);
+        self.naming(NAME_BYTES, make)
     }
 
     /// `symlinkat`. The target may be anything: it is checked when the link is followed.
@@ -87,7 +90,10 @@ impl Files {
     pub fn symlinkat(&self, text: &[u8], dirfd: i32, path: &[u8]) -> Result<(), Errno> {
         super::resolve::check(text)?;
         let at = self.new_entry(dirfd, path, false)?;
-        rustix::fs::symlinkat(OsStr::from_bytes(text), at.dir(), at.name()).map_err(host)
+        let text = OsStr::from_bytes(text);
+        let make = || rustix::fs::symlinkat(text, at.dir(), at.name()).map_err(host);
+        // Its text may need a block of its own.
+        self.naming(2 * NAME_BYTES, make)
     }
 
     /// `linkat`; `link` with `AT_FDCWD` twice and no flags.
@@ -125,7 +131,8 @@ impl Files {
                 // descriptor leads to the same file, one made with O_TMPFILE included.
                 let name = by_number(file.host_fd());
                 let follow = AtFlags::SYMLINK_FOLLOW;
-                return rustix::fs::linkat(CWD, name, at.dir(), at.name(), follow).map_err(host);
+                let make = || rustix::fs::linkat(CWD, name, at.dir(), at.name(), follow);
+                return self.naming(NAME_BYTES, || make().map_err(host));
             }
             Subject::Path(base, old) => (base, old),
         };
@@ -143,7 +150,8 @@ impl Files {
         let new = self.new_entry(new_dirfd, new, false)?;
         same_grant(&old.grant, &new.grant)?;
         let none = AtFlags::empty();
-        rustix::fs::linkat(old.dir(), old.name(), new.dir(), new.name(), none).map_err(host)
+        let make = || rustix::fs::linkat(old.dir(), old.name(), new.dir(), new.name(), none);
+        self.naming(NAME_BYTES, || make().map_err(host))
     }
 }
 

@@ -7,6 +7,8 @@ use std::sync::atomic::Ordering;
 use abi::Errno;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, SeekFrom};
 
+use super::charge::PendingWrite;
+use super::disk::Stored;
 use super::files::Files;
 use super::host;
 use super::open_file::{FileKind, OpenFile};
@@ -35,7 +37,7 @@ impl Files {
         if (offset, whence) == (0, libc::SEEK_SET) {
             self.tell_anew(&file)?;
         }
-        rustix::fs::seek(file.host_fd(), to).map_err(host)
+        self.moving(&file, || rustix::fs::seek(file.host_fd(), to).map_err(host))
     }
 
     /// `fallocate`.
@@ -61,9 +63,13 @@ impl Files {
             self.check_new_size_of(&file, end)?;
         }
         let stored = if mode.contains(FallocateFlags::PUNCH_HOLE) { 0 } else { len };
-        file.grow_within(stored, || {
-            rustix::fs::fallocate(file.host_fd(), mode, offset, len).map_err(host)
-        })
+        let end = |size: u64| match mode {
+            _ if mode.contains(FallocateFlags::PUNCH_HOLE) => size,
+            _ if mode.contains(FallocateFlags::INSERT_RANGE) => size.saturating_add(len),
+            _ => offset.saturating_add(len),
+        };
+        let allocate = || rustix::fs::fallocate(file.host_fd(), mode, offset, len).map_err(host);
+        self.growing(&file, end, Stored::AsAskedFor, || file.grow_within(stored, allocate))
     }
 
     /// `fsync`.
@@ -206,6 +212,20 @@ impl Files {
         to.check_not_path()?;
         let at = to_offset.as_deref().map_or(WriteAt::Current, |at| WriteAt::Offset(*at));
         let len = self.writable_bytes(&to, at, len as u64)? as usize;
+        if self.counts_on_disk(&to) {
+            let len = self.left_in(&from, from_offset.as_deref().copied(), &to, len);
+            let write = PendingWrite { offset: to_offset.as_deref().copied(), bytes: len as u64 };
+            let copied = self.write_on_disk(&to, write, None, |at| {
+                let mut at = at;
+                let (from, to) = (from.host_fd(), to.host_fd());
+                let copied = rustix::fs::copy_file_range(from, from_offset, to, at.as_mut(), len);
+                copied.map(|copied| copied as u64).map_err(host)
+            })?;
+            if let Some(at) = to_offset {
+                *at = at.saturating_add(copied);
+            }
+            return Ok(copied as usize);
+        }
         // Rights, kinds and lengths are checked by the host: its descriptors are the program's.
         to.grow_within(from.at_most(len), || {
             rustix::fs::copy_file_range(from.host_fd(), from_offset, to.host_fd(), to_offset, len)
@@ -232,9 +252,14 @@ impl Files {
             return Err(Errno::EINVAL);
         }
         let len = self.writable_bytes(&to, WriteAt::Current, len as u64)? as usize;
-        to.grow_within(from.at_most(len), || {
-            rustix::fs::sendfile(to.host_fd(), from.host_fd(), offset, len).map_err(host)
-        })
+        let len = self.left_in(&from, offset.as_deref().copied(), &to, len);
+        // To where the file's own offset is, which a read can move as far as the end meanwhile.
+        let end = |size: u64| {
+            let own = rustix::fs::tell(to.host_fd()).unwrap_or(u64::MAX);
+            own.max(size).saturating_add(len as u64)
+        };
+        let send = || rustix::fs::sendfile(to.host_fd(), from.host_fd(), offset, len).map_err(host);
+        self.growing(&to, end, Stored::ToItsEnd, || to.grow_within(from.at_most(len), send))
     }
 
     /// `flock`. Waiting ends with `EINTR` at a signal.

@@ -4,6 +4,7 @@ use abi::Errno;
 use rustix::fs::{AtFlags, FileType, RenameFlags};
 
 use super::create::same_grant;
+use super::disk::NAME_BYTES;
 use super::files::Files;
 use super::host;
 use super::off_limits::Change;
@@ -99,7 +100,13 @@ impl Files {
                 return Err(Errno::ENOTDIR);
             }
         }
-        rustix::fs::renameat_with(old.dir(), old.name(), new.dir(), new.name(), flags).map_err(host)
+        let rename =
+            || rustix::fs::renameat_with(old.dir(), old.name(), new.dir(), new.name(), flags);
+        if Files::is_same_directory(&old, &new)? {
+            return rename().map_err(host);
+        }
+        // A name more in another directory, which may need a block for it.
+        self.naming(NAME_BYTES, || rename().map_err(host))
     }
 }
 

@@ -12,6 +12,7 @@ use rustix::fs::Mode;
 use thiserror::Error;
 
 use super::charge::{DescriptorCount, FilesOnly, MemoryAccount};
+use super::disk::DiskAccount;
 use super::grant::Grant;
 use super::memory_dir::MemoryAt;
 use super::namespace::{Mount, Namespace};
@@ -78,6 +79,7 @@ pub struct Files {
     pub(super) umask: AtomicU32,
     pub(super) max_size: AtomicU64,
     pub(super) account: OnceLock<Arc<dyn MemoryAccount>>,
+    pub(super) disk: OnceLock<Arc<dyn DiskAccount>>,
     pub(super) socket_names: SocketNames,
     pub(super) passed: PassedFiles,
     /// Whether this host process is the program's, not that of its parent (`vfork`).
@@ -121,6 +123,7 @@ impl Files {
             max_size: AtomicU64::new(u64::MAX),
             umask: AtomicU32::new(umask & 0o777),
             account: OnceLock::new(),
+            disk: OnceLock::new(),
             socket_names: SocketNames::default(),
             passed: PassedFiles::default(),
             is_of_host_process: true,

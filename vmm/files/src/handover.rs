@@ -155,6 +155,7 @@ impl Files {
             umask: AtomicU32::new(self.umask.load(Ordering::Relaxed)),
             max_size: AtomicU64::new(self.max_size.load(Ordering::Relaxed)),
             account: OnceLock::new(),
+            disk: OnceLock::new(),
             socket_names: SocketNames::default(),
             passed: PassedFiles::default(),
             is_of_host_process: true,
@@ -169,6 +170,7 @@ impl Files {
         let mut child = self.with_table(self.namespace.clone(), self.table.copy(false));
         child.is_of_host_process = false;
         child.charge_to(self.account().clone());
+        child.disk = self.disk.clone();
         child
     }
 
@@ -363,6 +365,7 @@ impl Files {
             umask: AtomicU32::new(umask as u32 & 0o777),
             max_size: AtomicU64::new(max_size),
             account: OnceLock::new(),
+            disk: OnceLock::new(),
             socket_names: SocketNames::default(),
             passed: PassedFiles::default(),
             is_of_host_process: true,

@@ -30,6 +30,7 @@ mod create;
 mod data;
 mod descriptor;
 mod dirents;
+mod disk;
 mod edit;
 mod encode;
 mod epoll;
@@ -64,6 +65,7 @@ mod tests;
 
 pub use charge::{DescriptorCount, FileCharge, MemoryAccount, OverLimit, PendingWrite, Seen};
 pub use descriptor::Flock;
+pub use disk::{DiskAccount, NAME_BYTES, OverDisk, Stored};
 pub use encode::{LinuxStat, Times, times_of};
 pub use epoll::EpollChange;
 pub use executable::ToExecute;

@@ -63,12 +63,11 @@ impl Files {
             let file = at.open(&HowToOpen { flags, mode }, self.account())?;
             return self.table.insert(Arc::new(file), cloexec, 0);
         }
-        let namespace = &*self.namespace;
         let found = self.lookup(&base, path, follow, |at, follow| {
             if flags.contains(OFlags::CREATE) && !flags.contains(OFlags::TMPFILE) {
-                namespace.off_limits.check_change(at, Change::Other)?;
+                self.namespace.off_limits.check_change(at, Change::Other)?;
             }
-            open_entry(at, follow, flags, mode, namespace)
+            open_entry(at, follow, flags, mode, self)
         })?;
         let file = match found {
             Found::Host(mut file) => {
@@ -104,8 +103,9 @@ fn open_entry(
     follow: bool,
     flags: OFlags,
     mode: Mode,
-    namespace: &Namespace,
+    files: &Files,
 ) -> Result<Step<OpenFile>, Errno> {
+    let namespace = &*files.namespace;
     let mut flags = flags;
     if at.slash() {
         if flags.contains(OFlags::CREATE) {
@@ -126,7 +126,7 @@ fn open_entry(
     if !flags.contains(OFlags::PATH) {
         safe |= OFlags::NOCTTY | OFlags::NONBLOCK;
     }
-    let fd = match rustix::fs::openat(at.dir(), at.name(), safe, mode) {
+    let fd = match files.open_on_disk(at, safe, mode) {
         Ok(fd) => fd,
         // A FIFO without a reader, or a device that is not there.
         Err(rustix::io::Errno::NXIO) if !flags.contains(OFlags::NONBLOCK) => {

@@ -121,7 +121,7 @@ impl Files {
         if sends && wanted.contains(O_ASYNC) && !served {
             return Err(Errno::EINVAL);
         }
-        file.set_flags(wanted)
+        self.moving(file, || file.set_flags(wanted))
     }
 
     /// The commands on owner and signal that take a number, `None` for all others.

@@ -17,6 +17,7 @@ use cap_std::fs::Dir;
 use rustix::fs::FileType;
 
 use super::attr::by_number;
+use super::disk;
 use super::files::Files;
 use super::host;
 use super::open::pin;
@@ -149,7 +150,8 @@ impl Files {
         if name.len() >= NAME_BYTES {
             return Err(Errno::ENAMETOOLONG);
         }
-        Ok(SocketPlace { name, pin: Pin::Directory(dir) })
+        // Whether it is made is seen elsewhere.
+        self.naming(disk::NAME_BYTES, || Ok(SocketPlace { name, pin: Pin::Directory(dir) }))
     }
 
     /// Notes that a socket was bound there, by the program's name.

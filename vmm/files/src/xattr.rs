@@ -7,7 +7,7 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use abi::Errno;
+use abi::{Errno, PAGE_SIZE};
 use rustix::fs::XattrFlags;
 
 use super::attr::by_number;
@@ -157,7 +157,12 @@ impl Files {
         }
         let (handle, name) = self.users(of, name, true)?;
         let flags = XattrFlags::from_bits_retain(flags);
-        rustix::fs::setxattr(handle.name(), name, value, flags).map_err(host)
+        let path = handle.name();
+        let none: &mut [u8] = &mut [];
+        let before = rustix::fs::getxattr(&path, name, none).unwrap_or(0);
+        let [before, now] = [before, value.len()].map(|len| (len as u64).div_ceil(PAGE_SIZE));
+        let more = now.saturating_sub(before).saturating_mul(PAGE_SIZE);
+        self.naming(more, || rustix::fs::setxattr(&path, name, value, flags).map_err(host))
     }
 
     /// `removexattr` and its kin.

@@ -97,7 +97,7 @@ impl VmReport {
             guest_ns: stats.guest_ns,
             threads: threads(process, spaces.as_ref()),
             memory_limit_bytes: ledger.limit_bytes(),
-            limits: process.limits.report(),
+            limits: process.limits_report(),
             memory: ledger.report(),
             exits: stats.exits,
             faults: stats.faults,

@@ -10,7 +10,8 @@ use rustix::pipe::SpliceFlags;
 
 use super::{CWD, CallResult, Fail, done, io_signals, value};
 use crate::files::{
-    F_GETOWN_EX, F_SETOWN_EX, FileKind, Files, OpenFile, Times, WriteAt, host, times_of,
+    F_GETOWN_EX, F_SETOWN_EX, FileKind, Files, OpenFile, PendingWrite, Times, WriteAt, host,
+    times_of,
 };
 use crate::linux::task::ThreadCtx;
 
@@ -191,6 +192,11 @@ pub(super) fn splice(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     let flags = SpliceFlags::from_bits_retain(a[5] as u32);
     let place = to_at.map_or(WriteAt::Current, WriteAt::Offset);
     let len = files(ctx).writable_bytes(&to, place, a[4])? as usize;
+    if files(ctx).counts_on_disk(&to) && is_pipe(&from) {
+        let moved = splice_to_disk(ctx, &from, (&to, to_at), len, flags)?;
+        write_offset(ctx, a[3], to_at.map(|at| at.saturating_add(moved)))?;
+        return value(moved);
+    }
     let moved = waiting(ctx, || {
         let (from, to) = (from.host_fd(), to.host_fd());
         rustix::pipe::splice(from, from_at.as_mut(), to, to_at.as_mut(), len, flags).map_err(host)
@@ -199,6 +205,42 @@ pub(super) fn splice(ctx: Ctx<'_, '_>, a: Args<'_>) -> CallResult {
     write_offset(ctx, a[1], from_at)?;
     write_offset(ctx, a[3], to_at)?;
     value(moved as u64)
+}
+
+/// Moves what a pipe has to a file whose growth counts: no other file of the run grows meanwhile, so it is
+/// waited for the pipe before.
+fn splice_to_disk(
+    ctx: &ThreadCtx<'_>,
+    from: &OpenFile,
+    (to, offset): (&OpenFile, Option<u64>),
+    len: usize,
+    flags: SpliceFlags,
+) -> Result<u64, Fail> {
+    to.can_write()?;
+    from.can_read()?;
+    let waits = !flags.contains(SpliceFlags::NONBLOCK);
+    loop {
+        if waits && len > 0 {
+            super::transfer::wait_for(ctx, from, libc::POLLIN)?;
+        }
+        // No more than it has now, so that no more is charged; at its end, what there is to be found out.
+        let has = rustix::io::ioctl_fionread(from.host_fd()).unwrap_or(0).max(1);
+        let len = (len as u64).min(has);
+        let write = PendingWrite { offset, bytes: len };
+        let moved = files(ctx).write_on_disk(to, write, None, |at| {
+            let (mut at, flags) = (at.or(offset), flags | SpliceFlags::NONBLOCK);
+            let (from, to) = (from.host_fd(), to.host_fd());
+            let moved = rustix::pipe::splice(from, None, to, at.as_mut(), len as usize, flags);
+            moved.map(|moved| moved as u64).map_err(host)
+        });
+        match moved {
+            // Another reader was faster.
+            Err(Errno::EAGAIN) if waits => {}
+            Err(Errno::EINTR) if !ctx.is_interrupted() => {}
+            Err(Errno::EINTR) => return Err(Fail::Restart),
+            moved => return Ok(moved?),
+        }
+    }
 }
 
 /// `tee(2)`: copies what one pipe holds into another.

@@ -9,7 +9,7 @@ use abi::Errno;
 use super::sched::{has_bit, set_bit};
 use super::time::{checked, deadline_at};
 use super::{CallResult, Fail, done, io_signals, net, terminal, value};
-use crate::files::{FileKind, OpenFile, host};
+use crate::files::{FileKind, OpenFile, Stored, host};
 use crate::linux::task::ThreadCtx;
 
 /// One descriptor to wait for.
@@ -207,16 +207,28 @@ const FICLONERANGE: libc::Ioctl = 0x4020_940d;
 /// `FICLONE`, `FICLONERANGE`: the host's file system shares the blocks, or refuses. Both files are
 /// open with the access that the host requires.
 fn clone_file(ctx: &ThreadCtx<'_>, to: &OpenFile, request: u64, arg: u64) -> CallResult {
+    let size = |file: &OpenFile| {
+        rustix::fs::fstat(file.host_fd()).map_or(u64::MAX, |stat| stat.st_size.cast_unsigned())
+    };
     if request as libc::Ioctl == FICLONE {
         let from = ctx.files().for_io(arg as i32)?;
-        return done(rustix::fs::ioctl_ficlone(to.host_fd(), from.host_fd()).map_err(host));
+        let clone = || rustix::fs::ioctl_ficlone(to.host_fd(), from.host_fd()).map_err(host);
+        return done(ctx.files().growing(to, |_| size(&from), Stored::ToItsEnd, clone));
     }
     let mut range: [u64; 4] = ctx.user().read_words(arg)?;
     let from = ctx.files().for_io(range[0] as i32)?;
     range[0] = from.host_fd().as_raw_fd() as u64;
-    // SAFETY: reads the four words at the pointer.
-    let cloned = unsafe { libc::ioctl(to.host_fd().as_raw_fd(), FICLONERANGE, range.as_ptr()) };
-    value(checked(cloned.into())?)
+    let [_, start, len, at] = range;
+    let end = |_| match len {
+        0 => at.saturating_add(size(&from).saturating_sub(start)),
+        len => at.saturating_add(len),
+    };
+    let clone = || {
+        // SAFETY: reads the four words at the pointer.
+        let cloned = unsafe { libc::ioctl(to.host_fd().as_raw_fd(), FICLONERANGE, range.as_ptr()) };
+        checked(cloned.into())
+    };
+    value(ctx.files().growing(to, end, Stored::ToItsEnd, clone)?)
 }
 
 /// `ioctl(2)`: the few requests that every descriptor supports; those of terminals are in `terminal`.

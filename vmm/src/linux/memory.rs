@@ -9,7 +9,7 @@ use abi::layout::PRIVATE_START;
 use abi::{Errno, PAGE_SIZE, PAGE_SIZE_2M};
 
 use super::{CallResult, limits, value};
-use crate::files::{FileCharge, FileKind, OpenFile, host};
+use crate::files::{FileCharge, FileKind, OpenFile, Stored, host};
 use crate::linux::survivor::Survivor;
 use crate::linux::task::ThreadCtx;
 use crate::private::inspect::{SEGMENT_LABEL, SHARED_LABEL};
@@ -132,7 +132,7 @@ pub(super) fn mmap(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         Some(file) if shared && file.is_zero_device() && file.can_write().is_ok() => {
             shared_memory(ctx, len)
         }
-        Some(file) => file_backing(&file, offset, len, shared, prot)?,
+        Some(file) => file_backing(ctx, &file, offset, len, shared, prot)?,
     };
     if flags & MAP_GROWSDOWN != 0 {
         let ordinary = anonymous && !shared;
@@ -230,6 +230,7 @@ fn is_good_huge(flags: u64, len: u64, offset: u64) -> bool {
 }
 
 fn file_backing(
+    ctx: &ThreadCtx<'_>,
     file: &OpenFile,
     offset: u64,
     len: u64,
@@ -264,6 +265,10 @@ fn file_backing(
     let charge = file.memory().map(|memory| memory.charge.clone());
     if let Some(charge) = &charge {
         charge.map(file.host_fd()).map_err(|_| Errno::ENOMEM)?;
+    }
+    if kind == FileMapping::Shared {
+        // What is written to its holes is not seen.
+        ctx.files().growing(file, |size| size, Stored::AsAskedFor, || Ok(()))?;
     }
     Ok(Backing::File { file: file.for_mapping()?, offset, kind, charge })
 }

@@ -253,7 +253,7 @@ fn move_data(ctx: &ThreadCtx<'_>, file: &OpenFile, mut transfer: Transfer<'_>) -
             wait_for(ctx, file, events)?;
         }
         let withheld = ctx.process.machine.mem.withheld();
-        match make_attempt(file, &transfer, attempt)? {
+        match make_attempt(ctx, file, &transfer, attempt)? {
             Ok(moved) => {
                 if file.kind() == FileKind::Pseudo && transfer.access == MemoryAccess::Read {
                     let offset = transfer.at;
@@ -310,6 +310,7 @@ fn limit_size(
 
 /// Calls the host once to move the data. The outer error is the VMM's own.
 fn make_attempt(
+    ctx: &ThreadCtx<'_>,
     file: &OpenFile,
     transfer: &Transfer<'_>,
     attempt: Attempt,
@@ -338,6 +339,9 @@ fn make_attempt(
         Some(memory) if transfer.access == MemoryAccess::Read => {
             write_to_memory(file, memory, transfer, at, moving)
         }
+        None if transfer.access == MemoryAccess::Read && ctx.files().counts_on_disk(file) => {
+            Ok(write_on_disk(ctx, file, transfer, moving))
+        }
         _ => Ok(moving(at)),
     }
 }
@@ -362,6 +366,25 @@ fn write_to_memory(
         memory.charge.write(fd, write, |at| moving(at.map_or(-1, u64::cast_signed)))
     };
     done.map_err(|_| Errno::ENOSPC)
+}
+
+/// Writes to a file within what the run may add to disks.
+fn write_on_disk(
+    ctx: &ThreadCtx<'_>,
+    file: &OpenFile,
+    transfer: &Transfer<'_>,
+    moving: impl FnOnce(i64) -> Result<u64, Errno>,
+) -> Result<u64, Errno> {
+    let bytes = transfer.buffers.iov.iter().map(|piece| piece.iov_len as u64).sum();
+    let write = PendingWrite { offset: transfer.at.map(i64::cast_unsigned), bytes };
+    let appends = match transfer.flags {
+        flags if flags & libc::RWF_APPEND != 0 => Some(true),
+        flags if flags & RWF_NOAPPEND != 0 => Some(false),
+        _ => None,
+    };
+    // At the end, the host finds the place by itself.
+    let call = |at: Option<u64>| moving(at.map_or(transfer.at.unwrap_or(-1), u64::cast_signed));
+    ctx.files().write_on_disk(file, write, appends, call)
 }
 
 /// How long to wait for a file that is not ready.

@@ -24,6 +24,7 @@ use crate::linux::task::{
 use crate::linux::timer::Timers;
 use crate::private::PrivateRegion;
 use crate::process_tree::Channel;
+use crate::process_tree::disk_use::DiskUse;
 use crate::stats::{Phase, Stats};
 use crate::vas::{VasConfig, Vases};
 use crate::vm::Vcpu;
@@ -100,11 +101,17 @@ impl EmptyVm {
             // Without, it is not blocked, and would end this process.
             files.pass_sigio();
         }
+        // One for the process: its threads take turns by it.
+        let disk = vm.disk.clone().map(|limit| Arc::new(DiskUse::new(limit)));
+        if let Some(disk) = &disk {
+            files.count_disk(disk.clone());
+        }
         let vas_config = VasConfig {
             store: vm.store.clone(),
             grants: vm.vases.clone(),
             umask: vm.umask,
             program: String::from_utf8_lossy(&program.path).into_owned(),
+            disk,
         };
         let vases = Arc::new(Vases::new(&kernel, vas_config));
         let process = Arc::new(Process {

@@ -13,6 +13,7 @@ use crate::linux::debug::Debugger;
 use crate::linux::net::NetGrants;
 use crate::linux::profile::Profiler;
 use crate::linux::strace::Tracer;
+use crate::process_tree::disk_use::DiskLimit;
 use crate::vas::VasGrants;
 
 /// Whether a dynamic program may read the directories in which its loader looks.
@@ -78,6 +79,8 @@ pub struct RunConfig {
     pub core: Option<Arc<CorePlace>>,
     /// Whether a report on a signal that leaves core files tells of all threads where they were.
     pub backtraces: bool,
+    /// What all processes of the run may add to disks; `None`: there is no limit.
+    pub disk: Option<Arc<DiskLimit>>,
     /// Who debugs it; `None`: nobody.
     pub debug: Option<Arc<Debugger>>,
     /// A socket that the caller removes at the end, besides what `confine_files` names.

@@ -149,6 +149,7 @@ impl Process {
             profiler: config.profiler.clone(),
             core: config.core.clone(),
             backtraces: config.backtraces,
+            disk: config.disk.clone(),
             // Of the first process only.
             debug: None,
             confined,

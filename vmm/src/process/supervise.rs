@@ -105,7 +105,17 @@ pub(super) fn until_empty(
         return Err(LoopError::Events { action: "watch a file descriptor", source });
     }
     process.timers.serve_by(gettid());
-    let cpu = process.limits.get(libc::RLIMIT_CPU).unwrap_or([u64::MAX; 2]);
+    let of_run = process.children.member().and_then(|it| it.registry().processor_time_limit());
+    if of_run.is_some()
+        && let Err(errno) = process.timers.watch_run()
+    {
+        tracing::warn!(%errno, "cannot watch the processor time of the run (--cpu-time)");
+    }
+    let mut cpu = process.limits.get(libc::RLIMIT_CPU).unwrap_or([u64::MAX; 2]);
+    // The run's comes first then: its time is this process's and that of others.
+    if of_run.is_some_and(|limit| limit.as_secs() <= cpu[0]) {
+        cpu = [u64::MAX; 2];
+    }
     if let Err(errno) = process.timers.limit_cpu(cpu) {
         tracing::warn!(%errno, "cannot watch the limit of CPU time (ulimit -t)");
     }

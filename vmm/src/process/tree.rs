@@ -172,7 +172,9 @@ impl Starter<'_> {
         let core = self.vm.core.as_ref().map(|core| core.folder().as_raw_fd());
         let sheets = self.vm.profiler.iter().flat_map(|profiler| profiler.sheets());
         let sheets = sheets.map(|sheet| sheet.as_fd().as_raw_fd());
-        let kept = self.tree.kept.iter().map(AsRawFd::as_raw_fd).chain(core).chain(sheets);
+        let disk = self.vm.disk.as_ref().map(|disk| disk.descriptor().as_raw_fd());
+        let kept = self.tree.kept.iter().map(AsRawFd::as_raw_fd);
+        let kept = kept.chain(core).chain(sheets).chain(disk);
         let names = [self.tree.names.descriptor(), self.tree.sysv.descriptor()].into_iter();
         let servers = server.iter().flat_map(|(names, sysv)| [names, sysv]);
         let names = names.chain(servers.map(AsRawFd::as_raw_fd));

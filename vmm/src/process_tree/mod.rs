@@ -14,9 +14,11 @@
 //! - [`stop`]: the signals by which a terminal stops them
 //! - [`images`]: which images of memory each of them has
 //! - [`shared_words`]: memory that all VMMs of a run share
+//! - [`disk_use`]: what they add to disks, counted there
 //! - [`registry`]: a table in such memory: who belongs to it, and what it holds
 
 pub mod channel;
+pub mod disk_use;
 pub mod door;
 pub mod fork;
 pub mod images;

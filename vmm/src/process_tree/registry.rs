@@ -8,9 +8,12 @@ use std::io;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::images::{ImagePlace, Images};
+use super::shared_words::SharedWords;
 use super::shown::{Cell, Shown};
+use super::wait;
 use crate::files::{DescriptorCount, Seen};
 
 /// The most processes that a run may have.
@@ -45,6 +48,8 @@ pub struct Registry {
     bytes: usize,
     entries: u32,
     images: Images,
+    /// Nanoseconds of processor time of processes that have ended, and the limit of all together in seconds; 0 is none.
+    times: SharedWords,
 }
 
 // SAFETY: the memory is shared, never unmapped while this exists, and contains only atomics.
@@ -64,11 +69,13 @@ impl Registry {
         let bytes = size_of::<Entry>() + entries as usize * of_each;
         let rights = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-        let images = Images::new(entries as usize)?;
+        let (images, times) = (Images::new(entries as usize)?, SharedWords::new(2)?);
         // SAFETY: a new mapping at an address of the kernel's choice.
         let at = unsafe { libc::mmap(ptr::null_mut(), bytes, rights, flags, -1, 0) };
         let registry = match NonNull::new(at.cast()) {
-            Some(memory) if at != libc::MAP_FAILED => Registry { memory, bytes, entries, images },
+            Some(memory) if at != libc::MAP_FAILED => {
+                Registry { memory, bytes, entries, images, times }
+            }
             _ => return Err(io::Error::last_os_error()),
         };
         registry.head().open_files_limit.store(open_files, Ordering::Relaxed);
@@ -187,9 +194,32 @@ impl Registry {
     pub fn free(&self, pid: i32) {
         for (entry, place) in self.entries().iter().zip(0..) {
             if pid > 0 && entry.pid.load(Ordering::Acquire) == pid {
+                let used = wait::processor_time(pid).unwrap_or_default();
                 self.clear(entry, place);
+                // Afterwards: better too little for a moment than the same twice.
+                self.times[0].fetch_add(used.as_nanos() as u64, Ordering::AcqRel);
             }
         }
+    }
+
+    /// Limits the processor time of all processes together, before the first of them runs.
+    pub fn limit_processor_time(&self, seconds: u64) {
+        self.times[1].store(seconds, Ordering::Release);
+    }
+
+    /// That limit, if there is one.
+    #[must_use]
+    pub fn processor_time_limit(&self) -> Option<Duration> {
+        let seconds = self.times[1].load(Ordering::Acquire);
+        (seconds > 0).then(|| Duration::from_secs(seconds))
+    }
+
+    /// Processor time that all processes of the run have used together, also those that have ended.
+    #[must_use]
+    pub fn processor_time(&self) -> Duration {
+        let ended = Duration::from_nanos(self.times[0].load(Ordering::Acquire));
+        let living = self.pids().into_iter().filter_map(wait::processor_time);
+        living.fold(ended, Duration::saturating_add)
     }
 
     /// Releases what a process that has ended held, which has its number until it is waited for.
@@ -447,8 +477,9 @@ impl DescriptorCount for Member {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
-    use super::{Registry, Shown};
+    use super::{Registry, Shown, wait};
     use crate::files::{DescriptorCount, Seen};
 
     #[test]
@@ -482,6 +513,28 @@ mod tests {
         other.release_all();
         other.release(10);
         assert_eq!(registry.total_bytes(), 0);
+    }
+
+    #[test]
+    fn processor_time_of_processes_counts_together_and_goes_on_counting_when_they_have_ended() {
+        let registry = Arc::new(Registry::new(2, u64::MAX).unwrap());
+        assert_eq!(registry.processor_time_limit(), None);
+        registry.limit_processor_time(3);
+        assert_eq!(registry.processor_time_limit(), Some(Duration::from_secs(3)));
+        let (one, other) = (registry.take().unwrap(), registry.take().unwrap());
+        let spin = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done";
+        let mut child = std::process::Command::new("sh").args(["-c", spin]).spawn().unwrap();
+        let pid = child.id().cast_signed();
+        one.set_pid(pid);
+        wait::wait(libc::P_PID, pid, libc::WEXITED | libc::WNOWAIT).unwrap();
+        let used = registry.processor_time();
+        assert!(used > Duration::ZERO);
+        registry.free(pid);
+        registry.free(pid);
+        child.wait().unwrap();
+        assert_eq!(registry.processor_time(), used);
+        other.set_pid(std::process::id().cast_signed());
+        assert!(registry.processor_time() > used);
     }
 
     #[test]

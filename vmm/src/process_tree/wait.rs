@@ -1,6 +1,7 @@
-//! `waitid` of the host, with everything it returns.
+//! `waitid` of the host, with everything it returns; the processor time of a process that has not been waited for.
 
 use std::io;
+use std::time::Duration;
 
 /// What happened to a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,4 +60,34 @@ pub fn wait(kind: u32, id: i32, options: i32) -> io::Result<Option<Changed>> {
     let [_, _, code, _, pid, uid, status, ..] = info;
     let uid = uid.cast_unsigned();
     Ok((pid != 0).then_some(Changed { pid, uid, code, status, usage }))
+}
+
+/// Processor time that a process has used, which may have ended; `None` if it is not there, or has been waited for.
+#[must_use]
+pub fn processor_time(pid: i32) -> Option<Duration> {
+    // As `clock_getcpuclockid(3)` makes it: the clock by which timers of the process go, too.
+    let clock = !pid << 3;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes the structure it is given.
+    let told = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    let nanos = u32::try_from(time.tv_nsec).ok().filter(|_| told == 0)?;
+    Some(Duration::new(time.tv_sec.unsigned_abs(), nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_process_is_known_until_it_is_waited_for() {
+        let spin = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done";
+        let child = std::process::Command::new("sh").args(["-c", spin]).spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let ended = wait(libc::P_PID, pid, libc::WEXITED | libc::WNOWAIT).unwrap().unwrap();
+        assert!(ended.has_ended());
+        assert!(processor_time(pid).unwrap() > Duration::ZERO);
+        wait(libc::P_PID, pid, libc::WEXITED).unwrap();
+        assert_eq!(processor_time(pid), None);
+        assert!(processor_time(std::process::id().cast_signed()).is_some());
+    }
 }

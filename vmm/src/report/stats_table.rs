@@ -31,18 +31,24 @@ impl fmt::Display for StatsReport {
             writeln!(f, "{:<20} {:>8} MiB", "memory limit", limit >> 20)?;
         }
         if let Some(limits) = &self.limits {
-            let [time, size] = [limits.cpu_seconds, limits.file_size_bytes];
-            let (time, size) =
-                (time.map(|time| format!("{time} s")), size.map(|size| format!("{size} bytes")));
+            let seconds = limits.cpu_seconds.map(|seconds| format!("{seconds} s"));
+            let size = limits.file_size_bytes.map(|bytes| format!("{bytes} bytes"));
             let all = [
                 ("processors", Some(limits.processors.to_string())),
-                ("processor time", time),
+                ("processor time", seconds),
                 ("file size", size),
             ];
+            let disk = limits.disk_bytes.zip(limits.disk_used_bytes);
             for (name, limit) in
                 all.iter().filter_map(|(name, limit)| Some((name, limit.as_ref()?)))
             {
                 writeln!(f, "{name:<20} {limit:>12}  at most")?;
+            }
+            if let Some(used) = limits.run_cpu_ns {
+                writeln!(f, "{:<20} {:>12}  all processes together", "used of it", time(used))?;
+            }
+            if let Some((limit, used)) = disk {
+                writeln!(f, "{:<20} {used:>12} bytes  at most {limit}", "added to disks")?;
             }
         }
         for held in self.memory.iter().filter(|held| held.peak_bytes > 0) {

@@ -315,6 +315,12 @@ pub struct LimitsReport {
     pub cpu_seconds: Option<u64>,
     /// Size to which it may make a file grow; likewise.
     pub file_size_bytes: Option<u64>,
+    /// What all processes of the run may add to disks together; likewise.
+    pub disk_bytes: Option<u64>,
+    /// What they are charged with now.
+    pub disk_used_bytes: Option<u64>,
+    /// Processor time that they have used together, if that is limited.
+    pub run_cpu_ns: Option<u64>,
 }
 
 /// Processor time of this process.

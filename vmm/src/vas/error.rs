@@ -4,6 +4,7 @@ use abi::{Errno, Right, SegId};
 use seg_lock::LockOutcome;
 
 use crate::error::Remedy;
+use crate::files::OverDisk;
 use crate::store::{Object, StoreError};
 use crate::vm::{MemoryError, VmError};
 use spacejmp_versions::VersionsError;
@@ -14,6 +15,9 @@ pub enum VasError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It would take more of the disk than the run may.
+    #[error(transparent)]
+    Disk(#[from] OverDisk),
     /// Guest memory, windows, page tables.
     #[error("cannot map a segment")]
     Memory(#[from] MemoryError),
@@ -248,6 +252,7 @@ impl VasError {
         match self {
             VasError::Store(error) => error.errno(),
             VasError::Memory(_) | VasError::Vm(_) => Errno::ENOMEM,
+            VasError::Disk(error) => (*error).into(),
             VasError::NoInstance { .. } => Errno::EBADF,
             VasError::Home | VasError::Invalid { .. } => Errno::EINVAL,
             VasError::NotMember { .. } => Errno::ENOENT,

@@ -75,14 +75,16 @@ impl Limits {
         }
     }
 
-    /// What of them is told of a run.
-    #[must_use]
-    pub fn report(&self) -> LimitsReport {
+    /// What of them is told of a process.
+    pub(super) fn report(&self) -> LimitsReport {
         let limit = |resource| Some(self.soft(resource)).filter(|limit| *limit != INFINITY);
         LimitsReport {
             processors: processors().len() as u64,
             cpu_seconds: limit(libc::RLIMIT_CPU),
             file_size_bytes: limit(libc::RLIMIT_FSIZE),
+            disk_bytes: None,
+            disk_used_bytes: None,
+            run_cpu_ns: None,
         }
     }
 

@@ -44,8 +44,9 @@ use crate::files::Files;
 use crate::guest::clock::{GuestClock, GuestWords};
 use crate::kernel::Kernel;
 use crate::private::PrivateRegion;
-use crate::process_tree::Channel;
-use crate::stats::{Phase, Stats};
+use crate::process_tree::disk_use::DiskLimit;
+use crate::process_tree::{Channel, Registry};
+use crate::stats::{LimitsReport, Phase, Stats};
 use crate::user_memory::UserMemory;
 use crate::vas::{VasGrants, Vases};
 use crate::vm::{Machine, Vcpu};
@@ -143,6 +144,8 @@ pub(crate) struct VmSettings {
     pub(crate) core: Option<Arc<CorePlace>>,
     /// Whether a report tells of all threads where they were.
     pub(crate) backtraces: bool,
+    /// What all processes of the run may add to disks; `None`: there is no limit.
+    pub(crate) disk: Option<Arc<DiskLimit>>,
     /// Who debugs the run's first process, or may do so later.
     pub(crate) debug: Option<Arc<Debugger>>,
     /// What its threads may ask of the host.
@@ -282,6 +285,20 @@ impl Process {
     /// Who debugs it, if somebody does or has.
     pub(crate) fn debugger(&self) -> Option<&Debugger> {
         self.vm.debug.as_deref().filter(|debug| debug.is_present())
+    }
+
+    /// What limits it beside its memory, and what the run is charged with.
+    #[must_use]
+    pub fn limits_report(&self) -> LimitsReport {
+        let disk = self.vm.disk.as_ref();
+        let run = self.children.member().map(|member| member.registry());
+        let is_limited = |run: &&Arc<Registry>| run.processor_time_limit().is_some();
+        LimitsReport {
+            disk_bytes: disk.map(|disk| disk.limit_bytes()),
+            disk_used_bytes: disk.map(|disk| disk.used_bytes()),
+            run_cpu_ns: run.filter(is_limited).map(|run| run.processor_time().as_nanos() as u64),
+            ..self.limits.report()
+        }
     }
 
     /// Its number: the first thread's, which is that of the host thread that called

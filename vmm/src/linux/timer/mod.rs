@@ -11,6 +11,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use abi::Errno;
 
@@ -30,6 +31,12 @@ const MOST_OVERRUNS: u32 = i32::MAX as u32;
 const INTERVAL: u64 = 1 << 32;
 /// Flag in that value: CPU time has reached a limit.
 const CPU_LIMIT: u64 = 1 << 33;
+/// Flag in that value: the processor time of the run is to be looked at.
+const RUN_LIMIT: u64 = 1 << 34;
+/// Processor time of a process after which it looks at that of the run.
+const LOOK: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// What is left for a handler of SIGXCPU.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The timers of a process.
 #[derive(Debug, Default)]
@@ -53,6 +60,8 @@ struct Inner {
     intervals: [Option<HostTimer>; 3],
     /// Fires at the soft limit of CPU time and each second after it; with the hard limit.
     cpu_limit: Option<(HostTimer, u64)>,
+    /// Fires whenever this process has used some time, with whether the program has been told.
+    run_limit: Option<(HostTimer, bool)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +123,31 @@ impl Timers {
         timer.set(libc::TIMER_ABSTIME, &times)?;
         inner.cpu_limit = Some((timer, hard));
         Ok(())
+    }
+
+    /// Watches the processor time of all processes of the run together: from a limit on, each that uses any gets
+    /// SIGXCPU, and a second later SIGKILL. A process that waits looks at nothing.
+    ///
+    /// # Errors
+    /// `EAGAIN` when the user has too many timers.
+    pub(crate) fn watch_run(&self) -> Result<(), Errno> {
+        let timer = HostTimer::new(process_clock(0), self.tell(RUN_LIMIT))?;
+        // At once, for a process that is started when the time is over.
+        let soon = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        timer.set(0, &libc::itimerspec { it_interval: LOOK, it_value: soon })?;
+        self.lock().run_limit = Some((timer, false));
+        Ok(())
+    }
+
+    /// The signal that a limit of the run's asks for, once for each.
+    fn run_signal(&self, used: Duration, limit: Duration) -> Option<i32> {
+        let mut inner = self.lock();
+        let (_, is_told) = inner.run_limit.as_mut()?;
+        match used {
+            used if used >= limit.saturating_add(GRACE) => Some(libc::SIGKILL),
+            used if used >= limit => (!std::mem::replace(is_told, true)).then_some(libc::SIGXCPU),
+            _ => None,
+        }
     }
 
     /// The signal for a limit of CPU time that has been reached.
@@ -192,6 +226,16 @@ pub(crate) fn expired(process: &Process, word: u64, overruns: u32) {
     if word & CPU_LIMIT != 0 {
         let signo = process.timers.cpu_signal();
         let _ = send_to_process(process, SigInfo::new(signo, SI_KERNEL, 0));
+        return;
+    }
+    if word & RUN_LIMIT != 0 {
+        let registry = process.children.member().map(|member| member.registry().clone());
+        let limited =
+            registry.and_then(|run| Some((run.processor_time(), run.processor_time_limit()?)));
+        let signo = limited.and_then(|(used, limit)| process.timers.run_signal(used, limit));
+        if let Some(signo) = signo {
+            let _ = send_to_process(process, SigInfo::new(signo, SI_KERNEL, 0));
+        }
         return;
     }
     if word & INTERVAL != 0 {

@@ -19,7 +19,7 @@ use crate::vas::VasError;
 use crate::vm::{MemoryError, MemoryKind, MemoryLedger};
 
 /// Header and lock page of a segment, or the files of a VAS, with what the host keeps of them.
-const OBJECT_BYTES: u64 = 4 * PAGE_SIZE;
+pub(crate) const OBJECT_BYTES: u64 = 4 * PAGE_SIZE;
 
 /// What the objects of a private store are charged with; nothing in another store.
 #[derive(Debug, Default)]

@@ -10,6 +10,7 @@
 //! the VAS it was put into is granted.
 
 pub(crate) mod charge;
+pub(crate) mod disk;
 pub mod grants;
 
 use std::sync::Arc;
@@ -17,12 +18,14 @@ use std::sync::Arc;
 use abi::objects::{Durability, PagePolicy, SegRoot};
 use abi::{Right, SegId, VasId};
 
+use crate::process_tree::disk_use::DiskUse;
 use crate::store::{
     Access, Chosen, CopiedVas, LeaseView, Mode, Name, Object, Removed, SegmentRecord, SegmentSpec,
     Store, StoreError, VasRecord,
 };
 use crate::vas::VasError;
-use crate::vas::granted::charge::{StoreCharge, segment_bytes};
+use crate::vas::granted::charge::{OBJECT_BYTES, StoreCharge, segment_bytes};
+use crate::vas::granted::disk::disk_bytes;
 use crate::vas::granted::grants::Grants;
 use crate::vas::kept;
 
@@ -32,6 +35,8 @@ pub struct Granted {
     pub(crate) store: Arc<Store>,
     pub(crate) grants: Arc<Grants>,
     pub(crate) charge: Arc<StoreCharge>,
+    /// Who counts what is added to it.
+    pub(crate) disk: Option<Arc<DiskUse>>,
 }
 
 /// What the host permits, and not more than what was granted.
@@ -56,7 +61,8 @@ impl Granted {
     /// [`Store::create_vas`].
     pub fn create_vas(&self, name: &Name, mode: Mode) -> Result<VasId, VasError> {
         self.grants.check_name(name, Right::Write)?;
-        self.charge.vas_made(|| Ok(self.store.create_vas(name, mode)?))
+        let make = || self.charge.vas_made(|| Ok(self.store.create_vas(name, mode)?));
+        self.taking(|| Ok(OBJECT_BYTES), make)
     }
 
     /// [`Store::choose_vas`]. A version that is to be kept for a while is kept by `keep`.
@@ -100,7 +106,9 @@ impl Granted {
             }
             Ok(all)
         };
-        Ok(self.charge.vas_copied(bytes, || keep(&self.store))?.vid)
+        // Their files have other names, and grow when something is committed.
+        let objects = || Ok(OBJECT_BYTES * (1 + self.store.vas(vid)?.segments.len() as u64));
+        Ok(self.taking(objects, || self.charge.vas_copied(bytes, || keep(&self.store)))?.vid)
     }
 
     /// Makes a tag of a VAS by `keep`.
@@ -125,7 +133,8 @@ impl Granted {
                 self.check_segment(segment.sid, Right::Write)?;
             }
         }
-        self.charge.vas_made(|| Ok(self.store.clone_vas(vid, name)?))
+        let clone = || self.charge.vas_made(|| Ok(self.store.clone_vas(vid, name)?));
+        self.taking(|| Ok(OBJECT_BYTES), clone)
     }
 
     /// Makes a VAS `name` with copies of the segments of another by `copy`.
@@ -142,10 +151,18 @@ impl Granted {
             self.check_segment(segment.sid, Right::Read)?;
         }
         let sids: Vec<SegId> = vas.segments.iter().map(|segment| segment.sid).collect();
-        let copied = self.charge.vas_copied(
-            || sids.iter().map(|sid| self.bytes_of(*sid, None)).collect(),
-            || copy(&self.store, vas),
-        )?;
+        let on_disk = || {
+            let each = sids.iter().map(|sid| self.disk_bytes_of_copy(*sid));
+            let sum = |all: u64, one| Ok::<_, VasError>(all.saturating_add(one?));
+            each.into_iter().try_fold(OBJECT_BYTES, sum)
+        };
+        let copied = self.taking(on_disk, || {
+            self.charge.vas_copied(
+                || sids.iter().map(|sid| self.bytes_of(*sid, None)).collect(),
+                || copy(&self.store, vas),
+            )
+        })?;
+        copied.segments.iter().for_each(|sid| self.note_made(*sid));
         self.grants.adopt(copied.segments);
         Ok(copied.vid)
     }
@@ -204,10 +221,14 @@ impl Granted {
     /// [`Store::create_segment`].
     pub fn create_segment(&self, name: &Name, spec: &SegmentSpec) -> Result<SegId, VasError> {
         self.grants.check_makes_segments(name)?;
-        let sid = self.charge.segment_made(
-            || Ok(segment_bytes(spec.lifetime, spec.size_bytes)),
-            || self.store.create_segment(name, spec).map_err(|e| self.taken(name, e.into())),
-        )?;
+        let make = || {
+            self.charge.segment_made(
+                || Ok(segment_bytes(spec.lifetime, spec.size_bytes)),
+                || self.store.create_segment(name, spec).map_err(|e| self.taken(name, e.into())),
+            )
+        };
+        let sid = self.taking(|| Ok(disk_bytes(spec.lifetime, spec.size_bytes)), make)?;
+        self.note_made(sid);
         self.grants.adopt([sid]);
         Ok(sid)
     }
@@ -250,10 +271,14 @@ impl Granted {
     ) -> Result<SegId, VasError> {
         self.check_segment(sid, Right::Read)?;
         self.grants.check_makes_segments(name)?;
-        let sid = self.charge.segment_made(
-            || self.bytes_of(sid, None),
-            || copy(&self.store).map_err(|error| self.taken(name, error)),
-        )?;
+        let make = || {
+            self.charge.segment_made(
+                || self.bytes_of(sid, None),
+                || copy(&self.store).map_err(|error| self.taken(name, error)),
+            )
+        };
+        let sid = self.taking(|| self.disk_bytes_of_copy(sid), make)?;
+        self.note_made(sid);
         self.grants.adopt([sid]);
         Ok(sid)
     }
@@ -336,6 +361,7 @@ impl Granted {
     /// [`Store::grow_segment`].
     pub fn grow_segment(&self, sid: SegId, size_bytes: u64) -> Result<(), VasError> {
         self.check_segment(sid, Right::Write)?;
+        self.cover_growth(sid, size_bytes)?;
         self.charge.segment_grown(
             sid,
             || self.bytes_of(sid, Some(size_bytes)),
@@ -346,6 +372,9 @@ impl Granted {
     /// [`Store::reserve_segment`].
     pub fn reserve_segment(&self, sid: SegId, offset: u64, bytes: u64) -> Result<(), VasError> {
         self.check_segment(sid, Right::Write)?;
+        if let Some(disk) = &self.disk {
+            disk.cover_segment(&self.store.open_segment(sid)?)?;
+        }
         Ok(self.store.reserve_segment(sid, offset, bytes)?)
     }
 

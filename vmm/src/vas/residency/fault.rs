@@ -120,11 +120,15 @@ impl State {
     /// Whether a member's segment has `gva` now; another VM may have grown it.
     fn has_address(&mut self, sid: SegId, gva: u64) -> Result<bool, VasError> {
         let opened = self.attached();
+        let disk = self.residency.disk();
         let segment = self.residency.of_member_mut(sid);
         if gva < segment.end.next_multiple_of(PAGE_SIZE) {
             return Ok(true);
         }
         opened.store.refresh(&mut segment.file)?;
+        if let (Some(Right::Write), Some(disk)) = (segment.highest_right(), disk) {
+            disk.cover_segment(&segment.file)?;
+        }
         segment.set_size(segment.file.header().size_bytes)?;
         Ok(gva < segment.end.next_multiple_of(PAGE_SIZE))
     }

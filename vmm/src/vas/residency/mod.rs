@@ -27,6 +27,7 @@ use self::lock_numbers::LockNumbers;
 use self::lock_page::LockPage;
 use self::segment::VmSegment;
 use crate::kernel::SwitchTables;
+use crate::process_tree::disk_use::DiskUse;
 use crate::store::{SegmentFile, Store, StoreError};
 use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
@@ -71,11 +72,13 @@ pub(crate) struct Residency {
     locks: LockNumbers,
     /// Set whenever a segment is acquired that other processes change in place.
     shares: Arc<AtomicBool>,
+    /// Who counts what the store's disk has to hold.
+    disk: Option<Arc<DiskUse>>,
 }
 
 impl Residency {
     /// No segments.
-    pub(crate) fn new(switch: Arc<SwitchTables>) -> Residency {
+    pub(crate) fn new(switch: Arc<SwitchTables>, disk: Option<Arc<DiskUse>>) -> Residency {
         Residency {
             segments: BTreeMap::new(),
             unused: VecDeque::new(),
@@ -83,7 +86,13 @@ impl Residency {
             lease_rows: RangeAllocator::default(),
             locks: LockNumbers::new(switch),
             shares: Arc::default(),
+            disk,
         }
+    }
+
+    /// See the field.
+    pub(super) fn disk(&self) -> Option<Arc<DiskUse>> {
+        self.disk.clone()
     }
 
     /// See the field.
@@ -230,6 +239,9 @@ impl Residency {
             // Readers take no lock.
             right == Right::Write
         } else {
+            if let (Right::Write, Some(disk)) = (right, &self.disk) {
+                disk.cover_segment(&segment.file)?;
+            }
             segment.set_size(segment.file.header().size_bytes)?;
             segment.is_lockable()
         };

@@ -22,6 +22,7 @@ use self::handles::ENTRIES_AHEAD;
 use self::instances::Instances;
 use self::lock_lists::LockLists;
 use crate::kernel::{Kernel, SwitchTables};
+use crate::process_tree::disk_use::DiskUse;
 use crate::store::{INSTANCES_OFFSET, Lease, LeaseInfo, Patience, Store, VCPU_STATUSES_OFFSET};
 use crate::vas::VasError;
 use crate::vas::error::warn_if_failed;
@@ -37,6 +38,7 @@ use crate::vas::versioned::visits::Visits;
 use crate::vm::Machine;
 use crate::vm::host_range::own_number;
 use crate::vm::memory::FileMapping;
+use spacejmp_versions::disk::host::Growth;
 
 /// Where a process's address spaces come from.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +51,8 @@ pub struct VasConfig {
     pub umask: u32,
     /// The process's name in its lease.
     pub program: String,
+    /// Who counts what is added to it.
+    pub disk: Option<Arc<DiskUse>>,
 }
 
 /// The address spaces of a process.
@@ -106,6 +110,9 @@ impl Vases {
         let active = AtomicBool::new(false);
         let grants = Arc::new(Grants::new(config.grants.clone()));
         let is_private = config.store.as_deref().is_some_and(Store::is_private);
+        // A private one is in memory.
+        let disk = config.disk.clone().filter(|_| !is_private);
+        let config = VasConfig { disk: disk.clone(), ..config };
         let charge = Arc::new(StoreCharge::new(is_private.then(|| machine.mem.ledger().clone())));
         let state = State {
             store: None,
@@ -113,7 +120,7 @@ impl Vases {
             grants,
             charge,
             instances: Instances::default(),
-            residency: Residency::new(switch.clone()),
+            residency: Residency::new(switch.clone(), disk),
             visits: Visits::new(machine.mem.ledger().clone()),
             kernel_views: KernelViews::new(switch.clone()),
             syncer: Syncer::default(),
@@ -189,7 +196,8 @@ impl Vases {
     pub fn granted(&self) -> Result<Granted, VasError> {
         let mut state = self.lock();
         let store = state.open_store(&self.config, &self.patience)?;
-        Ok(Granted { store, grants: state.grants.clone(), charge: state.charge.clone() })
+        let disk = self.config.disk.clone();
+        Ok(Granted { store, grants: state.grants.clone(), charge: state.charge.clone(), disk })
     }
 
     /// Where the store is, if the program has used it.
@@ -277,7 +285,9 @@ impl State {
             Some(path) => path.clone(),
             None => Store::default_path()?,
         };
-        let store = Arc::new(Store::open_or_create_with(&path, patience.clone(), config.umask)?);
+        let store = Store::open_or_create_with(&path, patience.clone(), config.umask)?;
+        let growth = config.disk.clone().map(|disk| disk as Arc<dyn Growth>);
+        let store = Arc::new(store.counted_by(growth));
         self.store = Some(store.clone());
         Ok(store)
     }

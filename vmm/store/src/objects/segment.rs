@@ -9,6 +9,7 @@ use std::sync::Arc;
 use abi::addr::PAGE_SIZE;
 use abi::objects::{Lifetime, Right, SegId};
 use rustix::fs::{OFlags, Stat};
+use spacejmp_versions::disk::host::Growth;
 
 use crate::format::error::{StoreError, bad_field, invalid, io_error};
 use crate::format::extent::{DATA_OFFSET, LOCK_PAGE_OFFSET, PART_BYTES, WORDS_OFFSET};
@@ -74,6 +75,8 @@ pub struct SegmentFile {
     pub(crate) counters: Arc<File>,
     /// The folder of versioned segments' folders.
     versions: Arc<Dir>,
+    /// Who counts what its versions grow by.
+    pub(crate) growth: Option<Arc<dyn Growth>>,
     /// The user whose file it is.
     owner: u32,
     /// Device and inode of the file.
@@ -397,6 +400,7 @@ impl Store {
             root: Arc::clone(&self.root),
             counters: Arc::clone(&self.counters),
             versions: Arc::clone(&self.versions_by_sid),
+            growth: self.growth.clone(),
             owner,
             identity: (stat.st_dev, stat.st_ino),
             about: About::of(self, &stat),

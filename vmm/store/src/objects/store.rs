@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use abi::objects::{Lifetime, Right};
 use rustix::fs::{Access, FlockOperation, OFlags};
+use spacejmp_versions::disk::host::Growth;
 use spacejmp_versions::segment::Verified;
 
 use crate::format::counters::COUNTERS_BYTES;
@@ -56,6 +57,8 @@ pub struct Store {
     pub(crate) parts: Arc<Dir>,
     pub(crate) versions_by_sid: Arc<Dir>,
     shm: OnceLock<Option<Arc<Dir>>>,
+    /// Who counts what the files of versioned segments grow by.
+    pub(crate) growth: Option<Arc<dyn Growth>>,
     boot: OnceLock<BootId>,
     pub(crate) vms: Arc<Dir>,
     pub(crate) lock_files: Arc<LockFiles>,
@@ -124,6 +127,7 @@ impl Store {
             parts: Arc::new(when_used("parts")),
             versions_by_sid: Arc::new(when_used(VERSIONS)),
             shm: OnceLock::new(),
+            growth: None,
             boot: OnceLock::new(),
             vms: Arc::new(when_used("vms")),
             lock_files: Arc::default(),
@@ -162,6 +166,12 @@ impl Store {
         umask: u32,
     ) -> Result<Store, StoreError> {
         Self::open_or_make(path, &patience, umask).map(|store| store.with_patience(patience))
+    }
+
+    /// The same store, with what the files of its versioned segments grow by counted.
+    #[must_use]
+    pub fn counted_by(self, growth: Option<Arc<dyn Growth>>) -> Store {
+        Store { growth, ..self }
     }
 
     fn open_or_make(path: &Path, patience: &Patience, umask: u32) -> Result<Store, StoreError> {

@@ -57,6 +57,7 @@ impl SegmentFile {
     pub fn versions_files(&self) -> Result<HostFolder, StoreError> {
         let segments = Dir::when_used(self.root(), SEGMENTS);
         let folder = HostFolder::from_new_fd(self.versions_folder()?);
+        let folder = folder.counted_by(self.growth.clone());
         Ok(folder.beside(move |segment| owner_of(&segments, segment)))
     }
 
@@ -257,7 +258,7 @@ impl Store {
         };
         let failed = |source| StoreError::Versions { segment: header.name.clone(), source };
         let again = folder.again()?;
-        let disk = HostFolder::from_fd(folder.into_fd()?);
+        let disk = HostFolder::from_fd(folder.into_fd()?).counted_by(self.growth.clone());
         Segment::create(disk, header.sid.raw(), facts, FIRST_LOG).map_err(failed)?;
         if let Some(home) = home {
             self.tmp.move_over(&home.name, &again, HOME_FILE_NAME)?;

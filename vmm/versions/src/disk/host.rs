@@ -36,10 +36,31 @@ impl std::fmt::Debug for Owners {
     }
 }
 
+/// Who counts what files of the host grow by.
+pub trait Growth: std::fmt::Debug + Send + Sync {
+    /// Makes a file by `make`.
+    ///
+    /// # Errors
+    /// The host's; EDQUOT where nothing more may be added.
+    fn create(&self, make: &mut dyn FnMut() -> io::Result<OwnedFd>) -> io::Result<OwnedFd>;
+
+    /// Runs `call`, after which `file` has nothing behind `end` that it had not.
+    ///
+    /// # Errors
+    /// Likewise.
+    fn grow(
+        &self,
+        file: BorrowedFd<'_>,
+        end: u64,
+        call: &mut dyn FnMut() -> io::Result<()>,
+    ) -> io::Result<()>;
+}
+
 /// A folder of the host.
 #[derive(Debug)]
 pub struct HostFolder {
     fd: OwnedFd,
+    growth: Option<Arc<dyn Growth>>,
     access: OFlags,
     owners: Option<Owners>,
     /// Locked while it is listed: the descriptor has one place where listing goes on. Whether that may be
@@ -61,7 +82,8 @@ impl HostFolder {
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> HostFolder {
         // Somebody else may have listed it.
-        HostFolder { fd, access: OFlags::RDWR, owners: None, listing: Mutex::new(true) }
+        let (growth, owners, listing) = (None, None, Mutex::new(true));
+        HostFolder { fd, growth, access: OFlags::RDWR, owners, listing }
     }
 
     /// A folder that was just opened.
@@ -110,6 +132,16 @@ impl HostFolder {
         HostFolder { access: OFlags::RDONLY, ..self }
     }
 
+    /// The same folder, with what its files grow by counted.
+    #[must_use]
+    pub fn counted_by(self, growth: Option<Arc<dyn Growth>>) -> HostFolder {
+        HostFolder { growth, ..self }
+    }
+
+    fn file(&self, fd: OwnedFd) -> HostFile {
+        HostFile { file: fd.into(), growth: self.growth.clone() }
+    }
+
     /// Whether its files are opened to be written.
     #[must_use]
     pub fn is_writable(&self) -> bool {
@@ -123,11 +155,60 @@ impl HostFolder {
 
 /// A file of the host.
 #[derive(Debug)]
-pub struct HostFile(StdFile);
+pub struct HostFile {
+    file: StdFile,
+    growth: Option<Arc<dyn Growth>>,
+}
+
+impl HostFile {
+    /// Runs `call`, after which nothing lies behind `end` that was not there.
+    fn growing(&self, end: u64, mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+        match &self.growth {
+            Some(growth) => growth.grow(self.file.as_fd(), end, &mut call),
+            None => call(),
+        }
+    }
+
+    fn write_all(&self, pieces: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+        let mut pieces = pieces.to_vec();
+        let mut rest = &mut pieces[..];
+        // So that an empty piece in front does not look like a device that takes nothing.
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            // The host takes no more than IOV_MAX pieces at once.
+            let batch = &rest[..rest.len().min(1024)];
+            match rustix::io::pwritev(&self.file, batch, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    IoSlice::advance_slices(&mut rest, written);
+                    offset += written as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_all_durably(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        // In one call. Where the host has none such, or has not written all, in two.
+        match rustix::io::pwritev2(&self.file, pieces, offset, ReadWriteFlags::DSYNC) {
+            Ok(written) if written == bytes_of(pieces) => return Ok(()),
+            Ok(_) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.write_all(pieces, offset)?;
+        self.file.sync_data()
+    }
+}
+
+fn bytes_of(pieces: &[IoSlice<'_>]) -> usize {
+    pieces.iter().map(|piece| piece.len()).sum()
+}
 
 impl AsFd for HostFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.file.as_fd()
     }
 }
 
@@ -146,7 +227,8 @@ impl Folder for HostFolder {
         match rustix::fs::openat(&self.fd, format!("../{segment:016x}"), flags, Mode::empty()) {
             Ok(fd) => {
                 let is_its = self.is_of(&fd, segment)?;
-                Ok(Some(HostFolder::from_fd(fd).read_only()).filter(|_| is_its))
+                let folder = HostFolder::from_fd(fd).counted_by(self.growth.clone());
+                Ok(Some(folder.read_only()).filter(|_| is_its))
             }
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
@@ -164,17 +246,22 @@ impl Folder for HostFolder {
         self.may_change()?;
         let mode = Mode::RUSR | Mode::WUSR;
         let flags = OPEN | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        let file = rustix::fs::openat(&self.fd, name, flags, mode)?;
+        let mut make = || Ok(rustix::fs::openat(&self.fd, name, flags, mode)?);
+        let file = match &self.growth {
+            Some(growth) => growth.create(&mut make)?,
+            None => make()?,
+        };
         // Who may use the segment may use its next log.
         let stat = |name| rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok();
         if let Some(pattern) = PATTERNS.into_iter().filter(|other| *other != name).find_map(stat) {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(pattern.st_mode & 0o777))?;
         }
-        Ok(HostFile(file.into()))
+        Ok(self.file(file))
     }
 
     fn open(&self, name: &str) -> io::Result<HostFile> {
-        Ok(HostFile(rustix::fs::openat(&self.fd, name, OPEN | self.access, Mode::empty())?.into()))
+        let file = rustix::fs::openat(&self.fd, name, OPEN | self.access, Mode::empty())?;
+        Ok(self.file(file))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -212,59 +299,36 @@ impl Folder for HostFolder {
 
 impl File for HostFile {
     fn bytes(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
+        self.file.read_exact_at(buffer, offset)
     }
 
-    fn write_at(&self, pieces: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
-        let mut pieces = pieces.to_vec();
-        let mut rest = &mut pieces[..];
-        // So that an empty piece in front does not look like a device that takes nothing.
-        IoSlice::advance_slices(&mut rest, 0);
-        while !rest.is_empty() {
-            // The host takes no more than IOV_MAX pieces at once.
-            let batch = &rest[..rest.len().min(1024)];
-            match rustix::io::pwritev(&self.0, batch, offset) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    IoSlice::advance_slices(&mut rest, written);
-                    offset += written as u64;
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+    fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let end = offset.saturating_add(bytes_of(pieces) as u64);
+        self.growing(end, || self.write_all(pieces, offset))
     }
 
     fn links(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.nlink())
+        Ok(self.file.metadata()?.nlink())
     }
 
     fn identity(&self) -> io::Result<(u64, u64)> {
-        let metadata = self.0.metadata()?;
+        let metadata = self.file.metadata()?;
         Ok((metadata.dev(), metadata.ino()))
     }
 
     fn about(&self) -> io::Result<About> {
-        let metadata = self.0.metadata()?;
+        let metadata = self.file.metadata()?;
         let identity = (metadata.dev(), metadata.ino());
         Ok(About { bytes: metadata.len(), identity, stored_bytes: metadata.blocks() * 512 })
     }
 
     fn write_durably(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
-        // In one call. Where the host has none such, or has not written all, in two.
-        match rustix::io::pwritev2(&self.0, pieces, offset, ReadWriteFlags::DSYNC) {
-            Ok(written) if written == bytes => return Ok(()),
-            Ok(_) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        self.write_at(pieces, offset)?;
-        self.sync()
+        let end = offset.saturating_add(bytes_of(pieces) as u64);
+        self.growing(end, || self.write_all_durably(pieces, offset))
     }
 
     fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
@@ -272,9 +336,9 @@ impl File for HostFile {
         if offset >= bytes {
             return Ok(None);
         }
-        match rustix::fs::seek(&self.0, SeekFrom::Data(offset)) {
+        match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
             Ok(start) => {
-                let end = rustix::fs::seek(&self.0, SeekFrom::Hole(start)).unwrap_or(bytes);
+                let end = rustix::fs::seek(&self.file, SeekFrom::Hole(start)).unwrap_or(bytes);
                 Ok(Some(start..end.max(start)).filter(|range| !range.is_empty()))
             }
             Err(Errno::NXIO) => Ok(None),
@@ -285,12 +349,12 @@ impl File for HostFile {
 
     fn clear(&self, range: Range<u64>) -> io::Result<()> {
         if self.bytes()? < range.end {
-            self.0.set_len(range.end)?;
+            self.growing(range.end, || self.file.set_len(range.end))?;
         }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         loop {
             let bytes = range.end.saturating_sub(range.start);
-            match rustix::fs::fallocate(&self.0, flags, range.start, bytes) {
+            match rustix::fs::fallocate(&self.file, flags, range.start, bytes) {
                 Err(Errno::INTR) => {}
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
                     return fill(self, range, usize::MAX);
@@ -302,7 +366,7 @@ impl File for HostFile {
 
     fn uncache(&self, offset: u64) {
         // Advice: where it is not followed, more is written.
-        let _ = rustix::fs::fadvise(&self.0, offset, None, Advice::DontNeed);
+        let _ = rustix::fs::fadvise(&self.file, offset, None, Advice::DontNeed);
     }
 
     fn release(&self, offset: u64) {
@@ -310,11 +374,11 @@ impl File for HostFile {
         if bytes > 0 {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             // It is zeros, with blocks or without.
-            let _ = rustix::fs::fallocate(&self.0, flags, offset, bytes);
+            let _ = rustix::fs::fallocate(&self.file, flags, offset, bytes);
         }
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 }

@@ -154,7 +154,7 @@ impl Store {
         let header = Header { kept, ..new_header(source, self.new_sid(lock)?, name) };
         let mode = self.mode_of(source)?;
         let made = self.place_versions(&header, mode, lock, |folder| {
-            let into = HostFolder::from_fd(folder.into_fd()?);
+            let into = HostFolder::from_fd(folder.into_fd()?).counted_by(self.growth.clone());
             let (version, limits) = (VersionNumber(number), FIRST_LOG);
             let linked =
                 content.versions.link_version(version, &into, header.sid.raw(), |_| (), limits);
