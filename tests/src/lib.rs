@@ -18,6 +18,7 @@ pub mod fuzz_sysv;
 pub mod guests;
 pub mod kvm;
 pub mod pace;
+pub mod pages;
 pub mod small_disk;
 pub mod traced;
 pub mod vm;
