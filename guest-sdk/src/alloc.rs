@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use allocator_api2::alloc::{AllocError as ApiError, Allocator};
 
 pub use crate::alloc_error::AllocError;
-use crate::brand::{Brand, Invariant};
+use crate::brand::{Brand, Handles, Invariant};
 use crate::space_heap::SpaceHeap;
 use crate::thread_state::{self, Inside, inside};
 
@@ -47,6 +47,27 @@ impl<V: Brand> VAlloc<V> {
     fn heap() -> Option<NonNull<dyn SpaceHeap>> {
         if inside::<V>() == Inside::Writable { thread_state::current().heap } else { None }
     }
+
+    /// The heap that the memory at `address` is of, if the thread is inside its space, writable. Several spaces may
+    /// have the brand if its handles end with the visit, and a destructor knows nothing of lifetimes: what was
+    /// moved into a visit of another space is told by its address. Spaces with the same addresses have no threads
+    /// inside at the same time.
+    #[inline]
+    fn heap_of(address: NonNull<u8>) -> Option<NonNull<dyn SpaceHeap>> {
+        let heap = Self::heap()?;
+        // What has no memory has its alignment for an address, and is nobody's.
+        let is_nowhere = address.addr().get() <= NOWHERE_MAX;
+        // SAFETY: as in `allocate`.
+        let is_here = || unsafe { heap.as_ref() }.contains(address);
+        (V::Handles::ARE_KEPT || is_nowhere || is_here()).then_some(heap)
+    }
+}
+
+/// Whether an owner that has the memory at `address` may write and free it: the thread is inside the owner's space,
+/// writable. For destructors.
+#[inline]
+pub(crate) fn may_free<V: Brand>(address: NonNull<u8>) -> bool {
+    VAlloc::<V>::heap_of(address).is_some()
 }
 
 impl<V: Brand> std::fmt::Debug for VAlloc<V> {
@@ -54,6 +75,9 @@ impl<V: Brand> std::fmt::Debug for VAlloc<V> {
         write!(f, "VAlloc<{}>", V::NAME)
     }
 }
+
+/// No space lies so low: an address up to here is that of no memory.
+pub(crate) const NOWHERE_MAX: usize = 1 << 16;
 
 /// What stands for a block of no bytes.
 fn empty(layout: Layout) -> NonNull<[u8]> {
@@ -80,7 +104,7 @@ unsafe impl<V: Brand> Allocator for VAlloc<V> {
 
     #[inline]
     unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
-        let Some(heap) = Self::heap() else { return };
+        let Some(heap) = Self::heap_of(block) else { return };
         if layout.size() != 0 {
             // SAFETY: as in `allocate`.
             let heap = unsafe { heap.as_ref() };

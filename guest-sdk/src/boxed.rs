@@ -8,11 +8,10 @@ use std::ptr::NonNull;
 
 use allocator_api2::alloc::Allocator;
 
-use crate::alloc::{AllocError, VAlloc};
+use crate::alloc::{AllocError, VAlloc, may_free};
 use crate::brand::{Brand, Invariant};
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
-use crate::thread_state::{Inside, inside};
 use crate::token::{At, Mode, Write};
 
 /// Owns a `T` in the heap of `V`: what `Box` is at home.
@@ -167,7 +166,7 @@ impl<T: ?Sized, V: Brand> VBox<T, V> {
 impl<T: ?Sized, V: Brand> Drop for VBox<T, V> {
     #[inline]
     fn drop(&mut self) {
-        if inside::<V>() != Inside::Writable {
+        if !may_free::<V>(self.value.cast()) {
             return;
         }
         // SAFETY: the thread is inside and may write; the box is the only owner of the value.

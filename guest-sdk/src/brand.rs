@@ -1,10 +1,12 @@
 //! Brands: one Rust type for each VAS, so that pointers into two of them are different types.
 //!
-//! A brand is never constructed; it only occurs in types such as `VBox<T, Genome>`. What ties it to
-//! a VAS, and to the data segment it has, is a table of this process: the first space that is
-//! opened with a brand takes it, and it stays taken until the process ends. Only old versions of the
-//! VAS have the brand, too: they are never written, and handles do not live long enough to meet them
-//! ([`Space::at`](crate::Space::at)). It cannot be released,
+//! A brand is never constructed; it only occurs in types such as `VBox<T, Genome>`. A brand with a
+//! lifetime is a type of its own in each visit, of whichever space: any number of spaces may have it, and old
+//! versions of them ([`Space::at`](crate::Space::at)). Destructors know nothing of lifetimes, and tell by the address
+//! whose memory they would free ([`may_free`](crate::alloc::may_free)).
+//!
+//! What ties a brand without a lifetime to a VAS, and to the data segment it has, is a table of this process: the
+//! first space that is opened with it takes it, and it stays taken until the process ends. It cannot be released,
 //! because pointers into the first VAS may still be anywhere. Making a space only claims it, until
 //! there is a root object: an `init` that fails and leaves nothing behind has made no pointers that
 //! outlive it.
@@ -19,10 +21,11 @@ use crate::type_id;
 
 pub use crate::handles::{During, EndWithVisit, Handles, Kept, OfOneVisit, RootDuring};
 
-/// The type that stands for one VAS, and says what its root object is.
+/// The type that stands for one VAS, or in each visit for the one that is visited, and says what its root object is.
 ///
 /// [`brand!`](crate::brand!) declares one. An implementation by hand pays for families of VASes of
-/// the same form:
+/// the same form whose handles are kept between visits; those with a lifetime need none, since they are of any number
+/// of spaces at once:
 ///
 /// ```
 /// use spacejmp::Brand;
@@ -49,7 +52,8 @@ pub trait Brand: Sized {
 ///
 /// The lifetime is that of a visit. Stored types that have owners or pointers in them have it, too, and hand
 /// it on: what is found or made in a visit has its lifetime, and is not kept longer. Versioned
-/// spaces need that, since an abort takes back what pointers point to.
+/// spaces need that, since an abort takes back what pointers point to. As many spaces as one likes may be open
+/// with it at once: a space for each month, or for each customer.
 ///
 /// ```
 /// use spacejmp::{Space, Storable, VBox};
@@ -71,7 +75,8 @@ pub trait Brand: Sized {
 /// ```
 ///
 /// A brand without a lifetime, `brand! { pub Genome => Graph }`, is one type in all visits: owners and
-/// pointers may be kept in local variables between them. Versioned spaces refuse it.
+/// pointers may be kept in local variables between them. It stands for one space in a process, for good. Versioned
+/// spaces refuse it.
 ///
 /// ```
 /// spacejmp::brand! { pub Counters => [u64; 8] }
@@ -186,14 +191,19 @@ fn table() -> MutexGuard<'static, BTreeMap<TypeId, Entry>> {
 /// A brand tied to a VAS for as long as this lives, or for good once it is kept.
 #[derive(Debug)]
 pub(crate) struct Claim {
-    brand: TypeId,
+    /// `None`: it need not be tied.
+    brand: Option<TypeId>,
 }
 
-/// Ties `V` to a VAS.
+/// Ties `V` to a VAS, unless its handles end with the visit: then it is another type in each visit, of whichever
+/// space.
 ///
 /// # Errors
 /// It is tied to something else.
 pub(crate) fn claim<V: Brand>(bound: Bound) -> Result<Claim, Conflict> {
+    if !V::Handles::ARE_KEPT {
+        return Ok(Claim { brand: None });
+    }
     let mut table = table();
     let brand = type_id::of::<V>();
     let fresh = || Entry { bound: bound.clone(), tie: Tie::Tentative, claims: 0 };
@@ -205,7 +215,7 @@ pub(crate) fn claim<V: Brand>(bound: Bound) -> Result<Claim, Conflict> {
         _ => {}
     }
     entry.claims += 1;
-    Ok(Claim { brand })
+    Ok(Claim { brand: Some(brand) })
 }
 
 impl Claim {
@@ -221,11 +231,13 @@ impl Claim {
 
     /// Whether another claim was spent meanwhile.
     pub(crate) fn is_spent(&self) -> bool {
-        table().get(&self.brand).is_some_and(|entry| entry.tie == Tie::Spent)
+        let brand = self.brand.as_ref();
+        brand.is_some_and(|it| table().get(it).is_some_and(|entry| entry.tie == Tie::Spent))
     }
 
     fn tie(&self, tie: Tie) {
-        if let Some(entry) = table().get_mut(&self.brand)
+        if let Some(brand) = &self.brand
+            && let Some(entry) = table().get_mut(brand)
             && entry.tie != Tie::Spent
         {
             entry.tie = tie;
@@ -235,11 +247,12 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        let Some(brand) = &self.brand else { return };
         let mut table = table();
-        if let Some(entry) = table.get_mut(&self.brand) {
+        if let Some(entry) = table.get_mut(brand) {
             entry.claims -= 1;
             if entry.claims == 0 && entry.tie == Tie::Tentative {
-                table.remove(&self.brand);
+                table.remove(brand);
             }
         }
     }

@@ -18,14 +18,13 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
-use crate::alloc::AllocError;
+use crate::alloc::{AllocError, may_free};
 use crate::boxed::{VBox, allocate};
 use crate::brand::{Brand, Invariant};
 use crate::clone_in::CloneIn;
 use crate::collections::VKey;
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
-use crate::thread_state::{Inside, inside};
 use crate::token::{At, Mode, Write};
 
 /// A value and how many own it.
@@ -173,7 +172,7 @@ impl<T, V: Brand> VRc<T, V> {
 
 impl<T, V: Brand> Drop for VRc<T, V> {
     fn drop(&mut self) {
-        if inside::<V>() != Inside::Writable {
+        if !may_free::<V>(self.block.cast()) {
             return;
         }
         // SAFETY: the thread is inside and may write, and goes nowhere else before the last use of it.

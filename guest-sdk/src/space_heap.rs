@@ -41,4 +41,7 @@ pub(crate) unsafe trait SpaceHeap {
 
     /// Whether a block at this address is this heap's, and not of the process or another heap.
     fn holds(&self, block: NonNull<u8>) -> bool;
+
+    /// Whether an address is in memory of this heap's, and not in that of the process or another heap.
+    fn contains(&self, address: NonNull<u8>) -> bool;
 }

@@ -121,7 +121,9 @@ pub enum Inside {
 /// How the calling thread is inside `V`.
 ///
 /// For destructors of types that own memory in `V`: they must not touch it unless this is
-/// [`Inside::Writable`], and leak it otherwise. Everything else takes a token.
+/// [`Inside::Writable`], and leak it otherwise. Everything else takes a token. If the brand has a lifetime, the
+/// thread may be inside another space that has it: the owners of this crate look, besides, whether their memory is
+/// that space's.
 #[inline]
 #[must_use]
 pub fn inside<V: Brand>() -> Inside {

@@ -9,6 +9,7 @@
 use std::fmt;
 use std::mem::{ManuallyDrop, MaybeUninit, offset_of};
 use std::ops::Range;
+use std::ptr::NonNull;
 
 use allocator_api2::vec::Vec;
 
@@ -16,11 +17,10 @@ use super::deque_view::{DequeMut, DequeRef};
 use super::vec::no_room;
 use super::within::Within;
 use super::words;
-use crate::alloc::{AllocError, VAlloc};
+use crate::alloc::{AllocError, VAlloc, may_free};
 use crate::brand::Brand;
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
-use crate::thread_state::{Inside, inside};
 use crate::token::{At, Mode, Write};
 
 type Cells<T, V> = Vec<MaybeUninit<T>, VAlloc<V>>;
@@ -334,7 +334,7 @@ impl<T, V: Brand> Drop for Rest<'_, T, V> {
 impl<T, V: Brand> Drop for VVecDeque<T, V> {
     #[inline]
     fn drop(&mut self) {
-        if inside::<V>() == Inside::Writable {
+        if may_free::<V>(NonNull::from(self.cells.as_slice()).cast()) {
             let rest = Rest(self);
             while let Some(value) = rest.0.pop_front() {
                 drop(value);

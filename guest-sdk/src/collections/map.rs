@@ -10,17 +10,18 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::mem::ManuallyDrop;
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
 
 use hashbrown::{HashTable, TryReserveError};
 
 use super::key::VKey;
 use super::map_view::{MapMut, MapRef};
 use super::words;
-use crate::alloc::{AllocError, VAlloc};
+use crate::alloc::{AllocError, NOWHERE_MAX, VAlloc, may_free};
 use crate::brand::Brand;
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
-use crate::thread_state::{Inside, inside};
 use crate::token::{At, Mode, Write};
 
 pub(crate) type Table<K, T, V> = HashTable<(K, T), VAlloc<V>>;
@@ -198,7 +199,13 @@ impl<K: VKey<V>, T: Storable<V>, V: Brand> VHashMap<K, T, V> {
 impl<K, T, V: Brand> Drop for VHashMap<K, T, V> {
     #[inline]
     fn drop(&mut self) {
-        if inside::<V>() == Inside::Writable {
+        let may_free = |table: &ManuallyDrop<Table<K, T, V>>| {
+            // The others are numbers of entries, which are no addresses of a space.
+            let words = words::of_this_table(table).into_iter().filter(|word| *word > NOWHERE_MAX);
+            let addresses = words.filter_map(NonZeroUsize::new);
+            addresses.map(NonNull::without_provenance).any(may_free::<V>)
+        };
+        if self.table.as_ref().is_some_and(may_free) {
             drop(self.take());
         }
     }

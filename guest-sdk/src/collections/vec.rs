@@ -17,13 +17,12 @@ use allocator_api2::vec::Vec;
 use super::key::VKey;
 use super::within::Within;
 use super::words;
-use crate::alloc::{AllocError, VAlloc};
+use crate::alloc::{AllocError, VAlloc, may_free};
 use crate::boxed::VBox;
 use crate::brand::Brand;
 use crate::layout::LayoutWriter;
 use crate::ptr::VSlice;
 use crate::storable::Storable;
-use crate::thread_state::{Inside, inside};
 use crate::token::{At, Mode, Write};
 
 /// Owns values one after another in the heap of `V`: what `Vec` is at home.
@@ -442,7 +441,7 @@ impl<'a, T: Storable<V>, V: Brand> IntoIterator for VecMut<'a, T, V> {
 impl<T, V: Brand> Drop for VVec<T, V> {
     #[inline]
     fn drop(&mut self) {
-        if inside::<V>() == Inside::Writable {
+        if may_free::<V>(NonNull::from(self.inner.as_slice()).cast()) {
             drop(self.take());
         }
     }

@@ -7,7 +7,7 @@
 use std::hash::{BuildHasher, Hash};
 use std::ptr::NonNull;
 
-use allocator_api2::alloc::Global;
+use allocator_api2::alloc::{Allocator, Global};
 use allocator_api2::vec::Vec;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -56,6 +56,12 @@ pub(crate) fn of_table() -> String {
         _ => 'c',
     };
     words.map(name).iter().collect()
+}
+
+/// The words of a table, the address of its memory among them.
+#[inline]
+pub(crate) fn of_this_table<T, A: Allocator>(table: &HashTable<T, A>) -> [usize; 4] {
+    words!(table, HashTable<T, A>, 4)
 }
 
 /// The hash of a key: the same in every process.

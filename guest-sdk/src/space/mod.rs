@@ -101,7 +101,7 @@ impl<V: Brand> Space<V> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::BrandTaken`] if there was a space with this brand before, [`Error::BrandSpent`],
+    /// [`Error::BrandTaken`] if there was a space with this brand before, and the brand has no lifetime, [`Error::BrandSpent`],
     /// [`Error::AlreadyInside`], [`Error::Alloc`] if `init` returns it or there is no room for the
     /// root object.
     pub fn in_memory(
@@ -163,7 +163,8 @@ impl<V: Brand> Space<V> {
     /// - [`Error::WrongRoot`]: it is of another type, or of this one in an incompatible build.
     /// - [`Error::WrongVersion`]: it is of a later version of this type, or of an earlier one that this type does
     ///   not say to be made from; [`Error::NotUpgraded`]: it does, and that is not possible.
-    /// - [`Error::BrandTaken`]: this process used the brand for another VAS.
+    /// - [`Error::BrandTaken`]: this process used the brand for another VAS, and it has no lifetime. The next two are
+    ///   of such brands, too.
     /// - [`Error::Replaced`]: it used it for this one, which had another data segment.
     /// - [`Error::BrandSpent`]: an `init` with it failed and left memory behind.
     /// - [`Error::Damaged`]: what is there cannot be a space.

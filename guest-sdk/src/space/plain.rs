@@ -126,6 +126,14 @@ unsafe impl SpaceHeap for PlainHeap {
         let _working = thread_state::without_heap();
         self.blocks().by_address.contains_key(&block.addr().get())
     }
+
+    fn contains(&self, address: NonNull<u8>) -> bool {
+        let _working = thread_state::without_heap();
+        let address = address.addr().get();
+        let blocks = self.blocks();
+        let before = blocks.by_address.range(..=address).next_back();
+        before.is_some_and(|(start, block)| address - start < block.layout.size())
+    }
 }
 
 impl Drop for PlainHeap {

@@ -193,6 +193,11 @@ unsafe impl SpaceHeap for SegmentHeap {
 
     #[inline]
     fn holds(&self, block: NonNull<u8>) -> bool {
-        (block.addr().get() as u64).wrapping_sub(self.base) < self.reserve
+        self.contains(block)
+    }
+
+    #[inline]
+    fn contains(&self, address: NonNull<u8>) -> bool {
+        (address.addr().get() as u64).wrapping_sub(self.base) < self.reserve
     }
 }

@@ -148,13 +148,9 @@ impl<V: Brand> Space<V> {
     pub fn at(&self, version: &str) -> Result<Space<V>> {
         check_home(&self.name)?;
         let old = self.version_at(version)?;
-        // Two VASes have one brand then, which is sound because
-        // - no handle goes from a visit of one to a visit of the other: each visit is called for
-        //   every lifetime, in which the brand is invariant, also if it is nested in the other;
-        // - `type_id::of` erases lifetimes, so that a destructor takes a visit of either for the other. It
-        //   touches memory only in one that writes. The old one is read-only, whatever the store allows
-        //   (`false` above, for good), a thread that reads owns nothing, and of visits that write the
-        //   newest one it has one at most: it would have to have the lock twice.
+        // Two VASes have one brand then, as any two spaces whose brand has a lifetime. But these have the same
+        // addresses, by which destructors tell spaces from each other. They touch memory only in a visit that
+        // writes: the old one is read-only, whatever the store allows (`false` above, for good).
         options::open_unclaimed(old)
     }
 
