@@ -25,6 +25,7 @@ mod run_tree;
 mod search;
 mod seg;
 mod size;
+mod snapshots;
 mod start_error;
 mod store;
 mod store_list;
@@ -71,6 +72,7 @@ enum Command {
     Kill(vms::signal::KillArgs),
     Trace(vms::trace::Args),
     Gdb(vms::gdb::Args),
+    Snapshot(snapshots::Args),
     Demo(demo::Args),
     Bench(BenchArgs),
     Doctor(doctor::Args),
@@ -130,6 +132,7 @@ impl Command {
             Self::Kill(args) => vms::signal::kill(args),
             Self::Trace(args) => vms::trace::run(&args),
             Self::Gdb(args) => vms::gdb::run(&args),
+            Self::Snapshot(args) => snapshots::run(&args),
             Self::Demo(args) => demo::run(&args),
             Self::Bench(_) => bench::run(),
             Self::Doctor(args) => doctor::run(&args),

@@ -26,7 +26,7 @@ use vmm::process::truncation::report_truncation;
 use vmm::process::{Command, Ended, HostSignals, Libraries, Process, RunConfig, Supervise};
 use vmm::process_tree::disk_use::DiskLimit;
 use vmm::report::run::RunReport;
-use vmm::store::{PrivateStore, Store};
+use vmm::store::{Name, PrivateStore, Store};
 use vmm::vas::{VasGrant, VasGrants};
 
 use crate::ending;
@@ -41,7 +41,9 @@ use crate::run_options::{
 };
 use crate::run_tree::{PROCESSES, Tree, parse_processes, private_tmp};
 use crate::search;
+use crate::snapshots;
 use crate::start_error::start_failure;
+use crate::store_options::name_parser;
 use crate::terminal;
 use crate::vms;
 
@@ -54,7 +56,7 @@ use crate::vms;
 /// that the user may.
 #[derive(Debug, clap::Args)]
 #[command(
-    override_usage = "spacejmp run [OPTIONS] PROGRAM [ARGS]...",
+    override_usage = "spacejmp run [OPTIONS] PROGRAM [ARGS]...\n       spacejmp run [OPTIONS] --from SNAPSHOT",
     after_help = EXAMPLES,
     after_long_help = long_help()
 )]
@@ -254,9 +256,20 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH|PORT", num_args = 0..=1, require_equals = true,
           default_missing_value = "", conflicts_with_all = ["gdb", "profile"])]
     gdb_on_crash: Option<Place>,
+    /// Go on from a snapshot that `spacejmp snapshot` has made, instead of starting a program
+    ///
+    /// It has its own arguments and environment. Any number of runs can be started from one; each has its own process
+    /// number, standard streams and grants: what the program had open has to be granted now.
+    #[arg(long, value_name = "SNAPSHOT", value_parser = name_parser(),
+          conflicts_with_all = ["command", "env", "gdb", "gdb_on_crash"])]
+    from: Option<Name>,
     /// The program and its arguments; a name without a slash is looked up in PATH
     // One list: with two, our options would still be parsed among the program's.
-    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM [ARGS]")]
+    #[arg(
+        required_unless_present = "from",
+        trailing_var_arg = true,
+        value_name = "PROGRAM [ARGS]"
+    )]
     command: Vec<OsString>,
 }
 
@@ -302,7 +315,8 @@ Examples:
   spacejmp run --no-store ./untrusted
   spacejmp run --vas genome:ro --vas results ./align
   spacejmp run --env GREETING=hello --env EDITOR ./hello
-  spacejmp run --stats=json --stats-to stats.json ./hello";
+  spacejmp run --stats=json --stats-to stats.json ./hello
+  spacejmp run --from warm --dir .";
 
 fn long_help() -> String {
     format!(
@@ -321,7 +335,12 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     // Before any other file is opened.
     let inherited = inherited::take(&args.fd, args.command.get(1..).unwrap_or_default())?;
     let mut command = args.command.iter().cloned();
-    let named = command.next().unwrap_or_default();
+    let from =
+        args.from.as_ref().map(|name| snapshots::open(name, args.store.clone())).transpose()?;
+    let named = match &from {
+        Some(from) => snapshots::program(from),
+        None => command.next().unwrap_or_default(),
+    };
     let grants = grants(&args, &named)?;
     let root = args.root.as_deref().map(Grant::root).transpose();
     let root = root.map_err(|error| bad_grant(&named, error))?;
@@ -361,9 +380,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let tty = if args.tty { Tty::Granted } else { Tty::Withheld };
     let env = environment(std::env::vars_os(), &args.env, memory_bytes);
     let program = match root {
-        None => search::on_host(&named)?,
-        // The tree is looked into when it is open.
-        Some(_) => PathBuf::from(&named),
+        None if from.is_none() => search::on_host(&named)?,
+        // The tree is looked into when it is open, and a snapshot knows its program.
+        _ => PathBuf::from(&named),
     };
     // Dropped, and so removed, on every way out.
     let tmp = private_tmp(root.is_some(), &grants, memory_bytes, args.detach_children)?;
@@ -419,7 +438,11 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     report_truncation().map_err(|error| Failure::new("listen to signals", error))?;
     let saved = terminal::Saved::now(tty);
     let control = vms::listen(args.name)?;
-    let process = Process::start(config).map_err(|error| start_failure(&program, error))?;
+    let process = match from {
+        None => Process::start(config),
+        Some(from) => Process::start_from(config, from),
+    };
+    let process = process.map_err(|error| start_failure(&program, error))?;
     let options = Supervise {
         timeout: args.timeout,
         signals: Some(&signals),

@@ -45,6 +45,11 @@ pub(crate) fn entry<R, T>(
     }
 }
 
+/// The entry of an object that cannot be read, for this reason.
+pub(crate) fn unreadable<T>(name: &Name, error: String) -> Entry<T> {
+    Entry::Broken(Broken { name: name.as_str().to_owned(), error })
+}
+
 /// Prints entries: in JSON in an object under `key`, as text in a table.
 pub(crate) fn print_list<T: Serialize>(
     json: bool,

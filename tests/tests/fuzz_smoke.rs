@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use abi::objects::Right;
 use tests::skip_without_kvm;
-use tests::{fuzz, fuzz_handover, fuzz_sysv, guests, pace};
+use tests::{fuzz, fuzz_handover, fuzz_snapshot, fuzz_sysv, guests, pace};
 use vmm::process::Outcome;
 use vmm::store::{Mode, Name, SegmentSpec, Store};
 
@@ -69,6 +69,25 @@ fn random_messages_between_vmms_are_refused_or_sound() {
         accepted += fuzz_handover::handover(&bytes, seed as u8);
         bytes.fill(0);
         accepted += fuzz_handover::handover(&bytes, seed as u8);
+    }
+    assert!(accepted > 0, "nothing was accepted");
+}
+
+#[test]
+fn random_snapshots_are_refused_or_sound() {
+    let mut accepted = 0;
+    for seed in 0..pace::times(3000).into() {
+        let mut bytes = noise(seed, 400);
+        fuzz_snapshot::snapshot(&bytes);
+        for (word, at) in bytes.chunks_exact_mut(8).zip(0..) {
+            let number = u64::from(word[0] % 4);
+            let address = (0x40_0000 + (at + number) * 4096).to_le_bytes();
+            let small = number.to_le_bytes();
+            word.copy_from_slice(if word[1] % 3 == 0 { &address } else { &small });
+        }
+        accepted += fuzz_snapshot::snapshot(&bytes);
+        bytes.fill(0);
+        accepted += fuzz_snapshot::snapshot(&bytes);
     }
     assert!(accepted > 0, "nothing was accepted");
 }

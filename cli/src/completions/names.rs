@@ -12,6 +12,7 @@ use vmm::store::{Name, Store};
 
 use crate::Cli;
 use crate::errors::{self, Failure};
+use crate::snapshots;
 use crate::store_options::StoreArgs;
 
 /// Print the names in the store that could be the last word of a command line
@@ -78,6 +79,8 @@ enum Kind {
     BesideVas(String),
     /// What it compares this segment with.
     BesideSegment(String),
+    /// The name of a snapshot.
+    Snapshot,
     /// The name or the number of a VM that runs.
     Vm,
 }
@@ -109,7 +112,12 @@ fn place(words: &[String]) -> Option<(Place, &str)> {
     }
     let kind = match (&path[..], waiting.as_deref()) {
         (["run"], Some("vas")) => Kind::Vas,
+        (["run"], Some("from")) => Kind::Snapshot,
         (_, Some(_)) => return None,
+        (["snapshot", _], None) if !typed.starts_with('-') => {
+            let argument = argument(command, positionals.len())?;
+            ["name", "names"].contains(&argument).then_some(Kind::Snapshot)?
+        }
         ([sub], None) if !typed.starts_with('-') => {
             (argument(command, positionals.len())? == "vm" && *sub != "run").then_some(Kind::Vm)?
         }
@@ -194,6 +202,7 @@ fn names(store: &Store, place: &Place) -> Vec<String> {
         Kind::SegmentWithoutTag => without(segments()),
         Kind::TagOfVas(of) => of_vas(of),
         Kind::TagOfSegment(of) => of_segment(of),
+        Kind::Snapshot => snapshots::names(store),
         Kind::BesideVas(of) => beside(of_vas(&object(of)), vases()),
         Kind::BesideSegment(of) => beside(of_segment(&object(of)), segments()),
         // In no store.
@@ -239,6 +248,11 @@ mod tests {
             ("kill --signal ", None),
             ("stats web ", None),
             ("ps ", None),
+            ("snapshot we", Some(Kind::Vm)),
+            ("snapshot web ", None),
+            ("snapshot rm one wa", Some(Kind::Snapshot)),
+            ("snapshot show ", Some(Kind::Snapshot)),
+            ("run --from wa", Some(Kind::Snapshot)),
             ("vas show --js", None),
             ("vas", None),
             ("nothing at all", None),

@@ -92,7 +92,7 @@ fn row(it: &VersionRecord, now: Duration) -> Vec<String> {
 }
 
 /// A time that has passed, in the largest unit of which it is one.
-fn ago(age: Duration) -> String {
+pub(crate) fn ago(age: Duration) -> String {
     let units = [(86_400, "d"), (3600, "h"), (60, "min")];
     match units.iter().find(|(seconds, _)| age.as_secs() >= *seconds) {
         Some((seconds, unit)) => format!("{} {unit} ago", age.as_secs() / seconds),

@@ -2,7 +2,7 @@
 //! segments. `vas` and `seg` have the same commands.
 
 mod diff;
-mod log;
+pub(crate) mod log;
 mod names;
 
 use clap::Subcommand;

@@ -30,14 +30,14 @@ const GONE: ExitCode = ExitCode::Program(1);
 const NOT_YOURS: ExitCode = ExitCode::Program(3);
 
 /// The same for the help of each command.
-const STATUS_HELP: &str = "\
+pub(crate) const STATUS_HELP: &str = "\
 Exit status:
   0      done
   1      there is no such VM, or not any more
   3      it is another user's
   125    it could not be reached, or the command line is wrong";
 
-fn failed(doing: impl Into<String>) -> impl FnOnce(ControlError) -> Failure {
+pub(crate) fn failed(doing: impl Into<String>) -> impl FnOnce(ControlError) -> Failure {
     move |error| {
         let code = match error {
             ControlError::Gone { .. } => GONE,

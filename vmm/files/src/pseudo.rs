@@ -292,7 +292,7 @@ impl Files {
     }
 
     /// What an open file is called inside.
-    fn name_of(&self, file: &OpenFile) -> Result<Vec<u8>, Errno> {
+    pub(super) fn name_of(&self, file: &OpenFile) -> Result<Vec<u8>, Errno> {
         match (file.node(), file.text()) {
             (Some(NodeId::ROOT), _) => Ok(b"/".to_vec()),
             (Some(id), _) => Ok(self.namespace.path(id)),

@@ -16,7 +16,7 @@ use crate::error::Remedy;
 use crate::gdb::server::BEGUN;
 
 /// How long a VM may take to answer. Its event loop answers at once, but the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// An answer has no more bytes; a VM has a limited number of threads and segments.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
@@ -52,6 +52,20 @@ pub enum ControlError {
         "VM {vm} cannot be debugged now: a gdb debugs it or is waited for (`--gdb`), it is profiled, or another program of its run has started it"
     )]
     NotDebugged {
+        /// As it was named.
+        vm: VmRef,
+    },
+    /// It cannot be snapshotted now, or not at all.
+    #[error("VM {vm} cannot be snapshotted: {why}")]
+    Refused {
+        /// As it was named.
+        vm: VmRef,
+        /// As it says.
+        why: String,
+    },
+    /// Its thread did not come to a place where it can be snapshotted.
+    #[error("VM {vm} did not come to a place where it can be snapshotted, within {} seconds", PATIENCE.as_secs())]
+    NoPlace {
         /// As it was named.
         vm: VmRef,
     },
@@ -96,6 +110,14 @@ impl Remedy for ControlError {
             ControlError::NotDebugged { .. } => Some(
                 "end the other gdb, or connect to the place that `run --gdb` has named".to_owned(),
             ),
+            ControlError::NoPlace { .. } => Some(
+                "`spacejmp stats VM` shows what its thread waits for; ask again when it runs, or when \
+                 nobody else makes a snapshot of it"
+                    .to_owned(),
+            ),
+            ControlError::Refused { .. } => Some(
+                "`spacejmp snapshot --help` says which programs can be snapshotted".to_owned(),
+            ),
             ControlError::Host { .. } | ControlError::List(_) => None,
         }
     }
@@ -104,7 +126,7 @@ impl Remedy for ControlError {
 /// A VM that ran when it was looked for.
 #[derive(Debug)]
 pub struct Vm {
-    vm: VmRef,
+    pub(super) vm: VmRef,
     pid: i32,
 }
 
@@ -216,14 +238,14 @@ impl Vm {
     }
 
     /// Whether its process is stopped. One that is stopped right after this answers when it goes on.
-    fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         // Behind the name, which may have any character in it.
         let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
         state.starts_with(['T', 't'])
     }
 
-    fn failed(&self, source: io::Error) -> ControlError {
+    pub(super) fn failed(&self, source: io::Error) -> ControlError {
         let vm = self.vm.clone();
         match source.kind() {
             io::ErrorKind::ConnectionRefused

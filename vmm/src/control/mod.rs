@@ -7,14 +7,16 @@
 //!
 //! - [`address`]: the names of VMs and of their sockets
 //! - [`report`]: what a VM tells of itself
-//! - [`server`]: the VM's side, in its event loop; [`client`]: the other
+//! - [`server`]: the VM's side, in its event loop; [`client`]: the other; [`snapshot`]: the same for snapshots
 
 pub mod address;
 pub mod client;
 pub mod report;
 pub mod server;
+pub mod snapshot;
 
 pub use address::{VmName, VmRef};
 pub use client::{ControlError, Vm};
 pub use report::VmReport;
 pub use server::Control;
+pub use snapshot::Asked;

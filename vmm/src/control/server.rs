@@ -32,6 +32,8 @@ pub enum Question {
     Trace,
     /// To be debugged, by this connection.
     Gdb,
+    /// A snapshot: what comes then is a conversation with the process's thread (`linux::snapshot`).
+    Snapshot,
 }
 
 /// What follows from a question.
@@ -51,11 +53,13 @@ impl Question {
             Question::Alive => "alive",
             Question::Trace => "trace",
             Question::Gdb => "gdb",
+            Question::Snapshot => "snapshot",
         }
     }
 
     fn parse(line: &[u8]) -> Option<Question> {
-        let all = [Question::Report, Question::Alive, Question::Trace, Question::Gdb];
+        let all =
+            [Question::Report, Question::Alive, Question::Trace, Question::Gdb, Question::Snapshot];
         all.into_iter().find(|question| question.line().as_bytes() == line)
     }
 }
@@ -178,6 +182,11 @@ fn answer(
         Question::Gdb => {
             let is_served = stream.try_clone().is_ok_and(|stream| is_debugged(process, stream));
             return if is_served { Reply::HandedOver } else { busy() };
+        }
+        Question::Snapshot => {
+            let is_begun = stream.try_clone().is_ok_and(|stream| process.want_snapshot(stream));
+            // Without a word: who asks expects a conversation.
+            return if is_begun { Reply::HandedOver } else { Reply::Answer(Vec::new()) };
         }
         Question::Report => VmReport::of(process, name),
     };

@@ -36,6 +36,7 @@ pub mod sched;
 pub mod sigframe;
 pub mod signal;
 pub(crate) mod signalfd;
+pub mod snapshot;
 pub mod strace;
 pub mod survivor;
 pub mod sysv;

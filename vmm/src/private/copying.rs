@@ -72,8 +72,18 @@ pub(super) struct Copied {
 impl<'a> Copying<'a> {
     pub(super) fn new(region: &'a PrivateRegion) -> Copying<'a> {
         let used = region.mem().images_used();
-        let consolidates =
-            used.images > IMAGES_MAX || used.bytes > 2 * used.mapped_bytes + UNUSED_BYTES;
+        let consolidates = used.any_on_disk
+            || used.images > IMAGES_MAX
+            || used.bytes > 2 * used.mapped_bytes + UNUSED_BYTES;
+        Copying::begin(region, consolidates)
+    }
+
+    /// All of it is to be copied, also what is an image's.
+    pub(super) fn all(region: &'a PrivateRegion) -> Copying<'a> {
+        Copying::begin(region, true)
+    }
+
+    fn begin(region: &'a PrivateRegion, consolidates: bool) -> Copying<'a> {
         let (own, known, passed_on) = (Vec::new(), Vec::new(), Vec::new());
         let (pages, pinned) = (PageMap::open(), region.pins.runs());
         Copying { region, pages, pinned, consolidates, own, known, passed_on }
@@ -184,6 +194,23 @@ impl<'a> Copying<'a> {
         }
         self.known.push(image.clone());
         self.known.len() - 1
+    }
+
+    /// Appends what was found by [`Copying::all`] to an image, and leaves it where it is.
+    ///
+    /// # Errors
+    /// The host's.
+    pub(super) fn write(self, image: &Image) -> io::Result<Vec<Piece>> {
+        let mut pieces: Vec<Piece> = Vec::new();
+        for Own { at, part, .. } in self.own {
+            let offset = self.region.mem().copy_to_image(image, part)?;
+            let piece = Piece { at, len: part.len, image: 0, offset };
+            match pieces.last_mut() {
+                Some(last) if last.continues_in(&piece) => last.len += piece.len,
+                _ => pieces.push(piece),
+            }
+        }
+        Ok(pieces)
     }
 
     /// Writes the image.

@@ -35,10 +35,10 @@ const HELD_AT_ONCE: u64 = 1 << 20;
 
 /// An area, where it ends, and for a file which one of [`RegionCopy::files`].
 #[derive(Debug)]
-struct AreaCopy {
-    start: u64,
-    vma: Vma,
-    file: Option<usize>,
+pub(super) struct AreaCopy {
+    pub(super) start: u64,
+    pub(super) vma: Vma,
+    pub(super) file: Option<usize>,
 }
 
 /// Memory whose content is in an image.
@@ -61,21 +61,23 @@ impl Piece {
 /// A private region on the way to another VMM.
 #[derive(Debug, Default)]
 pub struct RegionCopy {
-    areas: Vec<AreaCopy>,
-    heap: [u64; 2],
-    mmap_top: u64,
-    files: Vec<Arc<File>>,
-    images: Vec<ImageCopy>,
-    pieces: Vec<Piece>,
+    pub(super) areas: Vec<AreaCopy>,
+    pub(super) heap: [u64; 2],
+    pub(super) mmap_top: u64,
+    pub(super) files: Vec<Arc<File>>,
+    pub(super) images: Vec<ImageCopy>,
+    pub(super) pieces: Vec<Piece>,
+    /// It was in a snapshot.
+    pub(super) is_snapshot: bool,
 }
 
 /// An image on the way, and how it is charged: to the run, at this place, or to the child alone.
 #[derive(Debug)]
-struct ImageCopy {
-    file: Arc<File>,
-    place: Option<ImagePlace>,
+pub(super) struct ImageCopy {
+    pub(super) file: Arc<File>,
+    pub(super) place: Option<ImagePlace>,
     /// Where it is sent from: had until it has arrived.
-    _from: Option<Arc<Image>>,
+    pub(super) _from: Option<Arc<Image>>,
 }
 
 impl PrivateRegion {
@@ -146,10 +148,14 @@ impl PrivateRegion {
     /// `EPROTO` for what no VMM sends; `ENOMEM`, and the host's.
     pub fn take_over(&self, copy: RegionCopy) -> Result<(), Errno> {
         let RegionCopy { areas, heap: [heap_start, heap_end], mmap_top, images, pieces, .. } = copy;
+        let is_snapshot = copy.is_snapshot;
         let ledger = self.mem().ledger();
         let images: Vec<Arc<Image>> = images
             .into_iter()
-            .map(|image| Image::of_other(image.file, image.place, ledger.clone()))
+            .map(|image| match is_snapshot {
+                true => Image::on_disk(image.file, ledger.clone()),
+                false => Image::of_other(image.file, image.place, ledger.clone()),
+            })
             .collect::<io::Result<_>>()
             .map_err(|_| BAD)?;
         let is_small = pieces.iter().map(|piece| piece.len).sum::<u64>() <= HELD_AT_ONCE;
@@ -254,7 +260,12 @@ impl RegionCopy {
             };
             let file = file.map_or(NO_FILE, |file| file as u64);
             let kind = kind as u64 | u64::from(charged) << 8;
-            let kind = kind | u64::from(vma.on_fork == OnFork::Emptied) << 16;
+            let on_fork = match vma.on_fork {
+                OnFork::Copied => 0,
+                OnFork::Emptied => 1,
+                OnFork::LeftOut => 2,
+            };
+            let kind = kind | on_fork << 16;
             out.words(&[*start, vma.end, vma.prot.bits(), label as u64, file, kind, offset]);
         }
         out.words(&[self.pieces.len() as u64]);
@@ -331,6 +342,7 @@ impl RegionCopy {
             let on_fork = match kind >> 16 {
                 0 => OnFork::Copied,
                 1 => OnFork::Emptied,
+                2 => OnFork::LeftOut,
                 _ => return Err(BAD),
             };
             let vma = Vma { end, prot, backing, label: label.ok_or(BAD)?, lock, on_fork };
@@ -347,6 +359,6 @@ impl RegionCopy {
             }
             pieces.push(Piece { at, len, image: image.ok_or(BAD)?, offset });
         }
-        Ok(RegionCopy { areas, heap, mmap_top, files, images, pieces })
+        Ok(RegionCopy { areas, heap, mmap_top, files, images, pieces, is_snapshot: false })
     }
 }

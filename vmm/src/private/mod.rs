@@ -6,6 +6,7 @@
 //! - `held`: which pages may hold host memory; `charge`: what of it is charged
 //! - [`mmap`]: making, changing and ending areas; [`brk`]; [`mremap`]
 //! - [`fork`]: the region of a process that forks, for its child; `copying`: what of it is copied
+//! - [`snapshot`]: the region of a process that is snapshotted
 //! - `image_pages`: what it has in common with another process, until it is written
 //! - [`fault`]: page faults; [`promote`]: small pages that become a large one
 //! - [`mlock`]: areas that stay in the host's memory; [`stack`]: the first thread's stack
@@ -34,6 +35,7 @@ mod pins;
 pub mod promote;
 mod recycle;
 pub mod region;
+pub mod snapshot;
 pub mod stack;
 pub mod vma;
 

@@ -148,6 +148,7 @@ impl EmptyVm {
             _held_by: begins.held_by,
             second_tasks: Mutex::default(),
             errands: Default::default(),
+            snapshots: Default::default(),
         });
         let view: Weak<Process> = Arc::downgrade(&process);
         process.files.set_view(view);

@@ -6,7 +6,7 @@
 //! - [`executable`]: which files run; `libraries`: what a dynamic program is shown of the host
 //! - `assemble`: a VM, and a process of it
 //! - [`start`]: from a file to a first thread ready to run; `start_forked`: from a
-//!   copy of another process; [`run`]: from there to its end
+//!   copy of another process; [`start_kept`]: from a snapshot of one; [`run`]: from there to its end
 //! - [`thread`]: one thread is one vCPU on one host thread; the run loop
 //! - [`supervise`]: the event loop; what ends a process from outside
 //! - [`host_signals`]: signals the host sends to us; [`truncation`]: the one that we cause
@@ -28,6 +28,7 @@ mod resolver;
 pub mod run;
 pub mod start;
 mod start_forked;
+pub mod start_kept;
 pub mod supervise;
 mod text_busy;
 pub mod thread;
@@ -41,5 +42,6 @@ pub use host_signals::HostSignals;
 pub use private_tmp::PrivateTmp;
 pub use run::Ended;
 pub use start::StartError;
+pub use start_kept::Snapshot;
 pub use supervise::Supervise;
 pub use tree::ProcessTree;

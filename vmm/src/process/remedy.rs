@@ -40,6 +40,7 @@ impl Remedy for StartError {
             },
             StartError::Elf { source, .. } => return source.remedy(),
             StartError::Interpreter { source, .. } => return source.remedy(),
+            StartError::Snapshot { source, .. } => return source.remedy(),
             StartError::Vm(source) => return source.remedy(),
             StartError::Memory(source) => return source.remedy(),
             StartError::Events(source)

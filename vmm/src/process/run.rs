@@ -225,6 +225,7 @@ impl Process {
         let first = Thread::new(gettid(), begins.signals);
         first.set_name(&begins.name);
         first.clear_child_tid.store(begins.clear_tid, Ordering::Relaxed);
+        first.robust_list.store(begins.robust_list, Ordering::Relaxed);
         self.life.begin(first.tid);
         self.threads.add(first.clone());
         self.show();

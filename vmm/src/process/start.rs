@@ -12,9 +12,10 @@ use abi::{Errno, PAGE_SIZE};
 use rustix::fs::FileType;
 
 use super::assemble::{Begins, EmptyVm};
-use super::config::{Libraries, RunConfig};
+use super::config::{Command, Libraries, RunConfig};
 use super::executable::{self, InterpreterError, Opened, Parsed};
 use super::private_tmp::GUEST_PATH;
+use super::start_kept::SnapshotError;
 use super::{libraries, resolver};
 use crate::confine::{self, PathRight, Paths, Policy};
 use crate::files::{
@@ -96,6 +97,15 @@ pub enum StartError {
     /// A copy of another process cannot be made.
     #[error("cannot go on as a copy of another process")]
     Fork(#[source] Errno),
+    /// A snapshot cannot be gone on from.
+    #[error("cannot go on from snapshot '{name}'")]
+    Snapshot {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: SnapshotError,
+    },
     /// The host cannot confine the VMM.
     #[error("cannot confine the VMM (--confine)")]
     Confine(#[source] std::io::Error),
@@ -117,67 +127,25 @@ impl Process {
             None => Some(executable::open_on_host(program)?),
             Some(_) => None,
         };
-        let (namespace, cwd) = namespace(&config, named.as_ref())?;
-        let confined = policy(&config);
-        let mut paths = Paths::default();
-        // By /proc/self/fd a program opens again what it has open.
-        let given = config.stdio.iter().chain(config.inherited.iter().map(|(_, fd)| fd));
-        given.for_each(|fd| paths.allow_given(fd.as_fd()));
-        let mut files = Files::new(namespace, config.stdio, &cwd, config.umask)?;
-        let limits = Limits::default();
-        config.limits.iter().for_each(|(resource, most)| limits.lower(*resource, *most));
-        // What that has read, this changes.
-        confine::prepare(&confined).map_err(StartError::Confine)?;
-        if let Some(removed) = &config.confine_files {
-            let store = config.store.as_deref();
-            allow_paths(&mut paths, store, &files, named.as_ref(), removed);
-            if let Some(core) = &config.core {
-                paths.allow_open(core.folder(), PathRight::MakeIn);
-            }
-            if let Some(parent) = config.socket.as_ref().and_then(|socket| socket.parent()) {
-                paths.allow(parent, PathRight::RemoveFileIn);
-            }
-            paths.restrict(&confined).map_err(StartError::Confine)?;
-        }
-        let vm = VmSettings {
-            memory_bytes: config.memory_bytes,
-            store: config.store.clone(),
-            vases: config.vases.clone(),
-            umask: config.umask,
-            net: config.net.clone(),
-            tracer: config.tracer.clone(),
-            profiler: config.profiler.clone(),
-            core: config.core.clone(),
-            backtraces: config.backtraces,
-            disk: config.disk.clone(),
-            // Of the first process only.
-            debug: None,
-            confined,
-        };
-        let children = match &config.tree {
-            None => Children::default(),
-            Some(tree) => {
-                files.keep_base();
-                tree.begin(&files, &vm).map_err(StartError::Starter)?
-            }
-        };
-        let vm = VmSettings { debug: config.debug.clone(), ..vm };
+        let Prepared { mut files, limits, vm, children, rest } = prepare(config, named.as_ref())?;
+        let Rest { command, env, libraries, inherited } = rest;
+        let program = &command.program;
         let named = match named {
             Some(named) => named,
-            None => executable::open_inside(program, &config.env, &files)?,
+            None => executable::open_inside(program, &env, &files)?,
         };
-        let chosen = executable::choose(&config.command, config.libraries, named, &mut files)?;
+        let chosen = executable::choose(&command, libraries, named, &mut files)?;
         chosen.check_addresses()?;
         let nofile = limits.soft(libc::RLIMIT_NOFILE);
         files.set_nofile(u32::try_from(nofile).unwrap_or(u32::MAX));
         files.set_max_size(limits.soft(libc::RLIMIT_FSIZE));
-        for (fd, owned) in config.inherited {
+        for (fd, owned) in inherited {
             files.give(fd, owned)?;
         }
         let program = Program {
             path: program.as_os_str().as_bytes().to_vec(),
             args: chosen.args,
-            env: config.env,
+            env,
             files,
             executable: chosen.program,
             loader: chosen.loader,
@@ -206,6 +174,76 @@ impl Process {
             Program { path, args, env, files, executable, loader, mask, ignored, limits, kept };
         load(program, vm, children, started)
     }
+}
+
+/// What a run has before there is a VM.
+pub(super) struct Prepared {
+    pub(super) files: Files,
+    pub(super) limits: Limits,
+    pub(super) vm: VmSettings,
+    pub(super) children: Children,
+    pub(super) rest: Rest,
+}
+
+/// What of the request is about the program alone.
+pub(super) struct Rest {
+    pub(super) command: Command,
+    pub(super) env: Vec<Vec<u8>>,
+    pub(super) libraries: Libraries,
+    pub(super) inherited: Vec<(i32, OwnedFd)>,
+}
+
+/// Sets up what the program may use, confines the calling thread, and forks the starter; `named` is a program that is
+/// not inside.
+pub(super) fn prepare(config: RunConfig, named: Option<&Opened>) -> Result<Prepared, StartError> {
+    let (namespace, cwd) = namespace(&config, named)?;
+    let confined = policy(&config);
+    let mut paths = Paths::default();
+    // By /proc/self/fd a program opens again what it has open.
+    let given = config.stdio.iter().chain(config.inherited.iter().map(|(_, fd)| fd));
+    given.for_each(|fd| paths.allow_given(fd.as_fd()));
+    let mut files = Files::new(namespace, config.stdio, &cwd, config.umask)?;
+    let limits = Limits::default();
+    config.limits.iter().for_each(|(resource, most)| limits.lower(*resource, *most));
+    // What that has read, this changes.
+    confine::prepare(&confined).map_err(StartError::Confine)?;
+    if let Some(removed) = &config.confine_files {
+        let store = config.store.as_deref();
+        allow_paths(&mut paths, store, &files, named, removed);
+        if let Some(core) = &config.core {
+            paths.allow_open(core.folder(), PathRight::MakeIn);
+        }
+        if let Some(parent) = config.socket.as_ref().and_then(|socket| socket.parent()) {
+            paths.allow(parent, PathRight::RemoveFileIn);
+        }
+        paths.restrict(&confined).map_err(StartError::Confine)?;
+    }
+    let vm = VmSettings {
+        memory_bytes: config.memory_bytes,
+        store: config.store.clone(),
+        vases: config.vases.clone(),
+        umask: config.umask,
+        net: config.net.clone(),
+        tracer: config.tracer.clone(),
+        profiler: config.profiler.clone(),
+        core: config.core.clone(),
+        backtraces: config.backtraces,
+        disk: config.disk.clone(),
+        // Of the first process only.
+        debug: None,
+        confined,
+    };
+    let children = match &config.tree {
+        None => Children::default(),
+        Some(tree) => {
+            files.keep_base();
+            tree.begin(&files, &vm).map_err(StartError::Starter)?
+        }
+    };
+    let vm = VmSettings { debug: config.debug.clone(), ..vm };
+    let RunConfig { command, env, libraries, inherited, .. } = config;
+    let rest = Rest { command, env, libraries, inherited };
+    Ok(Prepared { files, limits, vm, children, rest })
 }
 
 /// A program that is known and opened.
@@ -275,6 +313,7 @@ fn load(
         signals: of_thread,
         name: short.as_bytes().get(..15).unwrap_or(short.as_bytes()).to_vec(),
         clear_tid: 0,
+        robust_list: 0,
     };
     let begins = Begins {
         program: ProgramName { path, short },
@@ -390,7 +429,7 @@ pub(super) fn namespace(
 }
 
 /// This few bytes are returned completely or not at all (getrandom(2)).
-fn fill_random(bytes: &mut [u8; 16]) -> std::io::Result<()> {
+pub(super) fn fill_random(bytes: &mut [u8; 16]) -> std::io::Result<()> {
     let flags = rustix::rand::GetRandomFlags::empty();
     rustix::io::retry_on_intr(|| rustix::rand::getrandom(bytes.as_mut_slice(), flags))?;
     Ok(())

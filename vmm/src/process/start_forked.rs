@@ -66,6 +66,8 @@ impl AwaitsCopy {
             signals: ThreadSignals::of_copy(thread.mask, thread.alt),
             name: thread.name,
             clear_tid: thread.clear_tid,
+            // A child holds none of its parent's locks.
+            robust_list: 0,
         };
         let executable = Executable { file, bias, end };
         let signals = actions;

@@ -165,6 +165,7 @@ fn deliver(ctx: &mut ThreadCtx<'_>, mut due: Due, mut called: bool) -> Option<Ne
             };
         }
         if debug.is_none() || !Debugger::steps(ctx) || ctx.vcpu.regs.rsp == stack {
+            linux::snapshot::before_guest(ctx);
             return None;
         }
         // A step into a handler ends at its first instruction.

@@ -1,6 +1,7 @@
 //! Images of memory: what a process's memory contained when it forked.
 //!
-//! An image is a file in memory that nobody can change any more (it is sealed). A process that has
+//! An image is a file in memory that nobody can change any more (it is sealed), or the memory of a snapshot, which is
+//! a file of the store. A process that has
 //! its content maps it privately: its own changes are copies of pages, which the host makes. Where
 //! that is so is known here, because such a range does not behave like fresh memory: to be empty, it
 //! has to be mapped anew.
@@ -32,6 +33,8 @@ pub struct Image {
     file: Arc<File>,
     bytes: AtomicU64,
     place: Option<ImagePlace>,
+    /// It takes no memory that the host cannot have back: it is on a disk.
+    is_on_disk: bool,
     ledger: Arc<MemoryLedger>,
 }
 
@@ -44,7 +47,29 @@ impl Image {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file: File = rustix::fs::memfd_create("image", flags)?.into();
         let place = ledger.new_image();
-        Ok(Arc::new(Image { file: Arc::new(file), bytes: AtomicU64::new(0), place, ledger }))
+        let (file, bytes) = (Arc::new(file), AtomicU64::new(0));
+        Ok(Arc::new(Image { file, bytes, place, is_on_disk: false, ledger }))
+    }
+
+    /// An empty file on a disk, to be added to: the memory of a snapshot. It is not charged.
+    #[must_use]
+    pub fn begin_on_disk(file: File, ledger: Arc<MemoryLedger>) -> Image {
+        let (file, bytes) = (Arc::new(file), AtomicU64::new(0));
+        Image { file, bytes, place: None, is_on_disk: true, ledger }
+    }
+
+    /// The memory of a snapshot. Whoever may write the file could change it: the program's own user, who could change
+    /// the program as well.
+    ///
+    /// # Errors
+    /// `InvalidData` for a file that has no whole pages.
+    pub fn on_disk(file: Arc<File>, ledger: Arc<MemoryLedger>) -> io::Result<Arc<Image>> {
+        let bytes = file.metadata()?.len();
+        if !bytes.is_multiple_of(PAGE_SIZE) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let bytes = AtomicU64::new(bytes);
+        Ok(Arc::new(Image { file, bytes, place: None, is_on_disk: true, ledger }))
     }
 
     /// An image that another process has made, and that it has charged to the run at this place, or to this
@@ -64,7 +89,8 @@ impl Image {
             return Err(io::ErrorKind::InvalidData.into());
         }
         ledger.adopt(bytes);
-        Ok(Arc::new(Image { file, bytes: AtomicU64::new(bytes), place, ledger }))
+        let bytes = AtomicU64::new(bytes);
+        Ok(Arc::new(Image { file, bytes, place, is_on_disk: false, ledger }))
     }
 
     /// Charges and appends what the range contains now, whole pages; returns where that is.
@@ -73,7 +99,9 @@ impl Image {
     /// The limit does not allow for it, the host has no memory, or some of the range is not accessible.
     pub fn append(&self, range: HostRange<'_>) -> io::Result<u64> {
         let bytes = range.len() as u64;
-        self.ledger.charge_image(self.place, bytes).map_err(io::Error::other)?;
+        if !self.is_on_disk {
+            self.ledger.charge_image(self.place, bytes).map_err(io::Error::other)?;
+        }
         let at = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let mut done = 0;
         while done < range.len() {
@@ -131,7 +159,9 @@ impl AsFd for Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        self.ledger.release_image(self.place, self.bytes());
+        if !self.is_on_disk {
+            self.ledger.release_image(self.place, self.bytes());
+        }
     }
 }
 
@@ -162,6 +192,8 @@ pub struct ImagesUsed {
     pub bytes: u64,
     /// How much of them is mapped.
     pub mapped_bytes: u64,
+    /// Whether one is on a disk: not for other processes, which take sealed ones only.
+    pub any_on_disk: bool,
 }
 
 /// Where in guest-physical memory which images are mapped.
@@ -213,6 +245,7 @@ impl ImageRanges {
             if !known.contains(&image) {
                 known.push(image);
                 used.bytes += part.image.bytes();
+                used.any_on_disk |= part.image.is_on_disk;
             }
         }
         used.images = known.len();

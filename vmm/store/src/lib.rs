@@ -9,6 +9,7 @@
 //! STORE/segments/NAME        one segment: header, lock page, content from 2 MiB on
 //! STORE/parts/SID.N          further content of segments beyond 8 TiB
 //! STORE/versions/SID/        content of a versioned segment
+//! STORE/snapshots/NAME/      a process that was snapshotted: what there is, and its memory
 //! STORE/vms/ID               lease of a live VM: its program, what it has attached
 //! ```
 //!
@@ -71,6 +72,7 @@ pub use objects::newest::VersionRecord;
 pub use objects::patience::Patience;
 pub use objects::private::PrivateStore;
 pub use objects::segment::{Location, PartFile, SegmentFile};
+pub use objects::snapshots::{NewSnapshot, SnapshotEntry, SnapshotFiles};
 pub use objects::store::{FOLDERS, Store};
 pub use objects::view::SegmentView;
 pub use objects::words::{LostVersions, Publication, StoreWord, Tidings, VersionWords};

@@ -118,7 +118,8 @@ fn registers(words: [u64; REGISTERS]) -> UserRegs {
 }
 
 impl ForkedThread {
-    fn encode(&self, out: &mut Writer) {
+    /// Writes it for another VMM.
+    pub(in crate::linux) fn encode(&self, out: &mut Writer) {
         out.words(&words_of(&self.regs));
         out.words(&[self.fs_base.raw(), self.gs_base.raw(), self.mask]);
         out.words(&[self.alt.base, u64::from(self.alt.flags), self.alt.size]);
@@ -128,7 +129,8 @@ impl ForkedThread {
         out.bytes(&fpu);
     }
 
-    fn decode(input: &mut Reader<'_>) -> Option<ForkedThread> {
+    /// What [`ForkedThread::encode`] has written; `None` for what no VMM writes.
+    pub(in crate::linux) fn decode(input: &mut Reader<'_>) -> Option<ForkedThread> {
         let regs = registers(input.words()?);
         let [fs, gs, mask] = input.words()?;
         let [base, flags, size] = input.words()?;

@@ -20,6 +20,7 @@ mod wait;
 
 use std::sync::{Mutex, MutexGuard};
 
+use super::snapshot;
 use super::task::{Process, Thread, ThreadCtx};
 pub use actions::SignalActions;
 pub(super) use calls::{rt_sigaction, rt_sigpending, rt_sigprocmask, rt_sigreturn, sigaltstack};
@@ -91,6 +92,7 @@ impl ThreadCtx<'_> {
         {
             return true;
         }
+        snapshot::in_call(self);
         self.thread.signals.acknowledge_kick();
         self.thread.is_signalled(self.process)
     }

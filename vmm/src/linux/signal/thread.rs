@@ -26,6 +26,8 @@ pub struct ThreadSignals {
     standing: AtomicBool,
     /// The mask to return to from `rt_sigsuspend`, until a handler's frame holds it.
     suspended: Mutex<Option<u64>>,
+    /// The mask from before a wait with another one that is going on.
+    outside_wait: Mutex<Option<u64>>,
 }
 
 impl ThreadSignals {
@@ -121,6 +123,23 @@ impl ThreadSignals {
         *locked(&self.suspended) = Some(before);
     }
 
+    /// It begins to wait with another mask; returns the one from before.
+    pub(super) fn begin_wait(&self, mask: u64) -> u64 {
+        let before = self.set_mask(mask);
+        *locked(&self.outside_wait) = Some(before);
+        before
+    }
+
+    /// It does not wait any longer.
+    pub(super) fn end_wait(&self) {
+        *locked(&self.outside_wait) = None;
+    }
+
+    /// The mask that it has when it does not wait with another one.
+    pub(in crate::linux) fn mask_outside_wait(&self) -> u64 {
+        locked(&self.outside_wait).unwrap_or_else(|| self.mask())
+    }
+
     /// The mask from before the wait that a signal has ended.
     pub(super) fn suspended(&self) -> Option<u64> {
         *locked(&self.suspended)
@@ -154,6 +173,17 @@ mod tests {
         assert!(signals.can_take(libc::SIGUSR1));
         signals.set_awaited(0);
         assert!(!signals.can_take(libc::SIGUSR1));
+    }
+
+    #[test]
+    fn the_mask_from_before_a_wait_is_known_while_it_lasts() {
+        let signals = ThreadSignals::default();
+        signals.set_mask(bit(libc::SIGUSR1));
+        assert_eq!(signals.begin_wait(bit(libc::SIGUSR2)), bit(libc::SIGUSR1));
+        assert_eq!(signals.mask(), bit(libc::SIGUSR2));
+        assert_eq!(signals.mask_outside_wait(), bit(libc::SIGUSR1));
+        signals.end_wait();
+        assert_eq!(signals.mask_outside_wait(), bit(libc::SIGUSR2));
     }
 
     #[test]

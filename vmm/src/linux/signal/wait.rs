@@ -41,8 +41,9 @@ pub(in crate::linux) fn rt_sigsuspend(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> 
         return Err(Errno::EINVAL.into());
     }
     let wanted = ctx.user().read_u64(a[0])?;
-    let before = ctx.thread.signals.set_mask(wanted);
+    let before = ctx.thread.signals.begin_wait(wanted);
     sleep_until_signal(ctx);
+    ctx.thread.signals.end_wait();
     interrupted_with_mask(ctx, before)
 }
 
@@ -65,8 +66,9 @@ pub(in crate::linux) fn with_mask(
         return wait(ctx);
     }
     let wanted = ctx.user().read_u64(mask_at)?;
-    let before = ctx.thread.signals.set_mask(wanted);
+    let before = ctx.thread.signals.begin_wait(wanted);
     let result = wait(ctx);
+    ctx.thread.signals.end_wait();
     if result == Err(Fail::Errno(Errno::EINTR)) {
         return interrupted_with_mask(ctx, before);
     }

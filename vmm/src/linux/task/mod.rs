@@ -35,6 +35,7 @@ use super::proc::Facts;
 use super::profile::{Profile, Profiler};
 use super::signal::{KeptSignals, SignalActions, ThreadSignals};
 use super::signalfd::SignalFiles;
+use super::snapshot::SnapshotDesk;
 use super::strace::{Tracer, Viewed};
 use super::survivor::Survivor;
 use super::sysv::Attached;
@@ -121,6 +122,8 @@ pub struct Process {
     pub(crate) second_tasks: Mutex<Vec<fn(&Process)>>,
     /// What the event loop does for threads that may not.
     pub(crate) errands: Errands,
+    /// Who wants a snapshot of it.
+    pub(crate) snapshots: SnapshotDesk,
 }
 
 /// What a VM has, whichever program runs in it.
@@ -161,6 +164,8 @@ pub(crate) struct FirstThread {
     pub(crate) name: Vec<u8>,
     /// What is cleared at its end.
     pub(crate) clear_tid: u64,
+    /// The list of the locks that it holds.
+    pub(crate) robust_list: u64,
 }
 
 /// A process from its start to its end.

@@ -187,6 +187,12 @@ impl Timers {
         Ok(())
     }
 
+    /// Whether the program has any.
+    pub(crate) fn has_any(&self) -> bool {
+        let inner = self.lock();
+        !inner.timers.is_empty() || inner.intervals.iter().any(Option::is_some)
+    }
+
     /// Deletes all timers: no thread is left to be notified.
     pub(crate) fn clear(&self) {
         *self.lock() = Inner::default();

@@ -26,6 +26,8 @@ pub enum Object {
     Segment(SegId),
     /// A segment by its name.
     SegmentName(Name),
+    /// A snapshot of a process.
+    Snapshot(Name),
 }
 
 impl fmt::Display for Object {
@@ -35,6 +37,7 @@ impl fmt::Display for Object {
             Object::VasName(name) => write!(f, "VAS '{name}'"),
             Object::Segment(sid) => write!(f, "segment {sid}"),
             Object::SegmentName(name) => write!(f, "segment '{name}'"),
+            Object::Snapshot(name) => write!(f, "snapshot '{name}'"),
         }
     }
 }

@@ -15,6 +15,9 @@ impl Remedy for StoreError {
             StoreError::NotFound(Object::Vas(_) | Object::VasName(_)) => {
                 Some("`spacejmp vas ls` lists what there is".into())
             }
+            StoreError::NotFound(Object::Snapshot(_)) => {
+                Some("`spacejmp snapshot ls` lists the snapshots that there are".into())
+            }
             StoreError::NotFound(_) | StoreError::NotAttached { .. } => {
                 Some("`spacejmp seg ls` lists what there is, `vas show` what a VAS has".into())
             }

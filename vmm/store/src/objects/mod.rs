@@ -33,6 +33,7 @@ pub(crate) mod private;
 pub(crate) mod reserve;
 pub(crate) mod segment;
 pub(crate) mod segments;
+pub(crate) mod snapshots;
 pub(crate) mod sparse;
 pub(crate) mod store;
 pub(crate) mod vas;

@@ -28,12 +28,13 @@ use crate::objects::lookup::LastManifest;
 use crate::objects::newest::KnownNewest;
 use crate::objects::patience::Patience;
 use crate::objects::segment::check_len;
+use crate::objects::snapshots::SNAPSHOTS;
 
 const FORMAT: &str = "spacejmp store 1";
 /// The file that says so has less.
 const FORMAT_BYTES_MAX: usize = 4096;
 /// The folders of a store.
-pub const FOLDERS: [&str; 6] = ["tmp", "vas", SEGMENTS, "parts", VERSIONS, "vms"];
+pub const FOLDERS: [&str; 7] = ["tmp", "vas", SEGMENTS, "parts", VERSIONS, "vms", SNAPSHOTS];
 /// Folders of versioned segments. A store that an earlier version made gets it when it is needed.
 pub(crate) const VERSIONS: &str = "versions";
 /// Files of segments.

@@ -1,0 +1,230 @@
+//! `spacejmp snapshot`: processes of VMs as they were, to go on from.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use clap::Subcommand;
+use serde::Serialize;
+use vmm::control::{Vm, VmRef};
+use vmm::exit_code::ExitCode;
+use vmm::linux::snapshot::head::Head;
+use vmm::process::Snapshot;
+use vmm::store::{Name, SnapshotEntry};
+
+use crate::errors::{self, Failure};
+use crate::store_list::{Entry, print_list, unreadable};
+use crate::store_options::{Named, Names, Output, StoreArgs, failed, name_parser, size};
+use crate::store_show::plain;
+use crate::versions::log::ago;
+use crate::vms;
+
+/// Keep what the program of a running VM is now, to start copies of it from there
+///
+/// `spacejmp run --from NAME` starts one, any number at the same time. The VM goes on unchanged; while its memory is
+/// written, its program waits. A snapshot has the program's memory, with all secrets in it, its registers, handlers for signals and open
+/// files by path and offset; it is in the store, and only for its user to read. What it has not is printed: sockets,
+/// pipes, timers, processes that the program has started, and numbers of processes that it has stored.
+///
+/// Refused is a program with several threads, with an address space attached, with memory that others may share, or
+/// under a debugger.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_help = examples())]
+pub(crate) struct Args {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The number of its process, or the name given by `run --name`
+    #[arg(required = true)]
+    vm: Option<VmRef>,
+    /// What the snapshot is to be called
+    #[arg(required = true, value_parser = name_parser())]
+    new: Option<Name>,
+    #[command(flatten)]
+    output: Output,
+}
+
+fn examples() -> String {
+    format!(
+        "Examples:\n  spacejmp snapshot web warm             as it is now\n  \
+         spacejmp run --from warm --dir .       go on from there, with what is granted now\n  \
+         spacejmp snapshot ls\n  spacejmp snapshot rm warm\n\n{}",
+        vms::STATUS_HELP
+    )
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List all snapshots of the store
+    #[command(
+        visible_alias = "list",
+        after_help = "\
+Examples:
+  spacejmp snapshot ls
+  spacejmp snapshot ls --json"
+    )]
+    Ls(Output),
+    /// Show all about one snapshot: its program, and what it has not
+    #[command(after_help = "\
+Examples:
+  spacejmp snapshot show warm")]
+    Show(Named),
+    /// Delete snapshots; programs that were started from one go on
+    #[command(after_help = "\
+Examples:
+  spacejmp snapshot rm warm")]
+    Rm(Names),
+}
+
+/// A snapshot, for output.
+#[derive(Debug, Serialize)]
+struct Shown {
+    name: String,
+    program: String,
+    executable: String,
+    pid: u32,
+    /// Seconds since 1970.
+    made_at: u64,
+    memory_bytes: u64,
+    disk_bytes: u64,
+    version: String,
+    /// What is not restored.
+    lost: Vec<String>,
+}
+
+impl Shown {
+    fn of(name: &Name, disk_bytes: u64, head: &Head) -> Shown {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Shown {
+            name: name.as_str().to_owned(),
+            program: text(&head.program),
+            executable: text(&head.executable.host),
+            pid: head.pid,
+            made_at: head.made_at,
+            memory_bytes: head.memory_bytes,
+            disk_bytes,
+            version: head.version.clone(),
+            lost: head.lost.clone(),
+        }
+    }
+
+    fn age(&self) -> String {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        ago(now.saturating_sub(Duration::from_secs(self.made_at)))
+    }
+
+    fn row(&self) -> Vec<String> {
+        let program = self.program.rsplit('/').next().unwrap_or_default();
+        let program = format!("{} ({})", plain(program), self.pid);
+        vec![plain(&self.name), self.age(), size(self.memory_bytes), program, "ok".to_owned()]
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!(
+            "{}: {} ({}) as it was {}, with {} of memory\n  executable  {}\n  version     {}\n",
+            plain(&self.name),
+            plain(&self.program),
+            self.pid,
+            self.age(),
+            size(self.memory_bytes),
+            plain(&self.executable),
+            plain(&self.version),
+        );
+        text += "  not in it:\n";
+        for lost in &self.lost {
+            text += &format!("    {}\n", plain(lost));
+        }
+        text
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
+    match (&args.command, &args.vm, &args.new) {
+        (None, Some(vm), Some(name)) => make(args, vm, name),
+        (Some(Command::Ls(output)), ..) => list(&args.store, output.json),
+        (Some(Command::Show(named)), ..) => show(&args.store, &named.name, named.output.json),
+        (Some(Command::Rm(names)), ..) => remove(&args.store, &names.names),
+        // clap requires both.
+        (None, ..) => Ok(ExitCode::OwnFailure),
+    }
+}
+
+fn make(args: &Args, vm: &VmRef, name: &Name) -> Result<ExitCode, Failure> {
+    let doing = || format!("snapshot VM {vm}");
+    let store = args.store.open_or_create()?;
+    let new = store.begin_snapshot(name).map_err(failed(doing()))?;
+    let to = new.memory_to_write().map_err(failed(doing()))?;
+    let found = Vm::find(vm.clone()).map_err(vms::failed(doing()))?;
+    let head = found.ask_for_snapshot().and_then(|asked| asked.write_to(&to));
+    let head = head.map_err(vms::failed(doing()))?;
+    let memory_bytes = new.memory_bytes().map_err(failed(doing()))?;
+    let head = Head { memory_bytes, ..head };
+    new.finish(&head.encode()).map_err(failed(doing()))?;
+    let shown = Shown::of(name, memory_bytes, &head);
+    errors::output(args.output.json, &shown, |_| shown.text())
+}
+
+fn read(name: &Name, bytes: &[u8]) -> Result<Head, Failure> {
+    let doing = || format!("read snapshot '{name}'");
+    Head::decode(bytes).map_err(|error| {
+        let help = "remove it with `spacejmp snapshot rm`, and make it again";
+        Failure::new(doing(), error).help(Some(help.to_owned()))
+    })
+}
+
+fn list(store: &StoreArgs, json: bool) -> Result<ExitCode, Failure> {
+    let entries = store.with("list snapshots".to_owned(), |store| store.snapshots())?;
+    let entry = |entry: &SnapshotEntry| {
+        let head = entry.head.clone();
+        let head = head.and_then(|head| Head::decode(&head).map_err(|error| error.to_string()));
+        match head {
+            Ok(head) => Entry::Good(Box::new(Shown::of(&entry.name, entry.disk_bytes, &head))),
+            Err(error) => unreadable(&entry.name, error),
+        }
+    };
+    let entries: Vec<_> = entries.iter().map(entry).collect();
+    let heading = ["NAME", "MADE", "MEMORY", "PROGRAM (PID)", "STATE"];
+    print_list(json, "snapshots", &heading, &entries, Shown::row)
+}
+
+fn show(store: &StoreArgs, name: &Name, json: bool) -> Result<ExitCode, Failure> {
+    let doing = format!("show snapshot '{name}'");
+    let (files, disk_bytes) = store.with(doing, |store| {
+        let all = store.snapshots()?;
+        let disk_bytes = all.iter().find(|it| it.name == *name).map_or(0, |it| it.disk_bytes);
+        Ok((store.open_snapshot(name)?, disk_bytes))
+    })?;
+    let shown = Shown::of(name, disk_bytes, &read(name, &files.head)?);
+    errors::output(json, &shown, |_| shown.text())
+}
+
+fn remove(store: &StoreArgs, names: &[Name]) -> Result<ExitCode, Failure> {
+    let store = store.open()?;
+    for name in names {
+        let doing = format!("remove snapshot '{name}'");
+        store.remove_snapshot(name).map_err(failed(doing))?;
+    }
+    Ok(ExitCode::Program(0))
+}
+
+/// For `run --from`, with the name of its program.
+pub(crate) fn open(name: &Name, store: Option<PathBuf>) -> Result<Snapshot, Failure> {
+    let doing = format!("open snapshot '{name}'");
+    let files = StoreArgs::of(store).with(doing, |store| store.open_snapshot(name))?;
+    let head = read(name, &files.head)?;
+    Ok(Snapshot { name: name.to_string(), head, memory: files.memory })
+}
+
+/// What the program of a snapshot is called, for messages.
+pub(crate) fn program(of: &Snapshot) -> std::ffi::OsString {
+    plain(&String::from_utf8_lossy(&of.head.program)).into()
+}
+
+/// Names, for completions.
+pub(crate) fn names(store: &vmm::store::Store) -> Vec<String> {
+    let all = store.snapshots().unwrap_or_default();
+    let names: BTreeMap<String, ()> =
+        all.into_iter().map(|one| (one.name.as_str().to_owned(), ())).collect();
+    names.into_keys().collect()
+}

@@ -1,0 +1,304 @@
+//! Snapshots of a process, from its own side: `spacejmp snapshot` asks by the control socket, the process's thread
+//! makes it.
+//!
+//! - here: where the thread does that, and when it does not; [`head`]: what is written
+//!
+//! The thread does it where its registers are all that there is of it: before it enters the guest, or in a call that
+//! waits, which the copy makes again. So nothing has to be undone, and the process goes on as if nothing had been.
+//! What is written is what a child would inherit (`children::forked`), but for open files, which have to be opened
+//! again: by path. Whoever asks brings the file for the memory, so nothing of the host's is opened here.
+#![forbid(unsafe_code)]
+
+pub mod head;
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use abi::addr::LOWER_HALF_END;
+use abi::{Errno, GuestVirt};
+
+use self::head::{Head, KeptExecutable, Parts};
+use super::SYSCALL_BYTES;
+use super::children::forked::ForkedThread;
+use super::signal::name::signal_name;
+use super::task::{Process, ThreadCtx};
+use crate::files::{KeptMapping, identity_of};
+use crate::host::process_group;
+use crate::private::fork::RegionCopy;
+use crate::private::snapshot::NotKept;
+use crate::process_tree::Channel;
+use crate::vas;
+
+/// How long whoever asks may take to send what is needed, and to take what is sent: the program waits for it.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a question stands. Who has asked has given up by then.
+const STANDS: Duration = Duration::from_secs(10);
+
+/// What a message of the process's begins with.
+pub mod answer {
+    /// The memory's file is wanted.
+    pub const READY: u8 = 0;
+    /// There is none: the reason follows.
+    pub const REFUSED: u8 = 1;
+    /// It is done: the head follows, with the executable's descriptor.
+    pub const DONE: u8 = 2;
+}
+
+/// Why a process cannot be snapshotted now.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(
+        "its program has {0} threads, and the numbers by which threads know each other are in its memory"
+    )]
+    Threads(usize),
+    #[error("a debugger has it, or has had it")]
+    Debugged,
+    #[error(
+        "its thread is inside an address space, where it may hold locks: ask again when it has left"
+    )]
+    Inside,
+    #[error("it has address spaces attached, which a snapshot does not have")]
+    Attached,
+    #[error(
+        "it has attached segments of System V shared memory, which other processes may have, too"
+    )]
+    Sysv,
+    #[error(
+        "its thread runs a child in its own memory (vfork): ask again when that runs a program"
+    )]
+    Vfork,
+    #[error("its registers cannot be read")]
+    Registers(#[source] crate::vm::VmError),
+    #[error("its thread pointer is no address of a program's")]
+    Base,
+    #[error("its current directory is gone, or its files cannot be looked at")]
+    Files(#[source] Errno),
+    #[error("it has mapped a file that has no path it could be found by again")]
+    Unnamed,
+    #[error(transparent)]
+    Memory(NotKept),
+    #[error("whoever asked has sent no file for its memory")]
+    NoFile,
+}
+
+/// Where questions wait for the thread.
+#[derive(Debug, Default)]
+pub(crate) struct SnapshotDesk {
+    wanted: AtomicBool,
+    asked: Mutex<Option<(UnixStream, Instant)>>,
+}
+
+impl SnapshotDesk {
+    fn asked(&self) -> std::sync::MutexGuard<'_, Option<(UnixStream, Instant)>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the thread has something to do. One that misses it is kicked after it was set, and looks again.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::SeqCst)
+    }
+}
+
+impl Process {
+    /// Somebody wants a snapshot, and is answered on this connection. Returns whether nobody else does.
+    pub(crate) fn want_snapshot(&self, by: UnixStream) -> bool {
+        let mut asked = self.snapshots.asked();
+        if asked.as_ref().is_some_and(|(_, since)| since.elapsed() < STANDS) {
+            return false;
+        }
+        // Its other side is the event loop's, which does not wait.
+        if by.set_nonblocking(false).is_err() {
+            return false;
+        }
+        *asked = Some((by, Instant::now()));
+        drop(asked);
+        self.snapshots.wanted.store(true, Ordering::SeqCst);
+        self.threads.all().iter().for_each(|thread| self.threads.kick_until_acknowledged(thread));
+        true
+    }
+}
+
+/// Makes a snapshot, if one is wanted, where the calling thread would enter the guest next.
+pub(crate) fn before_guest(ctx: &ThreadCtx<'_>) {
+    if ctx.process.snapshots.is_wanted() {
+        make(ctx, None);
+    }
+}
+
+/// The same in the middle of a call that waits.
+pub(crate) fn in_call(ctx: &ThreadCtx<'_>) {
+    if !ctx.process.snapshots.is_wanted() {
+        return;
+    }
+    let makes_process =
+        |call| [libc::SYS_fork, libc::SYS_vfork, libc::SYS_clone, libc::SYS_clone3].contains(&call);
+    // A copy that makes the call again would start a process that is started already: until that is done.
+    match ctx.thread.call() {
+        Some(call) if !makes_process(call.cast_signed()) => make(ctx, Some(call)),
+        _ => {}
+    }
+}
+
+fn make(ctx: &ThreadCtx<'_>, call: Option<u64>) {
+    // Before looking: a later kick is another one.
+    ctx.thread.signals.acknowledge_kick();
+    let desk = &ctx.process.snapshots;
+    desk.wanted.store(false, Ordering::SeqCst);
+    let Some((stream, since)) = desk.asked().take() else { return };
+    if since.elapsed() >= STANDS || ctx.process.is_stopping() {
+        return;
+    }
+    let _span = tracing::debug_span!("snapshot").entered();
+    let to = Channel::from_fd(OwnedFd::from(stream));
+    if to.limit(PATIENCE).is_err() {
+        return;
+    }
+    let told = match write(ctx, call, &to) {
+        Ok((head, executable)) => {
+            let bytes = [&[answer::DONE], head.encode().as_slice()].concat();
+            to.send(&bytes, &[executable.as_fd()])
+        }
+        Err(refusal) => {
+            let text = crate::error::chain(&refusal);
+            to.send(&[&[answer::REFUSED], text.as_bytes()].concat(), &[])
+        }
+    };
+    if let Err(error) = told {
+        tracing::debug!(%error, "whoever wanted a snapshot has not waited for it");
+    }
+}
+
+fn check(ctx: &ThreadCtx<'_>) -> Result<(), Refusal> {
+    let process = ctx.process;
+    let threads = process.threads.counts().0;
+    if threads > 1 {
+        return Err(Refusal::Threads(threads));
+    }
+    if process.debugger().is_some() {
+        return Err(Refusal::Debugged);
+    }
+    if ctx.child.is_some() {
+        return Err(Refusal::Vfork);
+    }
+    if ctx.vcpu.instance() != vas::HOME {
+        return Err(Refusal::Inside);
+    }
+    if !process.vases.instances_for_child().is_empty() {
+        return Err(Refusal::Attached);
+    }
+    if !process.sysv.is_empty() {
+        return Err(Refusal::Sysv);
+    }
+    Ok(())
+}
+
+fn write(
+    ctx: &ThreadCtx<'_>,
+    call: Option<u64>,
+    to: &Channel,
+) -> Result<(Head, std::sync::Arc<File>), Refusal> {
+    check(ctx)?;
+    let process = ctx.process;
+    let thread = thread(ctx, call)?;
+    let (files, mut lost) = process.files.keep().map_err(Refusal::Files)?;
+    lost.extend(lost_of(ctx));
+    let no_file = |_| Refusal::NoFile;
+    to.send(&[answer::READY], &[]).map_err(no_file)?;
+    let memory = to.receive().map_err(no_file)?.and_then(|sent| sent.fds.into_iter().next());
+    let region = process.private.keep(File::from(memory.ok_or(Refusal::NoFile)?));
+    let region = region.map_err(Refusal::Memory)?;
+    let mapped = mapped(process, &region)?;
+    let executable = &process.executable;
+    let parts = Parts {
+        thread: &thread,
+        tid: ctx.thread.tid.cast_unsigned(),
+        robust_list: ctx.thread.robust_list.load(Ordering::Relaxed),
+        limits: &process.limits,
+        actions: &process.signals,
+        settings: &process.settings,
+        program: &process.program,
+        loaded: [executable.bias, executable.end],
+        facts: &process.facts,
+        files: &files,
+        mapped: &mapped,
+        region: &region,
+    };
+    let made_at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let head = Head {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        processor: head::processor(&process.machine),
+        made_at: made_at.as_secs(),
+        pid: process.pid().cast_unsigned(),
+        // Whoever has the file knows that.
+        memory_bytes: 0,
+        program: process.program.path.clone(),
+        executable: KeptExecutable {
+            // The same: it is sent as a descriptor, which names no file that this VMM could not open.
+            host: Vec::new(),
+            inside: process.files.program_path(),
+            identity: identity_of(&executable.file).map_err(Refusal::Files)?,
+        },
+        lost,
+        process: parts.encode(),
+    };
+    Ok((head, executable.file.clone()))
+}
+
+/// The calling thread as it goes on in a copy: a call that it is in is made again.
+fn thread(ctx: &ThreadCtx<'_>, call: Option<u64>) -> Result<ForkedThread, Refusal> {
+    let mut regs = ctx.vcpu.regs;
+    if let Some(call) = call {
+        regs.rip = regs.rip.wrapping_sub(SYSCALL_BYTES);
+        regs.rax = call;
+    }
+    let signals = &ctx.thread.signals;
+    let base = |raw: u64| GuestVirt::new(raw).map_err(|_| Refusal::Base);
+    let fs = base(ctx.vcpu.fs_base()).ok().filter(|base| base.raw() < LOWER_HALF_END);
+    Ok(ForkedThread {
+        regs,
+        fs_base: fs.ok_or(Refusal::Base)?,
+        gs_base: base(ctx.vcpu.gs_base())?,
+        fpu: Box::new(ctx.vcpu.fpu_state().map_err(Refusal::Registers)?),
+        // A call that waits with another mask sets it itself.
+        mask: signals.mask_outside_wait(),
+        alt: signals.alt_stack(),
+        name: ctx.thread.name(),
+        set_tid: 0,
+        clear_tid: ctx.thread.clear_child_tid.load(Ordering::Relaxed),
+    })
+}
+
+fn mapped(process: &Process, region: &RegionCopy) -> Result<Vec<KeptMapping>, Refusal> {
+    let kept = |mapped: crate::private::snapshot::MappedFile| {
+        let path = process.files.path_of_mapped(&mapped.file).ok_or(Refusal::Unnamed)?;
+        let identity = mapped.is_fixed.then(|| identity_of(&mapped.file)).transpose();
+        let identity = identity.map_err(Refusal::Files)?;
+        Ok(KeptMapping { path, writable: mapped.writable, identity })
+    };
+    region.mapped_files().into_iter().map(kept).collect()
+}
+
+/// What a snapshot has not, besides open files.
+fn lost_of(ctx: &ThreadCtx<'_>) -> Vec<String> {
+    let process = ctx.process;
+    let mut lost = Vec::new();
+    let children = process.children.all().len();
+    if children > 0 {
+        lost.push(format!("{children} processes that it has started"));
+    }
+    if process.timers.has_any() {
+        lost.push("its timers".to_owned());
+    }
+    let pending = ctx.thread.signals.pending_set() | process.signals.pending_set();
+    for number in (1..=64_u8).filter(|number| pending & (1 << (number - 1)) != 0) {
+        lost.push(format!("{}, which is pending", signal_name(number)));
+    }
+    let group = process_group();
+    let numbers = format!("{} (its process group {group})", process.pid());
+    lost.push(format!("where the program has stored its number: it was {numbers}"));
+    lost
+}

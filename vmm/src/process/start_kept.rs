@@ -1,0 +1,285 @@
+//! From a snapshot to a first vCPU ready to go on.
+//!
+//! A snapshot is as good as whoever could write it. What it asks for is given within what is granted to this run: paths
+//! are looked up where the program would look them up, and its executable is not shown more of the host than any
+//! other program's: no directory beside it.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use abi::Errno;
+
+use super::assemble::{Begins, EmptyVm};
+use super::config::RunConfig;
+use super::executable::{self, Contents, Opened};
+use super::start::{Prepared, Rest, StartError, fill_random, prepare};
+use crate::error::Remedy;
+use crate::files::{Files, KeptMapping, MemoryAccount, identity_of};
+use crate::linux::children::forked::ForkedThread;
+use crate::linux::limits::Limits;
+use crate::linux::signal::ThreadSignals;
+use crate::linux::snapshot::head::{Head, HeadError, KeptProcess, processor};
+use crate::linux::sysv::Attached;
+use crate::linux::task::{Executable, FirstThread, Process};
+use crate::stats::Phase;
+use crate::vm::VmError;
+
+/// How many resources have limits.
+const RESOURCES: u32 = 16;
+
+/// A snapshot that a run begins with.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Its name, for messages.
+    pub name: String,
+    /// What it says.
+    pub head: Head,
+    /// Its memory, open to be read.
+    pub memory: File,
+}
+
+/// Why a run cannot begin with a snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// What it says is not what a VM has written.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    /// Another version has made it.
+    #[error("it was made by version {found}, and this is {}", env!("CARGO_PKG_VERSION"))]
+    Version {
+        /// Which.
+        found: String,
+    },
+    /// The processor is another one, or is offered otherwise.
+    #[error("it was made on a host that offers other features of the processor")]
+    Processor,
+    /// Its memory is not all there.
+    #[error("it is damaged: its file `memory` has {found} bytes instead of {expected}")]
+    Memory {
+        /// What there is.
+        found: u64,
+        /// What there was.
+        expected: u64,
+    },
+    /// Its memory cannot be mapped.
+    #[error("its memory cannot be mapped")]
+    Map(#[source] Errno),
+    /// Its memory cannot be looked at.
+    #[error("its memory cannot be read")]
+    Read(#[source] io::Error),
+    /// A file that the program runs or has mapped is another one now.
+    #[error("{path} has changed since it was made")]
+    Changed {
+        /// As the program sees it.
+        path: String,
+    },
+    /// A file that the program had open, or mapped, cannot be opened.
+    #[error("cannot open {path} again, which the program {had}")]
+    Open {
+        /// As the program sees it.
+        path: String,
+        /// What it had done with it.
+        had: &'static str,
+        /// Why.
+        #[source]
+        source: Errno,
+    },
+    /// What it has for the processor's registers is refused.
+    #[error("it is damaged: the processor refuses its registers")]
+    Registers(#[source] VmError),
+}
+
+impl Remedy for SnapshotError {
+    fn remedy(&self) -> Option<String> {
+        match self {
+            SnapshotError::Head(_) | SnapshotError::Memory { .. } | SnapshotError::Registers(_) => {
+                Some("remove it with `spacejmp snapshot rm NAME`, and make it again".into())
+            }
+            SnapshotError::Version { .. }
+            | SnapshotError::Processor
+            | SnapshotError::Changed { .. } => {
+                Some("make it again, from a run as it is now".into())
+            }
+            SnapshotError::Open { path, .. } => {
+                let parent = Path::new(path).parent().unwrap_or(Path::new("/"));
+                Some(format!(
+                    "grant it as it was granted then: --dir HOST:{}, or --root for a whole tree",
+                    parent.display()
+                ))
+            }
+            SnapshotError::Map(_) | SnapshotError::Read(_) => None,
+        }
+    }
+}
+
+impl Process {
+    /// Creates a VM with a process that goes on where a snapshot was made; [`Process::run_to_end`] runs it. Of the
+    /// request, the command and the environment mean nothing: the program has its own.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start_from(config: RunConfig, from: Snapshot) -> Result<Arc<Process>, StartError> {
+        let _span = tracing::debug_span!("start", snapshot = %from.name).entered();
+        let name = from.name.clone();
+        let failed = |source| StartError::Snapshot { name: name.clone(), source };
+        start(config, from, &failed)
+    }
+}
+
+fn start(
+    mut config: RunConfig,
+    Snapshot { head, memory, .. }: Snapshot,
+    failed: &dyn Fn(SnapshotError) -> StartError,
+) -> Result<Arc<Process>, StartError> {
+    let started = Instant::now();
+    if head.version != env!("CARGO_PKG_VERSION") {
+        return Err(failed(SnapshotError::Version { found: head.version }));
+    }
+    let found = memory.metadata().map_err(|error| failed(SnapshotError::Read(error)))?.len();
+    if found != head.memory_bytes {
+        let expected = head.memory_bytes;
+        return Err(failed(SnapshotError::Memory { found, expected }));
+    }
+    let kept = KeptProcess::decode(&head.process).map_err(|error| failed(error.into()))?;
+    let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+    config.cwd = config.cwd.or_else(|| Some(path(&kept.files.cwd)));
+    let named = match config.root {
+        None => Some(without_library_path(executable::open_on_host(&path(&head.executable.host))?)),
+        Some(_) => None,
+    };
+    let Prepared { mut files, limits, vm, children, rest } = prepare(config, named.as_ref())?;
+    let named = match named {
+        Some(named) => named,
+        None => executable::open_inside(&path(&head.executable.inside), &[], &files)?,
+    };
+    let changed = |path: &[u8]| failed(SnapshotError::Changed { path: shown(path) });
+    if identity_of(&named.file) != Ok(head.executable.identity) {
+        return Err(changed(&named.path));
+    }
+    files.set_executable(&named.path, named.file.clone());
+    lower(&limits, &kept.limits);
+    files.set_nofile(u32::try_from(limits.soft(libc::RLIMIT_NOFILE)).unwrap_or(u32::MAX));
+    files.set_max_size(limits.soft(libc::RLIMIT_FSIZE));
+    files.umask(kept.files.umask);
+
+    let mut mapped = Vec::new();
+    for one in &kept.mapped {
+        let file = map_again(&files, one, &named).map_err(failed)?;
+        if one.identity.is_some_and(|identity| identity_of(&file) != Ok(identity)) {
+            return Err(changed(&one.path));
+        }
+        mapped.push(file);
+    }
+    mapped.push(memory);
+    let mut empty = EmptyVm::new(&vm, &children, started)?;
+    if processor(empty.kernel.machine()) != head.processor {
+        return Err(failed(SnapshotError::Processor));
+    }
+    let load = Instant::now();
+    let account: Arc<dyn MemoryAccount> = empty.kernel.machine().mem.ledger().clone();
+    let region = kept.region(mapped, &account).map_err(|error| failed(error.into()))?;
+    empty.private.take_over(region).map_err(|errno| failed(SnapshotError::Map(errno)))?;
+    renew(&empty, &kept)?;
+    let KeptProcess { thread, robust_list, settings, actions, program, loaded, facts, .. } = kept;
+    set_registers(&mut empty, &thread).map_err(|error| failed(SnapshotError::Registers(error)))?;
+    empty.stats.phase(Phase::Load, load.elapsed());
+    if let Some(tracer) = &vm.tracer {
+        tracer.starts(std::process::id(), &program.path, &[]);
+    }
+    let [bias, end] = loaded;
+    let begins = Begins {
+        program,
+        executable: Executable { file: named.file, bias, end },
+        files,
+        limits,
+        settings,
+        signals: actions,
+        facts,
+        first_thread: FirstThread {
+            signals: ThreadSignals::of_copy(thread.mask, thread.alt),
+            name: thread.name,
+            clear_tid: thread.clear_tid,
+            robust_list,
+        },
+        held_by: None,
+        sysv: Attached::default(),
+    };
+    let process = empty.begin(begins, &vm, Arc::new(children))?;
+    // Files in /proc tell of a process that is there.
+    for file in &kept.files.files {
+        let open =
+            |source| SnapshotError::Open { path: shown(&file.path), had: "had open", source };
+        process.files.open_again(file).map_err(|errno| failed(open(errno)))?;
+    }
+    process.files.close_again(&kept.files);
+    let Rest { inherited, .. } = rest;
+    for (fd, owned) in inherited {
+        process.files.give(fd, owned)?;
+    }
+    Ok(process)
+}
+
+fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+/// A program that names no directory beside itself: of one that the user names, that may be shown.
+fn without_library_path(mut opened: Opened) -> Opened {
+    if let Contents::Program(image) = &mut opened.contents {
+        image.library_path = None;
+    }
+    opened
+}
+
+/// The program has no more than it had allowed itself, and no more than this run has.
+fn lower(limits: &Limits, kept: &Limits) {
+    for resource in 0..RESOURCES {
+        kept.get(resource).into_iter().for_each(|most| limits.lower(resource, most));
+    }
+}
+
+/// A file that was mapped; the program's own needs no grant.
+fn map_again(files: &Files, kept: &KeptMapping, named: &Opened) -> Result<File, SnapshotError> {
+    let path = || shown(&kept.path);
+    let file = match kept.path == named.path && !kept.writable {
+        true => Ok(named.file.clone()),
+        false => files.map_again(kept),
+    };
+    let open = |source| SnapshotError::Open { path: path(), had: "had mapped", source };
+    let file = file.map_err(open)?;
+    file.try_clone().map_err(SnapshotError::Read)
+}
+
+/// What must not be the same in two processes, as far as it is known where that is: the bytes that the host gave for
+/// random numbers, and the number that the C library keeps where it has the thread's end noted.
+fn renew(empty: &EmptyVm, kept: &KeptProcess) -> Result<(), StartError> {
+    let mut random = [0; 16];
+    fill_random(&mut random).map_err(StartError::Random)?;
+    if let Some(at) = kept.at_random() {
+        // What the program has unmapped since is not there.
+        let _ = empty.private.copy_out(at, &random);
+    }
+    let mut number = [0; 4];
+    let at = kept.thread.clear_tid;
+    let is_number = at != 0
+        && empty.private.copy_in(at, &mut number).is_ok()
+        && u32::from_le_bytes(number) == kept.tid;
+    if is_number {
+        let _ = empty.private.copy_out(at, &std::process::id().to_le_bytes());
+    }
+    Ok(())
+}
+
+fn set_registers(empty: &mut EmptyVm, thread: &ForkedThread) -> Result<(), VmError> {
+    let vcpu = &mut empty.vcpu;
+    vcpu.regs = thread.regs;
+    vcpu.restore_all();
+    vcpu.set_fs_base(thread.fs_base);
+    vcpu.set_gs_base(thread.gs_base);
+    vcpu.set_fpu_state(&thread.fpu)
+}
