@@ -15,21 +15,35 @@ fn text(bytes: &[u8]) -> String {
 
 /// Crashes in a library, three calls deep, while another thread waits, by an instruction of its own: the C library's
 /// functions have no frame pointers.
-const PROGRAM: &str = r#"#include <pthread.h>
+const PROGRAM: &str = r#"#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 void in_library(volatile int *at);
-static int ready[2], never[2];
+static int never[2];
+static volatile int waiting;
 __attribute__((noinline)) static void waits(void)
 {
     char byte;
     long result;
-    if (write(ready[1], "x", 1) != 1)
-        abort();
+    waiting = (int)syscall(SYS_gettid);
     __asm__ volatile("syscall" : "=a"(result) : "0"(0L), "D"((long)never[0]), "S"(&byte), "d"(1L) : "rcx", "r11", "memory");
 }
 static void *thread(void *unused) { waits(); return unused; }
+/* Whether it sleeps, which it does in one call only. */
+static int is_asleep(void)
+{
+    char name[64], line[256] = "";
+    snprintf(name, sizeof name, "/proc/self/task/%d/stat", waiting);
+    FILE *stat = waiting ? fopen(name, "r") : NULL;
+    if (!stat) return 0;
+    char *end = fgets(line, sizeof line, stat) ? strrchr(line, ')') : NULL;
+    fclose(stat);
+    return end && end[1] == ' ' && end[2] == 'S';
+}
 __attribute__((noinline)) static void work(int *at)
 {
     in_library(at);
@@ -38,9 +52,10 @@ __attribute__((noinline)) static void work(int *at)
 int main(int argc, char **argv)
 {
     pthread_t other;
-    char byte;
-    if (pipe(ready) || pipe(never) || pthread_create(&other, NULL, thread, NULL) || read(ready[0], &byte, 1) != 1)
+    if (pipe(never) || pthread_create(&other, NULL, thread, NULL))
         return 1;
+    while (!is_asleep())
+        usleep(1000);
     if (argc > 1 && strcmp(argv[1], "kill") == 0)
         abort();
     work(NULL);
