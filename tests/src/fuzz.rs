@@ -56,6 +56,26 @@ pub fn elf(bytes: &[u8]) {
     parse(bytes);
 }
 
+/// What somebody sends to a VM's control socket: a question that is answered, or the end of the connection.
+/// Returns whether it was answered.
+///
+/// # Panics
+/// As [`vmm::control::fuzz::requests`].
+#[must_use]
+pub fn control_requests(bytes: &[u8]) -> bool {
+    vmm::control::fuzz::requests(bytes)
+}
+
+/// What gdb, or somebody who is not, sends to a session: each packet is answered by one. Returns how many were answered with
+/// something.
+///
+/// # Panics
+/// As [`vmm::gdb::fuzz::packets`].
+#[must_use]
+pub fn gdb_packets(bytes: &[u8]) -> usize {
+    vmm::gdb::fuzz::packets(bytes)
+}
+
 /// Names and control messages of sockets, and questions to the host kernel: refused, or written back with the
 /// same meaning. Returns whether something was accepted.
 ///

@@ -173,6 +173,67 @@ fn random_names_and_control_messages_of_sockets_are_refused_or_mean_the_same() {
     assert!(accepted > 100, "{accepted} were accepted");
 }
 
+#[test]
+fn random_requests_to_a_control_socket_are_answered_or_end_the_connection() {
+    let mut answered = 0;
+    for seed in 0..pace::times(3000).into() {
+        let mut bytes = noise(seed, 1 + seed as usize % 200);
+        answered += u32::from(fuzz::control_requests(&bytes));
+        // A question, whole, or with something else in front, inside or behind.
+        let question: &[u8] = [&b"report\n"[..], b"alive\n", b"trace\n"][seed as usize % 3];
+        let at = 1 + (seed as usize / 3 % 40).saturating_sub(30);
+        let end = (at + question.len()).min(bytes.len());
+        bytes.splice(at.min(end)..end, question.iter().copied());
+        answered += u32::from(fuzz::control_requests(&bytes));
+    }
+    assert!(answered > 0, "nothing was answered");
+}
+
+#[test]
+fn random_packets_of_gdb_are_answered_by_packets() {
+    const STARTS: [&[u8]; 24] = [
+        b"g",
+        b"G",
+        b"p",
+        b"P1=",
+        b"m1000,",
+        b"M1000,2:",
+        b"X1000,2:",
+        b"Z0,1000,1",
+        b"z0,",
+        b"Hg",
+        b"T",
+        b"vCont;",
+        b"vCont;c:",
+        b"vFile:open:",
+        b"vFile:pread:1,",
+        b"vFile:close:",
+        b"qXfer:features:read:target.xml:",
+        b"qXfer:threads:read::",
+        b"qXfer:siginfo:read::",
+        b"qXfer:auxv:read::",
+        b"qRcmd,",
+        b"QPassSignals:",
+        b"qThreadExtraInfo,",
+        b"qfThreadInfo",
+    ];
+    const LIKELY: &[u8] = b"0123456789abcdef,;:=p.-\n}#$*";
+    let mut answered = 0;
+    for seed in 0..pace::times(3000).into() {
+        let mut bytes = noise(seed, 300);
+        answered += fuzz::gdb_packets(&bytes);
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            if at % 11 != 10 {
+                *byte = LIKELY[usize::from(*byte) % LIKELY.len()];
+            }
+        }
+        let start = STARTS[seed as usize % STARTS.len()];
+        bytes.splice(..start.len(), start.iter().copied());
+        answered += fuzz::gdb_packets(&bytes);
+    }
+    assert!(answered > 0, "nothing was answered");
+}
+
 /// Random bytes hardly ever get past a magic number, so here everything but one is right.
 #[test]
 fn a_store_with_any_one_byte_changed_is_refused_or_sound() {

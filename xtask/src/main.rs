@@ -8,6 +8,7 @@ mod crashtest;
 mod defects;
 mod dist;
 mod e2e;
+mod fuzz;
 mod layers;
 mod machine;
 mod packages;
@@ -73,6 +74,10 @@ enum Command {
     Machine(MachineArgs),
     /// Kill writing VMs and cut the power under them, simulated and for real, and open what is left
     Crashtest(crashtest::CrashtestArgs),
+    /// Give the fuzz targets random inputs for a given time
+    ///
+    /// Without coverage: with it, see fuzz/README.md.
+    Fuzz(fuzz::FuzzArgs),
     /// Plant known defects, one at a time, in a copy of the last commit: a test must catch each
     Defects {
         /// Defects to plant; all when none is named
@@ -105,6 +110,7 @@ fn main() -> ExitCode {
         Command::Check { list: true, .. } => report(Ok(check::list()), 1),
         Command::Check { jobs, list: false } => report(check::run(&workspace, &jobs), 1),
         Command::Crashtest(args) => report(crashtest::run(&workspace, args).map(|()| true), 1),
+        Command::Fuzz(args) => report(fuzz::run(&workspace, &args).map(|()| true), 1),
         Command::Defects { names, list } => report(defects::run(&workspace, &names, list), 1),
         Command::Counts { update } => report(counts::run(&workspace, update).map(|()| true), 1),
         Command::Results { from } => report(results::run(&workspace, from).map(|()| true), 1),

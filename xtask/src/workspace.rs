@@ -56,6 +56,11 @@ impl Workspace {
         self.target().join(TARGET).join("release/spacejmp")
     }
 
+    /// A program of a debug build.
+    pub(crate) fn debug(&self, name: &str) -> PathBuf {
+        self.target().join(TARGET).join("debug").join(name)
+    }
+
     /// Makes the release build of `spacejmp` and, if it is separate in this revision, of the
     /// program that runs `spacejmp bench`.
     ///

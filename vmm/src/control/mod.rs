@@ -11,6 +11,7 @@
 
 pub mod address;
 pub mod client;
+pub mod fuzz;
 pub mod report;
 pub mod server;
 pub mod snapshot;

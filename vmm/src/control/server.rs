@@ -19,7 +19,7 @@ use crate::linux::task::Process;
 /// Connections at the same time.
 const CONNECTIONS: usize = 8;
 /// A question has no more bytes.
-const QUESTION_BYTES_MAX: usize = 64;
+pub(super) const QUESTION_BYTES_MAX: usize = 64;
 
 /// What is asked of a VM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,7 +37,7 @@ pub enum Question {
 }
 
 /// What follows from a question.
-enum Reply {
+pub(super) enum Reply {
     /// This is sent, and that is all.
     Answer(Vec<u8>),
     /// The connection has a viewer, until it is closed.
@@ -57,7 +57,7 @@ impl Question {
         }
     }
 
-    fn parse(line: &[u8]) -> Option<Question> {
+    pub(super) fn parse(line: &[u8]) -> Option<Question> {
         let all =
             [Question::Report, Question::Alive, Question::Trace, Question::Gdb, Question::Snapshot];
         all.into_iter().find(|question| question.line().as_bytes() == line)
@@ -209,14 +209,14 @@ fn is_debugged(process: &Process, stream: UnixStream) -> bool {
 
 /// What a connection waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Wants {
+pub(super) enum Wants {
     Question,
     Room,
     Nothing,
 }
 
 #[derive(Debug)]
-struct Connection {
+pub(super) struct Connection {
     stream: UnixStream,
     asked: Vec<u8>,
     answer: Vec<u8>,
@@ -226,9 +226,14 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(stream: UnixStream) -> Connection {
+    pub(super) fn new(stream: UnixStream) -> Connection {
         let (asked, answer) = (Vec::new(), Vec::new());
         Connection { stream, asked, answer, sent: 0, is_viewer: false }
+    }
+
+    /// Bytes of a question that it keeps.
+    pub(super) fn kept(&self) -> usize {
+        self.asked.len()
     }
 
     fn end(&self, process: &Process) {
@@ -238,7 +243,10 @@ impl Connection {
     }
 
     /// Reads or writes as far as that goes without waiting.
-    fn go_on(&mut self, answer: impl FnOnce(Question, &UnixStream) -> Reply) -> io::Result<Wants> {
+    pub(super) fn go_on(
+        &mut self,
+        answer: impl FnOnce(Question, &UnixStream) -> Reply,
+    ) -> io::Result<Wants> {
         if self.answer.is_empty() {
             let mut bytes = [0; QUESTION_BYTES_MAX];
             let read = match self.stream.read(&mut bytes) {

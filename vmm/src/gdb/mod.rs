@@ -11,6 +11,7 @@
 //! `$_siginfo`, names of threads, and signals that pass without a stop (`QPassSignals`).
 
 mod files;
+pub mod fuzz;
 mod packet;
 pub mod place;
 mod program;

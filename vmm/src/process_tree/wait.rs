@@ -81,12 +81,12 @@ mod tests {
     #[test]
     fn the_time_of_a_process_is_known_until_it_is_waited_for() {
         let spin = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done";
-        let child = std::process::Command::new("sh").args(["-c", spin]).spawn().unwrap();
+        let mut child = std::process::Command::new("sh").args(["-c", spin]).spawn().unwrap();
         let pid = child.id().cast_signed();
         let ended = wait(libc::P_PID, pid, libc::WEXITED | libc::WNOWAIT).unwrap().unwrap();
         assert!(ended.has_ended());
         assert!(processor_time(pid).unwrap() > Duration::ZERO);
-        wait(libc::P_PID, pid, libc::WEXITED).unwrap();
+        child.wait().unwrap();
         assert_eq!(processor_time(pid), None);
         assert!(processor_time(std::process::id().cast_signed()).is_some());
     }

@@ -117,6 +117,8 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
             "fuzz_smoke:a_store_with_any_one_byte_changed_is_refused_or_sound",
             "fuzz_smoke:random_headers_manifests_and_archives_are_refused_or_sound",
             "fuzz_smoke:random_files_of_versioned_segments_are_refused_or_sound",
+            "fuzz_smoke:random_requests_to_a_control_socket_are_answered_or_end_the_connection",
+            "fuzz_smoke:random_packets_of_gdb_are_answered_by_packets",
             "fuzz_smoke:a_versioned_segment_with_any_bytes_changed_is_refused_or_sound",
             "seg_lifetimes",
             "store_archive",
