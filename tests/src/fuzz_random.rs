@@ -7,7 +7,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::guests;
 use crate::kvm;
-use crate::{fuzz, fuzz_handover, fuzz_sysv};
+use crate::{fuzz, fuzz_handover, fuzz_snapshot, fuzz_sysv};
 
 /// Longest input.
 const BYTES_MAX: u64 = 2000;
@@ -47,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "header", begins: &[], check: fuzz::header },
     Target { name: "heap", begins: &[b"\0", b"\x01", b"\x02"], check: |bytes| { let _ = fuzz::heap(bytes); } },
     Target { name: "manifest", begins: &[], check: fuzz::manifest },
+    Target { name: "snapshot", begins: &[], check: |bytes| { let _ = fuzz_snapshot::snapshot(bytes); } },
     Target {
         name: "sockets",
         begins: &[&[1, 0], &[2, 0], &[10, 0], &[20, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]],
