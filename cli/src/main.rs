@@ -9,6 +9,8 @@
 #![warn(clippy::exit)]
 
 mod bench;
+#[cfg(test)]
+mod book;
 mod completions;
 mod demo;
 mod doctor;
