@@ -3,7 +3,7 @@
 //! A brand is never constructed; it only occurs in types such as `VBox<T, Genome>`. A brand with a
 //! lifetime is a type of its own in each visit, of whichever space: any number of spaces may have it, and old
 //! versions of them ([`Space::at`](crate::Space::at)). Destructors know nothing of lifetimes, and tell by the address
-//! whose memory they would free ([`may_free`](crate::alloc::may_free)).
+//! whose memory they would free (`may_free` in `alloc`).
 //!
 //! What ties a brand without a lifetime to a VAS, and to the data segment it has, is a table of this process: the
 //! first space that is opened with it takes it, and it stays taken until the process ends. It cannot be released,
