@@ -274,8 +274,8 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     },
     LeftOut {
         kinds: ALL,
-        reason: "runs a file of the repository, which no machine has",
-        what: &["kept"],
+        reason: "runs or reads a file of the repository, which no machine has",
+        what: &["golden_store", "kept"],
     },
     LeftOut {
         kinds: ALL,
