@@ -24,7 +24,7 @@ panicked, hung or found what must not be. Each target's input and what is checke
 `fuzz/README.md` in the sources; what was found by hostile programs instead: [What hostile programs have tried](red-team.md).
 
 All of these inputs are random, **without coverage to guide them**: noise, and changes of a few inputs that are known to lead far. That is what
-the toolchain that the project is built with can do; libFuzzer needs options of an unstable one. So these hours find less than as many of
+the toolchain that the project is built with can do; libFuzzer needs options of an unstable one. So this time finds less than as much of
 libFuzzer's.
 
 ";
