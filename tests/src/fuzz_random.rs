@@ -63,6 +63,14 @@ pub const TARGETS: &[Target] = &[
 ];
 
 impl Target {
+    /// Gives it an input.
+    ///
+    /// # Panics
+    /// Where a check fails.
+    pub fn check(&self, input: &[u8]) {
+        (self.check)(input);
+    }
+
     /// Whether this host can run it.
     #[must_use]
     pub fn can_run(&self) -> bool {

@@ -4,7 +4,7 @@
 //! - [`kvm`]: whether this machine can run VMs, and what a test does when it cannot
 //! - [`vm`]: running a program in a VM and natively
 //! - [`fuzz`]: checking one fuzz input; [`fuzz_handover`]: one that VMMs send each other; [`fuzz_snapshot`]: one that a snapshot has
-//! - [`fuzz_random`]: random inputs for all of them
+//! - [`fuzz_random`]: random inputs for all of them; [`fuzz_corpus`]: those that libFuzzer has left
 //! - [`pace`]: waiting longer and trying less often on slow machines
 //! - [`counts`]: exact counts, compared with `resources/counts.toml`
 //! - [`small_disk`]: a disk that fills up quickly
@@ -14,6 +14,7 @@
 pub mod counts;
 pub mod elf;
 pub mod fuzz;
+pub mod fuzz_corpus;
 pub mod fuzz_handover;
 pub mod fuzz_random;
 pub mod fuzz_snapshot;

@@ -74,9 +74,9 @@ enum Command {
     Machine(MachineArgs),
     /// Kill writing VMs and cut the power under them, simulated and for real, and open what is left
     Crashtest(crashtest::CrashtestArgs),
-    /// Give the fuzz targets random inputs for a given time
+    /// Run the fuzz targets for a given time, guided by coverage
     ///
-    /// Without coverage: with it, see fuzz/README.md.
+    /// What leads to new code is kept in fuzz/corpora. More in fuzz/README.md.
     Fuzz(fuzz::FuzzArgs),
     /// Plant known defects, one at a time, in a copy of the last commit: a test must catch each
     Defects {

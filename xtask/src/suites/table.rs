@@ -275,7 +275,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     LeftOut {
         kinds: ALL,
         reason: "runs or reads a file of the repository, which no machine has",
-        what: &["golden_store", "kept"],
+        what: &["fuzz_corpora", "golden_store", "kept"],
     },
     LeftOut {
         kinds: ALL,

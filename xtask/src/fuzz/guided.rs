@@ -1,0 +1,176 @@
+//! The targets under libFuzzer, guided by coverage.
+//!
+//! Built by cargo alone, with what `cargo fuzz` would tell it, but for AddressSanitizer: that needs an unstable compiler, coverage does
+//! not. So an access outside of what `unsafe` code owns is found only if it has an effect; the job `asan` of `.ci/run` runs the tests of that code
+//! under it.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+use super::corpus;
+use super::record::Sum;
+use crate::workspace::{TARGET, Workspace, succeed};
+
+/// What makes a target libFuzzer's: its counters at each edge, and the operands of comparisons.
+const FLAGS: &str = "--cfg fuzzing -Cdebug-assertions -Ccodegen-units=1 -Cpasses=sancov-module \
+    -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+    -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares";
+
+/// An input that takes longer hangs. Generous: machines are shared.
+const HANG_SECONDS: u32 = 120;
+/// Linux counts the time of processes in these.
+const TICK_MILLISECONDS: u64 = 10;
+
+/// What one run of a target came to.
+#[derive(Debug)]
+pub(super) struct Ran {
+    pub(super) sum: Sum,
+    pub(super) edges: u64,
+    /// Inputs in its corpus now.
+    pub(super) kept: u64,
+}
+
+/// A target's program, once it is built, and where its inputs are.
+pub(super) struct Guided<'a> {
+    workspace: &'a Workspace,
+    folder: PathBuf,
+}
+
+impl<'a> Guided<'a> {
+    /// Builds all targets.
+    ///
+    /// # Errors
+    /// That they cannot be built: a C++ compiler is needed for libFuzzer.
+    pub(super) fn build(workspace: &'a Workspace) -> Result<Self> {
+        let folder = workspace.target().join("fuzz");
+        let manifest = workspace.file("fuzz/Cargo.toml");
+        let mut cargo = workspace.cargo(&["build", "--release", "--bins"]);
+        cargo.arg("--manifest-path").arg(manifest).env("CARGO_TARGET_DIR", &folder);
+        succeed(cargo.args(["--target", TARGET]).env("RUSTFLAGS", FLAGS))
+            .context("fuzz targets need a C++ compiler for libFuzzer")?;
+        // What `calls` runs: it would be built within its first input's time.
+        succeed(&mut workspace.cargo(&["build", "--quiet", "--package", "guests"]))?;
+        Ok(Guided { workspace, folder })
+    }
+
+    /// Runs a target for some seconds, and keeps the fewest inputs that lead to all code it has come to.
+    ///
+    /// # Errors
+    /// That it cannot be run. An input that fails is a failure of the sum.
+    pub(super) fn run(&self, target: &str, seconds: u64) -> Result<Ran> {
+        let corpus = self.place("corpus", target)?;
+        let kept = corpus::file(self.workspace, target);
+        corpus::unpack(&kept, &corpus)?;
+        let artifacts = self.workspace.file(&format!("fuzz/artifacts/{target}"));
+        fs::create_dir_all(&artifacts)?;
+        let log = self.folder.join(format!("{target}.log"));
+        let mut fuzzer = self.fuzzer(target, &log)?;
+        fuzzer.arg(format!("-max_total_time={seconds}")).arg("-print_final_stats=1");
+        fuzzer.arg(format!("-artifact_prefix={}/", artifacts.display())).arg(&corpus);
+        let (status, milliseconds) = ended(&mut fuzzer.spawn().context("cannot start it")?)?;
+        let said = fs::read_to_string(&log).with_context(|| format!("no {}", log.display()))?;
+        let mut sum = Sum { inputs: inputs(&said), milliseconds, failures: 0 };
+        if !status.success() {
+            let stopped = status.signal().is_some_and(|signal| [2, 15].contains(&signal));
+            ensure!(!stopped, "it was stopped");
+            sum.failures = 1;
+            eprintln!("{target} fails: {}, what it said is in {}", status, log.display());
+            eprintln!("the input is in {}", artifacts.display());
+        }
+        // Also after a failure: what was found by then is not lost.
+        let fewest = self.place("fewest", target)?;
+        let log = self.folder.join(format!("{target}.merge.log"));
+        let mut merge = self.fuzzer(target, &log)?;
+        merge.arg("-merge=1").arg(&fewest).arg(&corpus);
+        let (status, _) = ended(&mut merge.spawn().context("cannot start it")?)?;
+        ensure!(status.success(), "merging ended by {status}: {}", log.display());
+        Ok(Ran { sum, edges: edges(&said), kept: corpus::pack(&fewest, &kept)? })
+    }
+
+    /// An empty folder.
+    fn place(&self, of: &str, target: &str) -> Result<PathBuf> {
+        let place = self.folder.join(of).join(target);
+        let _ = fs::remove_dir_all(&place);
+        fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
+        Ok(place)
+    }
+
+    fn fuzzer(&self, target: &str, log: &Path) -> Result<Command> {
+        let mut command = Command::new(self.folder.join(TARGET).join("release").join(target));
+        let log = OpenOptions::new().create(true).write(true).truncate(true).open(log)?;
+        // What the checked code prints is not of interest, and there is much of it.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.args([format!("-timeout={HANG_SECONDS}"), "-rss_limit_mb=4096".to_owned()]);
+        Ok(command)
+    }
+}
+
+/// Waits for its end, and returns the processor time that it and what it started took.
+fn ended(child: &mut Child) -> Result<(ExitStatus, u64)> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("it has no number")?;
+    // Its times are there until it is waited for.
+    waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)?;
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
+    let time = milliseconds(&stat).context("no times in /proc")?;
+    Ok((child.wait()?, time))
+}
+
+/// utime, stime, cutime and cstime: fields 14 to 17 of proc(5).
+fn milliseconds(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let times: Vec<u64> =
+        fields.split_whitespace().skip(11).take(4).filter_map(|n| n.parse().ok()).collect();
+    (times.len() == 4).then(|| times.iter().sum::<u64>() * TICK_MILLISECONDS)
+}
+
+/// How many inputs libFuzzer says that it has run; where it ended by a failure, those before its last line.
+fn inputs(said: &str) -> u64 {
+    let last = |line: &str| {
+        let total = line.strip_prefix("stat::number_of_executed_units:");
+        total.map(str::trim).or(line.strip_prefix('#')?.split_whitespace().next())?.parse().ok()
+    };
+    let total = said
+        .lines()
+        .rev()
+        .find_map(|line| line.strip_prefix("stat::number_of_executed_units:")?.trim().parse().ok());
+    total.or_else(|| said.lines().rev().find_map(last)).unwrap_or(0)
+}
+
+/// How many edges it has come to, by its last line.
+fn edges(said: &str) -> u64 {
+    let of = |line: &str| line.split_once("cov: ")?.1.split_whitespace().next()?.parse().ok();
+    said.lines().rev().find_map(of).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_libfuzzer_says_is_read_also_after_a_failure() {
+        let ended = "#2\tINITED cov: 25 ft: 25 corp: 1/1b exec/s: 0 rss: 27Mb\n\
+            #512\tDONE   cov: 190 ft: 400 corp: 9/1b lim: 4 exec/s: 9 rss: 28Mb\n\
+            Done 513 runs in 21 second(s)\nstat::number_of_executed_units: 513\n";
+        assert_eq!((inputs(ended), edges(ended)), (513, 190));
+        let failed = "#2\tINITED cov: 25 ft: 25 corp: 1/1b exec/s: 0 rss: 27Mb\n\
+            #64\tNEW    cov: 26 ft: 26 corp: 2/3b lim: 4 exec/s: 0 rss: 27Mb L: 2/2 MS: 1\n\
+            thread '<unnamed>' panicked\n==1== ERROR: libFuzzer: deadly signal\n";
+        assert_eq!((inputs(failed), edges(failed)), (64, 26));
+        assert_eq!((inputs(""), edges("")), (0, 0));
+    }
+
+    #[test]
+    fn the_processor_time_is_that_of_the_process_and_of_its_children() {
+        let stat = "17 (a b) c) Z 1 17 17 0 -1 4227084 0 0 0 0 3 4 50 600 20 0 1 0 99";
+        assert_eq!(milliseconds(stat), Some(6570));
+        assert_eq!(milliseconds("17 (sh) Z 1"), None);
+        let mut child = Command::new("sh").args(["-c", "exit 3"]).spawn().unwrap();
+        let (status, _) = ended(&mut child).unwrap();
+        assert_eq!(status.code(), Some(3));
+    }
+}
