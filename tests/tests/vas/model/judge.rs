@@ -177,7 +177,7 @@ impl Model {
     fn attach(&mut self, vm: usize, vid: u64, flags: u64) -> Answer {
         let segments = self.vas(vid)?.segments.clone();
         if segments.iter().any(|(sid, _)| !self.segments.contains_key(sid)) {
-            return Err(Errno::ENOENT);
+            return Err(Errno::ENODATA);
         }
         let taken = &self.vms[vm].instances;
         let vh = (1..).find(|vh| !taken.contains_key(vh)).unwrap_or(0);

@@ -1,6 +1,8 @@
 //! A model, and VMs that must behave like it.
 
+use std::collections::HashSet;
 use std::fmt::{self, Write as _};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use abi::{SegId, VasId};
 
@@ -24,6 +26,29 @@ impl fmt::Display for Disagreement {
     }
 }
 
+/// What sequences came to, while the model agreed.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) sequences: u64,
+    pub(super) steps: u64,
+    /// Digests of the model's states.
+    states: HashSet<u64>,
+}
+
+impl Seen {
+    /// How many states the model was in, without those it was in before.
+    pub(super) fn states(&self) -> usize {
+        self.states.len()
+    }
+
+    fn note(&mut self, model: &Model) {
+        self.steps += 1;
+        let mut digest = DefaultHasher::new();
+        format!("{model:?}").hash(&mut digest);
+        self.states.insert(digest.finish());
+    }
+}
+
 /// One store, some VMs, and the model's state of them.
 pub(super) struct Lockstep {
     world: World,
@@ -44,11 +69,13 @@ impl Lockstep {
 
     /// Executes the steps that the numbers encode; then every VM reads everything, and
     /// ends.
-    pub(super) fn run(mut self, raw: &[Raw]) -> Result<(), Disagreement> {
+    pub(super) fn run(mut self, raw: &[Raw], seen: &mut Seen) -> Result<(), Disagreement> {
         for (n, raw) in raw.iter().enumerate() {
             let step = draw::step(&self.model, raw);
             self.step(&step).map_err(|why| self.disagreement(n + 1, why))?;
+            seen.note(&self.model);
         }
+        seen.sequences += 1;
         self.finish().map_err(|why| self.disagreement(raw.len(), format!("at the end: {why}")))
     }
 

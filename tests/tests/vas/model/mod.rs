@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use tests::{pace, skip_without_kvm};
 
 use draw::Raw;
-use lockstep::{Disagreement, Lockstep};
+use lockstep::{Disagreement, Lockstep, Seen};
 
 /// How long a failing sequence is shrunk.
 const SHORTEN: Duration = Duration::from_secs(60);
@@ -42,10 +42,11 @@ fn raw(seed: u64, steps: usize) -> Vec<Raw> {
 }
 
 /// One seed: a sequence for `vms` VMs of `threads` threads.
-fn sequence(seed: u64, vms: usize, threads: usize, steps: usize) {
+fn sequence(seed: u64, vms: usize, threads: usize, steps: usize, seen: &mut Seen) {
     let raw = raw(seed, steps);
-    let run = |raw: &[Raw]| Lockstep::start(vms, threads).run(raw);
-    let Err(first) = run(&raw) else { return };
+    let start = || Lockstep::start(vms, threads);
+    let Err(first) = start().run(&raw, seen) else { return };
+    let run = |raw: &[Raw]| start().run(raw, &mut Seen::default());
     let (left, shortest) = shortened(raw, first, run);
     let count = left.len();
     panic!("seed {seed}, {vms} VMs, {threads} threads, {count} of {steps} steps left:\n{shortest}");
@@ -81,9 +82,12 @@ fn shortened(
 #[test]
 fn calls_of_many_threads_and_vms_answer_as_the_model_does() {
     skip_without_kvm!();
-    for seed in 1..=u64::from(pace::times(6)) {
-        sequence(seed, 3, 2, 400);
+    let mut seen = Seen::default();
+    for seed in 1..=u64::from(pace::times(12)) {
+        sequence(seed, 3, 2, 400, &mut seen);
     }
+    // Not refusals alone: they would show nothing.
+    assert!(seen.states() as u64 * 10 > seen.steps, "{seen:?}");
 }
 
 #[test]
@@ -93,7 +97,10 @@ fn calls_answer_as_the_model_does_for_many_seeds() {
     let range = std::env::var("SPACEJMP_MODEL_SEEDS").unwrap_or_else(|_| "100..140".to_owned());
     let (from, to) = range.split_once("..").expect("FROM..TO");
     let number = |text: &str| text.parse::<u64>().expect("FROM..TO are numbers");
+    let mut seen = Seen::default();
     for seed in number(from)..number(to) {
-        sequence(seed, 2 + seed as usize % 2, 1 + seed as usize / 2 % 3, 600);
+        sequence(seed, 2 + seed as usize % 2, 1 + seed as usize / 2 % 3, 600, &mut seen);
     }
+    // For `cargo xtask fuzz --model`.
+    println!("model: {} sequences, {} steps, {} states", seen.sequences, seen.steps, seen.states());
 }
