@@ -69,6 +69,11 @@ calls! {
     CALL_VAS_RETURN = 0x0c, "vas_return";
     /// `(text, text_len)`: what the next version that the calling thread's visit makes says that it is for.
     CALL_VAS_MESSAGE = 0x0d, "vas_message";
+    /// `()`: the program is where copies of it are to begin. Returns 0, and in a copy the bytes that
+    /// `ready_arguments` needs.
+    CALL_READY = 0x0e, "ready";
+    /// `(buffer, bytes)`: what a copy was started with, as `ready::bytes` makes it; returns its bytes.
+    CALL_READY_ARGUMENTS = 0x0f, "ready_arguments";
 
     /// `(name, name_len, mode)`: creates an empty VAS; returns its `vid`.
     CALL_VAS_CREATE = 0x10, "vas_create";

@@ -56,7 +56,7 @@ use crate::vms;
 /// that the user may.
 #[derive(Debug, clap::Args)]
 #[command(
-    override_usage = "spacejmp run [OPTIONS] PROGRAM [ARGS]...\n       spacejmp run [OPTIONS] --from SNAPSHOT",
+    override_usage = "spacejmp run [OPTIONS] PROGRAM [ARGS]...\n       spacejmp run [OPTIONS] --from SNAPSHOT [ARGS]...",
     after_help = EXAMPLES,
     after_long_help = long_help()
 )]
@@ -256,13 +256,21 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH|PORT", num_args = 0..=1, require_equals = true,
           default_missing_value = "", conflicts_with_all = ["gdb", "profile"])]
     gdb_on_crash: Option<Place>,
-    /// Go on from a snapshot that `spacejmp snapshot` has made, instead of starting a program
+    /// Go on from a snapshot, instead of starting a program
     ///
-    /// It has its own arguments and environment. Any number of runs can be started from one; each has its own process
-    /// number, standard streams and grants: what the program had open has to be granted now.
+    /// Any number of runs can be started from one; each has its own process number, standard streams and grants: what
+    /// the program had open has to be granted now. A program that was kept where it called `sj_ready` gets ARGS and the
+    /// environment of this run there (give `--` before ARGS that begin with a dash); one that `spacejmp snapshot` has
+    /// kept has its own.
     #[arg(long, value_name = "SNAPSHOT", value_parser = name_parser(),
-          conflicts_with_all = ["command", "env", "gdb", "gdb_on_crash"])]
+          conflicts_with_all = ["gdb", "gdb_on_crash"])]
     from: Option<Name>,
+    /// Make a snapshot of the program when it says that it is ready: at its first call of `sj_ready`
+    ///
+    /// Of this process of the run, not of those that it starts. The program goes on; copies of it, which `run --from NAME ARGS` starts, come back from that call with
+    /// ARGS. If the snapshot cannot be made, that is said on stderr, and the call fails.
+    #[arg(long, value_name = "NAME", value_parser = name_parser(), conflicts_with_all = ["no_store", "gdb"])]
+    snapshot_at_ready: Option<Name>,
     /// The program and its arguments; a name without a slash is looked up in PATH
     // One list: with two, our options would still be parsed among the program's.
     #[arg(
@@ -316,7 +324,8 @@ Examples:
   spacejmp run --vas genome:ro --vas results ./align
   spacejmp run --env GREETING=hello --env EDITOR ./hello
   spacejmp run --stats=json --stats-to stats.json ./hello
-  spacejmp run --from warm --dir .";
+  spacejmp run --snapshot-at-ready warm --dir . ./server
+  spacejmp run --from warm --dir . -- --port 8081";
 
 fn long_help() -> String {
     format!(
@@ -333,14 +342,22 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         use_processors(processors).map_err(|error| no_processors(processors, error))?;
     }
     // Before any other file is opened.
-    let inherited = inherited::take(&args.fd, args.command.get(1..).unwrap_or_default())?;
-    let mut command = args.command.iter().cloned();
+    let (program, arguments) = match (&args.from, args.command.split_first()) {
+        (None, Some((program, arguments))) => (Some(program), arguments),
+        _ => (None, args.command.as_slice()),
+    };
+    let inherited = inherited::take(&args.fd, arguments)?;
     let from =
         args.from.as_ref().map(|name| snapshots::open(name, args.store.clone())).transpose()?;
-    let named = match &from {
-        Some(from) => snapshots::program(from),
-        None => command.next().unwrap_or_default(),
+    let named = match (&from, program) {
+        (Some(from), _) => snapshots::program(from),
+        (None, program) => program.cloned().unwrap_or_default(),
     };
+    if let Some(from) = &from {
+        snapshots::check_arguments(from, arguments.len(), args.env.len())?;
+    }
+    let command: Vec<Vec<u8>> =
+        arguments.iter().cloned().map(OsString::into_encoded_bytes).collect();
     let grants = grants(&args, &named)?;
     let root = args.root.as_deref().map(Grant::root).transpose();
     let root = root.map_err(|error| bad_grant(&named, error))?;
@@ -392,6 +409,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let removed = own_store.into_iter().chain(own_tmp).chain(own_folder).collect();
     let disk = args.disk.map(DiskLimit::new).transpose().map(|disk| disk.map(Arc::new));
     let disk = disk.map_err(|error| Failure::new("prepare the limit of --disk", error))?;
+    let at_ready = args.snapshot_at_ready.map(|name| snapshots::at_ready(name, args.store.clone()));
+    let at_ready = at_ready.transpose()?;
     let limits = (args.processes, args.open_files.unwrap_or(u64::MAX));
     let new_tree = || Tree::new(limits, args.detach_children, tmp.as_deref());
     let tree = (args.processes > 1 || args.open_files.is_some()).then(new_tree);
@@ -403,7 +422,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         command: Command {
             program: program.clone(),
             argv0: Some(named.into_encoded_bytes()),
-            args: command.map(OsString::into_encoded_bytes).collect(),
+            args: command,
         },
         env,
         memory_bytes,
@@ -425,6 +444,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         backtraces: args.backtrace == Backtrace::All,
         disk: disk.clone(),
         debug: Some(debugger),
+        at_ready: at_ready.clone(),
         socket: listener.as_ref().and_then(|at| at.socket()).map(Path::to_owned),
         inherited,
         tree: tree.as_ref().map(|tree| tree.shared.clone()),
@@ -460,6 +480,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     drop(saved);
     drop(signals);
     ending::tell(&name, &outcome, args.timeout);
+    if let Some(at) = at_ready.filter(|at| !at.has_come()) {
+        tracing::warn!("there is no snapshot '{}': the program has not called sj_ready", at.name());
+    }
     let code = ending::exit_code(&outcome);
     if let (Some(format), Some(process)) = (stats_format, &process) {
         // The times first: examining the memory is not part of the run.

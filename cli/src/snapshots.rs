@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::Subcommand;
@@ -9,6 +10,7 @@ use serde::Serialize;
 use vmm::control::{Vm, VmRef};
 use vmm::exit_code::ExitCode;
 use vmm::linux::snapshot::head::Head;
+use vmm::linux::snapshot::ready::AtReady;
 use vmm::process::Snapshot;
 use vmm::store::{Name, SnapshotEntry};
 
@@ -27,7 +29,8 @@ use crate::vms;
 /// pipes, timers, processes that the program has started, and numbers of processes that it has stored.
 ///
 /// Refused is a program with several threads, with an address space attached, with memory that others may share, or
-/// under a debugger.
+/// under a debugger. `run --snapshot-at-ready` makes one where the program itself says so; copies of that are given
+/// arguments.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_help = examples())]
 pub(crate) struct Args {
@@ -89,6 +92,8 @@ struct Shown {
     memory_bytes: u64,
     disk_bytes: u64,
     version: String,
+    /// Whether it was made where the program called `sj_ready`: copies of it are given arguments.
+    at_ready: bool,
     /// What is not restored.
     lost: Vec<String>,
 }
@@ -105,6 +110,7 @@ impl Shown {
             memory_bytes: head.memory_bytes,
             disk_bytes,
             version: head.version.clone(),
+            at_ready: head.ready.is_some(),
             lost: head.lost.clone(),
         }
     }
@@ -131,6 +137,10 @@ impl Shown {
             plain(&self.executable),
             plain(&self.version),
         );
+        if self.at_ready {
+            text +=
+                "  made at     sj_ready: copies get arguments and an environment of their own\n";
+        }
         text += "  not in it:\n";
         for lost in &self.lost {
             text += &format!("    {}\n", plain(lost));
@@ -214,6 +224,40 @@ pub(crate) fn open(name: &Name, store: Option<PathBuf>) -> Result<Snapshot, Fail
     let files = StoreArgs::of(store).with(doing, |store| store.open_snapshot(name))?;
     let head = read(name, &files.head)?;
     Ok(Snapshot { name: name.to_string(), head, memory: files.memory })
+}
+
+/// Arguments, or variables, for a program that cannot get any.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it was made by `spacejmp snapshot`: its program was in the middle of something, and has the arguments and the \
+     environment that it was started with"
+)]
+struct HasItsOwn;
+
+/// Refuses what the program of a snapshot would not get.
+pub(crate) fn check_arguments(
+    of: &Snapshot,
+    arguments: usize,
+    variables: usize,
+) -> Result<(), Failure> {
+    if of.head.ready.is_some() || arguments + variables == 0 {
+        return Ok(());
+    }
+    let given = if arguments > 0 { "ARGS" } else { "--env" };
+    let help = format!(
+        "leave {given} out; or make the snapshot with `run --snapshot-at-ready NAME`, where the program calls sj_ready"
+    );
+    let doing = format!("go on from snapshot '{}' with {given}", of.name);
+    Err(Failure::new(doing, HasItsOwn).help(Some(help)))
+}
+
+/// For `run --snapshot-at-ready`.
+pub(crate) fn at_ready(name: Name, store: Option<PathBuf>) -> Result<Arc<AtReady>, Failure> {
+    let doing = format!("make snapshot '{name}' (--snapshot-at-ready)");
+    // It is opened again when the program is ready.
+    let store = std::path::absolute(StoreArgs::of(store).path()?);
+    let store = store.map_err(|error| Failure::new("find the store", error))?;
+    AtReady::new(store, name).map(Arc::new).map_err(failed(doing))
 }
 
 /// What the program of a snapshot is called, for messages.

@@ -42,6 +42,7 @@
 #include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
 
@@ -72,6 +73,8 @@ extern "C" {
 #define SJ_CALL_VAS_NEST 0x534a000bu
 #define SJ_CALL_VAS_RETURN 0x534a000cu
 #define SJ_CALL_VAS_MESSAGE 0x534a000du
+#define SJ_CALL_READY 0x534a000eu
+#define SJ_CALL_READY_ARGUMENTS 0x534a000fu
 #define SJ_CALL_VAS_CREATE 0x534a0010u
 #define SJ_CALL_VAS_FIND 0x534a0011u
 #define SJ_CALL_VAS_CLONE 0x534a0012u
@@ -245,6 +248,25 @@ SJ_API int sj_null(void);
 
 /* To the VMM and back: the least that a hypercall costs. Returns 0. */
 SJ_API int sj_hyper_null(void);
+
+/* sj_ready: says that the program has prepared what takes long, and has not looked yet at what is
+ * different from one run to the next: copies of it are to begin here. `spacejmp run
+ * --snapshot-at-ready NAME` makes a snapshot at the first such call, and the program goes on;
+ * without that option nothing happens. `spacejmp run --from NAME ARGS` starts a copy, which comes
+ * back from this call.
+ * Returns 0 in the program itself. Returns 1 in a copy, with its own arguments and environment in
+ * `*argc`, `*argv` and `*envp`, as main gets them (each of the three may be NULL; they stay until the
+ * program ends). argv[0] is the program as it was called at first. What main got before, `environ` and
+ * /proc/self/cmdline are as they were: `environ = envp` changes what getenv finds.
+ * Fails with EBUSY, the process cannot be snapshotted as it is now; EEXIST, there is a snapshot NAME
+ * by now; ENOSPC, EDQUOT, EIO and store errors. The reason is on the run's stderr, and the program
+ * can go on: it is no copy. In a copy: ENOMEM. */
+SJ_API int sj_ready(int *argc, char ***argv, char ***envp);
+
+/* sj_ready_arguments: fills `buffer` with what sj_ready gives a copy: two words, how many arguments
+ * there are and how many variables, then these, each with a 0 after it. Returns the bytes.
+ * Fails with ENOENT, the process is no such copy; EINVAL, `size` is too small; EFAULT. */
+SJ_API int64_t sj_ready_arguments(void *buffer, size_t size);
 
 /* vas_switch: the calling thread enters the instance `vh`, or VAS_HOME; waits for the locks of its
  * lockable segments (shared where the right is SEG_READ, exclusive where it is SEG_WRITE). Where the
@@ -689,6 +711,45 @@ static inline int sj_null(void)
 static inline int sj_hyper_null(void)
 {
     return (int)sj_result(sj_call(SJ_CALL_HYPER_NULL, 0, 0, 0, 0, 0, 0));
+}
+
+static inline int64_t sj_ready_arguments(void *buffer, size_t size)
+{
+    return sj_result(sj_call(SJ_CALL_READY_ARGUMENTS, sj_address(buffer), size, 0, 0, 0, 0));
+}
+
+static inline int sj_ready(int *argc, char ***argv, char ***envp)
+{
+    int64_t bytes = sj_result(sj_call(SJ_CALL_READY, 0, 0, 0, 0, 0, 0));
+    if (bytes <= 0)
+        return (int)bytes;
+    uint64_t *counts = (uint64_t *)malloc((size_t)bytes);
+    if (!counts)
+        return -1;
+    if (sj_ready_arguments(counts, (size_t)bytes) < 0)
+        goto failed;
+    {
+        size_t args = counts[0], all = args + counts[1];
+        char *text = (char *)(counts + 2);
+        char **list = (char **)malloc((all + 2) * sizeof *list);
+        if (!list)
+            goto failed;
+        for (size_t i = 0; i < all; i++) {
+            list[i < args ? i : i + 1] = text;
+            text += strlen(text) + 1;
+        }
+        list[args] = list[all + 1] = NULL;
+        if (argc)
+            *argc = (int)args;
+        if (argv)
+            *argv = list;
+        if (envp)
+            *envp = list + args + 1;
+    }
+    return 1;
+failed:
+    free(counts);
+    return -1;
 }
 
 static inline int vas_switch(vhandle_t vh)

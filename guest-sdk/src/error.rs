@@ -298,6 +298,14 @@ pub enum Error {
         reason: String,
     },
 
+    /// The snapshot that the run was to make where the program is [`ready`](crate::ready()), or what a copy was started
+    /// with, could not be had.
+    #[error("the program cannot be copied where it is ready: {errno}")]
+    NotKept {
+        /// The reason. What the run was to do and why it could not is on its stderr.
+        errno: Errno,
+    },
+
     /// There is no room.
     #[error(transparent)]
     Alloc(#[from] AllocError),
@@ -333,7 +341,7 @@ impl Error {
             Error::Locked { waited, .. } if waited.is_zero() => Some(Errno::EAGAIN),
             Error::Locked { .. } => Some(Errno::ETIMEDOUT),
             Error::Inconsistent { .. } => Some(Errno::EOWNERDEAD),
-            Error::NotCommitted { errno, .. } => Some(*errno),
+            Error::NotCommitted { errno, .. } | Error::NotKept { errno } => Some(*errno),
             Error::Changed { .. } => Some(Errno::ESTALE),
             Error::NotVersioned { .. } => Some(Errno::EINVAL),
             Error::SameAddresses { .. } | Error::WouldDeadlock { .. } => Some(Errno::EDEADLK),

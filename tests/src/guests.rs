@@ -108,11 +108,12 @@ pub fn c_with(name: &str, link: Link) -> PathBuf {
 }
 
 /// C programs that are linked with `libspacejmp.a`, and where they are in the workspace.
-const LINKED: [(&str, &str); 8] = [
+const LINKED: [(&str, &str); 9] = [
     ("figure4", "examples/figure4/figure4.c"),
     ("full_disk", "tests/guests/c-linked/full_disk.c"),
     ("heap_calls", "tests/guests/c-linked/heap_calls.c"),
     ("heap_space", "tests/guests/c-linked/heap_space.c"),
+    ("ready_linked", "tests/guests/c-linked/ready_linked.c"),
     ("shelf", "tests/guests/c-linked/shelf.c"),
     (SHELF_IN_CXX, "tests/guests/c-linked/shelf.c"),
     ("shelf-hpp", "tests/guests/cxx/shelf.cpp"),

@@ -239,6 +239,7 @@ impl Run {
             backtraces: false,
             disk: None,
             debug: None,
+            at_ready: None,
             socket: None,
             inherited: Vec::new(),
             tree: self.children.then(|| {

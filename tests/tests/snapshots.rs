@@ -323,8 +323,12 @@ fn what_the_program_had_open_has_to_be_granted_and_its_file_the_same() {
     assert!(error.contains("cannot open /data/file again"), "{error}");
     let error = world.error(125, &["run", "--from", "none"]);
     assert!(error.contains("there is no snapshot 'none'"), "{error}");
-    let error = world.error(125, &["run", "--from", "warm", "--dir", &grant, "argument"]);
-    assert!(error.contains("--from"), "{error}");
+    for (given, what) in [(["--", "argument"], "with ARGS"), (["--env", "A=b"], "with --env")] {
+        let line = [&["run", "--from", "warm", "--dir", &grant], given.as_slice()].concat();
+        let error = world.error(125, &line);
+        assert!(error.contains(what) && error.contains("made by `spacejmp snapshot`"), "{error}");
+        assert!(error.contains("run --snapshot-at-ready"), "{error}");
+    }
     fs::remove_file(&program).expect("it is ours");
     guests::copy_program(guests::c("hello"), &program);
     let error = world.error(125, &["run", "--from", "warm", "--dir", &grant]);

@@ -1,21 +1,22 @@
 //! One function for each call, as `spacejmp.h` declares them.
 
 use std::ffi::{c_char, c_int};
+use std::mem::MaybeUninit;
 
 use abi::Errno;
 use abi::call::{
-    CALL_HYPER_NULL, CALL_NULL, CALL_SEG_ALLOC, CALL_SEG_ATTACH, CALL_SEG_ATTACH_LOCAL,
-    CALL_SEG_CLONE, CALL_SEG_CTL, CALL_SEG_DELETE, CALL_SEG_DETACH, CALL_SEG_DETACH_LOCAL,
-    CALL_SEG_FIND, CALL_SEG_GROW, CALL_SEG_LIST, CALL_SEG_RESERVE, CALL_SEG_ROOT_GET,
-    CALL_SEG_ROOT_SET, CALL_SEG_STAT, CALL_SEG_SYNC, CALL_VAS_ABORT, CALL_VAS_ATTACH,
-    CALL_VAS_CLONE, CALL_VAS_COMMIT, CALL_VAS_CREATE, CALL_VAS_CTL, CALL_VAS_CURRENT,
-    CALL_VAS_DELETE, CALL_VAS_DETACH, CALL_VAS_FIND, CALL_VAS_LIST, CALL_VAS_MESSAGE,
-    CALL_VAS_NEST, CALL_VAS_RETURN, CALL_VAS_SEGMENTS, CALL_VAS_STAT, CALL_VAS_SWITCH,
-    CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_SYNC, CALL_VAS_TAG, CALL_VAS_TRY_SWITCH, CALL_VAS_VERSION,
-    CALL_VAS_WAIT,
+    CALL_HYPER_NULL, CALL_NULL, CALL_READY_ARGUMENTS, CALL_SEG_ALLOC, CALL_SEG_ATTACH,
+    CALL_SEG_ATTACH_LOCAL, CALL_SEG_CLONE, CALL_SEG_CTL, CALL_SEG_DELETE, CALL_SEG_DETACH,
+    CALL_SEG_DETACH_LOCAL, CALL_SEG_FIND, CALL_SEG_GROW, CALL_SEG_LIST, CALL_SEG_RESERVE,
+    CALL_SEG_ROOT_GET, CALL_SEG_ROOT_SET, CALL_SEG_STAT, CALL_SEG_SYNC, CALL_VAS_ABORT,
+    CALL_VAS_ATTACH, CALL_VAS_CLONE, CALL_VAS_COMMIT, CALL_VAS_CREATE, CALL_VAS_CTL,
+    CALL_VAS_CURRENT, CALL_VAS_DELETE, CALL_VAS_DETACH, CALL_VAS_FIND, CALL_VAS_LIST,
+    CALL_VAS_MESSAGE, CALL_VAS_NEST, CALL_VAS_RETURN, CALL_VAS_SEGMENTS, CALL_VAS_STAT,
+    CALL_VAS_SWITCH, CALL_VAS_SWITCH_TIMEOUT, CALL_VAS_SYNC, CALL_VAS_TAG, CALL_VAS_TRY_SWITCH,
+    CALL_VAS_VERSION, CALL_VAS_WAIT,
 };
 use abi::objects::{Attachment, SegParams, SegRoot, SegStat, VasStat};
-use sdk::CallPage;
+use sdk::{CallPage, sys};
 
 use crate::errors::{id, number, status};
 use crate::here;
@@ -86,6 +87,8 @@ calls! {
     number vas_version(vh: i64) -> i64 = CALL_VAS_VERSION [] [vh as u64];
     number vas_wait(vh: i64, after: u64, nanoseconds: u64) -> i64
         = CALL_VAS_WAIT [] [vh as u64, after, nanoseconds];
+    number sj_ready_arguments(buffer: *mut u8, size: usize) -> i64
+        = CALL_READY_ARGUMENTS [] [buffer as u64, size as u64];
     id vas_create(name: *const c_char, mode: u32) -> u64
         = CALL_VAS_CREATE [name] [name[0], name[1], mode.into()];
     id vas_find(name: *const c_char) -> u64 = CALL_VAS_FIND [name] [name[0], name[1]];
@@ -153,6 +156,55 @@ unsafe extern "C" fn seg_alloc(name: *const c_char, base: u64, size_bytes: u64, 
     let params = SegParams { base, size_bytes, mode, ..SegParams::default() };
     // SAFETY: the name is the caller's, the structure ours.
     unsafe { seg_alloc_params(name, &raw const params) }
+}
+
+/// A place that a C program may leave out.
+type Place<'a, T> = Option<&'a mut MaybeUninit<T>>;
+
+/// Who comes back: 0, the program; 1, a copy, with what it was started with.
+#[unsafe(no_mangle)]
+extern "C" fn sj_ready(
+    argc: Place<'_, c_int>,
+    argv: Place<'_, *mut *mut c_char>,
+    envp: Place<'_, *mut *mut c_char>,
+) -> c_int {
+    let result = match sys::ready() {
+        Ok(0) => return 0,
+        Ok(bytes) => give_arguments(bytes, argc, argv, envp),
+        Err(errno) => Err(errno),
+    };
+    match result {
+        Ok(()) => 1,
+        failed => status(failed),
+    }
+}
+
+/// Has the copy's arguments written to memory that stays, with lists of them as `main` gets them.
+fn give_arguments(
+    bytes: u64,
+    argc: Place<'_, c_int>,
+    argv: Place<'_, *mut *mut c_char>,
+    envp: Place<'_, *mut *mut c_char>,
+) -> Result<(), Errno> {
+    let mut buffer = vec![0_u8; bytes as usize].into_boxed_slice();
+    sys::ready_arguments(&mut buffer)?;
+    let (counts, texts) = buffer.split_at_mut_checked(16).ok_or(Errno::EIO)?;
+    let [args, vars] = counts.as_chunks::<8>().0 else { return Err(Errno::EIO) };
+    let [args, vars] = [args, vars].map(|count| u64::from_le_bytes(*count) as usize);
+    let texts = texts.split_inclusive_mut(|byte| *byte == 0);
+    let mut list: Vec<*mut c_char> = texts.map(|text| text.as_mut_ptr().cast()).collect();
+    if list.len() != args + vars {
+        return Err(Errno::EIO);
+    }
+    list.insert(args, std::ptr::null_mut());
+    list.push(std::ptr::null_mut());
+    // As those of `main`, they are there until the program ends.
+    Box::leak(buffer);
+    let (arguments, variables) = Box::leak(list.into_boxed_slice()).split_at_mut(args + 1);
+    argc.map(|place| place.write(args as c_int));
+    argv.map(|place| place.write(arguments.as_mut_ptr()));
+    envp.map(|place| place.write(variables.as_mut_ptr()));
+    Ok(())
 }
 
 /// The result register of any call, unchanged.

@@ -3,6 +3,7 @@
 //! - null and switching: `switch.rs`
 //! - address spaces: `vas.rs`
 //! - segments: `seg.rs`
+//! - being copied: `ready.rs`
 //!
 //! Ids, rights, flags and structures are `abi`'s own, re-exported here. What a call means is
 //! in the book (`docs/src/address-spaces.md`), numbers and structures in `docs/src/abi.md`.
@@ -27,6 +28,7 @@
 //! [`vas_detach`]), and a space notices when the segments of its VAS are changed.
 
 mod growth;
+mod ready;
 mod seg;
 mod switch;
 mod vas;
@@ -43,6 +45,7 @@ pub use abi::objects::{
 };
 #[doc(hidden)]
 pub use growth::{SegGrowth, remove_pages};
+pub use ready::{ready, ready_arguments};
 pub use seg::{
     EMPTY_SEG_STAT, seg_alloc, seg_attach, seg_attach_local, seg_clone, seg_ctl, seg_delete,
     seg_detach, seg_detach_local, seg_find, seg_grow, seg_list, seg_mark_inconsistent, seg_recover,

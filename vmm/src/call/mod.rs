@@ -1,6 +1,6 @@
 //! SpaceJMP's own calls, as far as the VMM serves them.
 //!
-//! - here: the table, and `vas_switch`, the most frequent call
+//! - here: the table, `vas_switch`, the most frequent call, and `ready`, which is about no address space
 //! - [`vas`], [`seg`]: one function per call; each takes the calling thread and the six
 //!   argument registers and returns the value for RAX
 //! - [`args`]: names, ids and structures in the program's memory
@@ -19,6 +19,7 @@ use seg_lock::{LockOutcome, Patience};
 
 use crate::linux::SYSCALL_BYTES;
 use crate::linux::signal::{Again, Due, Interrupted};
+use crate::linux::snapshot;
 use crate::linux::strace::{Call, Ended};
 use crate::linux::survivor::Survivor;
 use crate::linux::task::ThreadCtx;
@@ -94,6 +95,8 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u32, a: &[u64; 6]) -> Option<CallRe
         number::CALL_VAS_MESSAGE => args::message(ctx, first, second)
             .and_then(|text| ctx.process.vases.set_message(ctx.vcpu, text))
             .map(|()| 0),
+        number::CALL_READY => ready(ctx),
+        number::CALL_READY_ARGUMENTS => ready_arguments(ctx, first, second),
         number::CALL_VAS_CREATE => vas::create(ctx, a),
         number::CALL_VAS_FIND => vas::find(ctx, a),
         number::CALL_VAS_CLONE => vas::clone(ctx, a),
@@ -170,6 +173,30 @@ fn go_back(ctx: &mut ThreadCtx<'_>) -> CallResult {
         interrupted: &|| thread.is_interrupted(process),
     };
     process.vases.end_nested(ctx.vcpu, stops).map(u64::from)
+}
+
+/// `ready`: the program is where copies of it are to begin, and this is no copy that comes back from it.
+///
+/// # Errors
+/// That of the snapshot which is to be made there.
+fn ready(ctx: &ThreadCtx<'_>) -> CallResult {
+    match snapshot::ready::ready(ctx) {
+        Ok(()) => Ok(0),
+        Err(errno) => Err(VasError::NotKept { errno }),
+    }
+}
+
+/// `ready_arguments`: what a copy was started with.
+///
+/// # Errors
+/// `ENOENT` in a process that is none; `EINVAL` for a buffer that is too small; `EFAULT`.
+fn ready_arguments(ctx: &ThreadCtx<'_>, gva: u64, capacity: u64) -> CallResult {
+    let all = ctx.process.vm.copy_of_ready.as_deref().ok_or(VasError::NoCopy)?;
+    if capacity < all.len() as u64 {
+        return Err(VasError::Invalid { what: "the length of the buffer" });
+    }
+    args::put(ctx, gva, all)?;
+    Ok(all.len() as u64)
 }
 
 fn entered(outcome: LockOutcome) -> CallResult {

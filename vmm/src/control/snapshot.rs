@@ -6,18 +6,15 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
-
-use rustix::fs::{FileType, OFlags};
 
 use super::address::connect;
 use super::client::{ControlError, PATIENCE, Vm};
 use super::server::Question;
 use crate::files::identity_of;
-use crate::linux::snapshot::answer;
 use crate::linux::snapshot::head::{Head, KeptExecutable};
+use crate::linux::snapshot::{answer, readable_path};
 use crate::process_tree::Channel;
 use crate::process_tree::channel::Message;
 
@@ -101,46 +98,12 @@ impl Asked<'_> {
         let head = Head::decode(&message.bytes).map_err(|error| failed(io::Error::other(error)))?;
         let sent = message.fds.into_iter().next();
         let file = sent.map(File::from).ok_or_else(|| wrong("it has sent no executable"))?;
-        let host = readable_path(&file).map_err(failed)?;
+        let host = readable_path(file.as_fd()).map_err(failed)?;
         let identity = identity_of(&file);
         let identity =
             identity.map_err(|errno| failed(io::Error::from_raw_os_error(errno.raw())))?;
         let executable = KeptExecutable { host, identity, ..head.executable };
-        Ok(Head { executable, ..head })
-    }
-}
-
-/// The path of a regular file that is open to be read: whoever has only a path cannot have such a descriptor.
-fn readable_path(file: &File) -> io::Result<Vec<u8>> {
-    let flags = rustix::fs::fcntl_getfl(file)?;
-    let is_readable = !flags.contains(OFlags::PATH) && flags & OFlags::RWMODE != OFlags::WRONLY;
-    let stat = rustix::fs::fstat(file)?;
-    if !is_readable || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "its executable is no file"));
-    }
-    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-    Ok(path.into_os_string().into_vec())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs::File;
-    use std::os::unix::ffi::OsStrExt;
-
-    use rustix::fs::{Mode, OFlags};
-
-    use super::readable_path;
-
-    #[test]
-    fn only_what_can_be_read_has_a_path_to_be_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path().canonicalize().unwrap();
-        let path = folder.join("program");
-        std::fs::write(&path, "x").unwrap();
-        let open = |flags| File::from(rustix::fs::open(&path, flags, Mode::empty()).unwrap());
-        assert_eq!(readable_path(&open(OFlags::RDONLY)).unwrap(), path.as_os_str().as_bytes());
-        assert!(readable_path(&open(OFlags::WRONLY)).is_err());
-        assert!(readable_path(&open(OFlags::PATH)).is_err(), "opening it needs no right to read");
-        assert!(readable_path(&File::open(&folder).unwrap()).is_err());
+        // It was asked from outside, wherever the program was.
+        Ok(Head { executable, ready: None, ..head })
     }
 }

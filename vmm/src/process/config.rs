@@ -12,6 +12,7 @@ use crate::linux::core_dump::CorePlace;
 use crate::linux::debug::Debugger;
 use crate::linux::net::NetGrants;
 use crate::linux::profile::Profiler;
+use crate::linux::snapshot::ready::AtReady;
 use crate::linux::strace::Tracer;
 use crate::process_tree::disk_use::DiskLimit;
 use crate::vas::VasGrants;
@@ -83,6 +84,8 @@ pub struct RunConfig {
     pub disk: Option<Arc<DiskLimit>>,
     /// Who debugs it; `None`: nobody.
     pub debug: Option<Arc<Debugger>>,
+    /// What is done when the program is ready (`sj_ready`); `None`: nothing.
+    pub at_ready: Option<Arc<AtReady>>,
     /// A socket that the caller removes at the end, besides what `confine_files` names.
     pub socket: Option<PathBuf>,
     /// Further descriptors, with their numbers in the program.

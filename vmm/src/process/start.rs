@@ -231,6 +231,8 @@ pub(super) fn prepare(config: RunConfig, named: Option<&Opened>) -> Result<Prepa
         disk: config.disk.clone(),
         // Of the first process only.
         debug: None,
+        at_ready: None,
+        copy_of_ready: None,
         confined,
     };
     let children = match &config.tree {
@@ -240,7 +242,8 @@ pub(super) fn prepare(config: RunConfig, named: Option<&Opened>) -> Result<Prepa
             tree.begin(&files, &vm).map_err(StartError::Starter)?
         }
     };
-    let vm = VmSettings { debug: config.debug.clone(), ..vm };
+    let (debug, at_ready) = (config.debug.clone(), config.at_ready.clone());
+    let vm = VmSettings { debug, at_ready, ..vm };
     let RunConfig { command, env, libraries, inherited, .. } = config;
     let rest = Rest { command, env, libraries, inherited };
     Ok(Prepared { files, limits, vm, children, rest })

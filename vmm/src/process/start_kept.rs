@@ -24,6 +24,7 @@ use crate::linux::children::forked::ForkedThread;
 use crate::linux::limits::Limits;
 use crate::linux::signal::ThreadSignals;
 use crate::linux::snapshot::head::{Head, HeadError, KeptProcess, processor};
+use crate::linux::snapshot::ready;
 use crate::linux::sysv::Attached;
 use crate::linux::task::{Executable, FirstThread, Process};
 use crate::stats::Phase;
@@ -118,8 +119,8 @@ impl Remedy for SnapshotError {
 }
 
 impl Process {
-    /// Creates a VM with a process that goes on where a snapshot was made; [`Process::run_to_end`] runs it. Of the
-    /// request, the command and the environment mean nothing: the program has its own.
+    /// Creates a VM with a process that goes on where a snapshot was made; [`Process::run_to_end`] runs it. A program
+    /// that was ready gets the request's arguments, behind its own name, and its environment; any other has its own.
     ///
     /// # Errors
     /// [`StartError`].
@@ -145,14 +146,18 @@ fn start(
         let expected = head.memory_bytes;
         return Err(failed(SnapshotError::Memory { found, expected }));
     }
-    let kept = KeptProcess::decode(&head.process).map_err(|error| failed(error.into()))?;
+    let mut kept = KeptProcess::decode(&head.process).map_err(|error| failed(error.into()))?;
+    if head.ready.is_some_and(|tid| tid != kept.tid) {
+        return Err(failed(HeadError::Damaged("which thread was ready").into()));
+    }
     let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
     config.cwd = config.cwd.or_else(|| Some(path(&kept.files.cwd)));
     let named = match config.root {
         None => Some(without_library_path(executable::open_on_host(&path(&head.executable.host))?)),
         Some(_) => None,
     };
-    let Prepared { mut files, limits, vm, children, rest } = prepare(config, named.as_ref())?;
+    let Prepared { mut files, limits, mut vm, children, rest } = prepare(config, named.as_ref())?;
+    let Rest { command, env, inherited, .. } = rest;
     let named = match named {
         Some(named) => named,
         None => executable::open_inside(&path(&head.executable.inside), &[], &files)?,
@@ -185,11 +190,19 @@ fn start(
     let region = kept.region(mapped, &account).map_err(|error| failed(error.into()))?;
     empty.private.take_over(region).map_err(|errno| failed(SnapshotError::Map(errno)))?;
     renew(&empty, &kept)?;
+    let arguments: Vec<_> = [kept.program.path.clone()].into_iter().chain(command.args).collect();
+    if head.ready.is_some() {
+        let started_with = ready::bytes(&arguments, &env);
+        // It comes back from the call with that.
+        kept.thread.regs.rax = started_with.len() as u64;
+        vm.copy_of_ready = Some(started_with.into());
+    }
     let KeptProcess { thread, robust_list, settings, actions, program, loaded, facts, .. } = kept;
     set_registers(&mut empty, &thread).map_err(|error| failed(SnapshotError::Registers(error)))?;
     empty.stats.phase(Phase::Load, load.elapsed());
     if let Some(tracer) = &vm.tracer {
-        tracer.starts(std::process::id(), &program.path, &[]);
+        let argv = if head.ready.is_some() { arguments.as_slice() } else { &[] };
+        tracer.starts(std::process::id(), &program.path, argv);
     }
     let [bias, end] = loaded;
     let begins = Begins {
@@ -217,7 +230,6 @@ fn start(
         process.files.open_again(file).map_err(|errno| failed(open(errno)))?;
     }
     process.files.close_again(&kept.files);
-    let Rest { inherited, .. } = rest;
     for (fd, owned) in inherited {
         process.files.give(fd, owned)?;
     }

@@ -211,6 +211,15 @@ pub enum VasError {
         /// Its length.
         bytes: u64,
     },
+    /// The snapshot that the run wants when its program is ready cannot be made; the reason was told.
+    #[error("the snapshot that was asked for cannot be made")]
+    NotKept {
+        /// What the program is told.
+        errno: Errno,
+    },
+    /// The process was not started as a copy of one that was ready.
+    #[error("the process is no copy of one that was ready")]
+    NoCopy,
     /// A segment's lifetime is fixed when it is created.
     #[error("the lifetime of segment {sid} cannot be changed")]
     LifetimeFixed {
@@ -281,8 +290,8 @@ impl VasError {
             VasError::BeyondReserve { .. } => Errno::EFBIG,
             // A lock that was acquired without more to say is no error.
             VasError::Lock(outcome) => outcome.errno().unwrap_or(Errno::EAGAIN),
-            VasError::Buffer { errno, .. } => *errno,
-            VasError::NoSuchId { .. } => Errno::ENOENT,
+            VasError::Buffer { errno, .. } | VasError::NotKept { errno } => *errno,
+            VasError::NoSuchId { .. } | VasError::NoCopy => Errno::ENOENT,
             VasError::NameTooLong { .. } => Errno::ENAMETOOLONG,
             VasError::LifetimeFixed { .. } => Errno::EOPNOTSUPP,
         }

@@ -110,6 +110,8 @@ fn foreign(found: &mut Findings, vid: VasId, sid: SegId) {
         call::CALL_VAS_NEST,
         call::CALL_VAS_RETURN,
         call::CALL_VAS_MESSAGE,
+        call::CALL_READY,
+        call::CALL_READY_ARGUMENTS,
         call::CALL_VAS_DETACH,
         call::CALL_VAS_LIST,
         call::CALL_SEG_LIST,

@@ -68,6 +68,9 @@ pub struct Head {
     pub lost: Vec<String>,
     /// [`KeptProcess`].
     pub process: Vec<u8>,
+    /// The number of the thread that was in `ready`, if it was made there: a copy's comes back from it, and gets what
+    /// the copy was started with.
+    pub ready: Option<u32>,
 }
 
 impl Head {
@@ -85,6 +88,8 @@ impl Head {
         out.words(&[self.lost.len() as u64]);
         self.lost.iter().for_each(|one| out.bytes(one.as_bytes()));
         out.bytes(&self.process);
+        // Of one that was made from outside, nothing follows.
+        self.ready.iter().for_each(|tid| out.words(&[u64::from(*tid)]));
         [MAGIC.as_slice(), &out.finish()].concat()
     }
 
@@ -108,6 +113,10 @@ impl Head {
         let count = input.count(8)?;
         let lost = (0..count).map(|_| text(input.bytes()?)).collect::<Option<_>>()?;
         let process = input.bytes()?.to_vec();
+        let ready = match input.0 {
+            [] => None,
+            _ => input.words().map(|[tid]| u32::try_from(tid).ok())?.map(Some)?,
+        };
         let is_whole = input.0.is_empty();
         let head = Head {
             version,
@@ -119,6 +128,7 @@ impl Head {
             executable,
             lost,
             process,
+            ready,
         };
         is_whole.then_some(head)
     }
@@ -350,7 +360,22 @@ mod tests {
             },
             lost: vec!["descriptor 4: a socket".to_owned()],
             process: process(0x40_0000),
+            ready: None,
         }
+    }
+
+    #[test]
+    fn which_thread_was_ready_follows_only_where_one_was() {
+        let from_outside = head().encode();
+        let ready = Head { ready: Some(9), ..head() };
+        let bytes = ready.encode();
+        assert_eq!(bytes, [from_outside.as_slice(), &9_u64.to_le_bytes()].concat());
+        assert_eq!(Head::decode(&bytes), Ok(ready));
+        for len in from_outside.len() + 1..bytes.len() {
+            assert!(Head::decode(&bytes[..len]).is_err(), "{len}");
+        }
+        let no_tid = [from_outside.as_slice(), &[0xff; 8]].concat();
+        assert!(Head::decode(&no_tid).is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! makes it.
 //!
 //! - here: where the thread does that, and when it does not; [`head`]: what is written
+//! - [`ready`]: the program itself says where, and no one asks
 //!
 //! The thread does it where its registers are all that there is of it: before it enters the guest, or in a call that
 //! waits, which the copy makes again. So nothing has to be undone, and the process goes on as if nothing had been.
@@ -10,9 +11,12 @@
 #![forbid(unsafe_code)]
 
 pub mod head;
+pub mod ready;
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -20,6 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use abi::addr::LOWER_HALF_END;
 use abi::{Errno, GuestVirt};
+use rustix::fs::{FileType, OFlags};
 
 use self::head::{Head, KeptExecutable, Parts};
 use super::SYSCALL_BYTES;
@@ -50,7 +55,7 @@ pub mod answer {
 
 /// Why a process cannot be snapshotted now.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub(crate) enum Refusal {
     #[error(
         "its program has {0} threads, and the numbers by which threads know each other are in its memory"
     )]
@@ -157,7 +162,13 @@ fn make(ctx: &ThreadCtx<'_>, call: Option<u64>) {
     if to.limit(PATIENCE).is_err() {
         return;
     }
-    let told = match write(ctx, call, &to) {
+    let no_file = |_| Refusal::NoFile;
+    let memory = || {
+        to.send(&[answer::READY], &[]).map_err(no_file)?;
+        let sent = to.receive().map_err(no_file)?.and_then(|sent| sent.fds.into_iter().next());
+        Ok(File::from(sent.ok_or(Refusal::NoFile)?))
+    };
+    let told = match write(ctx, call, memory) {
         Ok((head, executable)) => {
             let bytes = [&[answer::DONE], head.encode().as_slice()].concat();
             to.send(&bytes, &[executable.as_fd()])
@@ -196,21 +207,19 @@ fn check(ctx: &ThreadCtx<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Writes the memory to a file, which is asked for when nothing is in the way; returns what else there is, and the
+/// executable.
 fn write(
     ctx: &ThreadCtx<'_>,
     call: Option<u64>,
-    to: &Channel,
+    memory: impl FnOnce() -> Result<File, Refusal>,
 ) -> Result<(Head, std::sync::Arc<File>), Refusal> {
     check(ctx)?;
     let process = ctx.process;
     let thread = thread(ctx, call)?;
     let (files, mut lost) = process.files.keep().map_err(Refusal::Files)?;
     lost.extend(lost_of(ctx));
-    let no_file = |_| Refusal::NoFile;
-    to.send(&[answer::READY], &[]).map_err(no_file)?;
-    let memory = to.receive().map_err(no_file)?.and_then(|sent| sent.fds.into_iter().next());
-    let region = process.private.keep(File::from(memory.ok_or(Refusal::NoFile)?));
-    let region = region.map_err(Refusal::Memory)?;
+    let region = process.private.keep(memory()?).map_err(Refusal::Memory)?;
     let mapped = mapped(process, &region)?;
     let executable = &process.executable;
     let parts = Parts {
@@ -244,6 +253,7 @@ fn write(
         },
         lost,
         process: parts.encode(),
+        ready: None,
     };
     Ok((head, executable.file.clone()))
 }
@@ -301,4 +311,46 @@ fn lost_of(ctx: &ThreadCtx<'_>) -> Vec<String> {
     let numbers = format!("{} (its process group {group})", process.pid());
     lost.push(format!("where the program has stored its number: it was {numbers}"));
     lost
+}
+
+/// The path of a regular file that is open to be read: whoever has only a path cannot have such a descriptor.
+pub(crate) fn readable_path(file: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let flags = rustix::fs::fcntl_getfl(file)?;
+    let is_readable = !flags.contains(OFlags::PATH) && flags & OFlags::RWMODE != OFlags::WRONLY;
+    let stat = rustix::fs::fstat(file)?;
+    if !is_readable || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "its executable is no file"));
+    }
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    Ok(path.into_os_string().into_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::os::unix::ffi::OsStrExt;
+
+    use rustix::fs::{Mode, OFlags};
+
+    use super::readable_path;
+
+    #[test]
+    fn only_what_can_be_read_has_a_path_to_be_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        let path = folder.join("program");
+        std::fs::write(&path, "x").unwrap();
+        let open = |flags| File::from(rustix::fs::open(&path, flags, Mode::empty()).unwrap());
+        assert_eq!(
+            readable_path(open(OFlags::RDONLY).as_fd()).unwrap(),
+            path.as_os_str().as_bytes()
+        );
+        assert!(readable_path(open(OFlags::WRONLY).as_fd()).is_err());
+        assert!(
+            readable_path(open(OFlags::PATH).as_fd()).is_err(),
+            "opening it needs no right to read"
+        );
+        assert!(readable_path(File::open(&folder).unwrap().as_fd()).is_err());
+    }
 }

@@ -36,6 +36,7 @@ use super::profile::{Profile, Profiler};
 use super::signal::{KeptSignals, SignalActions, ThreadSignals};
 use super::signalfd::SignalFiles;
 use super::snapshot::SnapshotDesk;
+use super::snapshot::ready::AtReady;
 use super::strace::{Tracer, Viewed};
 use super::survivor::Survivor;
 use super::sysv::Attached;
@@ -153,6 +154,10 @@ pub(crate) struct VmSettings {
     pub(crate) debug: Option<Arc<Debugger>>,
     /// What its threads may ask of the host.
     pub(crate) confined: Policy,
+    /// What is done when the run's first process is ready; `None`: nothing.
+    pub(crate) at_ready: Option<Arc<AtReady>>,
+    /// What a copy of a process that was ready was started with (`snapshot::ready::bytes`).
+    pub(crate) copy_of_ready: Option<Arc<[u8]>>,
 }
 
 /// What a process's first thread begins with, besides its registers.
