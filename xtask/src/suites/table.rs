@@ -112,6 +112,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
         reason: "makes no VM: it does not depend on the kind of host",
         what: &[
             "book",
+            "book_code",
             "results",
             "native",
             "fuzz_smoke:a_store_with_any_one_byte_changed_is_refused_or_sound",
@@ -150,6 +151,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
         reason: "needs a compiler, which no machine has",
         what: &[
             "backtraces",
+            "book_commands",
             "c_header",
             "cxx",
             "dynamic",
@@ -171,7 +173,14 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     LeftOut {
         kinds: ALL,
         reason: "commands on the files of a store, which a program in a VM has only filled: they do not depend on the kind of KVM",
-        what: &["backup", "store_archive", "store_cli", "store_safety", "versions_outside"],
+        what: &[
+            "backup",
+            "json_keys",
+            "store_archive",
+            "store_cli",
+            "store_safety",
+            "versions_outside",
+        ],
     },
     LeftOut {
         kinds: ALL,
