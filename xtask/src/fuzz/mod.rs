@@ -5,6 +5,7 @@
 
 mod corpus;
 mod guided;
+mod model;
 mod record;
 
 use std::process::{Command, Stdio};
@@ -35,6 +36,9 @@ pub(crate) struct FuzzArgs {
     /// Where the random choices begin: a run is repeated by its seed. Default: how many inputs the target has had
     #[arg(long, value_name = "S", requires = "random")]
     seed: Option<u64>,
+    /// Instead, N random sequences of calls against a model, by VMs: other ones each time
+    #[arg(long, value_name = "N", conflicts_with_all = ["target", "random", "seconds", "jobs"])]
+    model: Option<u64>,
     /// Add to the record, and make the book's page of it
     #[arg(long)]
     record: bool,
@@ -98,6 +102,10 @@ fn random(workspace: &Workspace, name: &str, seconds: u64, seed: u64) -> Result<
 /// An input by which a target fails, once all have run; what keeps one from running.
 pub(crate) fn run(workspace: &Workspace, args: &FuzzArgs) -> Result<()> {
     let record = record::load(workspace)?;
+    if let Some(count) = args.model {
+        model::run(workspace, count, args.record)?;
+        return if args.record { record::store(workspace, &record) } else { Ok(()) };
+    }
     let unknown = args.target.iter().find(|name| !record.contains_key(*name));
     ensure!(unknown.is_none(), "no fuzz target is called {}", unknown.map_or("", |name| name));
     let way = if args.random {

@@ -7,6 +7,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::model::{self, Sequences};
 use crate::workspace::{Workspace, read};
 
 /// The record, and the page made of it.
@@ -102,14 +103,15 @@ pub(super) fn load(workspace: &Workspace) -> Result<Record> {
 pub(super) fn store(workspace: &Workspace, record: &Record) -> Result<()> {
     let all = record.iter().map(|(name, known)| (name.clone(), known.json()));
     let text = format!("{:#}\n", Value::Object(all.collect()));
-    for (file, text) in [(RECORD, text), (PAGE, page(record))] {
+    let page = page(record, model::load(workspace)?);
+    for (file, text) in [(RECORD, text), (PAGE, page)] {
         let path = workspace.file(file);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
 
-fn page(record: &Record) -> String {
+fn page(record: &Record, sequences: Sequences) -> String {
     let mut text = HEAD.to_owned();
     text.push_str(
         "| target | guided | kept | edges | random | processor time | failures |\n|---|---:|---:|---:|---:|---:|---:|\n",
@@ -136,6 +138,7 @@ fn page(record: &Record) -> String {
         all.edges += known.edges;
     }
     row("all", &all);
+    text.push_str(&sequences.page());
     text
 }
 
@@ -148,7 +151,7 @@ mod tests {
         let workspace = Workspace::here();
         let kept = read(&workspace.file(PAGE)).unwrap();
         assert!(
-            kept == page(&load(&workspace).unwrap()),
+            kept == page(&load(&workspace).unwrap(), model::load(&workspace).unwrap()),
             "{PAGE} is not what {RECORD} makes: cargo xtask fuzz --record"
         );
     }
@@ -171,7 +174,7 @@ mod tests {
             "random": {"inputs": 5, "milliseconds": 60000, "failures": 0}}}"#;
         let record = record_of(text).unwrap();
         assert_eq!(Known::of(&record["a"].json()), Some(record["a"]));
-        let page = page(&record);
+        let page = page(&record, Sequences::default());
         assert!(page.contains("| `a` | 7 | 2 | 3 | 5 | 1.5 min | 1 |\n| all | 7 | 2"), "{page}");
         assert!(record_of(r#"{"a": {"kept": -5}}"#).is_err() && record_of("[]").is_err());
     }
