@@ -55,6 +55,10 @@ impl<'a> Guided<'a> {
             .context("fuzz targets need a C++ compiler for libFuzzer")?;
         // What `calls` runs: it would be built within its first input's time.
         succeed(&mut workspace.cargo(&["build", "--quiet", "--package", "guests"]))?;
+        let programs = folder.join("programs");
+        fs::create_dir_all(programs.join("rust"))?;
+        fs::copy(workspace.debug("fuzz_calls"), programs.join("rust/fuzz_calls"))
+            .context("cannot copy what `calls` runs")?;
         Ok(Guided { workspace, folder })
     }
 
@@ -69,9 +73,8 @@ impl<'a> Guided<'a> {
         let artifacts = self.workspace.file(&format!("fuzz/artifacts/{target}"));
         fs::create_dir_all(&artifacts)?;
         let log = self.folder.join(format!("{target}.log"));
-        let mut fuzzer = self.fuzzer(target, &log)?;
-        fuzzer.arg(format!("-max_total_time={seconds}")).arg("-print_final_stats=1");
-        fuzzer.arg(format!("-artifact_prefix={}/", artifacts.display())).arg(&corpus);
+        let mut fuzzer = self.fuzzer(target, &log, &artifacts)?;
+        fuzzer.arg(format!("-max_total_time={seconds}")).arg("-print_final_stats=1").arg(&corpus);
         let (status, milliseconds) = ended(&mut fuzzer.spawn().context("cannot start it")?)?;
         let said = fs::read_to_string(&log).with_context(|| format!("no {}", log.display()))?;
         let mut sum = Sum { inputs: inputs(&said), milliseconds, failures: 0 };
@@ -85,7 +88,7 @@ impl<'a> Guided<'a> {
         // Also after a failure: what was found by then is not lost.
         let fewest = self.place("fewest", target)?;
         let log = self.folder.join(format!("{target}.merge.log"));
-        let mut merge = self.fuzzer(target, &log)?;
+        let mut merge = self.fuzzer(target, &log, &artifacts)?;
         merge.arg("-merge=1").arg(&fewest).arg(&corpus);
         let (status, _) = ended(&mut merge.spawn().context("cannot start it")?)?;
         ensure!(status.success(), "merging ended by {status}: {}", log.display());
@@ -100,12 +103,16 @@ impl<'a> Guided<'a> {
         Ok(place)
     }
 
-    fn fuzzer(&self, target: &str, log: &Path) -> Result<Command> {
+    /// A target's program, which writes inputs that fail to `artifacts`.
+    fn fuzzer(&self, target: &str, log: &Path, artifacts: &Path) -> Result<Command> {
         let mut command = Command::new(self.folder.join(TARGET).join("release").join(target));
         let log = OpenOptions::new().create(true).write(true).truncate(true).open(log)?;
         // What the checked code prints is not of interest, and there is much of it.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         command.args([format!("-timeout={HANG_SECONDS}"), "-rss_limit_mb=4096".to_owned()]);
+        command.arg(format!("-artifact_prefix={}/", artifacts.display()));
+        // As `tests::guests::PREBUILT`.
+        command.env("SPACEJMP_GUESTS", self.folder.join("programs"));
         Ok(command)
     }
 }
