@@ -80,7 +80,10 @@ impl Target for Program<'_> {
     }
 
     fn set_watch(&self, at: u64, len: u64, access: Access, is_set: bool) -> bool {
-        self.0.set_watch(at, len, access, is_set)
+        // Whichever: it is in no thread's registers.
+        let Some(tid) = self.tids().first().copied() else { return false };
+        let done = self.0.have(tid, move |standing| standing.set_watch(at, len, access, is_set));
+        done.unwrap_or(false)
     }
 
     fn told(&self, tid: i32) -> Option<Event> {

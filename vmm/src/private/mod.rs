@@ -9,6 +9,7 @@
 //! - [`snapshot`]: the region of a process that is snapshotted
 //! - `image_pages`: what it has in common with another process, until it is written
 //! - [`fault`]: page faults; [`promote`]: small pages that become a large one
+//! - [`guards`]: pages that a debugger watches
 //! - [`mlock`]: areas that stay in the host's memory; [`stack`]: the first thread's stack
 //! - [`access`]: the VMM's own access to the region
 //! - [`holes`]: ranges with holes, for calls that accept them
@@ -24,6 +25,7 @@ pub mod content;
 mod copying;
 pub mod fault;
 pub mod fork;
+pub mod guards;
 mod held;
 pub mod holes;
 mod image_pages;

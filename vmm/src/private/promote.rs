@@ -52,7 +52,7 @@ impl PrivateRegion {
         }
         let Some(block) = inner.blocks.get_mut(&index) else { return };
         let Mapped::Table(table) = block.mapped else { return };
-        if block.has_file || !block.of_image.is_empty() {
+        if block.has_file || !block.of_image.is_empty() || self.guards.are_in_block(index) {
             return;
         }
         let gpa = block.gpa;

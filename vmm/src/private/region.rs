@@ -25,6 +25,7 @@ use abi::layout::{CLOCK_PAGE, MMAP_TOP, PRIVATE_START};
 use abi::{Entry, Errno, GuestPhys, GuestVirt, Level, PAGE_SIZE, PAGE_SIZE_2M, Rights, Table};
 
 use super::charge::part;
+use super::guards::Guards;
 use super::held::{AREA_RECORD_BYTES, BLOCK_PAGES, HeldPages};
 use super::image_pages::without_write;
 use super::pins::PinList;
@@ -72,6 +73,7 @@ pub(super) const BLOCK_RECORD_BYTES: u64 = 192;
 pub struct PrivateRegion {
     pub(super) machine: Arc<Machine>,
     pub(super) pins: PinList,
+    pub(super) guards: Guards,
     inner: Mutex<Inner>,
 }
 
@@ -125,7 +127,8 @@ impl PrivateRegion {
             lock_new: MemoryLock::Unlocked,
         };
         machine.mem.ledger().begin(limit_bytes);
-        PrivateRegion { machine, pins: PinList::default(), inner: Mutex::new(inner) }
+        let (pins, guards) = (PinList::default(), Guards::default());
+        PrivateRegion { machine, pins, guards, inner: Mutex::new(inner) }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -294,7 +297,11 @@ impl PrivateRegion {
             let whole = piece == block_range;
             match block.mapped {
                 Mapped::Nothing | Mapped::Large
-                    if whole && anonymous && !block.has_file && block.of_image.is_empty() =>
+                    if whole
+                        && anonymous
+                        && !block.has_file
+                        && block.of_image.is_empty()
+                        && !self.guards.are_in_block(index) =>
                 {
                     self.hold(block, 0..BLOCK_PAGES)?;
                     self.set_large(block, block_range.start, rights)?;
@@ -382,7 +389,7 @@ impl PrivateRegion {
         }
         let table = Table::new(self.table(block, piece.start)?, Level::Table);
         for at in (piece.start..piece.end).step_by(PAGE_SIZE as usize) {
-            let page = Entry::Page(block.gpa.offset(at % BLOCK), rights);
+            let page = self.guards.entry(at, block.gpa.offset(at % BLOCK), rights);
             table.set(self.mem(), at, page)?;
         }
         Ok(())
@@ -417,11 +424,12 @@ impl PrivateRegion {
                             continue;
                         }
                         let page = (at % BLOCK / PAGE_SIZE) as usize;
+                        let gpa = block.gpa.offset(at % BLOCK);
                         let new = match rights {
                             Some(rights) if block.of_image.has_all(page..page + 1) => {
-                                Entry::Page(block.gpa.offset(at % BLOCK), without_write(rights))
+                                self.guards.entry(at, gpa, without_write(rights))
                             }
-                            Some(rights) => Entry::Page(block.gpa.offset(at % BLOCK), rights),
+                            Some(rights) => self.guards.entry(at, gpa, rights),
                             None => Entry::Empty,
                         };
                         table.set(self.mem(), at, new)?;

@@ -115,8 +115,8 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
             ctx.thread.seat.leaves();
         }
         let called = matches!(exit, Ok(Exit::Syscall(_) | Exit::Call(_)));
-        if ctx.process.debugger().is_some() {
-            Debugger::left(ctx, called);
+        if let Some(debug) = ctx.process.debugger() {
+            debug.left(ctx, called);
         }
         ctx.process.stats.add_guest_time(entered.elapsed());
         let next = match exit {
@@ -310,8 +310,12 @@ fn truncated_file(ctx: &ThreadCtx<'_>) -> Option<String> {
 
 fn page_fault(ctx: &mut ThreadCtx<'_>, error: u64, address: u64) -> Next {
     let (user, process) = (ctx.user(), ctx.process);
-    let outcome = user.fault(ctx.vcpu, address, FaultCause::of(error), &|| process.is_stopping());
+    let cause = FaultCause::of(error);
+    let outcome = user.fault(ctx.vcpu, address, cause, &|| process.is_stopping());
     let mapped = outcome == FaultOutcome::Resolved;
+    if let Some(debug) = process.debugger().filter(|_| mapped) {
+        debug.faulted(ctx, address, cause);
+    }
     let kind = if mapped { FaultKind::PageMapped } else { FaultKind::PageRefused };
     ctx.process.stats.fault(kind);
     if ctx.process.vases.takes_up_sharing() {

@@ -190,7 +190,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     LeftOut {
         kinds: ALL,
         reason: "opens core files and debugs programs with gdb, which no machine has",
-        what: &["core_files", "gdb", "gdb_later"],
+        what: &["core_files", "gdb", "gdb_later", "watchpoints"],
     },
     LeftOut {
         kinds: ALL,

@@ -4,6 +4,7 @@
 //! - here: [`Debugger`], which both sides know; `gdb` is the other side, and speaks gdb's protocol
 //! - [`seats`]: who stands where, and what is to become of them: state only
 //! - [`stand`]: a thread stands; what happens to a thread that the debugger is told of
+//! - `alone`: a thread has the guest for itself
 //! - `points`: breakpoints, and the memory that they are in; [`watches`]: watchpoints; [`registers`]: a thread's
 //!   registers
 //!
@@ -15,12 +16,14 @@
 //! A program without a debugger pays a comparison here and there, in the VMM.
 #![forbid(unsafe_code)]
 
+mod alone;
 mod points;
 pub mod registers;
 pub mod seats;
 pub mod stand;
 pub mod watches;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,6 +34,7 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use self::alone::Alone;
 use self::points::Points;
 use self::seats::{Action, Errand, Event, Seats};
 use self::stand::Standing;
@@ -49,8 +53,12 @@ pub struct Debugger {
     is_from_start: bool,
     /// There is a debugger, or was one.
     is_present: AtomicBool,
-    /// There are watchpoints.
-    watches: AtomicBool,
+    /// There are watchpoints that take a step for each instruction.
+    steps: AtomicBool,
+    /// There are watchpoints by pages.
+    guards: AtomicBool,
+    /// Who is in the guest, while there are.
+    alone: Alone,
     /// Called once, when a signal is about to end the program: then that stands.
     on_crash: Mutex<Option<Tell>>,
     inner: Mutex<Inner>,
@@ -117,7 +125,9 @@ impl Debugger {
         Ok(Arc::new(Debugger {
             is_from_start,
             is_present: AtomicBool::new(is_from_start),
-            watches: AtomicBool::new(false),
+            steps: AtomicBool::new(false),
+            guards: AtomicBool::new(false),
+            alone: Alone::default(),
             on_crash: Mutex::new(on_crash),
             inner: Mutex::new(inner),
             go_on: Condvar::new(),
@@ -188,7 +198,7 @@ impl Debugger {
         inner.process = Arc::downgrade(process);
         inner.points = Points::default();
         inner.watches = Watches::default();
-        self.watches.store(false, Ordering::SeqCst);
+        self.watch_by(false, false);
         inner.seats.begins();
         inner.is_replaced = !is_first && !inner.seats.is_away();
     }
@@ -233,12 +243,30 @@ impl Debugger {
         self.lock().points.all()
     }
 
+    fn watch_by(&self, steps: bool, guards: bool) {
+        self.steps.store(steps, Ordering::SeqCst);
+        self.guards.store(guards, Ordering::SeqCst);
+    }
+
     /// Makes a watchpoint, or removes it, while all threads stand; returns whether that can be done.
-    #[must_use]
-    pub fn set_watch(&self, at: u64, len: u64, access: Access, is_set: bool) -> bool {
+    fn set_watch(
+        &self,
+        process: &Process,
+        at: u64,
+        len: u64,
+        access: Access,
+        is_set: bool,
+    ) -> bool {
         let mut inner = self.lock();
         let is_done = inner.watches.set(at, len, access, is_set);
-        self.watches.store(!inner.watches.is_empty(), Ordering::SeqCst);
+        let pages = inner.watches.pages();
+        let by_pages = pages.is_some_and(|pages| process.private.guard(&pages).is_ok());
+        if !by_pages {
+            // None: that cannot fail.
+            let _ = process.private.guard(&BTreeMap::new());
+        }
+        let is_any = !inner.watches.is_empty();
+        self.watch_by(is_any && !by_pages, is_any && by_pages);
         is_done
     }
 
@@ -332,12 +360,16 @@ impl Debugger {
             std::thread::sleep(LOOK);
         }
         if let Some(tid) = self.tids().first().copied() {
-            let _ = self.have(tid, |standing| standing.remove_points());
+            let _ = self.have(tid, |standing| {
+                standing.remove_points();
+                // None: that cannot fail.
+                let _ = standing.ctx().process.private.guard(&BTreeMap::new());
+            });
         }
         let mut inner = self.lock();
         (inner.points, inner.passed) = (Points::default(), 0);
         inner.watches = Watches::default();
-        self.watches.store(false, Ordering::SeqCst);
+        self.watch_by(false, false);
         inner.is_replaced = false;
         inner.seats.let_go();
         self.wanted.store(false, Ordering::SeqCst);

@@ -1,6 +1,7 @@
 //! A thread comes to a stand, does what the debugger asks of it, and goes on.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use abi::Errno;
@@ -10,6 +11,7 @@ use super::registers::Registers;
 use super::seats::{Action, Event, Pass};
 use super::watches::Access;
 use super::{Debugger, kick_others};
+use crate::access::FaultCause;
 use crate::linux::SYSCALL_BYTES;
 use crate::linux::operands::next_operands;
 use crate::linux::signal::info::{SI_USER, SigInfo};
@@ -29,6 +31,10 @@ pub struct Debugged {
     step: Cell<bool>,
     /// It is stopped behind the next instruction: for that, or for watchpoints.
     is_trapped: Cell<bool>,
+    /// What its next instruction does in watched pages, if that is known.
+    watched_use: RefCell<Option<WatchedUse>>,
+    /// It is among those that are in the guest (`alone`).
+    is_inside: Cell<bool>,
     /// The watchpoint that this instruction concerns.
     watched: Cell<Option<(u64, Access)>>,
     /// The program itself has the trap flag set.
@@ -37,6 +43,15 @@ pub struct Debugged {
     injected: Cell<Option<SigInfo>>,
     /// The registers that the debugger gave it in the middle of a call, which it leaves for that.
     abandons: RefCell<Option<Box<Registers>>>,
+}
+
+/// An instruction that uses watched pages.
+#[derive(Debug)]
+struct WatchedUse {
+    /// Where it is.
+    rip: u64,
+    /// Where in the pages, and how, as far as it has been a fault.
+    accesses: Vec<(u64, FaultCause)>,
 }
 
 enum Place<'s, 'c> {
@@ -105,6 +120,12 @@ impl<'c> Standing<'_, 'c> {
         self.debugger.lock().points.write(self.ctx(), at, bytes)
     }
 
+    /// Makes a watchpoint, or removes it; returns whether that can be done.
+    #[must_use]
+    pub fn set_watch(&self, at: u64, len: u64, access: Access, is_set: bool) -> bool {
+        self.debugger.set_watch(self.ctx().process, at, len, access, is_set)
+    }
+
     /// Makes a breakpoint.
     ///
     /// # Errors
@@ -166,12 +187,14 @@ impl Debugger {
 
     /// Before a thread enters the guest.
     pub(crate) fn enters(&self, ctx: &mut ThreadCtx<'_>) {
-        let watches = self.watches.load(Ordering::SeqCst);
-        ctx.debugged.is_trapped.set(ctx.debugged.step.get() || watches);
+        let steps = self.steps.load(Ordering::SeqCst);
+        let uses = self.guards.load(Ordering::SeqCst) && self.goes_in(ctx);
+        ctx.debugged.is_trapped.set(ctx.debugged.step.get() || steps || uses);
+        ctx.debugged.watched.set(None);
         if ctx.debugged.is_trapped.get() && !ctx.vcpu.is_in_kernel() {
-            let operands = watches.then(|| next_operands(ctx)).flatten().unwrap_or_default();
-            let hit = (!operands.is_empty()).then(|| self.lock().watches.hit(&operands));
-            ctx.debugged.watched.set(hit.flatten());
+            let operands = (steps || uses).then(|| next_operands(ctx)).flatten();
+            let hit = operands.and_then(|operands| self.lock().watches.hit(&operands));
+            ctx.debugged.watched.set(hit);
             ctx.debugged.had_trap_flag.set(ctx.vcpu.regs.rflags & TRAP_FLAG != 0);
             ctx.vcpu.regs.rflags |= TRAP_FLAG;
             // SYSRET with the flag would trap before the instruction.
@@ -179,8 +202,54 @@ impl Debugger {
         }
     }
 
+    /// Where pages are watched: waits until the calling thread may enter the guest, alone if its next instruction uses
+    /// one of them, which is open then. Returns whether that is so.
+    fn goes_in(&self, ctx: &ThreadCtx<'_>) -> bool {
+        let (process, tid) = (ctx.process, ctx.thread.tid);
+        let mut watched_use = ctx.debugged.watched_use.borrow_mut();
+        if watched_use.as_ref().is_some_and(|used| used.rip != ctx.vcpu.regs.rip) {
+            // It was made, or something else came first.
+            *watched_use = None;
+        }
+        let uses = watched_use.as_ref().filter(|_| !ctx.vcpu.is_in_kernel());
+        let kick = |others: &BTreeSet<i32>| {
+            for thread in others.iter().filter_map(|tid| process.threads.get(*tid)) {
+                process.threads.kick_until_acknowledged(&thread);
+            }
+        };
+        let is_in = self.alone.enter(tid, uses.is_some(), kick, || process.is_stopping());
+        ctx.debugged.is_inside.set(is_in);
+        for (gva, cause) in uses.filter(|_| is_in).into_iter().flat_map(|used| &used.accesses) {
+            // What cannot be resolved is a fault again, and has been one.
+            let _ = process.private.open_guarded(*gva, *cause);
+        }
+        uses.is_some() && is_in
+    }
+
+    /// A page fault of the calling thread was resolved: if the page is watched, the instruction has not been made, and
+    /// will be a fault again unless the thread is alone.
+    pub(crate) fn faulted(&self, ctx: &ThreadCtx<'_>, gva: u64, cause: FaultCause) {
+        if !self.guards.load(Ordering::SeqCst) || !ctx.process.private.is_guarded(gva, cause) {
+            return;
+        }
+        let rip = ctx.vcpu.regs.rip;
+        let mut watched_use = ctx.debugged.watched_use.borrow_mut();
+        match &mut *watched_use {
+            // It uses several.
+            Some(used) if used.rip == rip => used.accesses.push((gva, cause)),
+            _ => *watched_use = Some(WatchedUse { rip, accesses: vec![(gva, cause)] }),
+        }
+    }
+
     /// After it has left the guest; with whether it made a call.
-    pub(crate) fn left(ctx: &mut ThreadCtx<'_>, called: bool) {
+    pub(crate) fn left(&self, ctx: &mut ThreadCtx<'_>, called: bool) {
+        if ctx.debugged.is_inside.take() {
+            // First the pages: others come in at once.
+            if ctx.debugged.watched_use.borrow().is_some() {
+                ctx.process.private.close_guarded();
+            }
+            self.alone.leave(ctx.thread.tid);
+        }
         let debugged = &ctx.debugged;
         if debugged.is_trapped.get() && !ctx.vcpu.is_in_kernel() && !debugged.had_trap_flag.get() {
             ctx.vcpu.regs.rflags &= !TRAP_FLAG;

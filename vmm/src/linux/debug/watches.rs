@@ -1,14 +1,26 @@
 //! Watchpoints: memory of which a debugger wants to know when the program uses it.
 //!
-//! By single steps: before each instruction of each thread it is looked at which memory that will use, and
-//! when it has, the thread stands. So they are the same on every host, exact about the thread, and slow: an exit for an
-//! instruction. What the VMM writes and reads for a call is not seen, as natively.
+//! By the pages that they are in: an access there is a fault, and the instruction that makes it is looked at, and made
+//! while its thread is alone in the guest (`private::guards`, `alone`). So only what uses those pages costs something, and
+//! nothing is missed.
+//!
+//! What cannot be done so is done by single steps, of all threads, which is slow, an exit for an instruction: watchpoints
+//! in memory of attached address spaces, and in more pages than are reasonable. Either is the same on every host, and
+//! exact about the thread. What the VMM writes and reads for a call is not seen, as natively.
+
+use std::collections::BTreeMap;
+
+use abi::PAGE_SIZE;
+use abi::layout::is_of_segments;
 
 use crate::linux::operands::Operand;
+use crate::private::guards::Guard;
 
 /// How many there may be, and how long.
 const WATCHES_MAX: usize = 64;
 const LEN_MAX: u64 = 1 << 20;
+/// In how many pages they may be that are watched as such.
+const PAGES_MAX: usize = 64;
 
 /// What a watchpoint is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,6 +76,26 @@ impl Watches {
         fits
     }
 
+    /// The pages that they are in, and what is to be seen of each; `None` if it takes steps to see all.
+    pub(super) fn pages(&self) -> Option<BTreeMap<u64, Guard>> {
+        let mut pages = BTreeMap::new();
+        for Watch { at, len, access } in &self.0 {
+            let last = at.checked_add(len - 1)?;
+            let guard = match access {
+                Access::Write => Guard::Writing,
+                Access::Read | Access::Any => Guard::All,
+            };
+            for page in at / PAGE_SIZE..=last / PAGE_SIZE {
+                let known = pages.entry(page * PAGE_SIZE).or_insert(guard);
+                *known = guard.max(*known);
+                if is_of_segments(page * PAGE_SIZE) || pages.len() > PAGES_MAX {
+                    return None;
+                }
+            }
+        }
+        Some(pages)
+    }
+
     /// The one that an instruction with these operands concerns.
     pub(super) fn hit(&self, operands: &[Operand]) -> Option<(u64, Access)> {
         let watch = self.0.iter().find(|watch| operands.iter().any(|it| watch.concerns(it)))?;
@@ -73,7 +105,7 @@ impl Watches {
 
 #[cfg(test)]
 mod tests {
-    use super::{Access, LEN_MAX, Operand, WATCHES_MAX, Watches};
+    use super::{Access, Guard, LEN_MAX, Operand, WATCHES_MAX, Watches};
 
     fn operand(at: u64, reads: bool, writes: bool) -> Operand {
         Operand { at, len: 8, reads, writes }
@@ -98,6 +130,26 @@ mod tests {
             assert_eq!(watches.hit(&[operand(at, true, false)]).is_some(), reads, "{access:?}");
             assert_eq!(watches.hit(&[operand(at, false, true)]).is_some(), writes, "{access:?}");
         }
+    }
+
+    #[test]
+    fn pages_are_watched_for_all_that_is_in_them_and_steps_are_for_what_is_not_the_programs_own() {
+        let mut watches = Watches::default();
+        watches.set(0x1ffc, 8, Access::Write, true);
+        watches.set(0x2008, 4, Access::Read, true);
+        watches.set(0x2010, 4, Access::Write, true);
+        let pages = watches.pages().unwrap();
+        assert_eq!(pages, [(0x1000, Guard::Writing), (0x2000, Guard::All)].into());
+        watches.set(0x10_0000, 64 << 12, Access::Write, true);
+        assert_eq!(watches.pages(), None, "too many");
+        watches.set(0x10_0000, 64 << 12, Access::Write, false);
+        assert!(watches.pages().is_some());
+        watches.set(abi::layout::VAS_START.raw(), 1, Access::Write, true);
+        assert_eq!(watches.pages(), None);
+        let mut watches = Watches::default();
+        watches.set(u64::MAX, 2, Access::Write, true);
+        assert_eq!(watches.pages(), None);
+        assert_eq!(Watches::default().pages(), Some([].into()));
     }
 
     #[test]
