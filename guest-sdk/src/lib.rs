@@ -72,6 +72,8 @@ pub mod alloc;
 mod alloc_error;
 mod array;
 mod block_owners;
+#[cfg(doctest)]
+mod book;
 mod boxed;
 pub mod brand;
 pub mod call_page;
@@ -87,14 +89,6 @@ pub mod layout;
 mod location;
 #[cfg(doctest)]
 mod mistakes;
-/// So that the programs on this page of the book compile.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/src/changing-types.md")]
-struct BookOnChangingTypes;
-/// And on this one.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/src/faq.md")]
-struct BookOfQuestions;
 mod objects;
 mod ptr;
 mod scope;

@@ -9,8 +9,10 @@
 //! - [`counts`]: exact counts, compared with `resources/counts.toml`
 //! - [`small_disk`]: a disk that fills up quickly
 //! - [`web`]: a web server with one page
+//! - [`pages`], [`book`]: pages of the book, whose commands are run
 //! - [`guests`]: building the programs; [`elf`]: custom ELF files
 
+pub mod book;
 pub mod counts;
 pub mod elf;
 pub mod fuzz;

@@ -98,7 +98,7 @@ fn a_rust_project_builds_runs_passes_its_test_and_becomes_what_the_tutorial_make
 
     // The tutorial continues with this project.
     let tutorial = include_str!("../../docs/src/tutorial.md");
-    let (_, source) = tutorial.split_once("```rust\n").expect("it has one whole program");
+    let (_, source) = tutorial.split_once("```rust,no_run\n").expect("it has one whole program");
     let (source, _) = source.split_once("```").expect("which ends");
     fs::write(path.join("src/main.rs"), source).expect("written");
     run(&["build"]);
