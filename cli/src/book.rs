@@ -1,5 +1,5 @@
 //! The commands in the book, README and the folders' own pages: each that is shown with `$ spacejmp ...` has a subcommand and options that
-//! there are. What they print is compared where a page is run as a whole (`tests/tests/first_hour.rs`, `backup.rs`).
+//! there are. Pages are run, and what they print is compared, by `tests/tests/book_commands`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -229,7 +229,11 @@ fn build_package(package: &str, profile: Profile) -> HashMap<String, PathBuf> {
 }
 
 /// The names of a package's programs. No other package has one of the same name.
-fn programs_of(package: &str) -> Vec<String> {
+///
+/// # Panics
+/// If there is no such package.
+#[must_use]
+pub fn programs_of(package: &str) -> Vec<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
     command.current_dir(workspace()).args(["metadata", "--no-deps", "--format-version", "1"]);

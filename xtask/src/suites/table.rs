@@ -112,6 +112,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
         reason: "makes no VM: it does not depend on the kind of host",
         what: &[
             "book",
+            "book_code",
             "results",
             "native",
             "fuzz_smoke:a_store_with_any_one_byte_changed_is_refused_or_sound",
@@ -150,6 +151,7 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
         reason: "needs a compiler, which no machine has",
         what: &[
             "backtraces",
+            "book_commands",
             "c_header",
             "cxx",
             "dynamic",
