@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tests::book::{self, Step};
 use tests::guests::{self, Profile};
 use tests::{kvm, pace, skip_without_kvm};
 
@@ -120,6 +121,44 @@ fn values_of_every_kind_are_there_for_the_next_program_and_containers_are_what_p
     let output = check.output().expect("the command starts");
     assert!(output.status.success(), "{}", said(&output));
     assert!(said(&output).contains("leaks    0 blocks"), "{}", said(&output));
+}
+
+/// All that the page of the book shows, but for the installation, which the page on the first hour has, too.
+#[test]
+fn the_programs_of_the_page_on_python_run_and_print_what_it_shows() {
+    skip_without_python!();
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = folder.path().join("store");
+    let page = include_str!("../../docs/src/python.md");
+    let mut steps = book::steps(page).into_iter();
+    let Some(Step::Write { name, text: shelf, .. }) = steps.next() else { panic!("a program") };
+    assert_eq!(name, "shelf.py");
+    let mut shown = steps.map(|step| match step {
+        Step::Run { command, expected, .. } => (command, expected),
+        Step::Write { name, .. } => panic!("{name} is run by nobody"),
+    });
+    assert_eq!(shown.next(), Some(("pip install ./python".to_owned(), vec![])));
+    let (command, expected) = shown.next().expect("it is run");
+    assert!(command.ends_with("python3 shelf.py"), "{command}");
+    assert_eq!(run(&store, &["-c", &shelf]).lines().collect::<Vec<_>>(), expected);
+    assert_eq!(shown.next(), Some(("spacejmp vas log shelf".to_owned(), vec![])));
+    let mut log = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
+    let log = log.args(["vas", "log", "shelf", "--store"]).arg(&store).output();
+    let log = said(&log.expect("the command starts"));
+    assert!(log.contains("two books"), "{log}");
+    assert_eq!(shown.next(), None);
+
+    if !succeeds("import numpy") {
+        kvm::skip("the page on Python", "there is no NumPy for /usr/bin/python3");
+        return;
+    }
+    let blocks = book::blocks(page);
+    let arrays = blocks.iter().filter(|block| block.kind == "python").nth(1).expect("another one");
+    let before = "import numpy, spacejmp\nspace = spacejmp.open('arrays')\n\
+                  with space.write() as root:\n    root['samples'] = numpy.ones(40)\n";
+    let after = "with space.read() as root:\n    print(mean(root))\n";
+    let printed = run(&store, &["-c", &format!("{before}{}{after}", arrays.text)]);
+    assert_eq!(printed, "1.0\n0.75\n");
 }
 
 #[test]

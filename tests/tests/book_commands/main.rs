@@ -21,8 +21,11 @@ use tests::guests::{self, Profile};
 use tests::{kvm, skip_without_kvm};
 
 /// Pages that other tests run, and which.
-const ELSEWHERE: [(&str, &str); 2] =
-    [("docs/src/first-hour.md", "first_hour.rs"), ("docs/src/backup.md", "backup.rs")];
+const ELSEWHERE: [(&str, &str); 3] = [
+    ("docs/src/first-hour.md", "first_hour.rs"),
+    ("docs/src/backup.md", "backup.rs"),
+    ("docs/src/python.md", "python.rs"),
+];
 
 /// What a test has to know about a page.
 struct Page {
@@ -300,7 +303,6 @@ pages! {
     what_the_page_on_cxx_says_can_be_done: CXX,
     what_the_page_on_profiles_says_can_be_done: PROFILES,
     what_the_page_on_porting_says_can_be_done: PORTING,
-    what_the_page_on_python_says_can_be_done: PYTHON,
     what_the_page_on_doctor_says_can_be_done: DOCTOR,
     what_the_page_on_benchmarks_says_can_be_done: BENCHMARKS,
     what_the_page_on_deployment_says_can_be_done: DEPLOYMENT,

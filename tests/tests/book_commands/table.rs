@@ -5,10 +5,11 @@ use super::Page;
 const DEMO: &str = "the demo, which first-hour.md runs";
 const TESTS: &str = "all tests, of which this one is a part";
 const HERE: &str = "it is in another place here";
-const PORT: &str = "a program of the machine may have the port";
+const PORT: &str = "a program of the machine may have the port, which another test chooses";
 const ON: &str = "goes on until somebody ends it: it is waited for, and then used";
 const LONG: &str = "takes minutes";
-const OTHERS: &str = "needs another machine";
+const OTHERS: &str =
+    "needs another machine; tests/tests/network_programs.rs has both programs, by loopback";
 const FULL: &str = "a check of its own in CI, of many minutes";
 
 pub(super) const README: Page = Page {
@@ -254,11 +255,6 @@ END
 pub(super) const KV: Page = Page {
     name: "docs/src/kv.md",
     left_out: &[
-        ("spacejmp run --listen 6379 $KV serve &", PORT),
-        (
-            "redis-cli incr visits",
-            "needs the server before; tests/tests/kv asks one with Redis's client",
-        ),
         (
             "cargo run --manifest-path examples/kv/clients/Cargo.toml -- /tmp/kv/kv.sock",
             "downloads what it depends on",
@@ -269,12 +265,18 @@ pub(super) const KV: Page = Page {
             "needs the sources of Redis",
         ),
     ],
-    instead: &[(
-        "spacejmp run --dir /tmp/kv $KV serve --port 0 --unix /tmp/kv/kv.sock &",
-        HERE,
-        "mkdir kv; spacejmp run --dir \"$PWD/kv\" $KV serve --port 0 --unix \"$PWD/kv/kv.sock\" & \
-         until [ -S kv/kv.sock ]; do sleep 0.1; done",
-    )],
+    before: "served() { mkdir $1; spacejmp run --dir \"$PWD/$1\" $KV serve --port 0 --unix \"$PWD/$1/kv.sock\" &
+        until [ -S $1/kv.sock ]; do sleep 0.1; done; }",
+    commands_need: &[("redis-cli incr visits", "redis-cli")],
+    instead: &[
+        ("spacejmp run --listen 6379 $KV serve &", PORT, "served first"),
+        (
+            "redis-cli incr visits",
+            "the server is at a socket here; what a terminal shows of a number is asked for",
+            "redis-cli --no-raw -s first/kv.sock incr visits",
+        ),
+        ("spacejmp run --dir /tmp/kv $KV serve --port 0 --unix /tmp/kv/kv.sock &", HERE, "served kv"),
+    ],
     ..Page::OF
 };
 
@@ -335,19 +337,6 @@ pub(super) const PORTING: Page = Page {
     ..Page::OF
 };
 
-pub(super) const PYTHON: Page = Page {
-    name: "docs/src/python.md",
-    left_out: &[
-        ("pip install ./python", "first-hour.md does it, into a folder of its own"),
-        (
-            "spacejmp run --root / --dir . python3 shelf.py",
-            "needs the package: tests/tests/python.rs runs it",
-        ),
-        ("spacejmp vas log shelf", "needs what the program before has made"),
-    ],
-    ..Page::OF
-};
-
 pub(super) const DOCTOR: Page = Page {
     name: "docs/src/doctor.md",
     before: r#"
@@ -361,7 +350,10 @@ pub(super) const DOCTOR: Page = Page {
 pub(super) const BENCHMARKS: Page = Page {
     name: "docs/src/benchmarks.md",
     left_out: &[
-        ("spacejmp bench run --quick", "tests/tests/bench.rs runs it"),
+        (
+            "spacejmp bench run --quick",
+            "measures for most of a minute; tests/tests/bench.rs has quick runs of others",
+        ),
         ("spacejmp bench switch tlb", LONG),
         ("spacejmp bench all --out results", LONG),
         ("spacejmp bench store --dir /var/tmp", LONG),
@@ -370,7 +362,10 @@ pub(super) const BENCHMARKS: Page = Page {
             "needs two runs: tests/tests/bench.rs compares two",
         ),
         ("cargo xtask peers", LONG),
-        ("spacejmp bench store --quick --entries 5000", "tests/tests/bench_store.rs runs it"),
+        (
+            "spacejmp bench store --quick --entries 5000",
+            "tests/tests/bench_store.rs runs it with fewer",
+        ),
         ("spacejmp bench store --peers /opt/spacejmp-bench-peers", LONG),
     ],
     ..Page::OF
@@ -378,32 +373,30 @@ pub(super) const BENCHMARKS: Page = Page {
 
 pub(super) const DEPLOYMENT: Page = Page {
     name: "docs/src/deployment.md",
+    programs: &["kv"],
+    before: "mkdir -p usr/bin man1; ln -s \"$(command -v spacejmp)\" target/x86_64-unknown-linux-gnu/release/spacejmp
+        mv kv target/x86_64-unknown-linux-gnu/release",
     left_out: &[
+        ("# systemctl enable --now spacejmp-kv", "changes the machine: tests/tests/deployment.rs runs what the unit says"),
+        ("# systemctl status spacejmp-kv", "needs the service before"),
+        ("podman build -t kv -f resources/deploy/Containerfile .", "needs podman and an image from elsewhere"),
+        ("podman run --rm --device /dev/kvm --group-add keep-groups --read-only --cap-drop all -e KV_PASSWORD -v kv:/data -p 127.0.0.1:6379:6379 kv", "needs the image before"),
+    ],
+    instead: &[
         (
             "# install -m 755 target/x86_64-unknown-linux-gnu/release/spacejmp /usr/local/bin/",
-            "changes the machine",
+            "not into the machine's own folders",
+            "install -m 755 target/x86_64-unknown-linux-gnu/release/spacejmp usr/bin",
         ),
-        ("# spacejmp man --out /usr/local/share/man/man1", "changes the machine"),
+        (
+            "# spacejmp man --out /usr/local/share/man/man1",
+            "not into the machine's own folders",
+            "usr/bin/spacejmp man --out man1 && ls man1/spacejmp-run.1",
+        ),
         (
             "# spacejmp completions bash > /usr/share/bash-completion/completions/spacejmp",
-            "changes the machine",
-        ),
-        (
-            "# systemctl enable --now spacejmp-kv",
-            "changes the machine: tests/tests/deployment.rs reads the unit",
-        ),
-        ("# systemctl status spacejmp-kv", "needs the service before"),
-        (
-            "cp target/x86_64-unknown-linux-gnu/release/spacejmp target/x86_64-unknown-linux-gnu/release/kv .",
-            "for the image that comes next",
-        ),
-        (
-            "podman build -t kv -f resources/deploy/Containerfile .",
-            "needs podman and an image from elsewhere",
-        ),
-        (
-            "podman run --rm --device /dev/kvm --group-add keep-groups --read-only --cap-drop all -e KV_PASSWORD -v kv:/data -p 127.0.0.1:6379:6379 kv",
-            "needs the image before",
+            "not into the machine's own folders",
+            "usr/bin/spacejmp completions bash > completions && bash -n completions",
         ),
     ],
     ..Page::OF
