@@ -1,4 +1,4 @@
-//! The commands that the book and README show: each is run, page by page and in the page's order, by one shell in a folder of
+//! The commands that the book, README and the pages of the folders for users show: each is run, page by page and in the page's order, by one shell in a folder of
 //! its own with a store of its own; what the page shows as printed is compared, and so are exit statuses.
 //!
 //! What a test cannot do, each page's table says, with the reason, and what is done instead: [`table`]. Pages that are run by tests of
@@ -152,6 +152,11 @@ impl Place {
         if let Some(args) = command.strip_prefix("cargo run --release -- ") {
             return format!("spacejmp {args}");
         }
+        let run = command.strip_prefix("cargo run --release -p ");
+        if let Some((package, args)) = run.and_then(|it| it.split_once(" -- ")) {
+            self.build(package);
+            return format!("target/x86_64-unknown-linux-gnu/release/{package} {args}");
+        }
         let Some((before, new)) = command.split_once("spacejmp new ") else {
             return command.to_owned();
         };
@@ -286,6 +291,9 @@ macro_rules! pages {
 
 pages! {
     what_readme_says_can_be_done: README,
+    what_the_page_on_the_examples_says_can_be_done: EXAMPLES,
+    what_the_sdk_s_own_page_says_can_be_done: SDK,
+    what_the_python_package_s_own_page_says_can_be_done: PYTHON,
     what_the_page_on_getting_started_says_can_be_done: GETTING_STARTED,
     what_the_page_on_tutorial_says_can_be_done: TUTORIAL,
     what_the_page_on_versioned_segments_says_can_be_done: VERSIONED,
@@ -325,7 +333,8 @@ fn pages_in(folder: &Path, found: &mut Vec<PathBuf>) {
 
 #[test]
 fn every_page_that_shows_commands_is_run() {
-    let mut pages = vec![checkout().join("README.md")];
+    let own = ["README.md", "examples/README.md", "guest-sdk/README.md", "python/README.md"];
+    let mut pages = Vec::from(own.map(|name| checkout().join(name)));
     pages_in(&checkout().join("docs/src"), &mut pages);
     assert!(pages.len() > 50, "the book has lost its pages");
     let mut forgotten = Vec::new();

@@ -456,3 +456,48 @@ pub(super) const PLANTED_DEFECTS: Page = Page {
     ],
     ..Page::OF
 };
+
+pub(super) const EXAMPLES: Page = Page {
+    name: "examples/README.md",
+    limit: 600,
+    before: "export KILLS=3",
+    left_out: &[("spacejmp run --listen 6379 $KV serve", PORT)],
+    instead: &[
+        (
+            "cargo run --release -p mktext -- 100M big.txt",
+            "slow without optimisation",
+            "target/x86_64-unknown-linux-gnu/release/mktext 1M big.txt",
+        ),
+        ("$BIN/mkgraph 10M edges.txt", "slow without optimisation", "$BIN/mkgraph 10k edges.txt"),
+        (
+            "cargo run --release -p mkgraph -- 10M edges.txt --nodes 2M --seed 7",
+            "slow without optimisation",
+            "target/x86_64-unknown-linux-gnu/release/mkgraph 10k edges.txt --nodes 2k --seed 7",
+        ),
+        (
+            "$GENOME generate 100k > reads.sam",
+            "slow without optimisation",
+            "$GENOME generate 2k > reads.sam",
+        ),
+    ],
+    ..Page::OF
+};
+
+pub(super) const SDK: Page = Page {
+    name: "guest-sdk/README.md",
+    limit: 600,
+    left_out: &[(
+        "cargo install spacejmp-cli",
+        "no version is published; `cargo xtask check packages` installs it",
+    )],
+    ..Page::OF
+};
+
+pub(super) const PYTHON: Page = Page {
+    name: "python/README.md",
+    left_out: &[
+        ("pip install ./python", "first-hour.md does it, into a folder of its own"),
+        ("spacejmp run --root / --dir . python3 PROGRAM.py", "a program of the reader's"),
+    ],
+    ..Page::OF
+};
