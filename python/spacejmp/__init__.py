@@ -16,6 +16,7 @@ arrays of numbers (NumPy's, ``array.array``, ``memoryview``), nested as one like
 """
 
 import os as _os
+import sys as _sys
 from collections import abc as _abc
 
 from ._core import Array, Dict, List, Set, Space, Transaction, come_back as _come_back, in_vm, open
@@ -50,6 +51,14 @@ __all__ = [
     "in_vm",
     "open",
 ]
+
+
+# The native half declares that it needs the GIL, so that a free-threaded interpreter takes it back when that half is imported.
+# One that was told otherwise does not: two threads could be in one object, which nothing there expects.
+if not getattr(_sys, "_is_gil_enabled", lambda: True)():
+    raise ImportError(
+        "spacejmp needs the GIL, and this free-threaded Python was told to do without: start it without -X gil=0 and PYTHON_GIL=0"
+    )
 
 
 def _complete(cls, base):

@@ -246,6 +246,26 @@ fn outside_a_vm_the_package_can_be_imported_and_says_how_to_run_the_program() {
     assert!(said(&output).contains(expected), "{}", said(&output));
 }
 
+/// There is no free-threaded interpreter to try it with: this one says that it is one.
+#[test]
+fn an_interpreter_that_has_given_up_the_gil_is_refused_and_one_that_has_it_is_not() {
+    if !has_python() {
+        kvm::skip("python", "there is no Python 3.11 or later in /usr/bin");
+        return;
+    }
+    let import = |has_gil: &str| {
+        let code = format!("import sys\nsys._is_gil_enabled = lambda: {has_gil}\nimport spacejmp");
+        let mut command = Command::new(PYTHON);
+        command.args(["-c", &code]).env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env("PYTHONPATH", package()).output().expect("Python starts")
+    };
+    let refused = import("False");
+    assert!(!refused.status.success());
+    assert!(said(&refused).contains("ImportError: spacejmp needs the GIL"), "{}", said(&refused));
+    let taken = import("True");
+    assert!(taken.status.success(), "{}", said(&taken));
+}
+
 #[test]
 fn what_is_no_python_data_is_refused_by_name() {
     skip_without_python!();
