@@ -22,6 +22,9 @@ struct GettingStarted;
 #[doc = include_str!("../../docs/src/porting.md")]
 struct Porting;
 
+#[doc = include_str!("../../docs/src/several-spaces.md")]
+struct SeveralSpaces;
+
 #[doc = include_str!("../../docs/src/tutorial.md")]
 struct Tutorial;
 
