@@ -173,7 +173,14 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     LeftOut {
         kinds: ALL,
         reason: "commands on the files of a store, which a program in a VM has only filled: they do not depend on the kind of KVM",
-        what: &["backup", "store_archive", "store_cli", "store_safety", "versions_outside"],
+        what: &[
+            "backup",
+            "json_keys",
+            "store_archive",
+            "store_cli",
+            "store_safety",
+            "versions_outside",
+        ],
     },
     LeftOut {
         kinds: ALL,
