@@ -55,7 +55,7 @@ impl Page {
     /// Most pages.
     const OF: Page = Page {
         name: "",
-        limit: 120,
+        limit: 300,
         needs: &[],
         commands_need: &[],
         programs: &[],

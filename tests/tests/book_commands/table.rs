@@ -290,7 +290,6 @@ pub(super) const GENOME: Page = Page {
 
 pub(super) const C: Page = Page {
     name: "docs/src/c.md",
-    limit: 300,
     instead: &[(
         "RUSTFLAGS='-C link-arg=-Wl,-soname,libspacejmp.so.0' cargo rustc --release -p spacejmp-c \\\n    --crate-type cdylib --target-dir target/shared",
         "without optimisation another test needs it, too",
