@@ -30,7 +30,7 @@ pub fn seventeen(number: f64) -> String {
 pub fn float(text: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(text).ok()?;
     let bare = text.strip_prefix(['+', '-']).unwrap_or(text);
-    if bare.len() >= 3 && bare[..3].eq_ignore_ascii_case("inf") {
+    if bare.get(..3).is_some_and(|begin| begin.eq_ignore_ascii_case("inf")) {
         let is_whole = bare.eq_ignore_ascii_case("inf") || bare.eq_ignore_ascii_case("infinity");
         return is_whole
             .then(|| if text.starts_with('-') { -f64::INFINITY } else { f64::INFINITY });
@@ -122,6 +122,20 @@ pub fn sum(one: &[u8], other: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_a_number_with_a_fraction_or_none_whatever_its_bytes_are() {
+        for (text, number) in
+            [("1.5", 1.5), ("-.5", -0.5), ("+Inf", f64::INFINITY), ("-infinity", -f64::INFINITY)]
+        {
+            assert_eq!(float(text.as_bytes()), Some(number), "{text}");
+        }
+        // The last but one has a character across its third byte.
+        for text in ["", "-", "in", "infinit", "nan", "x1", "\u{10}\u{11}\u{763}", "\u{763}\u{763}"] {
+            assert_eq!(float(text.as_bytes()), None, "{text:?}");
+        }
+        assert_eq!(float(b"1\xff"), None);
+    }
 
     #[test]
     fn doubles_are_written_with_seventeen_digits() {

@@ -320,6 +320,8 @@ impl RegionCopy {
             let label = usize::try_from(label).ok().and_then(|label| LABELS.get(label));
             let number = (number != NO_FILE).then_some(number as usize);
             let backing = match number {
+                // What only a file's mapping has is refused, as nothing would come of it.
+                None if kind & 0xffff != 0 || offset != 0 => return Err(BAD),
                 None => Backing::Anonymous,
                 Some(number) => {
                     let file = files.get(number).ok_or(BAD)?.clone();
