@@ -26,11 +26,12 @@ use crate::vms;
 /// `spacejmp run --from NAME` starts one, any number at the same time. The VM goes on unchanged; while its memory is
 /// written, its program waits. A snapshot has the program's memory, with all secrets in it, its registers, handlers for signals and open
 /// files by path and offset; it is in the store, and only for its user to read. What it has not is printed: sockets,
-/// pipes, timers, processes that the program has started, and numbers of processes that it has stored.
+/// pipes, timers, processes that the program has started, and numbers of processes that it has stored. Threads keep their
+/// numbers and the locks that they hold.
 ///
-/// Refused is a program with several threads, with an address space attached, with memory that others may share, or
-/// under a debugger. `run --snapshot-at-ready` makes one where the program itself says so; copies of that are given
-/// arguments.
+/// Refused is a program with an address space attached, with memory that others may share, or under a debugger, and one whose
+/// first thread has ended. `run --snapshot-at-ready` makes one where a program with one thread says so itself; copies of
+/// that are given arguments.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_help = examples())]
 pub(crate) struct Args {

@@ -79,6 +79,13 @@ impl World {
         running
     }
 
+    /// A program that needs no file, once it says that it is ready.
+    fn threads(&self, program: &Path) -> Running {
+        let mut running = self.run(&[program.to_str().expect("a path")]);
+        assert_eq!(running.line(), "ready");
+        running
+    }
+
     /// The program as it was kept by that name.
     fn from(&self, name: &str, data: &str, options: &[&str]) -> Running {
         let grant = format!("{}:/data", self.path(data).display());
@@ -209,6 +216,67 @@ fn a_snapshot_can_be_taken_in_the_middle_of_a_computation_and_of_a_wait_with_ano
     first.end();
 }
 
+/// What the pool of threads answers, with all of its locks where they were.
+const POOL: [(&str, &str); 7] = [
+    ("signal", "5 signals, 0 wrong"),
+    ("numbers", "5 of 5, the first has the process's number"),
+    ("rounds", "3 more"),
+    ("release", "released, 0 wrong"),
+    ("mine", "unlocked and locked, 0 wrong"),
+    ("die", "its owner has died, 0 wrong"),
+    ("end", "the sum is right, 0 wrong"),
+];
+
+/// Tells it all that, once it has done its jobs, and waits for its end.
+#[track_caller]
+fn finish_pool(mut vm: Running, done: u32) {
+    assert_eq!(vm.tell("jobs"), format!("{done} done"));
+    for (command, answer) in POOL {
+        assert_eq!(vm.tell(command), answer, "{command}");
+    }
+    assert_eq!(vm.child.wait().expect("it ends").code(), Some(5));
+}
+
+#[test]
+fn threads_go_on_in_copies_with_their_locks_and_numbers_and_in_the_program_itself() {
+    skip_without_kvm!();
+    let world = World::new();
+    let mut first = world.threads(&guests::c("snapshotted_pool"));
+    assert_eq!(first.tell("jobs"), "3 done");
+    world.text(&["snapshot", &first.pid(), "middle"]);
+    let copies: Vec<Running> = (0..3).map(|_| world.run(&["--from", "middle"])).collect();
+    finish_pool(first, 6);
+    copies.into_iter().for_each(|copy| finish_pool(copy, 6));
+    // A copy has other numbers than the host: it is snapshotted itself.
+    let mut copy = world.run(&["--from", "middle"]);
+    assert_eq!(copy.tell("jobs"), "6 done");
+    assert_eq!(copy.tell("rounds"), "3 more");
+    world.text(&["snapshot", &copy.pid(), "again"]);
+    finish_pool(copy, 9);
+    finish_pool(world.run(&["--from", "again"]), 9);
+}
+
+#[test]
+fn threads_of_the_standard_library_go_on_with_their_channels() {
+    skip_without_kvm!();
+    let world = World::new();
+    let mut first = world.threads(&guests::rust("snapshotted_channels"));
+    assert_eq!(first.tell("7"), "right of 7");
+    world.text(&["snapshot", &first.pid(), "middle"]);
+    let mut all: Vec<Running> = (0..3).map(|_| world.run(&["--from", "middle"])).collect();
+    all.push(first);
+    for vm in &mut all {
+        assert_eq!(vm.tell("5"), "right of 12");
+        assert_eq!(vm.tell("100"), "right of 112");
+    }
+    for vm in &mut all {
+        assert_eq!(vm.tell("end"), "all came");
+    }
+    for mut vm in all {
+        assert_eq!(vm.child.wait().expect("it ends").code(), Some(5));
+    }
+}
+
 #[test]
 fn memory_is_read_when_it_is_touched_and_not_at_the_start() {
     skip_without_kvm!();
@@ -286,14 +354,28 @@ fn what_cannot_be_kept_is_said_and_what_must_not_be_is_refused() {
     assert_eq!(copy.tell("descriptors"), "0 1 2 3 77");
     copy.end();
     things.end();
-    for (command, reason) in [("thread", "has 2 threads"), ("share", "can be shared")] {
-        let mut vm = world.program("data", "0");
-        assert_eq!(vm.tell(command), "0");
-        let error = world.error(125, &["snapshot", &vm.pid(), "refused"]);
-        assert!(error.contains(reason), "{error}");
-        assert_eq!(vm.tell("step"), format!("1 by {}", vm.pid()), "it goes on");
-        vm.end();
-    }
+    let mut vm = world.program("data", "0");
+    assert_eq!(vm.tell("share"), "0");
+    let error = world.error(125, &["snapshot", &vm.pid(), "refused"]);
+    assert!(error.contains("can be shared"), "{error}");
+    assert_eq!(vm.tell("step"), format!("1 by {}", vm.pid()), "it goes on");
+    vm.end();
+    let mut vm = world.program("data", "0");
+    assert_eq!(vm.tell("thread"), "0");
+    assert_eq!(vm.tell("leave"), "left");
+    let limit = Instant::now() + pace::limit(Duration::from_secs(60));
+    let error = loop {
+        // It has said so before it has ended.
+        match world.output(&["snapshot", &vm.pid(), "refused"]) {
+            made if made.status.success() => {
+                assert!(Instant::now() < limit, "its first thread has not ended");
+                world.text(&["snapshot", "rm", "refused"]);
+            }
+            refused => break String::from_utf8_lossy(&refused.stderr).into_owned(),
+        }
+    };
+    assert!(error.contains("its first thread has ended"), "{error}");
+    drop(vm);
     assert_eq!(
         world.json(&["snapshot", "ls", "--json"])["snapshots"].as_array().map(Vec::len),
         Some(1)

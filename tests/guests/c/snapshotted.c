@@ -106,6 +106,9 @@ int main(int argc, char **argv)
         } else if (!strcmp(line, "thread")) {
             pthread_t thread;
             printf("%d\n", pthread_create(&thread, NULL, wait_forever, NULL));
+        } else if (!strcmp(line, "leave")) {
+            printf("left\n");
+            pthread_exit(NULL);
         } else if (!strcmp(line, "share")) {
             void *at = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
             printf("%d\n", at == MAP_FAILED);

@@ -1,28 +1,24 @@
 //! Kicks make a vCPU exit, wherever it is, and change nothing.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use abi::call::{CALL_HYPER_NULL, CALL_NULL};
 use tests::{pace, skip_without_kvm};
+use vmm::vm::kick::HostTid;
 use vmm::vm::{Exit, kick};
 
 use crate::bench::{Bench, CODE, SYSCALL, call_page, marked, mov_eax};
 use crate::switch::{PLACE, switch_to};
 use crate::switch_locks::Locked;
 
-fn own_tid() -> i32 {
-    // SAFETY: a plain system call.
-    unsafe { libc::gettid() }
-}
-
-/// Kicks thread `tid`, at varying intervals, until `done`; returns how often.
-fn kick_until(tid: &AtomicI32, done: &AtomicBool) -> u64 {
+/// Kicks a thread, once it has said which, at varying intervals, until `done`; returns how often.
+fn kick_until(tid: &OnceLock<HostTid>, done: &AtomicBool) -> u64 {
     let mut kicks = 0;
     while !done.load(Ordering::Relaxed) {
-        let tid = tid.load(Ordering::Relaxed);
-        if tid != 0 {
-            kick::kick(tid);
+        if let Some(tid) = tid.get() {
+            kick::kick(*tid);
             kicks += 1;
         }
         for _ in 0..kicks * 37 % 4001 {
@@ -35,7 +31,7 @@ fn kick_until(tid: &AtomicI32, done: &AtomicBool) -> u64 {
 #[test]
 fn a_kick_gets_a_spinning_vcpu_out_and_it_goes_on_where_it_was() {
     skip_without_kvm!();
-    let (tid, done) = (AtomicI32::new(0), AtomicBool::new(false));
+    let (tid, done) = (OnceLock::new(), AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut bench = Bench::new();
@@ -43,7 +39,7 @@ fn a_kick_gets_a_spinning_vcpu_out_and_it_goes_on_where_it_was() {
             // 1: inc rbx; jmp 1b
             bench.load(&[0x48, 0xff, 0xc3, 0xeb, 0xfb]);
             let (mut last, start) = (bench.vcpu.regs.rbx, Instant::now());
-            tid.store(own_tid(), Ordering::Relaxed);
+            tid.set(HostTid::own()).unwrap();
             let mut advanced = 0;
             for _ in 0..300 {
                 let exit = bench.vcpu.run().unwrap();
@@ -76,17 +72,17 @@ fn a_kick_before_the_vcpu_runs_is_not_lost() {
     let armed = bench.vcpu.arm();
     for _ in 0..pace::times(100) {
         bench.load(&[0xeb, 0xfe]);
-        kick::kick(own_tid());
+        kick::kick(HostTid::own());
         // Without the kick this would spin forever: a watchdog makes it a failure.
         let began = Instant::now();
         let stop = AtomicBool::new(false);
-        let me = AtomicI32::new(own_tid());
+        let me = HostTid::own();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     std::thread::sleep(Duration::from_millis(1));
                     if began.elapsed() > pace::limit(Duration::from_secs(5)) {
-                        kick::kick(me.load(Ordering::Relaxed));
+                        kick::kick(me);
                     }
                 }
             });
@@ -112,7 +108,7 @@ fn rain_on(
     rounds: u64,
     served: impl Fn(&Exit) -> bool + Sync,
 ) {
-    let (tid, done, kicked) = (AtomicI32::new(0), AtomicBool::new(false), AtomicU64::new(0));
+    let (tid, done, kicked) = (OnceLock::new(), AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             struct Done<'a>(&'a AtomicBool);
@@ -132,7 +128,7 @@ fn rain_on(
             bench.load(&code);
             (bench.vcpu.regs.rbx, bench.vcpu.regs.r12, bench.vcpu.regs.r15) = (rounds, 0, 0);
             let mut calls = 0;
-            tid.store(own_tid(), Ordering::Relaxed);
+            tid.set(HostTid::own()).unwrap();
             let frame = loop {
                 match bench.vcpu.run().unwrap() {
                     Exit::Kicked | Exit::KickedInKernel => {

@@ -2,14 +2,16 @@
 //!
 //! A waiting thread of the program is a waiting host thread. It has the same thread number, so the
 //! host kernel's priority-inheritance futexes, whose words hold their owner's number, work as they
-//! are, across VMs and with native programs.
+//! are, across VMs and with native programs. Where the program's threads have other numbers, in a copy from a snapshot,
+//! `futex_owned` serves those.
 
 use std::time::Duration;
 
 use abi::Errno;
 
+use super::futex_owned::Word;
 use super::time::{add, checked, now, read_timespec};
-use super::{CallResult, Fail, value};
+use super::{CallResult, Fail, futex_owned, value};
 use crate::access::MemoryAccess;
 use crate::linux::task::ThreadCtx;
 use crate::user_memory::{FutexWord, UserMemory};
@@ -21,19 +23,19 @@ const SLICE: Duration = Duration::from_millis(20);
 
 /// The arguments of the host's call.
 #[derive(Clone, Copy)]
-struct HostFutex<'a> {
-    word: &'a FutexWord<'a>,
-    op: i32,
-    val: u32,
+pub(super) struct HostFutex<'a> {
+    pub(super) word: &'a FutexWord<'a>,
+    pub(super) op: i32,
+    pub(super) val: u32,
     /// A count for the commands that have no time limit.
-    val2: u32,
-    word2: Option<&'a FutexWord<'a>>,
-    val3: u32,
+    pub(super) val2: u32,
+    pub(super) word2: Option<&'a FutexWord<'a>>,
+    pub(super) val3: u32,
 }
 
 impl HostFutex<'_> {
     /// One without a time limit: `val2` stands in its place.
-    fn call(self) -> Result<u64, Errno> {
+    pub(super) fn call(self) -> Result<u64, Errno> {
         self.make(std::ptr::without_provenance(self.val2 as usize))
     }
 
@@ -70,24 +72,31 @@ pub(super) fn wake(user: UserMemory<'_>, gva: u64, count: u32) {
 /// the kernel's own list; they get it when the host thread that owns it, which is the calling one,
 /// ends.
 pub(super) fn mark_owner_died(user: UserMemory<'_>, gva: u64) -> Result<(), Errno> {
-    const OP_SET_SHIFTED: u32 = 8;
+    const SET: u32 = 0;
     const OWNER_DIED_BIT: u32 = 30;
     let word = user.futex_word(gva, MemoryAccess::Write)?;
-    let done = HostFutex {
-        word: &word,
-        op: libc::FUTEX_WAKE_OP,
-        val: i32::MAX.cast_unsigned(),
-        val2: 0,
-        word2: Some(&word),
-        val3: OP_SET_SHIFTED << 28 | OWNER_DIED_BIT << 12,
-    };
-    match done.call() {
+    match bit_changed(&word, i32::MAX.cast_unsigned(), SET, OWNER_DIED_BIT) {
         // EINVAL comes after the store: its waiters wait for a priority-inheritance lock.
         Ok(_) | Err(Errno::EINVAL) => {}
         Err(errno) => return Err(errno),
     }
     wake(user, gva, i32::MAX.cast_unsigned());
     Ok(())
+}
+
+/// Adds a bit to the word at `gva`, in the same way; may wake one thread that waits for it.
+pub(super) fn add_bit(user: UserMemory<'_>, gva: u64, bit: u32) -> Result<(), Errno> {
+    const OR: u32 = 2;
+    let word = user.futex_word(gva, MemoryAccess::Write)?;
+    bit_changed(&word, 0, OR, bit).map(|_| ())
+}
+
+/// Has the host kernel change a word by an operation with one bit, and wake threads that wait for it.
+fn bit_changed(word: &FutexWord<'_>, wakes: u32, change: u32, bit: u32) -> Result<u64, Errno> {
+    const SHIFTED: u32 = 8;
+    let op = libc::FUTEX_WAKE_OP;
+    let val3 = (SHIFTED | change) << 28 | bit << 12;
+    HostFutex { word, op, val: wakes, val2: 0, word2: Some(word), val3 }.call()
 }
 
 /// `futex(2)`: the host's futexes on the memory that backs the words.
@@ -129,6 +138,24 @@ pub(super) fn futex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
         word2: word2.as_ref(),
         val3: val3 as u32,
     };
+    if ctx.process.threads.are_renumbered() {
+        let word = Word { user, gva, private: op & libc::FUTEX_PRIVATE_FLAG };
+        match command {
+            libc::FUTEX_LOCK_PI => {
+                return futex_owned::lock(ctx, word, true, libc::FUTEX_CLOCK_REALTIME, limit);
+            }
+            FUTEX_LOCK_PI2 => {
+                let clock = op & libc::FUTEX_CLOCK_REALTIME;
+                return futex_owned::lock(ctx, word, true, clock, limit);
+            }
+            libc::FUTEX_TRYLOCK_PI => return futex_owned::lock(ctx, word, false, 0, None),
+            libc::FUTEX_UNLOCK_PI => return futex_owned::unlock(ctx, word),
+            libc::FUTEX_CMP_REQUEUE_PI | libc::FUTEX_WAIT_REQUEUE_PI => {
+                return Err(Errno::ENOSYS.into());
+            }
+            _ => {}
+        }
+    }
     match command {
         libc::FUTEX_WAIT => {
             // As an absolute time: a wait that continues after a kick must not start over.
@@ -151,7 +178,7 @@ pub(super) fn futex(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResult {
 /// comes soon. It would save no exit, since the waiter has left the guest before it can look from
 /// here, and by then its turn has come or is far away: `docs/src/internals/kernel-entry.md` has the
 /// figures. The guest kernel cannot spin at all; it has no mapping of the program's memory.
-fn wait(
+pub(super) fn wait(
     ctx: &mut ThreadCtx<'_>,
     call: HostFutex<'_>,
     deadline: Option<libc::timespec>,

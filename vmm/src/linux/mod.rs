@@ -15,6 +15,7 @@ mod epoll;
 pub mod fault;
 pub mod file;
 pub mod futex;
+mod futex_owned;
 mod futex_waitv;
 pub(crate) mod host_fault;
 pub mod identity;

@@ -25,8 +25,10 @@ pub(super) fn parent() -> i32 {
 fn own(ctx: &ThreadCtx<'_>, pid: u64) -> Result<(), Errno> {
     match pid as i32 {
         0 => Ok(()),
-        pid if pid == ctx.process.pid() || ctx.process.threads.get(pid).is_some() => Ok(()),
-        _ => Err(Errno::ESRCH),
+        pid if pid == ctx.process.pid() => Ok(()),
+        // In a copy from a snapshot, another process may have the number as well: that is meant then.
+        pid if ctx.process.children.is_of_run(pid) => Err(Errno::ESRCH),
+        pid => ctx.process.threads.get(pid).map(|_| ()).ok_or(Errno::ESRCH),
     }
 }
 

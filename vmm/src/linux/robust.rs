@@ -54,7 +54,7 @@ pub(crate) fn release(process: &Process, thread: &Thread, vh: u32) {
     let head = thread.robust_list.load(std::sync::atomic::Ordering::Relaxed);
     if head != 0 {
         // An error ends the walk, as on Linux: the list is untrusted.
-        let _ = Walk { process, vh, tid: thread.tid.cast_unsigned() }.run(head);
+        let _ = Walk { process, vh, tid: thread.owner.cast_unsigned() }.run(head);
     }
 }
 

@@ -74,8 +74,7 @@ fn set_host_affinity(host_tid: i32, mask: &[u8]) -> Result<u64, Errno> {
     checked(done)
 }
 
-/// The host thread with a thread number of the program's, which is the same number; 0 is the
-/// caller. A process between `vfork` and `execve` is its host process, whose first thread will run its
+/// The host thread of the program's with this number; 0 is the caller. A process between `vfork` and `execve` is its host process, whose first thread will run its
 /// program.
 ///
 /// # Errors
@@ -89,9 +88,9 @@ fn host_thread(ctx: &ThreadCtx<'_>, tid: u64) -> Result<i32, Errno> {
         };
     }
     match tid as i32 {
-        0 => Ok(ctx.thread.tid),
+        0 => Ok(ctx.thread.host.raw()),
         tid if ctx.process.children.is_of_run(tid) => Ok(tid),
-        tid => Ok(ctx.process.threads.get(tid).ok_or(Errno::ESRCH)?.tid),
+        tid => Ok(ctx.process.threads.get(tid).ok_or(Errno::ESRCH)?.host.raw()),
     }
 }
 
@@ -283,7 +282,7 @@ const IO_PRIORITY: Who = Who { process: 1, group: 2, user: 3 };
 /// as far as it can see, the only one of its user.
 fn concerned(ctx: &ThreadCtx<'_>, who: &Who, which: u64, id: u64) -> Result<Vec<i32>, Errno> {
     let (which, own) = (which as i32, id as i32);
-    let all = || ctx.process.threads.all().iter().map(|thread| thread.tid).collect();
+    let all = || ctx.process.threads.all().iter().map(|thread| thread.host.raw()).collect();
     if which == who.process {
         return Ok(vec![host_thread(ctx, id)?]);
     }

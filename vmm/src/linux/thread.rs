@@ -210,13 +210,13 @@ fn start(ctx: &mut ThreadCtx<'_>, args: &CloneArgs) -> CallResult {
         return Err(cannot("set the new thread's FPU state", &error).into());
     }
 
-    let tid = host.tid();
-    let child = Thread::new(tid, ctx.thread.signals.for_child());
+    let child = Thread::new(host.tid(), ctx.thread.signals.for_child());
     child.set_name(&ctx.thread.name());
     if args.flags & CLONE_CHILD_CLEARTID != 0 {
         child.clear_child_tid.store(args.child_tid, Ordering::Relaxed);
     }
     // Linux, too, starts the thread when its number cannot be written.
+    let tid = child.tid;
     let tid_bytes = tid.to_le_bytes();
     if args.flags & CLONE_PARENT_SETTID != 0 {
         let _ = ctx.user().copy_out(args.parent_tid, &tid_bytes);

@@ -8,6 +8,7 @@ use abi::Errno;
 use super::{CallResult, Fail, done, value};
 use crate::guest::clock::HINT_MAGIC;
 use crate::linux::task::ThreadCtx;
+use crate::vm::kick::HostTid;
 
 /// A `struct timespec` from the program.
 pub(super) fn read_timespec(ctx: &ThreadCtx<'_>, at: u64) -> Result<libc::timespec, Errno> {
@@ -50,8 +51,11 @@ pub(super) fn host_clock(ctx: &ThreadCtx<'_>, id: u64) -> Result<libc::clockid_t
         return Err(Errno::EINVAL);
     }
     if kind & PER_THREAD != 0 {
-        let known = owner == 0 || ctx.process.threads.get(owner).is_some();
-        return if known { Ok(id) } else { Err(Errno::EINVAL) };
+        if owner == 0 {
+            return Ok(id);
+        }
+        let thread = ctx.process.threads.get(owner).ok_or(Errno::EINVAL)?;
+        return Ok(cpu_clock(thread.host, id & 7));
     }
     // 0 or its own number means the calling process.
     let known = owner == 0 || owner == ctx.process.pid();
@@ -64,9 +68,13 @@ pub(super) const fn process_clock(kind: i32) -> libc::clockid_t {
 }
 
 /// The CPU-time clock of a host thread.
-pub(super) const fn thread_clock(tid: i32) -> libc::clockid_t {
+pub(super) fn thread_clock(thread: HostTid) -> libc::clockid_t {
     // The third bit says that it is a thread's, the lower two that all of its time counts.
-    !tid << 3 | 6
+    cpu_clock(thread, 6)
+}
+
+fn cpu_clock(thread: HostTid, kind: i32) -> libc::clockid_t {
+    !thread.raw() << 3 | kind
 }
 
 pub(super) fn now(clock: libc::clockid_t) -> Result<libc::timespec, Errno> {

@@ -12,12 +12,12 @@ use crate::confine::{self, Kind, Policy};
 use crate::gdb;
 use crate::linux::children::{Children, NewProgram};
 use crate::linux::profile::Sampler;
-use crate::linux::task::host_thread::gettid;
-use crate::linux::task::{KickState, Outcome, Process, Thread, VmSettings};
+use crate::linux::task::{KickState, OtherThread, Outcome, Prepared, Process, Thread, VmSettings};
 use crate::process_tree::stop::{self, STOPS};
 use crate::report;
 use crate::stats::Phase;
 use crate::vas::Release;
+use crate::vm::kick::HostTid;
 use crate::vm::{MemoryKind, Vcpu, kick};
 
 /// How the programs of one process ended.
@@ -222,7 +222,9 @@ impl Process {
         // The caller need not be the thread that created the machine.
         kick::install();
         let begins = self.life.take_first_thread();
-        let first = Thread::new(gettid(), begins.signals);
+        let host = HostTid::own();
+        let numbers = [host.raw(), begins.owner.unwrap_or(host.raw())];
+        let first = Thread::numbered(numbers, host, begins.signals);
         first.set_name(&begins.name);
         first.clear_child_tid.store(begins.clear_tid, Ordering::Relaxed);
         first.robust_list.store(begins.robust_list, Ordering::Relaxed);
@@ -267,9 +269,31 @@ impl Process {
         }
         // An error will do as well: the loop has failed and reported it.
         let _ = is_ready.recv();
+        if let Err(error) = self.begin_with(begins.others) {
+            let text = format!("cannot start a host thread for a thread of the snapshot: {error}");
+            self.stop(Outcome::HostFailed(text));
+        }
         thread::run(self, &first, vcpu);
         // Without an event loop, at once.
         let _ = is_done.recv();
+    }
+
+    /// Starts threads that go on where they were when their process was snapshotted.
+    fn begin_with(self: &Arc<Self>, others: Vec<OtherThread>) -> io::Result<()> {
+        let mut ready = Vec::new();
+        for other in others {
+            let OtherThread { tid, signals, name, clear_tid, robust_list, vcpu } = other;
+            let host = Prepared::new(self)?;
+            let thread = Thread::numbered([tid; 2], host.tid(), signals);
+            thread.set_name(&name);
+            thread.clear_child_tid.store(clear_tid, Ordering::Relaxed);
+            thread.robust_list.store(robust_list, Ordering::Relaxed);
+            ready.push((host, thread, vcpu));
+        }
+        // All are known before one of them runs: it may name another, or start one, whose number must be free.
+        ready.iter().for_each(|(_, thread, _)| self.threads.add(thread.clone()));
+        ready.into_iter().for_each(|(host, thread, vcpu)| host.run_known(thread, vcpu));
+        Ok(())
     }
 
     /// The event loop, until no thread is left.

@@ -317,6 +317,8 @@ fn load(
         name: short.as_bytes().get(..15).unwrap_or(short.as_bytes()).to_vec(),
         clear_tid: 0,
         robust_list: 0,
+        owner: None,
+        others: Vec::new(),
     };
     let begins = Begins {
         program: ProgramName { path, short },

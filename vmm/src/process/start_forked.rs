@@ -68,6 +68,8 @@ impl AwaitsCopy {
             clear_tid: thread.clear_tid,
             // A child holds none of its parent's locks.
             robust_list: 0,
+            owner: None,
+            others: Vec::new(),
         };
         let executable = Executable { file, bias, end };
         let signals = actions;

@@ -23,12 +23,12 @@ use crate::files::{Files, KeptMapping, MemoryAccount, identity_of};
 use crate::linux::children::forked::ForkedThread;
 use crate::linux::limits::Limits;
 use crate::linux::signal::ThreadSignals;
-use crate::linux::snapshot::head::{Head, HeadError, KeptProcess, processor};
+use crate::linux::snapshot::head::{Head, HeadError, KeptProcess, KeptThread, processor};
 use crate::linux::snapshot::ready;
 use crate::linux::sysv::Attached;
-use crate::linux::task::{Executable, FirstThread, Process};
+use crate::linux::task::{Executable, FirstThread, OtherThread, Process};
 use crate::stats::Phase;
-use crate::vm::VmError;
+use crate::vm::{Vcpu, VmError};
 
 /// How many resources have limits.
 const RESOURCES: u32 = 16;
@@ -90,6 +90,25 @@ pub enum SnapshotError {
         #[source]
         source: Errno,
     },
+    /// The new process has a number that another thread of the program has.
+    #[error(
+        "this process got the number {number}, which the program has for another thread of its own"
+    )]
+    Number {
+        /// Which.
+        number: u32,
+    },
+    /// There may not be so many threads.
+    #[error("it has {found} threads, and {most} are allowed here")]
+    Threads {
+        /// How many.
+        found: usize,
+        /// By the limit of processes, or by KVM.
+        most: u64,
+    },
+    /// A thread has no processor.
+    #[error("cannot make a vCPU for each of its threads")]
+    Vcpu(#[source] VmError),
     /// What it has for the processor's registers is refused.
     #[error("it is damaged: the processor refuses its registers")]
     Registers(#[source] VmError),
@@ -113,7 +132,11 @@ impl Remedy for SnapshotError {
                     parent.display()
                 ))
             }
-            SnapshotError::Map(_) | SnapshotError::Read(_) => None,
+            SnapshotError::Number { .. } => Some("start it again: it gets another number".into()),
+            SnapshotError::Threads { .. } => Some(
+                "raise the limit of processes (`ulimit -u`), if that is what is too low".into(),
+            ),
+            SnapshotError::Map(_) | SnapshotError::Read(_) | SnapshotError::Vcpu(_) => None,
         }
     }
 }
@@ -147,7 +170,7 @@ fn start(
         return Err(failed(SnapshotError::Memory { found, expected }));
     }
     let mut kept = KeptProcess::decode(&head.process).map_err(|error| failed(error.into()))?;
-    if head.ready.is_some_and(|tid| tid != kept.tid) {
+    if head.ready.is_some_and(|tid| tid != kept.first.tid) {
         return Err(failed(HeadError::Damaged("which thread was ready").into()));
     }
     let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
@@ -194,11 +217,14 @@ fn start(
     if head.ready.is_some() {
         let started_with = ready::bytes(&arguments, &env);
         // It comes back from the call with that.
-        kept.thread.regs.rax = started_with.len() as u64;
+        kept.first.state.regs.rax = started_with.len() as u64;
         vm.copy_of_ready = Some(started_with.into());
     }
-    let KeptProcess { thread, robust_list, settings, actions, program, loaded, facts, .. } = kept;
-    set_registers(&mut empty, &thread).map_err(|error| failed(SnapshotError::Registers(error)))?;
+    let KeptProcess { first, others, settings, actions, program, loaded, facts, .. } = kept;
+    let refused = |error| failed(SnapshotError::Registers(error));
+    set_registers(&mut empty.vcpu, &first.state).map_err(refused)?;
+    let others = other_threads(&empty, others, &limits).map_err(failed)?;
+    let KeptThread { tid, robust_list, state: thread } = first;
     empty.stats.phase(Phase::Load, load.elapsed());
     if let Some(tracer) = &vm.tracer {
         let argv = if head.ready.is_some() { arguments.as_slice() } else { &[] };
@@ -218,6 +244,9 @@ fn start(
             name: thread.name,
             clear_tid: thread.clear_tid,
             robust_list,
+            // Other threads may wait for what it has locked by that number.
+            owner: (!others.is_empty()).then_some(tid.cast_signed()),
+            others,
         },
         held_by: None,
         sysv: Attached::default(),
@@ -268,7 +297,10 @@ fn map_again(files: &Files, kept: &KeptMapping, named: &Opened) -> Result<File, 
 }
 
 /// What must not be the same in two processes, as far as it is known where that is: the bytes that the host gave for
-/// random numbers, and the number that the C library keeps where it has the thread's end noted.
+/// random numbers, and the number that the C library keeps where it has the thread's end noted. But with other threads, that
+/// number stays: it is in all locks that the first one has, and calls that take one know it ([`Thread::owner`]).
+///
+/// [`Thread::owner`]: crate::linux::task::Thread::owner
 fn renew(empty: &EmptyVm, kept: &KeptProcess) -> Result<(), StartError> {
     let mut random = [0; 16];
     fill_random(&mut random).map_err(StartError::Random)?;
@@ -277,21 +309,77 @@ fn renew(empty: &EmptyVm, kept: &KeptProcess) -> Result<(), StartError> {
         let _ = empty.private.copy_out(at, &random);
     }
     let mut number = [0; 4];
-    let at = kept.thread.clear_tid;
-    let is_number = at != 0
+    let at = kept.first.state.clear_tid;
+    let is_number = kept.others.is_empty()
+        && at != 0
         && empty.private.copy_in(at, &mut number).is_ok()
-        && u32::from_le_bytes(number) == kept.tid;
+        && u32::from_le_bytes(number) == kept.first.tid;
     if is_number {
         let _ = empty.private.copy_out(at, &std::process::id().to_le_bytes());
     }
     Ok(())
 }
 
-fn set_registers(empty: &mut EmptyVm, thread: &ForkedThread) -> Result<(), VmError> {
-    let vcpu = &mut empty.vcpu;
+/// The threads besides the first, each with a vCPU. They keep their numbers, which the host need not have for them.
+fn other_threads(
+    empty: &EmptyVm,
+    kept: Vec<KeptThread>,
+    limits: &Limits,
+) -> Result<Vec<OtherThread>, SnapshotError> {
+    let machine = empty.kernel.machine();
+    let most = limits.soft(libc::RLIMIT_NPROC).min(u64::from(machine.max_vcpus()));
+    let numbers: Vec<u32> = kept.iter().map(|thread| thread.tid).collect();
+    check_others(&numbers, std::process::id(), most)?;
+    let with_vcpu = |KeptThread { tid, robust_list, state }| {
+        let mut vcpu = empty.kernel.new_vcpu().map_err(SnapshotError::Vcpu)?;
+        set_registers(&mut vcpu, &state).map_err(SnapshotError::Registers)?;
+        let ForkedThread { mask, alt, name, clear_tid, .. } = state;
+        let signals = ThreadSignals::of_copy(mask, alt);
+        let tid = tid.cast_signed();
+        Ok(OtherThread { tid, signals, name, clear_tid, robust_list, vcpu })
+    };
+    kept.into_iter().map(with_vcpu).collect()
+}
+
+/// Whether threads with these numbers can go on with a first one that has this number, where `most` are allowed.
+fn check_others(others: &[u32], number: u32, most: u64) -> Result<(), SnapshotError> {
+    if others.contains(&number) {
+        return Err(SnapshotError::Number { number });
+    }
+    let found = others.len() + 1;
+    // One is there already.
+    if found > 1 && found as u64 > most {
+        return Err(SnapshotError::Threads { found, most });
+    }
+    Ok(())
+}
+
+fn set_registers(vcpu: &mut Vcpu, thread: &ForkedThread) -> Result<(), VmError> {
     vcpu.regs = thread.regs;
     vcpu.restore_all();
     vcpu.set_fs_base(thread.fs_base);
     vcpu.set_gs_base(thread.gs_base);
     vcpu.set_fpu_state(&thread.fpu)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SnapshotError, check_others};
+    use crate::error::Remedy;
+
+    #[test]
+    fn a_process_whose_number_a_thread_of_it_has_does_not_begin() {
+        assert!(check_others(&[8, 9], 7, 100).is_ok());
+        let refused = check_others(&[8, 9], 9, 100).unwrap_err();
+        assert!(matches!(refused, SnapshotError::Number { number: 9 }));
+        assert!(refused.remedy().is_some_and(|remedy| remedy.contains("start it again")));
+    }
+
+    #[test]
+    fn threads_beyond_the_limit_do_not_begin_and_the_first_always_does() {
+        assert!(check_others(&[], 7, 0).is_ok());
+        assert!(check_others(&[8], 7, 2).is_ok());
+        let refused = check_others(&[8, 9], 7, 2);
+        assert!(matches!(refused, Err(SnapshotError::Threads { found: 3, most: 2 })));
+    }
 }

@@ -28,10 +28,10 @@ use crate::control::Control;
 use crate::control::server::Server;
 use crate::gdb::place::Listener;
 use crate::linux::signal::info::{SI_KERNEL, SI_TKILL, SI_USER, SigInfo};
-use crate::linux::task::host_thread::gettid;
 use crate::linux::task::{KickState, Outcome, Process};
 use crate::linux::{signal, timer};
 use crate::process_tree::stop::{self, Bell};
+use crate::vm::kick::HostTid;
 
 /// A second signal of the same kind within this time ends the program, whatever its handler
 /// does with the first: a user who presses Ctrl-C twice means it.
@@ -104,7 +104,7 @@ pub(super) fn until_empty(
     {
         return Err(LoopError::Events { action: "watch a file descriptor", source });
     }
-    process.timers.serve_by(gettid());
+    process.timers.serve_by(HostTid::own().raw());
     let of_run = process.children.member().and_then(|it| it.registry().processor_time_limit());
     if of_run.is_some()
         && let Err(errno) = process.timers.watch_run()
@@ -126,6 +126,7 @@ pub(super) fn until_empty(
     let _ = ready.send(());
     let mut kicked = Instant::now();
     loop {
+        let is_gathering = process.look_for_snapshot();
         let timeout_ms = match process.threads.kick_state(process.is_stopping()) {
             KickState::NoThreads => {
                 if process.life.is_replaced()
@@ -136,6 +137,7 @@ pub(super) fn until_empty(
                 return Ok(());
             }
             // Calls that last are told.
+            KickState::Acknowledged if is_gathering => GATHER_MS,
             KickState::Acknowledged if process.viewed.is_on() => LOOKED_AT_MS,
             KickState::Acknowledged => -1,
             KickState::Unacknowledged => KICKS_MS,
@@ -151,6 +153,8 @@ pub(super) fn until_empty(
 
 /// How long the event loop waits while kicks are not acknowledged.
 const KICKS_MS: i32 = 1;
+/// While threads come to a stand for a snapshot.
+const GATHER_MS: i32 = 10;
 /// While somebody looks at the calls.
 const LOOKED_AT_MS: i32 = 50;
 

@@ -32,7 +32,7 @@ pub(super) fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) 
     if process.children.member().is_some() {
         stop::mirror(thread.signals.mask());
     }
-    show_thread(process, vcpu.index(), thread.tid);
+    show_thread(process, vcpu.index(), thread.host.raw());
     show_threads(process);
     let mut ctx =
         ThreadCtx { process, thread, vcpu: &mut vcpu, child: None, debugged: Default::default() };
@@ -75,7 +75,7 @@ pub(super) fn run(process: &Arc<Process>, thread: &Arc<Thread>, mut vcpu: Vcpu) 
     }
 }
 
-/// Tells the other processes of the run which thread a vCPU runs.
+/// Tells the other processes of the run which host thread runs a vCPU.
 fn show_thread(process: &Process, vcpu: u32, tid: i32) {
     if let Some(member) = process.children.member() {
         member.show_thread(vcpu, tid);

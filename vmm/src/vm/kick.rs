@@ -74,9 +74,28 @@ impl Drop for Armed {
     }
 }
 
-/// Kicks host thread `tid` of this process. A thread that has exited is not an error.
-pub fn kick(tid: libc::pid_t) {
-    let pid = std::process::id();
+/// A host thread's number. That of the program's thread that it runs is another one in a copy of a process
+/// (`linux::snapshot`), so the two have different types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostTid(i32);
+
+impl HostTid {
+    /// The calling host thread's.
+    #[must_use]
+    pub fn own() -> HostTid {
+        HostTid(rustix::thread::gettid().as_raw_nonzero().get())
+    }
+
+    /// As the host takes it.
+    #[must_use]
+    pub fn raw(self) -> i32 {
+        self.0
+    }
+}
+
+/// Kicks a host thread of this process. One that has exited is not an error.
+pub fn kick(thread: HostTid) {
+    let (pid, tid) = (std::process::id(), thread.raw());
     // SAFETY: a plain system call; the signal has a handler (`install`).
     unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, kick_signal()) };
 }

@@ -14,7 +14,7 @@ pub(super) struct Stat(Vec<String>);
 impl Stat {
     /// Of one of our threads.
     pub(super) fn of_thread(thread: &Thread) -> Stat {
-        Stat::parse(&read(&format!("task/{}/stat", thread.tid)))
+        Stat::parse(&read(&format!("task/{}/stat", thread.host.raw())))
     }
 
     /// Of all of them together: the program's, and the little that the event loop does.
@@ -83,7 +83,7 @@ fn numbers<const N: usize>(text: &str, names: [&str; N]) -> [u64; N] {
 
 /// Voluntary and involuntary context switches of a thread.
 pub(super) fn context_switches(thread: &Thread) -> [u64; 2] {
-    let text = read(&format!("task/{}/status", thread.tid));
+    let text = read(&format!("task/{}/status", thread.host.raw()));
     numbers(&text, ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"])
 }
 
@@ -94,7 +94,7 @@ pub(super) const IO: [&str; 7] =
 /// What this process has read and written: by the program, and to a small extent by the VMM.
 pub(super) fn io(thread: Option<&Thread>) -> [u64; 7] {
     let text = match thread {
-        Some(thread) => read(&format!("task/{}/io", thread.tid)),
+        Some(thread) => read(&format!("task/{}/io", thread.host.raw())),
         None => read("io"),
     };
     numbers(&text, IO)
@@ -117,7 +117,7 @@ pub(super) fn put_io(of: &[u64; 7]) -> Vec<u8> {
 
 /// Time on a processor, time waiting for one, and time slices, of one of our threads.
 pub(super) fn schedstat(thread: &Thread) -> [u64; 3] {
-    let text = read(&format!("task/{}/schedstat", thread.tid));
+    let text = read(&format!("task/{}/schedstat", thread.host.raw()));
     let mut numbers = text.split_whitespace().map(|word| word.parse().unwrap_or(0));
     [(); 3].map(|()| numbers.next().unwrap_or(0))
 }

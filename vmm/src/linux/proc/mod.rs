@@ -33,6 +33,7 @@ use tunables::of_host;
 use crate::files::{NOFILE_MAX, TextFile, View, Whose};
 use crate::linux::sysv;
 use crate::linux::task::{Process, Thread};
+use crate::vm::kick::HostTid;
 
 /// What a file describes.
 #[derive(Debug)]
@@ -257,8 +258,7 @@ impl View for Process {
     }
 
     fn caller(&self) -> i32 {
-        let host = rustix::thread::gettid().as_raw_nonzero().get();
-        self.threads.get(host).map_or_else(|| self.pid(), |thread| thread.tid)
+        self.threads.run_by(HostTid::own()).map_or_else(|| self.pid(), |thread| thread.tid)
     }
 
     fn others(&self) -> Vec<i32> {

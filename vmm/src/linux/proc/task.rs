@@ -230,7 +230,7 @@ fn put_signals(text: &mut String, of: &Subject<'_>) {
 }
 
 fn put_processors(text: &mut String, of: &Subject<'_>) {
-    let tid = of.thread.as_ref().map_or(of.tid, |thread| thread.tid);
+    let tid = of.thread.as_ref().map_or(of.tid, |thread| thread.host.raw());
     let cpus = sched::allowed(tid).unwrap_or_else(|_| of.process.facts.cpus.clone());
     let (mask, list) = (super::machine::cpu_mask(&cpus), super::machine::list(&cpus));
     let [voluntary, involuntary] =

@@ -51,7 +51,7 @@ fn ask_until_dropped(asked: &Weak<Asked>, period: Duration) {
         // Locked while they are asked: the program's VM must not end here, by a thread that may not do that.
         if let Some(process) = &*asked.lock().unwrap_or_else(PoisonError::into_inner) {
             for thread in process.threads.all() {
-                thread.seat.ask(ticks, || kick::kick(thread.tid));
+                thread.seat.ask(ticks, || kick::kick(thread.host));
             }
         }
         drop(asked);

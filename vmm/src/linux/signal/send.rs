@@ -162,11 +162,10 @@ fn tkill_info(ctx: &ThreadCtx<'_>, signal: u64) -> Result<Option<SigInfo>, Errno
     Ok(signal_or_probe(signal)?.map(|signal| from_program(ctx, signal, SI_TKILL)))
 }
 
-/// Whether a thread is the first one of another process of the run.
-fn is_others(ctx: &ThreadCtx<'_>, tid: i32) -> bool {
-    tid != ctx.process.pid()
-        && ctx.process.threads.get(tid).is_none()
-        && ctx.process.children.is_of_run(tid)
+/// Whether a number is that of another process of the run. In a copy from a snapshot a thread may have the same: what
+/// names processes means the process then.
+fn is_others(ctx: &ThreadCtx<'_>, number: i32) -> bool {
+    number != ctx.process.pid() && ctx.process.children.is_of_run(number)
 }
 
 /// Sends a signal to the first thread of another process.
@@ -180,7 +179,7 @@ pub(in crate::linux) fn tkill(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -> CallResu
     if a[0] as i32 <= 0 {
         return Err(Errno::EINVAL.into());
     }
-    if is_others(ctx, a[0] as i32) {
+    if ctx.process.threads.get(a[0] as i32).is_none() && is_others(ctx, a[0] as i32) {
         return send_to_other(ctx, a[0] as i32, tkill_info(ctx, a[1])?);
     }
     send_to_tid(ctx, a[0] as i32, || tkill_info(ctx, a[1]))
@@ -227,7 +226,8 @@ pub(in crate::linux) fn rt_sigqueueinfo(ctx: &mut ThreadCtx<'_>, a: &[u64; 6]) -
     let (target, own) = (a[0] as i32, ctx.process.pid());
     let info = queued_info(ctx, a[2], a[1], [target, own])?;
     // A thread's number means its process.
-    if target != own && ctx.process.threads.get(target).is_none() {
+    let is_thread = || ctx.process.threads.get(target).is_some() && !is_others(ctx, target);
+    if target != own && !is_thread() {
         let info = signal_or_probe(a[1])?.map(|_| info);
         children::signals::send(ctx.process, target, info.as_ref())?;
         return value(0);

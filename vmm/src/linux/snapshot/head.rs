@@ -23,7 +23,9 @@ use crate::vm::Machine;
 use crate::vm::machine::leaf;
 
 /// What a head begins with: the format's number is in it.
-const MAGIC: &[u8; 8] = b"SJSNAP1\n";
+const MAGIC: &[u8; 8] = b"SJSNAP2\n";
+/// The highest number that Linux has for a thread (`PID_MAX_LIMIT`).
+const TID_MAX: u32 = 1 << 22;
 
 /// A head that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -147,15 +149,60 @@ pub fn processor(machine: &Machine) -> u64 {
     all.fold(0xcbf2_9ce4_8422_2325, |sum, word| (sum ^ word).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// A process in a snapshot, but for its files and its memory.
+/// A thread in a snapshot.
 #[derive(Debug)]
-pub struct KeptProcess {
-    /// Its thread.
-    pub thread: ForkedThread,
-    /// The number that the thread had.
+pub struct KeptThread {
+    /// The number that it had.
     pub tid: u32,
     /// The head of the list of locks that it holds.
     pub robust_list: u64,
+    /// All else.
+    pub state: ForkedThread,
+}
+
+impl KeptThread {
+    fn encode_all(threads: &[KeptThread]) -> Vec<u8> {
+        let mut out = Writer::default();
+        out.words(&[threads.len() as u64]);
+        for one in threads {
+            out.words(&[u64::from(one.tid), one.robust_list]);
+            one.state.encode(&mut out);
+        }
+        out.finish()
+    }
+
+    /// What [`KeptThread::encode_all`] has written, of the threads besides the one with the number `first`.
+    fn decode_all(bytes: &[u8], first: u32) -> Option<Vec<KeptThread>> {
+        let input = &mut Reader(bytes);
+        // Numbers and registers are words, and the rest is not nothing.
+        let count = input.count(16)?;
+        let mut numbers = vec![first];
+        let mut threads = Vec::new();
+        for _ in 0..count {
+            let [tid, robust_list] = input.words()?;
+            // What the host could have given to a thread, once.
+            let tid = u32::try_from(tid).ok().filter(|tid| (1..=TID_MAX).contains(tid))?;
+            if numbers.contains(&tid) {
+                return None;
+            }
+            numbers.push(tid);
+            let state = ForkedThread::decode(input)?;
+            if state.regs.rip >= LOWER_HALF_END {
+                return None;
+            }
+            threads.push(KeptThread { tid, robust_list, state });
+        }
+        input.0.is_empty().then_some(threads)
+    }
+}
+
+/// A process in a snapshot, but for its files and its memory.
+#[derive(Debug)]
+pub struct KeptProcess {
+    /// Its first thread.
+    pub first: KeptThread,
+    /// Its other threads.
+    pub others: Vec<KeptThread>,
     /// Its limits.
     pub limits: Limits,
     /// Its actions for signals.
@@ -177,9 +224,8 @@ pub struct KeptProcess {
 
 /// The same, to be written.
 pub(super) struct Parts<'a> {
-    pub(super) thread: &'a ForkedThread,
-    pub(super) tid: u32,
-    pub(super) robust_list: u64,
+    pub(super) first: &'a KeptThread,
+    pub(super) others: &'a [KeptThread],
     pub(super) limits: &'a Limits,
     pub(super) actions: &'a SignalActions,
     pub(super) settings: &'a Settings,
@@ -194,8 +240,8 @@ pub(super) struct Parts<'a> {
 impl Parts<'_> {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
-        self.thread.encode(&mut out);
-        out.words(&[u64::from(self.tid), self.robust_list]);
+        self.first.state.encode(&mut out);
+        out.words(&[u64::from(self.first.tid), self.first.robust_list]);
         out.words(self.limits.all().as_flattened());
         self.actions.encode(&mut out);
         out.words(&[self.settings.bits(), self.loaded[0], self.loaded[1]]);
@@ -206,6 +252,7 @@ impl Parts<'_> {
         out.bytes(auxv);
         out.bytes(&self.files.encode());
         out.bytes(&KeptMapping::encode(self.mapped));
+        out.bytes(&KeptThread::encode_all(self.others));
         let mut region = Writer::default();
         // Its files are those that are mapped, and its memory.
         self.region.encode(&mut region, &mut Vec::new());
@@ -222,8 +269,8 @@ impl KeptProcess {
     pub fn decode(bytes: &[u8]) -> Result<KeptProcess, HeadError> {
         let input = &mut Reader(bytes);
         let bad = HeadError::Damaged;
-        let thread = ForkedThread::decode(input).ok_or(bad("its thread"))?;
-        if thread.regs.rip >= LOWER_HALF_END {
+        let state = ForkedThread::decode(input).ok_or(bad("its thread"))?;
+        if state.regs.rip >= LOWER_HALF_END {
             return Err(bad("where its thread is"));
         }
         let [tid, robust_list] = input.words().ok_or(bad("its thread's number"))?;
@@ -239,12 +286,13 @@ impl KeptProcess {
         let files = input.bytes().and_then(KeptFiles::decode).ok_or(bad("its files"))?;
         let mapped = input.bytes().and_then(KeptMapping::decode);
         let mapped = mapped.ok_or(bad("the files that it has mapped"))?;
+        let others = input.bytes().and_then(|bytes| KeptThread::decode_all(bytes, tid));
+        let others = others.ok_or(bad("its threads"))?;
         let region = input.bytes().filter(|_| input.0.is_empty());
         let region = region.ok_or(bad("its memory"))?.to_vec();
         Ok(KeptProcess {
-            thread,
-            tid,
-            robust_list,
+            first: KeptThread { tid, robust_list, state },
+            others,
             limits,
             actions,
             settings: Settings::of_bits(settings),
@@ -300,7 +348,9 @@ mod tests {
     use abi::GuestVirt;
     use proptest::prelude::*;
 
-    use super::{Facts, ForkedThread, Head, HeadError, KeptExecutable, KeptProcess, Parts};
+    use super::{
+        Facts, ForkedThread, Head, HeadError, KeptExecutable, KeptProcess, KeptThread, Parts,
+    };
     use crate::files::{KeptFiles, KeptMapping};
     use crate::linux::limits::Limits;
     use crate::linux::prctl::Settings;
@@ -328,10 +378,10 @@ mod tests {
         let pair = [libc::AT_RANDOM, 0x1234].map(u64::to_le_bytes);
         let mapped =
             [KeptMapping { path: b"/lib/c".to_vec(), writable: false, identity: Some([1; 5]) }];
+        let of = |tid, rip| KeptThread { tid, robust_list: 0x6000, state: thread(rip) };
         Parts {
-            thread: &thread(rip),
-            tid: 9,
-            robust_list: 0x6000,
+            first: &of(9, rip),
+            others: &[of(10, rip), of(8, rip)],
             limits: &Limits::default(),
             actions: &SignalActions::default(),
             settings: &Settings::default(),
@@ -386,11 +436,15 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(Head::decode(&bytes[..len]).is_err(), "{len}");
         }
-        assert_eq!(Head::decode(b"SJSNAP2\n"), Err(HeadError::Format));
+        assert_eq!(Head::decode(b"SJSNAP1\n"), Err(HeadError::Format));
         assert!(Head::decode(&[&bytes[..], b"x"].concat()).is_err(), "something follows");
         let kept = KeptProcess::decode(&head.process).unwrap();
-        assert_eq!((kept.tid, kept.robust_list, kept.loaded), (9, 0x6000, [1, 2]));
-        assert_eq!((kept.thread.regs.rip, kept.thread.mask), (0x40_0000, 4));
+        let KeptThread { tid, robust_list, state } = &kept.first;
+        assert_eq!((*tid, *robust_list, kept.loaded), (9, 0x6000, [1, 2]));
+        assert_eq!((state.regs.rip, state.mask), (0x40_0000, 4));
+        let others = kept.others.iter();
+        let others: Vec<_> = others.map(|it| (it.tid, it.robust_list, it.state.regs.rip)).collect();
+        assert_eq!(others, [(10, 0x6000, 0x40_0000), (8, 0x6000, 0x40_0000)]);
         assert_eq!((kept.at_random(), kept.mapped.len()), (Some(0x1234), 1));
         for len in (0..head.process.len()).step_by(8) {
             assert!(KeptProcess::decode(&head.process[..len]).is_err(), "{len}");

@@ -1,35 +1,40 @@
-//! Snapshots of a process, from its own side: `spacejmp snapshot` asks by the control socket, the process's thread
-//! makes it.
+//! Snapshots of a process, from its own side: `spacejmp snapshot` asks by the control socket, one of the process's
+//! threads makes it while the others stand.
 //!
-//! - here: where the thread does that, and when it does not; [`head`]: what is written
+//! - here: where threads do that, and when they do not; `gather`: how they come to a stand; [`head`]: what is written
 //! - [`ready`]: the program itself says where, and no one asks
 //!
-//! The thread does it where its registers are all that there is of it: before it enters the guest, or in a call that
+//! A thread stands where its registers are all that there is of it: before it enters the guest, or in a call that
 //! waits, which the copy makes again. So nothing has to be undone, and the process goes on as if nothing had been.
+//! In a copy, threads other than the first keep the numbers that memory has for them ([`super::task::thread`]).
 //! What is written is what a child would inherit (`children::forked`), but for open files, which have to be opened
 //! again: by path. Whoever asks brings the file for the memory, so nothing of the host's is opened here.
 #![forbid(unsafe_code)]
 
+mod gather;
 pub mod head;
 pub mod ready;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
 
 use abi::addr::LOWER_HALF_END;
 use abi::{Errno, GuestVirt};
 use rustix::fs::{FileType, OFlags};
 
-use self::head::{Head, KeptExecutable, Parts};
+use self::gather::Left;
+pub(crate) use self::gather::SnapshotDesk;
+use self::head::{Head, KeptExecutable, KeptThread, Parts};
 use super::SYSCALL_BYTES;
 use super::children::forked::ForkedThread;
 use super::signal::name::signal_name;
+use super::signal::pending_for_any;
 use super::task::{Process, ThreadCtx};
 use crate::files::{KeptMapping, identity_of};
 use crate::host::process_group;
@@ -40,8 +45,6 @@ use crate::vas;
 
 /// How long whoever asks may take to send what is needed, and to take what is sent: the program waits for it.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a question stands. Who has asked has given up by then.
-const STANDS: Duration = Duration::from_secs(10);
 
 /// What a message of the process's begins with.
 pub mod answer {
@@ -56,14 +59,14 @@ pub mod answer {
 /// Why a process cannot be snapshotted now.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error(
-        "its program has {0} threads, and the numbers by which threads know each other are in its memory"
-    )]
+    #[error("its program has {0} threads: only one with a single thread can say that it is ready")]
     Threads(usize),
+    #[error("its first thread has ended, and others go on")]
+    FirstEnded,
     #[error("a debugger has it, or has had it")]
     Debugged,
     #[error(
-        "its thread is inside an address space, where it may hold locks: ask again when it has left"
+        "a thread of it is inside an address space, where it may hold locks: ask again when it has left"
     )]
     Inside,
     #[error("it has address spaces attached, which a snapshot does not have")]
@@ -73,12 +76,12 @@ pub(crate) enum Refusal {
     )]
     Sysv,
     #[error(
-        "its thread runs a child in its own memory (vfork): ask again when that runs a program"
+        "a thread of it runs a child in its own memory (vfork): ask again when that runs a program"
     )]
     Vfork,
-    #[error("its registers cannot be read")]
+    #[error("the registers of a thread cannot be read")]
     Registers(#[source] crate::vm::VmError),
-    #[error("its thread pointer is no address of a program's")]
+    #[error("the thread pointer of a thread is no address of a program's")]
     Base,
     #[error("its current directory is gone, or its files cannot be looked at")]
     Files(#[source] Errno),
@@ -90,47 +93,22 @@ pub(crate) enum Refusal {
     NoFile,
 }
 
-/// Where questions wait for the thread.
-#[derive(Debug, Default)]
-pub(crate) struct SnapshotDesk {
-    wanted: AtomicBool,
-    asked: Mutex<Option<(UnixStream, Instant)>>,
-}
-
-impl SnapshotDesk {
-    fn asked(&self) -> std::sync::MutexGuard<'_, Option<(UnixStream, Instant)>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the thread has something to do. One that misses it is kicked after it was set, and looks again.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.wanted.load(Ordering::SeqCst)
-    }
-}
-
 impl Process {
     /// Somebody wants a snapshot, and is answered on this connection. Returns whether nobody else does.
     pub(crate) fn want_snapshot(&self, by: UnixStream) -> bool {
-        let mut asked = self.snapshots.asked();
-        if asked.as_ref().is_some_and(|(_, since)| since.elapsed() < STANDS) {
-            return false;
-        }
         // Its other side is the event loop's, which does not wait.
-        if by.set_nonblocking(false).is_err() {
+        if by.set_nonblocking(false).is_err() || !self.snapshots.ask(by) {
             return false;
         }
-        *asked = Some((by, Instant::now()));
-        drop(asked);
-        self.snapshots.wanted.store(true, Ordering::SeqCst);
-        self.threads.all().iter().for_each(|thread| self.threads.kick_until_acknowledged(thread));
+        self.look_for_snapshot();
         true
     }
 }
 
-/// Makes a snapshot, if one is wanted, where the calling thread would enter the guest next.
+/// The calling thread stands for a snapshot, if one is wanted, where it would enter the guest next.
 pub(crate) fn before_guest(ctx: &ThreadCtx<'_>) {
     if ctx.process.snapshots.is_wanted() {
-        make(ctx, None);
+        stand(ctx, None);
     }
 }
 
@@ -143,18 +121,36 @@ pub(crate) fn in_call(ctx: &ThreadCtx<'_>) {
         |call| [libc::SYS_fork, libc::SYS_vfork, libc::SYS_clone, libc::SYS_clone3].contains(&call);
     // A copy that makes the call again would start a process that is started already: until that is done.
     match ctx.thread.call() {
-        Some(call) if !makes_process(call.cast_signed()) => make(ctx, Some(call)),
+        Some(call) if !makes_process(call.cast_signed()) => stand(ctx, Some(call)),
         _ => {}
     }
 }
 
-fn make(ctx: &ThreadCtx<'_>, call: Option<u64>) {
+/// Stands until all threads do; the last one makes the snapshot.
+fn stand(ctx: &ThreadCtx<'_>, call: Option<u64>) {
     // Before looking: a later kick is another one.
     ctx.thread.signals.acknowledge_kick();
     let desk = &ctx.process.snapshots;
-    desk.wanted.store(false, Ordering::SeqCst);
-    let Some((stream, since)) = desk.asked().take() else { return };
-    if since.elapsed() >= STANDS || ctx.process.is_stopping() {
+    if !desk.is_open() || ctx.process.is_stopping() {
+        return;
+    }
+    let Some((stream, threads)) = desk.stand(ctx, thread(ctx, call)) else { return };
+    // However it ends, or none of the threads would go on.
+    let _goes_on = GoesOn(desk);
+    make(ctx, threads, stream);
+}
+
+/// Lets all threads go on when it is dropped.
+struct GoesOn<'a>(&'a SnapshotDesk);
+
+impl Drop for GoesOn<'_> {
+    fn drop(&mut self) {
+        self.0.done();
+    }
+}
+
+fn make(ctx: &ThreadCtx<'_>, threads: BTreeMap<i32, Left>, stream: UnixStream) {
+    if ctx.process.is_stopping() {
         return;
     }
     let _span = tracing::debug_span!("snapshot").entered();
@@ -168,7 +164,7 @@ fn make(ctx: &ThreadCtx<'_>, call: Option<u64>) {
         let sent = to.receive().map_err(no_file)?.and_then(|sent| sent.fds.into_iter().next());
         Ok(File::from(sent.ok_or(Refusal::NoFile)?))
     };
-    let told = match write(ctx, call, memory) {
+    let told = match write(ctx.process, threads, memory) {
         Ok((head, executable)) => {
             let bytes = [&[answer::DONE], head.encode().as_slice()].concat();
             to.send(&bytes, &[executable.as_fd()])
@@ -183,20 +179,9 @@ fn make(ctx: &ThreadCtx<'_>, call: Option<u64>) {
     }
 }
 
-fn check(ctx: &ThreadCtx<'_>) -> Result<(), Refusal> {
-    let process = ctx.process;
-    let threads = process.threads.counts().0;
-    if threads > 1 {
-        return Err(Refusal::Threads(threads));
-    }
+fn check(process: &Process) -> Result<(), Refusal> {
     if process.debugger().is_some() {
         return Err(Refusal::Debugged);
-    }
-    if ctx.child.is_some() {
-        return Err(Refusal::Vfork);
-    }
-    if ctx.vcpu.instance() != vas::HOME {
-        return Err(Refusal::Inside);
     }
     if !process.vases.instances_for_child().is_empty() {
         return Err(Refusal::Attached);
@@ -210,22 +195,21 @@ fn check(ctx: &ThreadCtx<'_>) -> Result<(), Refusal> {
 /// Writes the memory to a file, which is asked for when nothing is in the way; returns what else there is, and the
 /// executable.
 fn write(
-    ctx: &ThreadCtx<'_>,
-    call: Option<u64>,
+    process: &Process,
+    mut threads: BTreeMap<i32, Left>,
     memory: impl FnOnce() -> Result<File, Refusal>,
 ) -> Result<(Head, std::sync::Arc<File>), Refusal> {
-    check(ctx)?;
-    let process = ctx.process;
-    let thread = thread(ctx, call)?;
+    check(process)?;
+    let first = threads.remove(&process.pid()).ok_or(Refusal::FirstEnded)??;
+    let others = threads.into_values().collect::<Result<Vec<_>, _>>()?;
     let (files, mut lost) = process.files.keep().map_err(Refusal::Files)?;
-    lost.extend(lost_of(ctx));
+    lost.extend(lost_of(process));
     let region = process.private.keep(memory()?).map_err(Refusal::Memory)?;
     let mapped = mapped(process, &region)?;
     let executable = &process.executable;
     let parts = Parts {
-        thread: &thread,
-        tid: ctx.thread.tid.cast_unsigned(),
-        robust_list: ctx.thread.robust_list.load(Ordering::Relaxed),
+        first: &first,
+        others: &others,
         limits: &process.limits,
         actions: &process.signals,
         settings: &process.settings,
@@ -258,8 +242,25 @@ fn write(
     Ok((head, executable.file.clone()))
 }
 
+/// The same of a process with one thread, the calling one, which stands in a call that the copy comes back from.
+fn write_alone(ctx: &ThreadCtx<'_>, memory: File) -> Result<(Head, std::sync::Arc<File>), Refusal> {
+    // Nobody but itself could start another one.
+    let threads = ctx.process.threads.counts().0;
+    if threads > 1 {
+        return Err(Refusal::Threads(threads));
+    }
+    let alone = BTreeMap::from([(ctx.thread.tid, thread(ctx, None))]);
+    write(ctx.process, alone, || Ok(memory))
+}
+
 /// The calling thread as it goes on in a copy: a call that it is in is made again.
-fn thread(ctx: &ThreadCtx<'_>, call: Option<u64>) -> Result<ForkedThread, Refusal> {
+fn thread(ctx: &ThreadCtx<'_>, call: Option<u64>) -> Left {
+    if ctx.child.is_some() {
+        return Err(Refusal::Vfork);
+    }
+    if ctx.vcpu.instance() != vas::HOME {
+        return Err(Refusal::Inside);
+    }
     let mut regs = ctx.vcpu.regs;
     if let Some(call) = call {
         regs.rip = regs.rip.wrapping_sub(SYSCALL_BYTES);
@@ -268,7 +269,7 @@ fn thread(ctx: &ThreadCtx<'_>, call: Option<u64>) -> Result<ForkedThread, Refusa
     let signals = &ctx.thread.signals;
     let base = |raw: u64| GuestVirt::new(raw).map_err(|_| Refusal::Base);
     let fs = base(ctx.vcpu.fs_base()).ok().filter(|base| base.raw() < LOWER_HALF_END);
-    Ok(ForkedThread {
+    let state = ForkedThread {
         regs,
         fs_base: fs.ok_or(Refusal::Base)?,
         gs_base: base(ctx.vcpu.gs_base())?,
@@ -279,7 +280,10 @@ fn thread(ctx: &ThreadCtx<'_>, call: Option<u64>) -> Result<ForkedThread, Refusa
         name: ctx.thread.name(),
         set_tid: 0,
         clear_tid: ctx.thread.clear_child_tid.load(Ordering::Relaxed),
-    })
+    };
+    let robust_list = ctx.thread.robust_list.load(Ordering::Relaxed);
+    // The number that memory has.
+    Ok(KeptThread { tid: ctx.thread.owner.cast_unsigned(), robust_list, state })
 }
 
 fn mapped(process: &Process, region: &RegionCopy) -> Result<Vec<KeptMapping>, Refusal> {
@@ -293,8 +297,7 @@ fn mapped(process: &Process, region: &RegionCopy) -> Result<Vec<KeptMapping>, Re
 }
 
 /// What a snapshot has not, besides open files.
-fn lost_of(ctx: &ThreadCtx<'_>) -> Vec<String> {
-    let process = ctx.process;
+fn lost_of(process: &Process) -> Vec<String> {
     let mut lost = Vec::new();
     let children = process.children.all().len();
     if children > 0 {
@@ -303,7 +306,7 @@ fn lost_of(ctx: &ThreadCtx<'_>) -> Vec<String> {
     if process.timers.has_any() {
         lost.push("its timers".to_owned());
     }
-    let pending = ctx.thread.signals.pending_set() | process.signals.pending_set();
+    let pending = pending_for_any(process);
     for number in (1..=64_u8).filter(|number| pending & (1 << (number - 1)) != 0) {
         lost.push(format!("{}, which is pending", signal_name(number)));
     }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use abi::Errno;
 
 use super::head::{Head, KeptExecutable};
-use super::{Refusal, readable_path, write};
+use super::{Refusal, readable_path, write_alone};
 use crate::linux::task::ThreadCtx;
 use crate::private::snapshot::NotKept;
 use crate::store::{Name, Store, StoreError};
@@ -78,12 +78,12 @@ impl AtReady {
         let store = Store::open(&self.store)?;
         let new = store.begin_snapshot(&self.name)?;
         let to = new.memory_to_write()?;
-        let (head, executable) = write(ctx, None, || Ok(to))?;
+        let (head, executable) = write_alone(ctx, to)?;
         let host = readable_path(executable.as_fd()).map_err(ReadyError::Executable)?;
         let head = Head {
             memory_bytes: new.memory_bytes()?,
             executable: KeptExecutable { host, ..head.executable },
-            ready: Some(ctx.thread.tid.cast_unsigned()),
+            ready: Some(ctx.thread.owner.cast_unsigned()),
             ..head
         };
         Ok(new.finish(&head.encode())?)

@@ -10,6 +10,7 @@ use std::sync::mpsc::{self, SyncSender};
 
 use super::{Process, Thread};
 use crate::vm::Vcpu;
+use crate::vm::kick::HostTid;
 
 /// Runs a thread of the program, which is in the table and has the calling host thread's number,
 /// to its end: `process::thread::run`.
@@ -22,23 +23,34 @@ pub type RunThread = fn(&Arc<Process>, &Arc<Thread>, Vcpu);
 /// to be in the program's memory before the first instruction.
 #[derive(Debug)]
 pub struct Prepared {
-    tid: i32,
+    tid: HostTid,
     go: SyncSender<(Arc<Thread>, Vcpu)>,
 }
 
 impl Prepared {
-    /// Starts a host thread.
+    /// Starts a host thread whose number is not that of another thread of the program.
     ///
     /// # Errors
     /// The host cannot create another thread.
     pub fn new(process: &Arc<Process>) -> std::io::Result<Prepared> {
+        let mut prepared = Prepared::any(process)?;
+        let mut passed_over = Vec::new();
+        // In a copy from a snapshot, the program may have the number for another thread. As long as the host's
+        // thread waits, its number comes for no other.
+        while process.threads.get(prepared.tid.raw()).is_some() {
+            passed_over.push(std::mem::replace(&mut prepared, Prepared::any(process)?));
+        }
+        Ok(prepared)
+    }
+
+    fn any(process: &Arc<Process>) -> std::io::Result<Prepared> {
         let (tell, told) = mpsc::sync_channel(1);
         let (go, start) = mpsc::sync_channel(1);
         let owner = process.clone();
         let handle = std::thread::Builder::new().name("vcpu".to_owned()).stack_size(256 << 10);
         let handle = handle.spawn(move || {
             // If the process is gone, nothing waits for the number, and nothing starts the thread.
-            let _ = tell.send(gettid());
+            let _ = tell.send(HostTid::own());
             if let Ok((thread, vcpu)) = start.recv() {
                 (owner.run_thread)(&owner, &thread, vcpu);
             }
@@ -48,22 +60,22 @@ impl Prepared {
         Ok(Prepared { tid, go })
     }
 
-    /// The number of the thread it will run.
+    /// Its number.
     #[must_use]
-    pub fn tid(&self) -> i32 {
+    pub fn tid(&self) -> HostTid {
         self.tid
     }
 
-    /// Makes it run `thread`, whose number must be its own, on `vcpu`.
+    /// Makes it run `thread`, whose host thread it must be, on `vcpu`.
     pub fn run(self, process: &Process, thread: Arc<Thread>, vcpu: Vcpu) {
-        assert_eq!(thread.tid, self.tid, "a thread has the number of its host thread");
         process.threads.add(thread.clone());
+        self.run_known(thread, vcpu);
+    }
+
+    /// The same, of one that is in the table.
+    pub fn run_known(self, thread: Arc<Thread>, vcpu: Vcpu) {
+        assert_eq!(thread.host, self.tid, "a thread runs on the host thread that is its own");
         let told = self.go.send((thread, vcpu));
         assert!(told.is_ok(), "the host thread waits for its thread until this is dropped");
     }
-}
-
-/// The calling host thread's number.
-pub(crate) fn gettid() -> i32 {
-    rustix::thread::gettid().as_raw_nonzero().get()
 }

@@ -171,6 +171,27 @@ pub(crate) struct FirstThread {
     pub(crate) clear_tid: u64,
     /// The list of the locks that it holds.
     pub(crate) robust_list: u64,
+    /// The number that memory has for it, if that is another one than its process's.
+    pub(crate) owner: Option<i32>,
+    /// The threads that begin with it: of a process that goes on from a snapshot.
+    pub(crate) others: Vec<OtherThread>,
+}
+
+/// A thread that begins with the first one.
+#[derive(Debug)]
+pub(crate) struct OtherThread {
+    /// Its number, as the program has it.
+    pub(crate) tid: i32,
+    /// As for the first.
+    pub(crate) signals: ThreadSignals,
+    /// Likewise.
+    pub(crate) name: Vec<u8>,
+    /// Likewise.
+    pub(crate) clear_tid: u64,
+    /// Likewise.
+    pub(crate) robust_list: u64,
+    /// With its registers.
+    pub(crate) vcpu: Vcpu,
 }
 
 /// A process from its start to its end.

@@ -1,13 +1,14 @@
 //! All threads of a process: numbers, start, end.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmm_sys_util::eventfd::EventFd;
 
 use super::thread::Thread;
 use crate::vm::Vcpu;
-use crate::vm::kick;
+use crate::vm::kick::{self, HostTid};
 
 /// The threads of a process.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub struct ThreadTable {
     inner: Mutex<Inner>,
     /// Written when the event loop (`supervise.rs`) should check the table.
     attention: EventFd,
+    /// Some thread has, or has had, another number than its host thread.
+    renumbered: AtomicBool,
 }
 
 /// Whether the threads have acknowledged the kicks they were sent.
@@ -48,6 +51,7 @@ impl ThreadTable {
         Ok(ThreadTable {
             inner: Mutex::default(),
             attention: EventFd::new(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)?,
+            renumbered: AtomicBool::new(false),
         })
     }
 
@@ -68,6 +72,9 @@ impl ThreadTable {
 
     /// Registers a thread that is about to run.
     pub fn add(&self, thread: Arc<Thread>) {
+        if thread.tid != thread.host.raw() || thread.owner != thread.tid {
+            self.renumbered.store(true, Ordering::Relaxed);
+        }
         let mut inner = self.lock();
         inner.live.insert(thread.tid, thread);
         inner.started += 1;
@@ -95,10 +102,25 @@ impl ThreadTable {
         last
     }
 
-    /// The thread with this number.
+    /// The thread with this number, or the one that memory has under it as an owner of locks.
     #[must_use]
-    pub fn get(&self, tid: i32) -> Option<Arc<Thread>> {
-        self.lock().live.get(&tid).cloned()
+    pub fn get(&self, number: i32) -> Option<Arc<Thread>> {
+        let inner = self.lock();
+        let owner = || inner.live.values().find(|thread| thread.owner == number);
+        let known = inner.live.get(&number);
+        known.or_else(|| self.are_renumbered().then(owner).flatten()).cloned()
+    }
+
+    /// Whether the numbers that the program has for its threads are not all the host's: set before any of them runs.
+    #[must_use]
+    pub fn are_renumbered(&self) -> bool {
+        self.renumbered.load(Ordering::Relaxed)
+    }
+
+    /// The thread that a host thread runs.
+    #[must_use]
+    pub fn run_by(&self, host: HostTid) -> Option<Arc<Thread>> {
+        self.lock().live.values().find(|thread| thread.host == host).cloned()
     }
 
     /// All live threads.
@@ -117,14 +139,14 @@ impl ThreadTable {
     /// Gets every thread out of the guest or out of a blocking host call, once.
     pub fn kick_all(&self) {
         for thread in self.lock().live.values() {
-            kick::kick(thread.tid);
+            kick::kick(thread.host);
         }
     }
 
     /// Kicks `thread`; the event loop repeats it until the thread has checked its signals.
     pub fn kick_until_acknowledged(&self, thread: &Thread) {
         thread.signals.mark_kicked();
-        kick::kick(thread.tid);
+        kick::kick(thread.host);
         self.notify();
     }
 
@@ -145,7 +167,7 @@ impl ThreadTable {
     pub fn kick_again(&self, stopping: bool) {
         let inner = self.lock();
         for thread in inner.live.values().filter(|t| stopping || t.signals.is_kicked()) {
-            kick::kick(thread.tid);
+            kick::kick(thread.host);
         }
     }
 

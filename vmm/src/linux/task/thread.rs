@@ -2,6 +2,10 @@
 //!
 //! The program's thread has the host thread's number. So an owner named by it, in memory or files
 //! shared by several VMs and native programs, means the same to all of them and to the host kernel.
+//! But in a process that goes on from a snapshot, threads other than the first keep the numbers that its
+//! memory has for them, and a host has no way to give those to its threads: there, [`Thread::tid`] is the
+//! program's, [`Thread::host`] the host's. The first one's `tid` is its process's number, which is new, and
+//! [`Thread::owner`] the number that it had.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,12 +20,18 @@ use crate::linux::signal::{SignalActions, ThreadSignals};
 use crate::linux::time::{now, thread_clock};
 use crate::user_memory::UserMemory;
 use crate::vm::Vcpu;
+use crate::vm::kick::HostTid;
 
 /// What other threads may know of a thread.
 #[derive(Debug)]
 pub struct Thread {
-    /// Its number: that of the host thread running it.
+    /// Its number, as the program has it: that of the host thread running it, but in a copy from a snapshot.
     pub tid: i32,
+    /// Its number in memory, as the owner of locks. Of a copy's first thread it is the one that this had when it was
+    /// snapshotted; of all others it is `tid`.
+    pub owner: i32,
+    /// The host thread running it.
+    pub host: HostTid,
     vcpu: AtomicU32,
     /// Address to clear and wake when it ends (`set_tid_address`, `CLONE_CHILD_CLEARTID`).
     pub clear_child_tid: AtomicU64,
@@ -39,11 +49,19 @@ pub struct Thread {
 }
 
 impl Thread {
-    /// A thread not yet running.
+    /// A thread not yet running, with the number of its host thread.
     #[must_use]
-    pub fn new(tid: i32, signals: ThreadSignals) -> Arc<Thread> {
+    pub fn new(host: HostTid, signals: ThreadSignals) -> Arc<Thread> {
+        Thread::numbered([host.raw(); 2], host, signals)
+    }
+
+    /// One with numbers of its own: `tid` and `owner`.
+    #[must_use]
+    pub fn numbered([tid, owner]: [i32; 2], host: HostTid, signals: ThreadSignals) -> Arc<Thread> {
         Arc::new(Thread {
             tid,
+            owner,
+            host,
             vcpu: AtomicU32::new(u32::MAX),
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
@@ -80,7 +98,7 @@ impl Thread {
 
     /// Nanoseconds of processor time since this was last asked; 0 once it has ended.
     pub(in crate::linux) fn spent_since(&self) -> u64 {
-        let now = now(thread_clock(self.tid)).map_or(0, |time| {
+        let now = now(thread_clock(self.host)).map_or(0, |time| {
             time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
         });
         now.saturating_sub(self.spent.swap(now, Ordering::Relaxed))
