@@ -142,7 +142,8 @@ impl SnapshotDesk {
                 inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            if inner.is_complete(all()) {
+            // Of many threads, each is woken often: most times their number says enough.
+            if inner.standing.len() >= process.threads.counts().0 && inner.is_complete(all()) {
                 let asked = inner.asked.take();
                 inner.is_making = true;
                 let taken = |(tid, left): (&i32, &mut Option<Left>)| Some((*tid, left.take()?));
