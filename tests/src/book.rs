@@ -114,6 +114,13 @@ pub fn steps(page: &str) -> Vec<Step> {
                     command.push('\n');
                     command.push_str(text);
                 }
+                // The prompt of a shell that waits for the rest of a command.
+                (None, Some(Step::Run { command, expected, .. }))
+                    if expected.is_empty() && text.starts_with("> ") =>
+                {
+                    command.push('\n');
+                    command.push_str(&text[2..]);
+                }
                 (Some(command), _) => shown.push(Step::Run {
                     line,
                     command: command.to_owned(),
@@ -319,7 +326,7 @@ mod tests {
     #[test]
     fn files_commands_and_what_they_print_are_found() {
         let page = "# A page\n\nIn `a/b.txt`:\n\n```text\none\n```\n\n```rust\nfn f() {}\n```\n\nThen:\n\n\
-                    ```console\n$ cat a/b.txt  # it is there\none\n$ printf '%s' \\\n    x\nx\n(gdb) quit\n```\n\
+                    ```console\n$ cat a/b.txt  # it is there\none\n$ printf '%s' \\\n    x\nx\n(gdb) quit\n$ for x in 1; do\n>   true\n> done\n```\n\
                     - and root:\n\n  ```console\n  # id\n  ```\n";
         let run = |line, command: &str, expected: &[&str]| Step::Run {
             line,
@@ -331,7 +338,8 @@ mod tests {
             run(16, "cat a/b.txt  # it is there", &["one"]),
             run(18, "printf '%s' \\\n    x", &["x"]),
             run(21, "(gdb) quit", &[]),
-            run(26, "# id", &[]),
+            run(22, "for x in 1; do\n  true\ndone", &[]),
+            run(29, "# id", &[]),
         ];
         assert_eq!(steps(page), expected);
         assert_eq!(bare("cat a/b.txt  # it is there"), "cat a/b.txt");

@@ -12,12 +12,20 @@ use tests::{guests, kvm};
 const IGNORED: [(&str, &str, &str); 0] = [];
 
 /// Blocks that are whole only with something around them: the page, how they begin, what is before and after.
-const AROUND: [(&str, &str, &str, &str); 4] = [
+const AROUND: [(&str, &str, &str, &str); 5] = [
     (
         "docs/src/address-spaces.md",
         "vasid_t vid",
         "#include <spacejmp.h>\nstatic int numbers[1], *root = numbers;\nstatic void count(const int *of) { (void)of; }\nint main(void) {\n",
         "return 0; }\n",
+    ),
+    (
+        "docs/src/snapshots.md",
+        "int main",
+        "#define _GNU_SOURCE\n#include <spacejmp.h>\n#include <stdio.h>\n#include <stdlib.h>\n\
+         #include <unistd.h>\n\
+         struct table *load(const char *);\nint serve(struct table *, int);\n",
+        "",
     ),
     ("docs/src/cxx.md", "#include", "", ""),
     (

@@ -89,6 +89,13 @@ pub(super) const SNAPSHOTS: Page = Page {
     name: "docs/src/snapshots.md",
     before: SERVER,
     vm: "web",
+    left_out: &[
+        ("spacejmp run --snapshot-at-ready warm --dir . --listen 8080 ./server 8080 &", PORT),
+        (
+            "for port in $(seq 8081 8090); do\n  spacejmp run --from warm --dir . --listen $port $port &\ndone",
+            PORT,
+        ),
+    ],
     instead: &[
         ("spacejmp run --name web --dir . ./server &", ON, "{}\nis_up"),
         (
