@@ -83,7 +83,8 @@ fn watched(kind: u8, len: u64, stops: &[(&str, u64)]) -> u64 {
     let limit = pace::limit(Duration::from_secs(120)).as_secs().to_string();
     let to = stats.to_str().expect("a path");
     let options = ["run", "--no-store", "--timeout", &limit, "--stats=json", "--stats-to", to];
-    let run = spacejmp(&options).arg(guests::c("watched")).arg("await").spawn();
+    let between = pace::times(10_000_000).to_string();
+    let run = spacejmp(&options).arg(guests::c("watched")).args(["await", &between]).spawn();
     let mut run = Run(run.expect("it starts"));
     let mut out = BufReader::new(run.0.stdout.take().expect("a pipe"));
     let mut line = String::new();

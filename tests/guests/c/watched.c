@@ -1,6 +1,7 @@
 /* Uses memory that a debugger watches, as its argument says:
  *
- *   far       writes and reads it, with ten million instructions between that use no memory
+ *   far       writes and reads it, with instructions between that use no memory: ten million, or as many as the next
+ *             argument says
  *   await     says where it is, and does the same when it has read a byte
  *   threads   two threads use what is beside it, one of them it, too
  *   hidden    looks whether anything shows that it is watched: calls, rights, faults, children
@@ -11,6 +12,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -24,6 +26,8 @@ struct page {
 };
 struct page page __attribute__((aligned(4096)));
 static sigjmp_buf back;
+/* Instructions between two uses. */
+static long between = 10000000;
 
 __attribute__((noinline)) void begins(void)
 {
@@ -32,7 +36,7 @@ __attribute__((noinline)) void begins(void)
 
 static void compute(void)
 {
-    long turns = 5000000;
+    long turns = between / 2;
     __asm__ volatile("1: dec %0; jnz 1b" : "+r"(turns) : : "cc");
 }
 
@@ -158,6 +162,8 @@ static int hidden(void)
 int main(int argc, char **argv)
 {
     const char *how = argc > 1 ? argv[1] : "";
+    if (argc > 2)
+        between = atol(argv[2]);
     if (!strcmp(how, "await")) {
         char byte;
         printf("%lx\n", (unsigned long)&page.watched);
