@@ -189,9 +189,13 @@ impl Debugger {
     pub(crate) fn enters(&self, ctx: &mut ThreadCtx<'_>) {
         let steps = self.steps.load(Ordering::SeqCst);
         let uses = self.guards.load(Ordering::SeqCst) && self.goes_in(ctx);
+        if ctx.vcpu.is_in_kernel() {
+            // It was kicked there: the exception of the instruction that it has made may be on its way.
+            return;
+        }
         ctx.debugged.is_trapped.set(ctx.debugged.step.get() || steps || uses);
         ctx.debugged.watched.set(None);
-        if ctx.debugged.is_trapped.get() && !ctx.vcpu.is_in_kernel() {
+        if ctx.debugged.is_trapped.get() {
             let operands = (steps || uses).then(|| next_operands(ctx)).flatten();
             let hit = operands.and_then(|operands| self.lock().watches.hit(&operands));
             ctx.debugged.watched.set(hit);
