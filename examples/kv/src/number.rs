@@ -131,7 +131,8 @@ mod tests {
             assert_eq!(float(text.as_bytes()), Some(number), "{text}");
         }
         // The last but one has a character across its third byte.
-        for text in ["", "-", "in", "infinit", "nan", "x1", "\u{10}\u{11}\u{763}", "\u{763}\u{763}"] {
+        for text in ["", "-", "in", "infinit", "nan", "x1", "\u{10}\u{11}\u{763}", "\u{763}\u{763}"]
+        {
             assert_eq!(float(text.as_bytes()), None, "{text:?}");
         }
         assert_eq!(float(b"1\xff"), None);
