@@ -268,7 +268,7 @@ fn a_watchpoint_names_the_thread_and_disturbs_no_other() {
         return;
     }
     let program = guests::c("debugged");
-    let run = Run::start(&["--gdb"], &program, &["threads"]);
+    let run = Run::start(&["--gdb"], &program, &["counting"]);
     let first = run.told.recv_timeout(limit()).expect("it says where it waits");
     let at = first.strip_prefix("spacejmp: waiting for gdb: target remote ").expect(&first);
     let words = [

@@ -94,11 +94,17 @@ __attribute__((noinline)) static void count_one(void)
     __atomic_add_fetch(&counter, 1, __ATOMIC_SEQ_CST);
 }
 
+static int one_at_a_time;
+
 static void *works(void *unused)
 {
     prctl(PR_SET_NAME, "works");
-    for (int n = 0; n < 100; n++)
-        count_one();
+    for (int n = 0; n < 100; n++) {
+        if (one_at_a_time)
+            count_one();
+        else
+            at_work(1);
+    }
     return unused;
 }
 
@@ -121,7 +127,8 @@ int main(int argc, char **argv)
     struct sigaction action = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO };
     for (int n = 1; n <= 3; n++)
         at_work(n);
-    if (strcmp(how, "threads") == 0) {
+    one_at_a_time = strcmp(how, "counting") == 0;
+    if (strcmp(how, "threads") == 0 || one_at_a_time) {
         pthread_t waiting, working[2];
         if (pipe(pipes) != 0 || pthread_create(&waiting, NULL, waits, pipes) != 0)
             return 1;
