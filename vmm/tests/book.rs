@@ -10,7 +10,8 @@ use vmm::exit_code;
 const DISPATCH: &str = include_str!("../src/linux/mod.rs");
 const CALLS_PAGE: &str = include_str!("../../docs/src/linux-calls.md");
 const ABI_PAGE: &str = include_str!("../../docs/src/abi.md");
-const BINDINGS: [&str; 3] = [
+const BINDINGS: [&str; 4] = [
+    include_str!("../../guest-sdk/src/sys/ready.rs"),
     include_str!("../../guest-sdk/src/sys/switch.rs"),
     include_str!("../../guest-sdk/src/sys/vas.rs"),
     include_str!("../../guest-sdk/src/sys/seg.rs"),

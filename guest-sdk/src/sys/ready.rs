@@ -10,7 +10,7 @@ use super::call;
 ///
 /// # Errors
 /// Those of the snapshot, if the run makes one. `EBUSY`: the process cannot be snapshotted as it is now. `EEXIST`: one of that
-/// name has come meanwhile. Store errors.
+/// name has come meanwhile. And store errors.
 #[inline]
 pub fn ready() -> Result<u64, Errno> {
     // SAFETY: the call takes no arguments and touches no memory.
@@ -21,8 +21,7 @@ pub fn ready() -> Result<u64, Errno> {
 /// the environment, then all of them, each with a 0 after it. Returns the bytes.
 ///
 /// # Errors
-/// `ENOENT`: the process is no copy that came back from [`ready`]. `EINVAL`: the buffer is too small. `EFAULT` for a buffer that is
-/// not there.
+/// `ENOENT`: the process is no copy that came back from [`ready`]. `EINVAL`: the buffer is too small.
 #[inline]
 pub fn ready_arguments(buffer: &mut [u8]) -> Result<u64, Errno> {
     // SAFETY: the call writes to the buffer only.

@@ -190,6 +190,13 @@ fn guest_cpu(report: &HostReport) -> Vec<Check> {
             format!("physical addresses of {bits}"),
         ),
         Check::of(cpu.fsgsbase, "FSGSBASE", base),
+        // The same everywhere, so nothing is probed: what users of gdb ask is which kind they get.
+        Check::of(
+            true,
+            "gdb",
+            "breakpoints by software, watchpoints by pages; the processor's debug registers are \
+             not used",
+        ),
     ]
 }
 
@@ -294,6 +301,15 @@ mod tests {
 
     const EPT: &[(&str, &str)] = &[("/sys/module/kvm_intel/parameters/ept", "Y")];
     const SOFTWARE: &[(&str, &str)] = &[("/sys/module/kvm/version", "1")];
+
+    #[test]
+    fn what_a_debugger_gets_is_told_on_every_kind_of_host() {
+        for host in [EPT, SOFTWARE] {
+            let lines = checks(&report(host, vec![]));
+            let line = lines.iter().find(|line| line.subject == "gdb").unwrap();
+            assert!(line.found.contains("watchpoints by pages"), "{}", line.found);
+        }
+    }
 
     #[test]
     fn a_host_without_problems_has_no_problem_line() {
