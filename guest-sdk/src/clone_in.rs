@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::alloc::AllocError;
 use crate::array;
 use crate::brand::Brand;
+use crate::calendar::{StoredDate, StoredDateTime, StoredOffset, StoredSpan, StoredTime};
 use crate::collections::{
     Total, VBTreeMap, VBTreeSet, VBinaryHeap, VHashMap, VHashSet, VId, VKey, VString, VVec,
     VVecDeque,
@@ -85,7 +86,8 @@ leaves! {
     [] NonZero<u8>; [] NonZero<u16>; [] NonZero<u32>; [] NonZero<u64>; [] NonZero<u128>;
     [] NonZero<usize>; [] NonZero<i8>; [] NonZero<i16>; [] NonZero<i32>; [] NonZero<i64>;
     [] NonZero<i128>; [] NonZero<isize>;
-    [] Ipv4Addr; [] Ipv6Addr; [] StoredIp; [] Timestamp; [F: Copy] Total<F>;
+    [] Ipv4Addr; [] Ipv6Addr; [] StoredIp; [] Timestamp;
+    [] StoredDate; [] StoredTime; [] StoredDateTime; [] StoredSpan; [] StoredOffset; [F: Copy] Total<F>;
     [T: ?Sized] PhantomData<T>;
     [T] VPtr<T, V>;
     [T] VSlice<T, V>;

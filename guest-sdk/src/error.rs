@@ -298,6 +298,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// What has the name of a [`Shared`](crate::Shared) value is none, or not one of this type.
+    #[error("`{space}` is no shared value that can be used: {reason}")]
+    NotShared {
+        /// The name.
+        space: String,
+        /// What is there.
+        reason: String,
+    },
+
     /// The snapshot that the run was to make where the program is [`ready`](crate::ready()), or what a copy was started
     /// with, could not be had.
     #[error("the program cannot be copied where it is ready: {errno}")]

@@ -59,8 +59,13 @@ impl TypeLayout {
     /// The layout of `T`.
     #[must_use]
     pub fn of<T: Storable<V>, V: Brand>() -> TypeLayout {
+        TypeLayout::written(|writer| writer.part::<T, V>(format_args!("")))
+    }
+
+    /// The layout that `describe` writes.
+    pub(crate) fn written(describe: impl FnOnce(&mut LayoutWriter)) -> TypeLayout {
         let mut writer = LayoutWriter::default();
-        writer.part::<T, V>(format_args!(""));
+        describe(&mut writer);
         TypeLayout { text: writer.text }
     }
 
@@ -230,8 +235,13 @@ impl LayoutWriter {
 
     /// A part of the type that is being described, of type `T`, introduced by `label`.
     pub fn part<T: Storable<V>, V: Brand>(&mut self, label: fmt::Arguments<'_>) {
-        self.label = label.to_string();
+        self.label(label);
         T::layout(self);
+    }
+
+    /// Introduces the type that is described next.
+    pub(crate) fn label(&mut self, label: fmt::Arguments<'_>) {
+        self.label = label.to_string();
     }
 
     /// A field of the type that is being described.

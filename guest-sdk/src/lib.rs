@@ -57,6 +57,7 @@
 //! - [`Space`], [`token`]: being inside; [`brand`](mod@brand), [`storable`], [`layout`]: what may
 //!   lie there
 //! - [`upgrade`]: types that have changed since their values were stored
+//! - [`Shared`]: atomics and [`VOnce`] that several programs use at the same time
 //! - [`VBox`], [`VRc`], [`VPtr`], [`VSlice`], [`collections`]: memory there, [`serial`]: in and out of it by `serde`;
 //!   [`alloc`]: their way to it; [`heap`]: where it comes from; [`ScopedAlloc`]: the same for
 //!   existing code
@@ -76,12 +77,15 @@ mod block_owners;
 mod book;
 mod boxed;
 pub mod brand;
+mod calendar;
 pub mod call_page;
 mod clone_in;
 pub mod collections;
 mod counted;
 mod earlier;
 pub mod error;
+#[cfg(any(feature = "chrono", feature = "jiff", feature = "uuid"))]
+mod foreign;
 mod handle;
 mod handles;
 pub mod heap;
@@ -94,6 +98,7 @@ mod ptr;
 mod ready;
 mod scope;
 pub mod serial;
+mod shared;
 mod space;
 mod space_heap;
 pub mod storable;
@@ -107,6 +112,7 @@ mod values;
 pub use alloc::{AllocError, VAlloc};
 pub use boxed::VBox;
 pub use brand::Brand;
+pub use calendar::{OutOfRange, StoredDate, StoredDateTime, StoredOffset, StoredSpan, StoredTime};
 pub use call_page::{CallPage, NotUnderSpacejmp};
 pub use clone_in::CloneIn;
 pub use collections::{
@@ -121,8 +127,9 @@ pub use objects::vas::{Vas, VasInfo, VasOptions};
 pub use ptr::{VPtr, VSlice};
 pub use ready::{Ready, ready};
 pub use scope::ScopedAlloc;
+pub use shared::{Concurrent, Layouts, NotSet, Shared, VOnce};
 pub use space::{InOld, OldSpace, Opening, Space, SpaceOptions};
-pub use spacejmp_derive::{CloneIn, Storable, VKey};
+pub use spacejmp_derive::{CloneIn, Concurrent, Storable, VKey};
 pub use storable::Storable;
 pub use sys::{Durability, Lifetime, PagePolicy, Right, SyncInterval};
 pub use thread_state::{Inside, inside};

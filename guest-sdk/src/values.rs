@@ -34,6 +34,18 @@ impl Timestamp {
         SystemTime::now().into()
     }
 
+    /// Seconds since the beginning of 1970, rounded down, and nanoseconds after that, less than 10^9.
+    #[cfg(any(feature = "chrono", feature = "jiff"))]
+    pub(crate) const fn from_parts(seconds: i64, nanoseconds: u32) -> Timestamp {
+        Timestamp { seconds, nanoseconds }
+    }
+
+    /// What `from_parts` takes.
+    #[cfg(any(feature = "chrono", feature = "jiff"))]
+    pub(crate) const fn parts(self) -> (i64, u32) {
+        (self.seconds, self.nanoseconds)
+    }
+
     /// As a time of the standard library, which has all that it gave.
     #[must_use]
     pub fn to_system_time(self) -> Option<SystemTime> {

@@ -249,10 +249,10 @@ fn crashes(workspace: &Workspace) -> Result<()> {
 /// Use after free, out-of-bounds accesses and double frees in the SDK, whose spaces over plain
 /// memory use blocks of the process. The pinned toolchain has the sanitizer, but calls its flag
 /// unstable. With `--target`, build scripts and macros are built without it: they could not be
-/// loaded.
+/// loaded. With all features, whose conversions are tested here and nowhere else: that would be one more build of the SDK.
 fn asan(workspace: &Workspace) -> Result<()> {
     let target = workspace.target().join("asan");
-    let mut cargo = workspace.cargo(&["test", "--quiet", "--package", "spacejmp"]);
+    let mut cargo = workspace.cargo(&["test", "--quiet", "--package", "spacejmp", "--all-features"]);
     cargo.args(["--lib", "--test", "hostile", "--test", "scope", "--test", "attacks"]);
     cargo.args(["--target", TARGET, "--target-dir"]).arg(target);
     cargo.env("RUSTC_BOOTSTRAP", "1").env("CARGO_ENCODED_RUSTFLAGS", "-Zsanitizer=address");

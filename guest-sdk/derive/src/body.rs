@@ -57,7 +57,7 @@ pub(crate) fn describe(
 }
 
 /// A field's name, as in the source or by number.
-fn label(index: usize, field: &Field) -> (TokenStream, String) {
+pub(crate) fn label(index: usize, field: &Field) -> (TokenStream, String) {
     match &field.ident {
         Some(name) => (name.to_token_stream(), name.to_string()),
         None => (Index::from(index).to_token_stream(), index.to_string()),
@@ -65,7 +65,7 @@ fn label(index: usize, field: &Field) -> (TokenStream, String) {
 }
 
 /// `{ a: _, b: it, c: _ }`: a pattern of all fields, with a name for one of them.
-fn pattern(fields: &Fields, wanted: Option<usize>) -> TokenStream {
+pub(crate) fn pattern(fields: &Fields, wanted: Option<usize>) -> TokenStream {
     let it = name("it");
     let parts = fields.iter().enumerate().map(|(index, field)| {
         let (member, _) = label(index, field);

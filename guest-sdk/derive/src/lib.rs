@@ -1,13 +1,14 @@
-//! `#[derive(Storable)]`, `#[derive(CloneIn)]` and `#[derive(VKey)]` of the crate `spacejmp`, which re-exports and documents them.
+//! `#[derive(Storable)]`, `#[derive(CloneIn)]`, `#[derive(Concurrent)]` and `#[derive(VKey)]` of the crate `spacejmp`, which re-exports and documents them.
 //!
 //! - `input`: the source, checked
 //! - `body`: the description of fields and variants
-//! - `clone_in`: `#[derive(CloneIn)]`
+//! - `clone_in`: `#[derive(CloneIn)]`; `concurrent`: `#[derive(Concurrent)]`
 //! - `key`: `#[derive(VKey)]`
 //! - `upgrade`: how a value is made from that of an earlier type
 
 mod body;
 mod clone_in;
+mod concurrent;
 mod input;
 mod key;
 mod upgrade;
@@ -56,6 +57,13 @@ pub fn derive_storable(item: TokenStream) -> TokenStream {
 pub fn derive_clone_in(item: TokenStream) -> TokenStream {
     let item = parse_macro_input!(item as DeriveInput);
     clone_in::expand(&item).unwrap_or_else(|err| err.to_compile_error()).into()
+}
+
+/// Implements `Concurrent` for a struct, after checking every field: several programs use one value at the same time.
+#[proc_macro_derive(Concurrent)]
+pub fn derive_concurrent(item: TokenStream) -> TokenStream {
+    let item = parse_macro_input!(item as DeriveInput);
+    concurrent::expand(&item).unwrap_or_else(|err| err.to_compile_error()).into()
 }
 
 /// Implements `VKey`: values are keys of maps and sets.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::total::Total;
 use crate::brand::Brand;
+use crate::calendar::{StoredDate, StoredDateTime, StoredOffset, StoredSpan, StoredTime};
 use crate::storable::Storable;
 use crate::token::{At, Mode};
 use crate::values::{StoredIp, Timestamp};
@@ -94,6 +95,7 @@ own_keys! {
     [] NonZero<i128>; [] NonZero<isize>;
     [] bool; [] char; [] (); [] Duration; [] Ordering; [] Ipv4Addr; [] Ipv6Addr;
     [] Total<f32>; [] Total<f64>; [] StoredIp; [] Timestamp;
+    [] StoredDate; [] StoredTime; [] StoredDateTime; [] StoredSpan; [] StoredOffset;
     [T: Storable<V> + Hash + Ord] Reverse<T>;
     [T: Storable<V> + Hash + Ord] Wrapping<T>;
     [T: Storable<V> + Hash + Ord] Option<T>;

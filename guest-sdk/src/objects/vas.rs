@@ -214,6 +214,20 @@ impl Vas {
         Ok((infos, missing))
     }
 
+    /// Takes out what is listed and is not in the store: volatile segments that their last user has freed, for which the
+    /// VAS could not be attached. Their ids are not given to others.
+    pub(crate) fn forget_missing(&self) -> Result<()> {
+        let (_, missing) = self.segment_infos()?;
+        for sid in missing {
+            match sys::seg_detach(self.id, sid) {
+                // Another program was quicker.
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(self.failed("take a lost segment out of")(errno)),
+            }
+        }
+        Ok(())
+    }
+
     /// Puts a segment into the VAS, for every process that has it attached or will.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ mod switch;
 mod tests;
 mod upgrade;
 mod versions;
-mod visit;
+pub(crate) mod visit;
 mod vm;
 
 use std::fmt;
@@ -445,7 +445,7 @@ impl Backend {
         match self {
             Backend::Plain(plain) => {
                 let lock = NonNull::from(&plain.lock);
-                let heap: NonNull<dyn SpaceHeap> = NonNull::from(&plain.heap);
+                let heap: Option<NonNull<dyn SpaceHeap>> = Some(NonNull::from(&plain.heap));
                 let vh = thread_state::current().location.vh;
                 Ok(Target {
                     location: Location { vh, plain: Some((lock, access)), occupancy: None },
@@ -490,7 +490,7 @@ fn until(limit: Duration) -> Wait {
     Instant::now().checked_add(limit).map_or(Wait::Forever, Wait::Until)
 }
 
-fn check_home(space: &str) -> Result<()> {
+pub(crate) fn check_home(space: &str) -> Result<()> {
     let here = thread_state::current();
     match here.brand {
         None => Ok(()),
@@ -514,7 +514,7 @@ fn claim<V: Brand>(vid: u64, sid: u64, name: &str) -> Result<Claim> {
     )
 }
 
-fn refusal(name: &str, limit: Option<Duration>, refused: Refused) -> Error {
+pub(crate) fn refusal(name: &str, limit: Option<Duration>, refused: Refused) -> Error {
     let space = name.to_owned();
     match (refused, limit) {
         (Refused::OwnLock, _) => {

@@ -146,6 +146,9 @@ impl<V: Brand> SpaceOptions<V> {
             other => return other,
         }
         let vas = Vas::options().mode(self.segment.params.mode).open_or_create(name)?;
+        if is_volatile {
+            vas.forget_missing()?;
+        }
         let segment = self.segment().open_or_create(name)?;
         match vas.attach_segment(&segment, Right::Write) {
             Err(err) if err.errno() != Some(Errno::EEXIST) => return Err(err),

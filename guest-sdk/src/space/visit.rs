@@ -18,7 +18,8 @@ use crate::type_id;
 #[derive(Clone, Copy)]
 pub(crate) struct Target {
     pub(crate) location: Location,
-    pub(crate) heap: NonNull<dyn SpaceHeap>,
+    /// `None` where nothing is allocated; a visit to write has one.
+    pub(crate) heap: Option<NonNull<dyn SpaceHeap>>,
     /// The segment that holds the content; `None` in plain memory.
     pub(crate) sid: Option<SegId>,
     /// Whether that is versioned.
@@ -180,7 +181,7 @@ pub(crate) unsafe fn visit<V: Brand, M: Mode, R>(
         brand: Some(type_id::of::<V>()),
         name: V::NAME,
         writable: M::WRITABLE,
-        heap: M::WRITABLE.then_some(target.heap),
+        heap: target.heap.filter(|_| M::WRITABLE),
         scope: Scope::Outside,
         nests: target.is_versioned || before.nests,
         location: target.location,

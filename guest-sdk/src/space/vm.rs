@@ -170,7 +170,7 @@ impl VmSpace {
                 place.get_or_init(|| fresh)
             }
         };
-        let heap: NonNull<dyn SpaceHeap> = NonNull::from(&self.heap);
+        let heap: Option<NonNull<dyn SpaceHeap>> = Some(NonNull::from(&self.heap));
         let occupancy = Some(NonNull::from(&*instance.occupancy));
         let location = Location { vh: instance.attached.handle(), plain: None, occupancy };
         let (sid, is_versioned) = (Some(self.segment.id()), self.is_versioned);

@@ -45,6 +45,7 @@ mod readers;
 mod rollback;
 mod sdk;
 mod several;
+mod shared;
 mod sound;
 mod space;
 mod spill;
