@@ -17,11 +17,18 @@
 #![forbid(unsafe_code)]
 
 mod alone;
+#[cfg(test)]
+mod alone_tests;
 mod points;
 pub mod registers;
 pub mod seats;
 pub mod stand;
 pub mod watches;
+
+/// The locks of `alone`.
+mod sync {
+    pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
+}
 
 use std::collections::BTreeMap;
 use std::fmt;
