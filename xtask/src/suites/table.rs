@@ -282,11 +282,6 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
         what: &["snapshots:memory_is_read_when_it_is_touched_and_not_at_the_start"],
     },
     LeftOut {
-        kinds: &[Kind::Intel, Kind::IntelNopcid, Kind::IntelShadow],
-        reason: "a known fault: it passes on `amd` and on software KVM, and does not come to its end here, for a reason that is not known yet",
-        what: &["watch_pages"],
-    },
-    LeftOut {
         kinds: ALL,
         reason: "runs or reads a file of the repository, which no machine has",
         what: &["fuzz_corpora", "golden_store", "kept"],

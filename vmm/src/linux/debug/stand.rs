@@ -17,12 +17,19 @@ use crate::linux::operands::next_operands;
 use crate::linux::signal::info::{SI_USER, SigInfo};
 use crate::linux::signal::{Again, Due, Interrupted, from_program};
 use crate::linux::task::ThreadCtx;
+use crate::vm::{Exit, UserRegs};
 
 /// RFLAGS.TF: an exception after the next instruction.
 const TRAP_FLAG: u64 = 0x100;
 /// The exceptions of a step and of `int3` (SDM 3A, table 6-1).
 const DEBUG: u64 = 1;
 const BREAKPOINT: u64 = 3;
+
+/// RFLAGS.RF: changed by exceptions alone.
+const RESUME_FLAG: u64 = 0x1_0000;
+/// How often an instruction is begun again that does not seem to be made: it has a few pages of code and memory, and as many
+/// of page tables, each of which may be an exit.
+const BEGUN_AGAIN_MAX: u32 = 64;
 
 /// What a thread under a debugger keeps while it runs.
 #[derive(Debug, Default)]
@@ -31,6 +38,10 @@ pub struct Debugged {
     step: Cell<bool>,
     /// It is stopped behind the next instruction: for that, or for watchpoints.
     is_trapped: Cell<bool>,
+    /// Its registers before that instruction.
+    before: Cell<UserRegs>,
+    /// How often that instruction was begun again.
+    begun_again: Cell<u32>,
     /// What its next instruction does in watched pages, if that is known.
     watched_use: RefCell<Option<WatchedUse>>,
     /// It is among those that are in the guest (`alone`).
@@ -201,9 +212,32 @@ impl Debugger {
             ctx.debugged.watched.set(hit);
             ctx.debugged.had_trap_flag.set(ctx.vcpu.regs.rflags & TRAP_FLAG != 0);
             ctx.vcpu.regs.rflags |= TRAP_FLAG;
+            ctx.debugged.before.set(ctx.vcpu.regs);
+            ctx.debugged.begun_again.set(0);
             // SYSRET with the flag would trap before the instruction.
             ctx.vcpu.restore_all();
         }
+    }
+
+    /// Whether the calling thread, which was to make one instruction, has been stopped before that instruction, and is to
+    /// enter the guest again as it is: with the memory open that it has open, and alone if it is.
+    ///
+    /// An exit in the middle of an instruction, as for memory that KVM has yet to map, leaves no step pending (SDM 3C,
+    /// 28.3.4 "Saving Non-Register State"). Where it does, as in Bochs 2.7, the step comes first when the guest is entered again. Whoever
+    /// takes it for made closes the memory, which has KVM map it anew, and so on without end. An instruction that does not
+    /// change any register, but jumps to itself, can be made any number of times.
+    pub(crate) fn begins_again(ctx: &ThreadCtx<'_>, exit: &Exit) -> bool {
+        let Exit::Exception { vector, .. } = exit else { return false };
+        let debugged = &ctx.debugged;
+        let times = debugged.begun_again.get();
+        let is_unmade = u64::from(*vector) == DEBUG
+            && debugged.is_trapped.get()
+            && times < BEGUN_AGAIN_MAX
+            && have_not_moved(debugged.before.get(), ctx.vcpu.regs);
+        if is_unmade {
+            debugged.begun_again.set(times + 1);
+        }
+        is_unmade
     }
 
     /// Where pages are watched: waits until the calling thread may enter the guest, alone if its next instruction uses
@@ -440,9 +474,32 @@ fn after_stand(ctx: &mut ThreadCtx<'_>, call: Option<(u64, bool)>) -> Due {
     Due::Call(Interrupted { number, bytes: SYSCALL_BYTES, again })
 }
 
+fn have_not_moved(mut before: UserRegs, mut after: UserRegs) -> bool {
+    before.rflags &= !RESUME_FLAG;
+    after.rflags &= !RESUME_FLAG;
+    before == after
+}
+
 fn without_fault(due: Due) -> Due {
     match due {
         Due::Fault(_) | Due::BadFrame => Due::Nothing,
         due => due,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RESUME_FLAG, UserRegs, have_not_moved};
+
+    #[test]
+    fn an_instruction_was_made_if_any_register_says_so_but_for_the_flag_of_exceptions() {
+        let before = UserRegs { rip: 0x1000, rcx: 3, rflags: 0x302, ..UserRegs::default() };
+        let resumed = UserRegs { rflags: before.rflags | RESUME_FLAG, ..before };
+        assert!(have_not_moved(before, before) && have_not_moved(before, resumed));
+        assert!(have_not_moved(resumed, before));
+        // One turn of `rep movsb` stays where it is.
+        assert!(!have_not_moved(before, UserRegs { rcx: 2, ..before }));
+        assert!(!have_not_moved(before, UserRegs { rip: 0x1001, ..before }));
+        assert!(!have_not_moved(before, UserRegs { rflags: 0x346, ..before }));
     }
 }
