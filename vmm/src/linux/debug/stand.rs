@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use abi::Errno;
 
-use super::points::peek;
+use super::points::{Kind, peek};
 use super::registers::Registers;
 use super::seats::{Action, Event, Pass};
 use super::watches::Access;
@@ -44,6 +44,8 @@ pub struct Debugged {
     begun_again: Cell<u32>,
     /// What its next instruction does in watched pages, if that is known.
     watched_use: RefCell<Option<WatchedUse>>,
+    /// Which of the processor's breakpoints its vCPU has (`processor`).
+    pub(super) points_version: Cell<u64>,
     /// It is among those that are in the guest (`alone`).
     is_inside: Cell<bool>,
     /// The watchpoint that this instruction concerns.
@@ -134,7 +136,10 @@ impl<'c> Standing<'_, 'c> {
     /// Makes a watchpoint, or removes it; returns whether that can be done.
     #[must_use]
     pub fn set_watch(&self, at: u64, len: u64, access: Access, is_set: bool) -> bool {
-        self.debugger.set_watch(self.ctx().process, at, len, access, is_set)
+        let (debugger, process) = (self.debugger, self.ctx().process);
+        debugger.processor.try_out(process);
+        debugger.processor.set_watch(at, len, access, is_set)
+            || debugger.set_watch(process, at, len, access, is_set)
     }
 
     /// Makes a breakpoint.
@@ -142,12 +147,28 @@ impl<'c> Standing<'_, 'c> {
     /// # Errors
     /// `EFAULT` where no code can be.
     pub fn insert_point(&self, at: u64) -> Result<(), Errno> {
-        self.debugger.lock().points.insert(self.ctx(), at)
+        self.debugger.lock().points.insert(self.ctx(), at, Kind::Software)
     }
 
     /// Removes one, if it is there.
     pub fn remove_point(&self, at: u64) {
-        self.debugger.lock().points.remove(self.ctx(), at);
+        self.debugger.lock().points.remove(self.ctx(), at, Kind::Software);
+    }
+
+    /// Makes a breakpoint of the processor, or removes it: one of the other kind stands for it where the processor has none
+    /// left. Returns whether that can be done.
+    #[must_use]
+    pub fn set_processor_point(&self, at: u64, is_set: bool) -> bool {
+        self.debugger.processor.try_out(self.ctx().process);
+        if self.debugger.processor.set_point(at, is_set) {
+            return true;
+        }
+        let points = &mut self.debugger.lock().points;
+        if is_set {
+            return points.insert(self.ctx(), at, Kind::Processor).is_ok();
+        }
+        points.remove(self.ctx(), at, Kind::Processor);
+        true
     }
 
     /// Removes all.
@@ -198,6 +219,7 @@ impl Debugger {
 
     /// Before a thread enters the guest.
     pub(crate) fn enters(&self, ctx: &mut ThreadCtx<'_>) {
+        self.processor.enters(ctx);
         let steps = self.steps.load(Ordering::SeqCst);
         let uses = self.guards.load(Ordering::SeqCst) && self.goes_in(ctx);
         if ctx.vcpu.is_in_kernel() {
@@ -232,6 +254,7 @@ impl Debugger {
         let times = debugged.begun_again.get();
         let is_unmade = u64::from(*vector) == DEBUG
             && debugged.is_trapped.get()
+            && ctx.vcpu.hits() == 0
             && times < BEGUN_AGAIN_MAX
             && have_not_moved(debugged.before.get(), ctx.vcpu.regs);
         if is_unmade {
@@ -324,7 +347,10 @@ impl Debugger {
         if event.is_none() && !self.must_stand(ctx.thread.tid) {
             return due;
         }
-        if matches!(event, Some(Event::Breakpoint | Event::Step | Event::Watch(..))) {
+        if matches!(
+            event,
+            Some(Event::Breakpoint | Event::ProcessorBreakpoint | Event::Step | Event::Watch(..))
+        ) {
             due = Due::Nothing;
         }
         let mut standing = Standing { place: Place::Gate(ctx, call), debugger: self };
@@ -360,8 +386,12 @@ impl Debugger {
             BREAKPOINT if inner.points.has(ctx.vcpu.regs.rip.wrapping_sub(1)) => {
                 ctx.vcpu.regs.rip = ctx.vcpu.regs.rip.wrapping_sub(1);
                 ctx.vcpu.restore_all();
-                Some(Event::Breakpoint)
+                Some(match inner.points.stands_for_processor(ctx.vcpu.regs.rip) {
+                    true => Event::ProcessorBreakpoint,
+                    false => Event::Breakpoint,
+                })
             }
+            DEBUG if let Some(event) = self.processor.event(ctx) => Some(event),
             DEBUG if let Some((at, access)) = ctx.debugged.watched.take() => {
                 Some(Event::Watch(at, access))
             }
