@@ -190,7 +190,12 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     LeftOut {
         kinds: ALL,
         reason: "opens core files and debugs programs with gdb, which no machine has",
-        what: &["core_files", "gdb", "gdb_later", "watchpoints"],
+        what: &["core_files", "gdb", "gdb_later", "gdb_programs", "watchpoints"],
+    },
+    LeftOut {
+        kinds: ALL,
+        reason: "sends what is no packet of gdb's: how packets are read does not depend on the kind of KVM",
+        what: &["gdb_hostile"],
     },
     LeftOut {
         kinds: ALL,
