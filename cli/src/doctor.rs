@@ -51,7 +51,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     if let Some(program) = &args.program {
         return doctor_program::run(args, program, args.json);
     }
-    let report = probe();
+    let mut report = probe();
+    if report.can_run {
+        report.kvm.debug_registers = vmm::kernel::has_processor_points();
+    }
     let written = errors::output(args.json, &report, |colour| render(&report, colour))?;
     Ok(if report.can_run { written } else { ExitCode::OwnFailure })
 }

@@ -5,6 +5,7 @@
 //! - [`vm`]: running a program in a VM and natively
 //! - [`fuzz`]: checking one fuzz input; [`fuzz_handover`]: one that VMMs send each other; [`fuzz_snapshot`]: one that a snapshot has
 //! - [`fuzz_random`]: random inputs for all of them; [`fuzz_corpus`]: those that libFuzzer has left
+//! - [`gdb`]: programs under the distribution's gdb; [`gdb_packets`]: its protocol, spoken by a test
 //! - [`pace`]: waiting longer and trying less often on slow machines
 //! - [`counts`]: exact counts, compared with `resources/counts.toml`
 //! - [`small_disk`]: a disk that fills up quickly
@@ -21,6 +22,8 @@ pub mod fuzz_handover;
 pub mod fuzz_random;
 pub mod fuzz_snapshot;
 pub mod fuzz_sysv;
+pub mod gdb;
+pub mod gdb_packets;
 pub mod guests;
 pub mod kvm;
 pub mod pace;

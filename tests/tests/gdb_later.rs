@@ -1,143 +1,13 @@
 //! gdb that comes later: to a program that runs (`spacejmp gdb`), and to one that a signal is about to end
 //! (`run --gdb-on-crash`). And watchpoints. Needs /dev/kvm, a C compiler and the distribution's gdb.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-use tests::guests::{self, Profile};
-use tests::{kvm, pace, skip_without_kvm};
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn limit() -> Duration {
-    pace::limit(Duration::from_secs(120))
-}
-
-/// Whether there is a gdb; that there is none is reported.
-fn has_gdb(test: &str) -> bool {
-    let version = Command::new("gdb").arg("--version").stdout(Stdio::null()).status();
-    let is_there = version.is_ok_and(|status| status.success());
-    if !is_there {
-        kvm::skip(test, "there is no gdb");
-    }
-    is_there
-}
-
-fn spacejmp() -> Command {
-    let mut command = Command::new(guests::program("spacejmp-cli", "spacejmp", Profile::Dev));
-    command.env_remove("SPACEJMP_LOG").stdin(Stdio::null());
-    command
-}
-
-/// The lines that a stream has, as they come.
-fn lines(stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
-    let (tell, told) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            // Who does not listen any more does not receive it.
-            let _ = tell.send(line);
-        }
-    });
-    told
-}
-
-/// A run, and what it says on both of its streams.
-struct Run {
-    vmm: Child,
-    said: mpsc::Receiver<String>,
-    told: mpsc::Receiver<String>,
-}
-
-impl Run {
-    fn start(options: &[&str], program: &Path, args: &[&str]) -> Run {
-        let mut command = spacejmp();
-        command.args(["run", "--no-store"]);
-        if !options.contains(&"--timeout") {
-            command.args(["--timeout", &limit().as_secs().to_string()]);
-        }
-        command.args(options).arg(program).args(args);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut vmm = command.spawn().expect("the command starts");
-        let said = lines(vmm.stdout.take().expect("it is piped"));
-        let told = lines(vmm.stderr.take().expect("it is piped"));
-        Run { vmm, said, told }
-    }
-
-    fn pid(&self) -> String {
-        self.vmm.id().to_string()
-    }
-
-    fn line(&self) -> String {
-        self.said.recv_timeout(limit()).expect("the program prints something")
-    }
-
-    /// Where it waits for gdb, and after which signal.
-    fn waits(&self) -> (String, String) {
-        let line = self.told.recv_timeout(limit()).expect("it says where it waits");
-        let said = line.strip_prefix("spacejmp: ").expect("it is our line");
-        let (signal, at) = said.split_once(": waiting for gdb: target remote ").expect(&line);
-        (signal.to_owned(), at.to_owned())
-    }
-
-    /// How it ended, and what else it said. Its own time limit ends it.
-    fn end(mut self) -> (ExitStatus, String, String) {
-        let status = self.vmm.wait().expect("it can be waited for");
-        let all = |lines: mpsc::Receiver<String>| lines.into_iter().collect::<Vec<_>>().join("\n");
-        (status, all(self.said), all(self.told))
-    }
-}
-
-const QUIET: [&str; 8] = [
-    "-nx",
-    "-batch",
-    "-iex",
-    "set debuginfod enabled off",
-    "-ex",
-    "set confirm off",
-    "-ex",
-    "set width 0",
-];
-
-fn commands(commands: &[&str]) -> Vec<String> {
-    commands.iter().flat_map(|command| ["-ex".to_owned(), (*command).to_owned()]).collect()
-}
-
-fn finished(command: &mut Command) -> String {
-    let Output { stdout, stderr, .. } = command.output().expect("it starts");
-    let said = text(&stdout) + &text(&stderr);
-    println!("{said}");
-    said
-}
-
-/// What gdb says to these commands, by `spacejmp gdb`.
-fn attached(vm: &str, program: &Path, words: &[&str]) -> String {
-    let mut command = spacejmp();
-    command.args(["gdb", vm, "--"]).args(QUIET).args(commands(words)).arg(program);
-    finished(&mut command)
-}
-
-/// The same at a place where a program waits.
-fn connected(at: &str, program: &Path, words: &[&str]) -> String {
-    let mut command = Command::new("gdb");
-    command.args(QUIET).arg("-ex").arg(format!("target remote {at}")).args(commands(words));
-    finished(command.arg(program).stdin(Stdio::null()))
-}
-
-#[track_caller]
-fn says(said: &str, parts: &[&str]) {
-    let mut rest = said;
-    for part in parts {
-        let Some((_, after)) = rest.split_once(part) else {
-            panic!("no {part:?} where it belongs in:\n{said}");
-        };
-        rest = after;
-    }
-}
+use tests::gdb::{Debuggee, Run, attached, connected, has_gdb, says, spacejmp, text};
+use tests::guests;
+use tests::skip_without_kvm;
 
 #[test]
 fn a_program_that_runs_is_debugged_and_goes_on_and_another_gdb_may_come() {
@@ -160,11 +30,10 @@ fn a_program_that_runs_is_debugged_and_goes_on_and_another_gdb_may_come() {
     let line = text(&line.stdout);
     let line = line.trim_end();
     assert!(line.starts_with("target remote | "), "{line}");
-    let mut command = Command::new("gdb");
+    let place = line.trim_start_matches("target remote ");
     let second = line.replace("target remote |", "shell");
-    let words = [line, &second, "print counter > 0", "set var handled = 1", "continue"];
-    command.args(QUIET).args(commands(&words)).arg(&program).stdin(Stdio::null());
-    let said = finished(&mut command);
+    let words = [&second, "print counter > 0", "set var handled = 1", "continue"];
+    let said = connected(place, &program, &words);
     says(&said, &["= 1", "exited with code 07"]);
     says(&said, &["cannot be debugged now", "end the other gdb"]);
     let pid = run.pid();
@@ -268,9 +137,7 @@ fn a_watchpoint_names_the_thread_and_disturbs_no_other() {
         return;
     }
     let program = guests::c("debugged");
-    let run = Run::start(&["--gdb"], &program, &["counting"]);
-    let first = run.told.recv_timeout(limit()).expect("it says where it waits");
-    let at = first.strip_prefix("spacejmp: waiting for gdb: target remote ").expect(&first);
+    let debuggee = Debuggee::start(&["--gdb"], &program, &["counting"]);
     let words = [
         "break works",
         "continue",
@@ -282,9 +149,9 @@ fn a_watchpoint_names_the_thread_and_disturbs_no_other() {
         "delete",
         "continue",
     ];
-    let said = connected(at, &program, &words);
+    let said = debuggee.debug(&program, &words);
     says(&said, &["\"works\" hit Hardware watchpoint 2", "= 1", "exited with code 07"]);
-    let (status, printed, told) = run.end();
+    let (status, printed, told) = debuggee.run.end();
     assert_eq!((status.code(), printed.as_str()), (Some(7), "undisturbed"), "{told}");
 }
 
@@ -297,7 +164,7 @@ fn a_program_that_would_die_stands_and_ends_or_goes_on_as_gdb_says() {
     let program = guests::c("debugged");
     let place = |run: &Run, expected: &str| {
         let (signal, at) = run.waits();
-        assert_eq!(signal, expected);
+        assert_eq!(signal.as_deref(), Some(expected));
         at
     };
     // What it stands at is told at once; it ends by that, with the report.
@@ -338,10 +205,10 @@ fn a_program_that_waits_for_gdb_after_a_crash_is_ended_by_its_time_and_by_stop()
     skip_without_kvm!();
     let program = guests::c("debugged");
     let mut run = Run::start(&["--gdb-on-crash", "--timeout", "3"], &program, &["die"]);
-    assert_eq!(run.waits().0, "SIGSEGV");
+    assert_eq!(run.waits().0.as_deref(), Some("SIGSEGV"));
     assert_eq!(run.vmm.wait().expect("it can be waited for").code(), Some(124));
     let run = Run::start(&["--gdb-on-crash"], &program, &["die"]);
-    assert_eq!(run.waits().0, "SIGSEGV");
+    assert_eq!(run.waits().0.as_deref(), Some("SIGSEGV"));
     let stopped = spacejmp().args(["stop", &run.pid()]).status().expect("it starts");
     assert!(stopped.success());
     assert_eq!(run.end().0.code(), Some(143));

@@ -2,7 +2,9 @@
  *
  *   far       writes and reads it, with instructions between that use no memory: ten million, or as many as the next
  *             argument says
- *   await     says where it is, and does the same when it has read a byte
+ *   await     says where it is, and a function, and does the same when it has read a byte
+ *   beside    the same, but with as many uses of what is beside it
+ *   join      the same, and does what follows
  *   threads   two threads use what is beside it, one of them it, too
  *   hidden    looks whether anything shows that it is watched: calls, rights, faults, children
  *
@@ -34,9 +36,15 @@ __attribute__((noinline)) void begins(void)
     __asm__ volatile("" ::: "memory");
 }
 
+static int is_beside;
+
 static void compute(void)
 {
     long turns = between / 2;
+    for (; is_beside && turns > 0; turns--)
+        page.beside[1]++;
+    if (is_beside)
+        return;
     __asm__ volatile("1: dec %0; jnz 1b" : "+r"(turns) : : "cc");
 }
 
@@ -164,13 +172,15 @@ int main(int argc, char **argv)
     const char *how = argc > 1 ? argv[1] : "";
     if (argc > 2)
         between = atol(argv[2]);
-    if (!strcmp(how, "await")) {
+    is_beside = !strcmp(how, "beside");
+    int joins = !strcmp(how, "join");
+    if (is_beside || joins || !strcmp(how, "await")) {
         char byte;
-        printf("%lx\n", (unsigned long)&page.watched);
+        printf("%lx %lx\n", (unsigned long)&page.watched, (unsigned long)begins);
         fflush(stdout);
         if (read(0, &byte, 1) != 1)
             return 1;
-        how = "far";
+        how = joins ? "threads" : "far";
     }
     begins();
     int status = !strcmp(how, "far") ? far() : !strcmp(how, "threads") ? threads() : hidden();

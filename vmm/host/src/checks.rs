@@ -190,14 +190,23 @@ fn guest_cpu(report: &HostReport) -> Vec<Check> {
             format!("physical addresses of {bits}"),
         ),
         Check::of(cpu.fsgsbase, "FSGSBASE", base),
-        // The same everywhere, so nothing is probed: what users of gdb ask is which kind they get.
-        Check::of(
-            true,
-            "gdb",
-            "breakpoints by software, watchpoints by pages; the processor's debug registers are \
-             not used",
-        ),
+        Check::of(true, "gdb", debugging(report.kvm.debug_registers)),
     ]
+}
+
+/// What users of gdb ask: which kind of breakpoints and watchpoints they get. All kinds work.
+fn debugging(debug_registers: Option<bool>) -> &'static str {
+    match debug_registers {
+        Some(true) => {
+            "four hardware breakpoints and watchpoints by the processor, further ones by software and \
+             by pages"
+        }
+        Some(false) => {
+            "breakpoints by software, watchpoints by pages: this KVM does not report the \
+             processor's own"
+        }
+        None => "breakpoints by software, watchpoints by pages: the processor's own were not tried",
+    }
 }
 
 fn memory(report: &HostReport) -> Vec<Check> {
@@ -304,10 +313,16 @@ mod tests {
 
     #[test]
     fn what_a_debugger_gets_is_told_on_every_kind_of_host() {
-        for host in [EPT, SOFTWARE] {
-            let lines = checks(&report(host, vec![]));
+        for (host, works, part) in [
+            (EPT, Some(true), "by the processor"),
+            (SOFTWARE, Some(false), "does not report"),
+            (SOFTWARE, None, "not tried"),
+        ] {
+            let mut report = report(host, vec![]);
+            report.kvm.debug_registers = works;
+            let lines = checks(&report);
             let line = lines.iter().find(|line| line.subject == "gdb").unwrap();
-            assert!(line.found.contains("watchpoints by pages"), "{}", line.found);
+            assert!(line.found.contains(part), "{}", line.found);
         }
     }
 

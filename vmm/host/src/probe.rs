@@ -62,6 +62,9 @@ pub struct KvmReport {
     pub tsc_offset: Option<bool>,
     /// Rate of a vCPU's time-stamp counter.
     pub tsc_khz: Option<u32>,
+    /// Whether a vCPU stops at the processor's breakpoints and watchpoints, which a VM has to try: it is for whoever can make one that
+    /// runs. `null`: not tried.
+    pub debug_registers: Option<bool>,
     /// Measured: opening the device and creating a VM.
     pub create_vm_us: Option<u64>,
     /// Measured: creating the VM's first vCPU.
@@ -214,6 +217,7 @@ pub(crate) mod testing {
             tsc_khz: Some(2_600_000),
             create_vm_us: Some(200),
             create_vcpu_us: Some(1000),
+            debug_registers: Some(true),
         };
         let guest_cpu = GuestCpu {
             pcid: true,

@@ -506,6 +506,7 @@ const VCPU_REQUESTS: &[u32] = &[
     0x5000_aea5,
     0x9000_aecf, // KVM_GET_XSAVE, KVM_SET_XSAVE, KVM_GET_XSAVE2
     0xaea3,      // KVM_GET_TSC_KHZ
+    0x4048_ae9b, // KVM_SET_GUEST_DEBUG
     0x4018_aee3, // KVM_HAS_DEVICE_ATTR: of a vCPU's TSC
 ];
 

@@ -85,6 +85,9 @@ impl Target for Program {
     fn set_point(&self, _: i32, at: u64, _: bool) -> bool {
         Program::place(at, 1).is_some()
     }
+    fn set_processor_point(&self, _: i32, at: u64, _: bool) -> bool {
+        Program::place(at, 1).is_some()
+    }
     fn set_watch(&self, at: u64, len: u64, _: Access, _: bool) -> bool {
         Program::place(at, 1).is_some() && len > 0 && len < MEMORY
     }

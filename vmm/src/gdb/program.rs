@@ -79,6 +79,11 @@ impl Target for Program<'_> {
         done.unwrap_or(false)
     }
 
+    fn set_processor_point(&self, tid: i32, at: u64, is_set: bool) -> bool {
+        let done = self.0.have(tid, move |standing| standing.set_processor_point(at, is_set));
+        done.unwrap_or(false)
+    }
+
     fn set_watch(&self, at: u64, len: u64, access: Access, is_set: bool) -> bool {
         // Whichever: it is in no thread's registers.
         let Some(tid) = self.tids().first().copied() else { return false };

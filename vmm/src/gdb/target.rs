@@ -36,6 +36,8 @@ pub(super) trait Target {
     fn write(&self, tid: i32, at: u64, bytes: Vec<u8>) -> bool;
     /// Makes a breakpoint, or removes it.
     fn set_point(&self, tid: i32, at: u64, is_set: bool) -> bool;
+    /// Makes a breakpoint of the processor, or removes it.
+    fn set_processor_point(&self, tid: i32, at: u64, is_set: bool) -> bool;
     /// Makes a watchpoint, or removes it.
     fn set_watch(&self, at: u64, len: u64, access: Access, is_set: bool) -> bool;
     /// What was told of a thread last.

@@ -33,6 +33,13 @@ use crate::vm::{Machine, PcidPolicy, Vcpu, VmError};
 use call_pages::CallPages;
 pub use switch_tables::SwitchTables;
 
+/// Whether vCPUs of this host stop at the processor's breakpoints and watchpoints, tried in a VM that is made for it;
+/// nothing if that cannot be found out.
+#[must_use]
+pub fn has_processor_points() -> Option<bool> {
+    Kernel::load().ok()?.new_vcpu().ok()?.probe_points()
+}
+
 /// The guest kernel, in its VM.
 #[derive(Debug)]
 pub struct Kernel {

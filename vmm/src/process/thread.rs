@@ -110,7 +110,15 @@ fn loop_until_end(ctx: &mut ThreadCtx<'_>) -> Next {
         if profiled {
             ctx.thread.seat.enters();
         }
-        let exit = ctx.vcpu.run();
+        let mut exit = ctx.vcpu.run();
+        if ctx.process.debugger().is_some() {
+            while let Ok(unmade) = &exit
+                && Debugger::begins_again(ctx, unmade)
+            {
+                ctx.process.stats.exit(reason_of(unmade));
+                exit = ctx.vcpu.run();
+            }
+        }
         if profiled {
             ctx.thread.seat.leaves();
         }

@@ -190,7 +190,12 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
     LeftOut {
         kinds: ALL,
         reason: "opens core files and debugs programs with gdb, which no machine has",
-        what: &["core_files", "gdb", "gdb_later", "watchpoints"],
+        what: &["core_files", "gdb", "gdb_later", "gdb_programs", "watchpoints"],
+    },
+    LeftOut {
+        kinds: ALL,
+        reason: "sends what is no packet of gdb's: how packets are read does not depend on the kind of KVM",
+        what: &["gdb_hostile"],
     },
     LeftOut {
         kinds: ALL,
@@ -280,11 +285,6 @@ pub(super) const LEFT_OUT: &[LeftOut] = &[
         kinds: ALL,
         reason: "fills 256 MiB of memory and keeps them in a store, which is memory there: no machine has so much",
         what: &["snapshots:memory_is_read_when_it_is_touched_and_not_at_the_start"],
-    },
-    LeftOut {
-        kinds: &[Kind::Intel, Kind::IntelNopcid, Kind::IntelShadow],
-        reason: "a known fault: it passes on `amd` and on software KVM, and does not come to its end here, for a reason that is not known yet",
-        what: &["watch_pages"],
     },
     LeftOut {
         kinds: ALL,

@@ -80,6 +80,7 @@ impl Session {
         let (signal, more) = match event {
             None => (libc::SIGINT, String::new()),
             Some(Event::Breakpoint) => (libc::SIGTRAP, "swbreak:;".to_owned()),
+            Some(Event::ProcessorBreakpoint) => (libc::SIGTRAP, "hwbreak:;".to_owned()),
             Some(Event::Step) => (libc::SIGTRAP, String::new()),
             Some(Event::Watch(at, access)) => {
                 let kind = match access {
@@ -200,21 +201,18 @@ impl Session {
     fn set_point(&self, target: &impl Target, is_set: bool, rest: &[u8]) -> Result<Next, Refused> {
         let mut parts = rest.split(|byte| *byte == b',');
         let kind = parts.next().unwrap_or_default();
-        let access = match kind {
-            b"0" => None,
-            b"2" => Some(Access::Write),
-            b"3" => Some(Access::Read),
-            b"4" => Some(Access::Any),
-            // Breakpoints of the processor are not served: gdb says so.
-            _ => return Err(Refused::Unknown),
+        let at = parts.next().and_then(number);
+        let mut watch = |access| {
+            let len = parts.next().and_then(number).ok_or(BAD)?;
+            Ok(target.set_watch(at.ok_or(BAD)?, len, access, is_set))
         };
-        let at = parts.next().and_then(number).ok_or(BAD)?;
-        let is_done = match access {
-            None => target.set_point(self.thread(target)?, at, is_set),
-            Some(access) => {
-                let len = parts.next().and_then(number).ok_or(BAD)?;
-                target.set_watch(at, len, access, is_set)
-            }
+        let is_done = match kind {
+            b"0" => target.set_point(self.thread(target)?, at.ok_or(BAD)?, is_set),
+            b"1" => target.set_processor_point(self.thread(target)?, at.ok_or(BAD)?, is_set),
+            b"2" => watch(Access::Write)?,
+            b"3" => watch(Access::Read)?,
+            b"4" => watch(Access::Any)?,
+            _ => return Err(Refused::Unknown),
         };
         match is_done {
             true => Ok(Next::Answer(b"OK".to_vec())),
@@ -279,7 +277,7 @@ impl Session {
         match name {
             b"Supported" => Ok(format!(
                 "PacketSize={PACKET_BYTES:x};QStartNoAckMode+;multiprocess+;vContSupported+;\
-                 swbreak+;exec-events+;QPassSignals+;qXfer:features:read+;qXfer:auxv:read+;\
+                 swbreak+;hwbreak+;exec-events+;QPassSignals+;qXfer:features:read+;qXfer:auxv:read+;\
                  qXfer:exec-file:read+;qXfer:threads:read+;qXfer:siginfo:read+"
             )
             .into_bytes()),

@@ -81,6 +81,10 @@ impl Target for Fake {
         self.note(format!("point {tid} {at:#x} {is_set}"));
         at != 0
     }
+    fn set_processor_point(&self, tid: i32, at: u64, is_set: bool) -> bool {
+        self.note(format!("processor's point {tid} {at:#x} {is_set}"));
+        at != 0
+    }
     fn set_watch(&self, at: u64, len: u64, access: Access, is_set: bool) -> bool {
         self.note(format!("watch {at:#x} {len} {access:?} {is_set}"));
         len < 100
@@ -143,8 +147,9 @@ fn threads_memory_and_registers_are_asked_for() {
     says("pffff", "E16");
     says("Z0,1000,1", "OK");
     says("Z0,0,1", "E0e");
-    // By the processor: not here.
-    says("Z1,1000,1", "");
+    says("Z1,1000,1", "OK");
+    says("z1,0,1", "E0e");
+    says("Z5,1000,1", "");
     says("Z2,1000,8", "OK");
     says("Z4,1000,99", "E0e");
     says("z3,1000,4", "OK");
@@ -157,6 +162,8 @@ fn threads_memory_and_registers_are_asked_for() {
         [
             "point 17 0x1000 true",
             "point 17 0x0 true",
+            "processor's point 17 0x1000 true",
+            "processor's point 17 0x0 false",
             "watch 0x1000 8 Write true",
             "watch 0x1000 153 Any true",
             "watch 0x1000 4 Read false"
@@ -210,6 +217,8 @@ fn what_happened_is_told_with_gdbs_numbers() {
     let (mut session, target) = (Session::default(), Fake::new());
     let mut told = |event| String::from_utf8(session.stopped(&target, event)).unwrap();
     assert_eq!(told(Some((17, Event::Breakpoint))), "T05thread:p10.11;swbreak:;");
+    let by_processor = told(Some((17, Event::ProcessorBreakpoint)));
+    assert_eq!(by_processor, "T05thread:p10.11;hwbreak:;");
     let watch = Event::Watch(0x1008, Access::Any);
     assert_eq!(told(Some((17, watch))), "T05thread:p10.11;awatch:1008;");
     assert_eq!(told(None), "T02thread:p10.11;", "the same thread as before");

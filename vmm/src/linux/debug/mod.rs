@@ -5,8 +5,8 @@
 //! - [`seats`]: who stands where, and what is to become of them: state only
 //! - [`stand`]: a thread stands; what happens to a thread that the debugger is told of
 //! - `alone`: a thread has the guest for itself
-//! - `points`: breakpoints, and the memory that they are in; [`watches`]: watchpoints; [`registers`]: a thread's
-//!   registers
+//! - `points`: breakpoints, and the memory that they are in; [`watches`]: watchpoints; `processor`: those of the processor,
+//!   where it keeps to them; [`registers`]: a thread's registers
 //!
 //! All threads stand or none does (all-stop). One stands where it would enter the guest next, or in the middle
 //! of a call that waits, where a signal would have interrupted it: the call does not notice. Whatever
@@ -17,11 +17,19 @@
 #![forbid(unsafe_code)]
 
 mod alone;
+#[cfg(test)]
+mod alone_tests;
 mod points;
+mod processor;
 pub mod registers;
 pub mod seats;
 pub mod stand;
 pub mod watches;
+
+/// The locks of `alone`.
+mod sync {
+    pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
+}
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,6 +44,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use self::alone::Alone;
 use self::points::Points;
+use self::processor::Processor;
 use self::seats::{Action, Errand, Event, Seats};
 use self::stand::Standing;
 use self::watches::{Access, Watches};
@@ -59,6 +68,8 @@ pub struct Debugger {
     guards: AtomicBool,
     /// Who is in the guest, while there are.
     alone: Alone,
+    /// The processor's own breakpoints and watchpoints.
+    processor: Processor,
     /// Called once, when a signal is about to end the program: then that stands.
     on_crash: Mutex<Option<Tell>>,
     inner: Mutex<Inner>,
@@ -128,6 +139,7 @@ impl Debugger {
             steps: AtomicBool::new(false),
             guards: AtomicBool::new(false),
             alone: Alone::default(),
+            processor: Processor::default(),
             on_crash: Mutex::new(on_crash),
             inner: Mutex::new(inner),
             go_on: Condvar::new(),
@@ -199,6 +211,7 @@ impl Debugger {
         inner.points = Points::default();
         inner.watches = Watches::default();
         self.watch_by(false, false);
+        self.processor.clear();
         inner.seats.begins();
         inner.is_replaced = !is_first && !inner.seats.is_away();
     }
@@ -248,7 +261,7 @@ impl Debugger {
         self.guards.store(guards, Ordering::SeqCst);
     }
 
-    /// Makes a watchpoint, or removes it, while all threads stand; returns whether that can be done.
+    /// Makes a watchpoint by pages or steps, or removes it, while all threads stand; returns whether that can be done.
     fn set_watch(
         &self,
         process: &Process,
@@ -370,6 +383,7 @@ impl Debugger {
         (inner.points, inner.passed) = (Points::default(), 0);
         inner.watches = Watches::default();
         self.watch_by(false, false);
+        self.processor.clear();
         inner.is_replaced = false;
         inner.seats.let_go();
         self.wanted.store(false, Ordering::SeqCst);

@@ -15,6 +15,8 @@ pub(super) type Errand = Box<dyn FnOnce(&mut Standing<'_, '_>) + Send>;
 pub enum Event {
     /// It has come to a breakpoint.
     Breakpoint,
+    /// It has come to one of the processor's, or what stands for it.
+    ProcessorBreakpoint,
     /// It has done one instruction.
     Step,
     /// It has used what is watched: that watchpoint's address.
@@ -197,7 +199,7 @@ impl Seats {
         let mut has_untold = false;
         let mut these = BTreeSet::new();
         for (tid, seat) in &mut self.seats {
-            if seat.event == Some(Event::Breakpoint) {
+            if matches!(seat.event, Some(Event::Breakpoint | Event::ProcessorBreakpoint)) {
                 // It stands before it, and comes to it again, if it is still there.
                 seat.event = None;
             }

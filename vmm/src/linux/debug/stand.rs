@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use abi::Errno;
 
-use super::points::peek;
+use super::points::{Kind, peek};
 use super::registers::Registers;
 use super::seats::{Action, Event, Pass};
 use super::watches::Access;
@@ -17,12 +17,19 @@ use crate::linux::operands::next_operands;
 use crate::linux::signal::info::{SI_USER, SigInfo};
 use crate::linux::signal::{Again, Due, Interrupted, from_program};
 use crate::linux::task::ThreadCtx;
+use crate::vm::{Exit, UserRegs};
 
 /// RFLAGS.TF: an exception after the next instruction.
 const TRAP_FLAG: u64 = 0x100;
 /// The exceptions of a step and of `int3` (SDM 3A, table 6-1).
 const DEBUG: u64 = 1;
 const BREAKPOINT: u64 = 3;
+
+/// RFLAGS.RF: changed by exceptions alone.
+const RESUME_FLAG: u64 = 0x1_0000;
+/// How often an instruction is begun again that does not seem to be made: it has a few pages of code and memory, and as many
+/// of page tables, each of which may be an exit.
+const BEGUN_AGAIN_MAX: u32 = 64;
 
 /// What a thread under a debugger keeps while it runs.
 #[derive(Debug, Default)]
@@ -31,8 +38,14 @@ pub struct Debugged {
     step: Cell<bool>,
     /// It is stopped behind the next instruction: for that, or for watchpoints.
     is_trapped: Cell<bool>,
+    /// Its registers before that instruction.
+    before: Cell<UserRegs>,
+    /// How often that instruction was begun again.
+    begun_again: Cell<u32>,
     /// What its next instruction does in watched pages, if that is known.
     watched_use: RefCell<Option<WatchedUse>>,
+    /// Which of the processor's breakpoints its vCPU has (`processor`).
+    pub(super) points_version: Cell<u64>,
     /// It is among those that are in the guest (`alone`).
     is_inside: Cell<bool>,
     /// The watchpoint that this instruction concerns.
@@ -123,7 +136,10 @@ impl<'c> Standing<'_, 'c> {
     /// Makes a watchpoint, or removes it; returns whether that can be done.
     #[must_use]
     pub fn set_watch(&self, at: u64, len: u64, access: Access, is_set: bool) -> bool {
-        self.debugger.set_watch(self.ctx().process, at, len, access, is_set)
+        let (debugger, process) = (self.debugger, self.ctx().process);
+        debugger.processor.try_out(process);
+        debugger.processor.set_watch(at, len, access, is_set)
+            || debugger.set_watch(process, at, len, access, is_set)
     }
 
     /// Makes a breakpoint.
@@ -131,12 +147,28 @@ impl<'c> Standing<'_, 'c> {
     /// # Errors
     /// `EFAULT` where no code can be.
     pub fn insert_point(&self, at: u64) -> Result<(), Errno> {
-        self.debugger.lock().points.insert(self.ctx(), at)
+        self.debugger.lock().points.insert(self.ctx(), at, Kind::Software)
     }
 
     /// Removes one, if it is there.
     pub fn remove_point(&self, at: u64) {
-        self.debugger.lock().points.remove(self.ctx(), at);
+        self.debugger.lock().points.remove(self.ctx(), at, Kind::Software);
+    }
+
+    /// Makes a breakpoint of the processor, or removes it: one of the other kind stands for it where the processor has none
+    /// left. Returns whether that can be done.
+    #[must_use]
+    pub fn set_processor_point(&self, at: u64, is_set: bool) -> bool {
+        self.debugger.processor.try_out(self.ctx().process);
+        if self.debugger.processor.set_point(at, is_set) {
+            return true;
+        }
+        let points = &mut self.debugger.lock().points;
+        if is_set {
+            return points.insert(self.ctx(), at, Kind::Processor).is_ok();
+        }
+        points.remove(self.ctx(), at, Kind::Processor);
+        true
     }
 
     /// Removes all.
@@ -187,6 +219,7 @@ impl Debugger {
 
     /// Before a thread enters the guest.
     pub(crate) fn enters(&self, ctx: &mut ThreadCtx<'_>) {
+        self.processor.enters(ctx);
         let steps = self.steps.load(Ordering::SeqCst);
         let uses = self.guards.load(Ordering::SeqCst) && self.goes_in(ctx);
         if ctx.vcpu.is_in_kernel() {
@@ -201,9 +234,33 @@ impl Debugger {
             ctx.debugged.watched.set(hit);
             ctx.debugged.had_trap_flag.set(ctx.vcpu.regs.rflags & TRAP_FLAG != 0);
             ctx.vcpu.regs.rflags |= TRAP_FLAG;
+            ctx.debugged.before.set(ctx.vcpu.regs);
+            ctx.debugged.begun_again.set(0);
             // SYSRET with the flag would trap before the instruction.
             ctx.vcpu.restore_all();
         }
+    }
+
+    /// Whether the calling thread, which was to make one instruction, has been stopped before that instruction, and is to
+    /// enter the guest again as it is: with the memory open that it has open, and alone if it is.
+    ///
+    /// An exit in the middle of an instruction, as for memory that KVM has yet to map, leaves no step pending (SDM 3C,
+    /// 28.3.4 "Saving Non-Register State"). Where it does, as in Bochs 2.7, the step comes first when the guest is entered again. Whoever
+    /// takes it for made closes the memory, which has KVM map it anew, and so on without end. An instruction that does not
+    /// change any register, but jumps to itself, can be made any number of times.
+    pub(crate) fn begins_again(ctx: &ThreadCtx<'_>, exit: &Exit) -> bool {
+        let Exit::Exception { vector, .. } = exit else { return false };
+        let debugged = &ctx.debugged;
+        let times = debugged.begun_again.get();
+        let is_unmade = u64::from(*vector) == DEBUG
+            && debugged.is_trapped.get()
+            && ctx.vcpu.hits() == 0
+            && times < BEGUN_AGAIN_MAX
+            && have_not_moved(debugged.before.get(), ctx.vcpu.regs);
+        if is_unmade {
+            debugged.begun_again.set(times + 1);
+        }
+        is_unmade
     }
 
     /// Where pages are watched: waits until the calling thread may enter the guest, alone if its next instruction uses
@@ -290,7 +347,10 @@ impl Debugger {
         if event.is_none() && !self.must_stand(ctx.thread.tid) {
             return due;
         }
-        if matches!(event, Some(Event::Breakpoint | Event::Step | Event::Watch(..))) {
+        if matches!(
+            event,
+            Some(Event::Breakpoint | Event::ProcessorBreakpoint | Event::Step | Event::Watch(..))
+        ) {
             due = Due::Nothing;
         }
         let mut standing = Standing { place: Place::Gate(ctx, call), debugger: self };
@@ -326,8 +386,12 @@ impl Debugger {
             BREAKPOINT if inner.points.has(ctx.vcpu.regs.rip.wrapping_sub(1)) => {
                 ctx.vcpu.regs.rip = ctx.vcpu.regs.rip.wrapping_sub(1);
                 ctx.vcpu.restore_all();
-                Some(Event::Breakpoint)
+                Some(match inner.points.stands_for_processor(ctx.vcpu.regs.rip) {
+                    true => Event::ProcessorBreakpoint,
+                    false => Event::Breakpoint,
+                })
             }
+            DEBUG if let Some(event) = self.processor.event(ctx) => Some(event),
             DEBUG if let Some((at, access)) = ctx.debugged.watched.take() => {
                 Some(Event::Watch(at, access))
             }
@@ -440,9 +504,32 @@ fn after_stand(ctx: &mut ThreadCtx<'_>, call: Option<(u64, bool)>) -> Due {
     Due::Call(Interrupted { number, bytes: SYSCALL_BYTES, again })
 }
 
+fn have_not_moved(mut before: UserRegs, mut after: UserRegs) -> bool {
+    before.rflags &= !RESUME_FLAG;
+    after.rflags &= !RESUME_FLAG;
+    before == after
+}
+
 fn without_fault(due: Due) -> Due {
     match due {
         Due::Fault(_) | Due::BadFrame => Due::Nothing,
         due => due,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RESUME_FLAG, UserRegs, have_not_moved};
+
+    #[test]
+    fn an_instruction_was_made_if_any_register_says_so_but_for_the_flag_of_exceptions() {
+        let before = UserRegs { rip: 0x1000, rcx: 3, rflags: 0x302, ..UserRegs::default() };
+        let resumed = UserRegs { rflags: before.rflags | RESUME_FLAG, ..before };
+        assert!(have_not_moved(before, before) && have_not_moved(before, resumed));
+        assert!(have_not_moved(resumed, before));
+        // One turn of `rep movsb` stays where it is.
+        assert!(!have_not_moved(before, UserRegs { rcx: 2, ..before }));
+        assert!(!have_not_moved(before, UserRegs { rip: 0x1001, ..before }));
+        assert!(!have_not_moved(before, UserRegs { rflags: 0x346, ..before }));
     }
 }

@@ -30,6 +30,8 @@ pub(super) enum Raw {
     HostFault,
     /// A triple fault.
     Shutdown,
+    /// One of the processor's breakpoints, or a step while there are some.
+    Debug,
     /// KVM could not emulate an instruction.
     Emulation,
     /// Anything else.
@@ -74,6 +76,11 @@ impl Vcpu {
             Raw::Mmio(gpa) if self.is_gate_store(gpa) => {
                 self.after_syscall();
                 Exit::Syscall(Via::Gate)
+            }
+            // As if it had gone through the kernel.
+            Raw::Debug => {
+                self.restore_all = true;
+                Exit::Exception { vector: 1, frame: self.frame_here(), address: 0 }
             }
             Raw::HostFault => {
                 self.restore_all = true;
@@ -120,7 +127,8 @@ impl Vcpu {
                 self.exception((at - port::EXCEPTION) as u8, address)
             }
             Raw::Out(port::PANIC) => self.kernel_dead(None, address),
-            Raw::Interrupted => Exit::KickedInKernel,
+            // What the kernel does is not seen, as in `sj_debug`: it goes on.
+            Raw::Interrupted | Raw::Debug => Exit::KickedInKernel,
             Raw::HostFault => Exit::HostGaveUp { reason: "the host could not back kernel memory" },
             Raw::Shutdown => Exit::Shutdown,
             Raw::Emulation => Exit::HostGaveUp { reason: "internal error of KVM's emulator" },

@@ -7,6 +7,7 @@
 //! is needed.
 
 mod leave;
+pub(crate) mod points;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
@@ -69,6 +70,8 @@ pub struct Vcpu {
     instance: u32,
     visiting: bool,
     kernel: KernelInfo,
+    /// The processor's breakpoints that ended the last run.
+    hits: u8,
     /// Exits so far.
     pub exits: u64,
 }
@@ -115,6 +118,7 @@ impl Vcpu {
             instance: 0,
             visiting: false,
             kernel: *kernel,
+            hits: 0,
             exits: 0,
             machine,
         };
@@ -293,6 +297,7 @@ impl Vcpu {
             self.load_registers();
         }
         self.exits += 1;
+        let mut hits = 0;
         let raw = match self.fd.run() {
             Ok(VcpuExit::IoOut(port, _)) => Raw::Out(port),
             Ok(VcpuExit::MmioWrite(gpa, _)) => Raw::Mmio(gpa),
@@ -305,6 +310,10 @@ impl Vcpu {
             Ok(VcpuExit::IoIn(port, _)) => Raw::In(port),
             Ok(VcpuExit::Shutdown) => Raw::Shutdown,
             Ok(VcpuExit::MemoryFault { .. }) => Raw::HostFault,
+            Ok(VcpuExit::Debug(debug)) => {
+                hits = debug.dr6;
+                Raw::Debug
+            }
             Ok(VcpuExit::Hlt) => Raw::Odd("HLT in ring 0"),
             Ok(VcpuExit::InternalError) => Raw::Emulation,
             Ok(VcpuExit::FailEntry(..)) => Raw::Odd("the processor refused to enter the guest"),
@@ -314,6 +323,7 @@ impl Vcpu {
             Err(e) => return Err(kvm_call("run the vCPU")(e)),
         };
         self.fd.set_kvm_immediate_exit(0);
+        self.note_hits(hits);
         let exit = self.store_registers(raw);
         if let (Exit::Forbidden { .. }, Raw::Mmio(_)) = (exit, raw) {
             self.abandon_access()?;
