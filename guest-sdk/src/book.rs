@@ -25,6 +25,9 @@ struct Porting;
 #[doc = include_str!("../../docs/src/several-spaces.md")]
 struct SeveralSpaces;
 
+#[doc = include_str!("../../docs/src/stored-types.md")]
+struct StoredTypes;
+
 #[doc = include_str!("../../docs/src/tutorial.md")]
 struct Tutorial;
 

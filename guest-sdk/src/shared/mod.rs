@@ -76,7 +76,7 @@ const ATTEMPTS: usize = 100;
 ///
 /// A reference into it ends with the visit. It may be given to a scoped thread, but is of no use there: that thread is
 /// elsewhere, and the address faults. Each thread visits on its own.
-pub struct Shared<T> {
+pub struct Shared<T: Concurrent> {
     name: String,
     backend: Backend<T>,
 }
@@ -308,7 +308,7 @@ impl Instance {
     }
 }
 
-impl<T> Drop for Shared<T> {
+impl<T: Concurrent> Drop for Shared<T> {
     fn drop(&mut self) {
         if let Backend::Plain(value) = self.backend {
             // SAFETY: it came from a box, and is borrowed for no longer than visits last. A `T` is not to be dropped,
@@ -318,7 +318,7 @@ impl<T> Drop for Shared<T> {
     }
 }
 
-impl<T> fmt::Debug for Shared<T> {
+impl<T: Concurrent> fmt::Debug for Shared<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Shared({})", self.name)
     }

@@ -90,7 +90,7 @@ where
         let slot = self.slots.get(claims::chosen(&self.chosen)?)?;
         // SAFETY: a slot is chosen when its value is complete, and is not written to any more; `Acquire` goes with
         // the `Release` of choosing it.
-        Some(unsafe { (*slot.get()).assume_init_ref() })
+        Some(unsafe { &*slot.get().cast::<T>() })
     }
 
     /// Sets the value, unless there is one.
@@ -100,7 +100,7 @@ where
     pub fn set(&self, value: T) -> Result<(), NotSet> {
         let claimed = self.claim()?;
         // SAFETY: whoever has claimed a slot is the only one who uses it until it is chosen.
-        unsafe { (*self.slots[claimed.slot()].get()).write(value) };
+        unsafe { self.slots[claimed.slot()].get().cast::<T>().write(value) };
         if claims::choose(&self.chosen, &claimed) { Ok(()) } else { Err(NotSet::IsSet) }
     }
 
@@ -185,7 +185,7 @@ mod tests {
     fn a_setter_that_ends_in_the_middle_costs_one_slot() {
         let once = Shared::<VOnce<u8, 2>>::in_memory();
         once.visit(|it| {
-            drop(it.claim().unwrap());
+            let _ended: Claimed = it.claim().unwrap();
             assert_eq!(it.get(), None);
             assert_eq!(it.set(1), Ok(()));
             assert_eq!(it.get(), Some(&1));
