@@ -77,6 +77,7 @@ mod book;
 mod boxed;
 pub mod brand;
 pub mod call_page;
+pub mod check;
 mod clone_in;
 pub mod collections;
 mod counted;
