@@ -106,6 +106,15 @@ pub(crate) fn with_version(name: &Name) -> Vec<(Name, VersionChoice)> {
     text.rmatch_indices('@').filter_map(split).collect()
 }
 
+/// How the version of a VAS is called that a snapshot of a process keeps, before a number. No tag begins so.
+pub(crate) const OF_SNAPSHOT: &str = "@snapshot-";
+
+/// Whether a name ends as that of a version that a snapshot of a process keeps.
+pub(crate) fn is_of_snapshot(name: &Name) -> bool {
+    let number = name.as_str().rsplit_once(OF_SNAPSHOT).map(|(_, number)| number);
+    number.is_some_and(|it| it.len() == 16 && it.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 /// Whether a name ends as that of a version that was kept for a while only: in `@` and a number.
 pub(crate) fn is_passing(name: &Name) -> bool {
     name.as_str().rsplit_once('@').is_some_and(|(_, version)| number(version).is_some())
@@ -147,6 +156,10 @@ mod tests {
         for none in ["a", "a@", "@a", "@"] {
             assert_eq!(with_version(&name(none)), [], "{none}");
         }
+        let of_snapshot = name("a@@snapshot-0123456789abcdef");
+        assert!(is_of_snapshot(&of_snapshot) && !is_passing(&of_snapshot));
+        assert!(!is_of_snapshot(&name("a@snapshot-0123456789abcdef")), "a tag may be called so");
+        assert!(!is_of_snapshot(&name("a@@snapshot-0123456789abcde")));
         // No number that there can be.
         assert_eq!(with_version(&name("a@99999999999999999999")).len(), 1);
         assert!(
