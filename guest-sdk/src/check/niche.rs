@@ -108,10 +108,10 @@ mod tests {
         let form = form_of::<T>().unwrap_or_else(|| panic!("{name} has no form"));
         assert_eq!(form.is_tag, is_tag, "{name}: {form:?}");
         let number = |option: &Option<T>| {
-            let start = std::ptr::from_ref(option).cast::<u8>();
+            let start = std::ptr::from_ref(option).cast::<u8>().wrapping_add(form.offset);
             let mut bytes = [0; 16];
             // SAFETY: bytes of the option that are its tag or niche, and so are written in each.
-            let seen = unsafe { std::slice::from_raw_parts(start.add(form.offset), form.bytes) };
+            let seen = unsafe { std::slice::from_raw_parts(start, form.bytes) };
             bytes[..form.bytes].copy_from_slice(seen);
             u128::from_le_bytes(bytes)
         };

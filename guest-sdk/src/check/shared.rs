@@ -214,6 +214,7 @@ fn counted<T: Storable<V>, V: Brand>(checker: &mut Checker<'_, V>) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "a list of ranges is what is compared")]
 mod tests {
     use super::*;
 

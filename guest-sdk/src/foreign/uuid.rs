@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use crate::alloc::AllocError;
 use crate::brand::Brand;
+use crate::check::{Checker, Place};
 use crate::clone_in::CloneIn;
 use crate::collections::VKey;
 use crate::layout::LayoutWriter;

@@ -17,7 +17,7 @@ fn change<'v>(
     match what % 24 {
         0 | 1 => {
             let tags = VVec::try_collect(at, (0..number % 5).map(text))?;
-            let shape = Shape::Circle { radius: number, is_filled: number % 2 == 0 };
+            let shape = Shape::Circle { radius: number, is_filled: number.is_multiple_of(2) };
             all.users.at_mut(at).insert(text(key)?, User { tags, shape })?;
         }
         2 => drop(all.users.at_mut(at).remove(&format!("text {key}"))),
@@ -34,7 +34,7 @@ fn change<'v>(
         14 => drop(all.linear.at_mut(at).remove(&key.to_le_bytes())),
         15 => drop(all.levels.at_mut(at).insert(Reverse(Total(f64::from(key))))?),
         16 => drop(all.levels.at_mut(at).remove(&Reverse(Total(f64::from(key))))),
-        17 if number % 2 == 0 => all.queue.at_mut(at).push_front(text(number)?)?,
+        17 if number.is_multiple_of(2) => all.queue.at_mut(at).push_front(text(number)?)?,
         17 => all.queue.at_mut(at).push_back(text(number)?)?,
         18 => drop((all.queue.at_mut(at).pop_front(), all.heap.at_mut(at).pop())),
         19 => all.heap.at_mut(at).push(text(number)?)?,
@@ -47,10 +47,10 @@ fn change<'v>(
             gone.map(|gone| all.people.at_mut(at).remove(gone));
         }
         22 => {
-            let next = if number % 20 == 0 { None } else { all.list.take() };
+            let next = if number.is_multiple_of(20) { None } else { all.list.take() };
             all.list = Some(VBox::new(at, Link { value: number.into(), next })?);
         }
-        _ if all.shared.is_empty() || number % 4 == 0 => {
+        _ if all.shared.is_empty() || number.is_multiple_of(4) => {
             let owner = VRc::new(at, text(number)?)?;
             all.shared.at_mut(at).push(owner)?;
         }
@@ -78,7 +78,7 @@ proptest::proptest! {
             0..if cfg!(miri) { 40 } else { 900 },
         )
     ) {
-        let space = Space::<World<'_>>::in_memory(1 << 26, |at| empty(at)).unwrap();
+        let space = Space::<World<'_>>::in_memory(1 << 26, empty).unwrap();
         for changes in changes.chunks(100) {
             let changed = space.write(|v| {
                 let (all, at) = v.root_mut();

@@ -159,7 +159,7 @@ fn wrong_in<K: VKey<V>, T: Storable<V>, V: Brand>(
         return Some((address(node), "it is not where the hash of its key leads"));
     }
     let mut keys: Vec<_> = of_bucket().map(|node| (node.key.borrowed(at), address(node))).collect();
-    keys.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    keys.sort_unstable_by_key(|(one, _)| *one);
     let repeated = keys.windows(2).find(|pair| matches!(pair, [(a, _), (b, _)] if a == b))?;
     Some((repeated.last()?.1, "another entry has the same key"))
 }

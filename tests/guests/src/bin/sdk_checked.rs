@@ -136,7 +136,7 @@ fn flips(space: &Space<Checked>, seed: u64, rounds: u32) -> Result<(), Error> {
         let is_something = |offset: &usize| {
             // SAFETY: within the heap.
             let found = unsafe { byte(base, *offset).read_volatile() };
-            (found != 0 || offset % 509 == 0) && !(448..472).contains(offset)
+            (found != 0 || offset.is_multiple_of(509)) && !(448..472).contains(offset)
         };
         (0..end).filter(is_something).collect::<Vec<_>>()
     })?;
@@ -153,8 +153,10 @@ fn flips(space: &Space<Checked>, seed: u64, rounds: u32) -> Result<(), Error> {
             space.write(|_| {
                 for &(place, bits) in changes {
                     let place = byte(base, place);
-                    // SAFETY: a byte of the heap; the thread is inside, alone. Twice the same is nothing.
-                    unsafe { place.write_volatile(place.read_volatile() ^ bits) };
+                    // SAFETY: a byte of the heap; the thread is inside, alone.
+                    let before = unsafe { place.read_volatile() };
+                    // SAFETY: the same. Twice the same change is none.
+                    unsafe { place.write_volatile(before ^ bits) };
                 }
                 Ok::<_, Error>(())
             })
