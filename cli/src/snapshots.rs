@@ -1,6 +1,6 @@
 //! `spacejmp snapshot`: processes of VMs as they were, to go on from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,6 +13,7 @@ use vmm::linux::snapshot::head::Head;
 use vmm::linux::snapshot::ready::AtReady;
 use vmm::process::Snapshot;
 use vmm::store::{Name, SnapshotEntry};
+use vmm::vas::attach::kept::KeptVases;
 
 use crate::errors::{self, Failure};
 use crate::store_list::{Entry, print_list, unreadable};
@@ -29,9 +30,10 @@ use crate::vms;
 /// pipes, timers, processes that the program has started, and numbers of processes that it has stored. Threads keep their
 /// numbers and the locks that they hold.
 ///
-/// Refused is a program with an address space attached, with memory that others may share, or under a debugger, and one whose
-/// first thread has ended. `run --snapshot-at-ready` makes one where a program with one thread says so itself; copies of
-/// that are given arguments.
+/// Address spaces that it has attached are attached again, as far as they are granted to the copy; a thread that reads inside
+/// comes back at the version that it saw. Refused is a program with a thread that writes inside, or is inside raw segments, with memory
+/// that others may share, or under a debugger, and one whose first thread has ended. `run --snapshot-at-ready` makes one where the
+/// program says so itself; copies of that are given arguments.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_help = examples())]
 pub(crate) struct Args {
@@ -95,6 +97,10 @@ struct Shown {
     version: String,
     /// Whether it was made where the program called `sj_ready`: copies of it are given arguments.
     at_ready: bool,
+    /// The address spaces that it has attached.
+    vases: Vec<String>,
+    /// Their versions that threads saw which were inside, and that are kept for it.
+    versions: Vec<String>,
     /// What is not restored.
     lost: Vec<String>,
 }
@@ -112,6 +118,8 @@ impl Shown {
             disk_bytes,
             version: head.version.clone(),
             at_ready: head.ready.is_some(),
+            vases: head.vases.as_ref().map(names_of).unwrap_or_default(),
+            versions: head.vases.as_ref().map(versions_of).unwrap_or_default(),
             lost: head.lost.clone(),
         }
     }
@@ -142,6 +150,14 @@ impl Shown {
             text +=
                 "  made at     sj_ready: copies get arguments and an environment of their own\n";
         }
+        if !self.vases.is_empty() {
+            let names: Vec<_> = self.vases.iter().map(|name| plain(name)).collect();
+            text += &format!("  address spaces  {}\n", names.join(", "));
+        }
+        if !self.versions.is_empty() {
+            let names: Vec<_> = self.versions.iter().map(|name| plain(name)).collect();
+            text += &format!("  keeps       {}\n", names.join(", "));
+        }
         text += "  not in it:\n";
         for lost in &self.lost {
             text += &format!("    {}\n", plain(lost));
@@ -161,6 +177,22 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     }
 }
 
+/// The names of address spaces, each once.
+fn names_of(vases: &KeptVases) -> Vec<String> {
+    let names: BTreeSet<_> = vases.attached.iter().map(|vas| vas.name.as_str()).collect();
+    names.into_iter().map(str::to_owned).collect()
+}
+
+/// The names of the versions that are kept for it.
+fn versions_of(vases: &KeptVases) -> Vec<String> {
+    vases.versions().into_values().map(|name| name.as_str().to_owned()).collect()
+}
+
+/// The program's address spaces are in another store.
+#[derive(Debug, thiserror::Error)]
+#[error("its address spaces are in another store than the snapshot would be")]
+struct OtherStore;
+
 fn make(args: &Args, vm: &VmRef, name: &Name) -> Result<ExitCode, Failure> {
     let doing = || format!("snapshot VM {vm}");
     let store = args.store.open_or_create()?;
@@ -169,9 +201,16 @@ fn make(args: &Args, vm: &VmRef, name: &Name) -> Result<ExitCode, Failure> {
     let found = Vm::find(vm.clone()).map_err(vms::failed(doing()))?;
     let head = found.ask_for_snapshot().and_then(|asked| asked.write_to(&to));
     let head = head.map_err(vms::failed(doing()))?;
+    if head.vases.as_ref().is_some_and(|vases| vases.store != store.id()) {
+        let help = "give the store that its run was given: --store DIRECTORY";
+        return Err(Failure::new(doing(), OtherStore).help(Some(help.to_owned())));
+    }
     let memory_bytes = new.memory_bytes().map_err(failed(doing()))?;
     let head = Head { memory_bytes, ..head };
-    new.finish(&head.encode()).map_err(failed(doing()))?;
+    new.finish(&head.encode(), &head.versions()).map_err(failed(doing())).inspect_err(|_| {
+        // What the VM has kept for it is nobody's; if it stays, it goes with the garbage.
+        let _ = store.remove_forsaken();
+    })?;
     let shown = Shown::of(name, memory_bytes, &head);
     errors::output(args.output.json, &shown, |_| shown.text())
 }

@@ -257,6 +257,8 @@ fn heap_lines(heap: &HeapView) -> String {
     for leak in &heap.leaks {
         let _ = writeln!(text, "         {:#x}, {}", leak.address, counted(leak.bytes, "byte"));
     }
+    text +=
+        "content  not looked at: the program that knows the types checks it with `Space::check`\n";
     text
 }
 

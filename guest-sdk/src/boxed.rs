@@ -10,6 +10,7 @@ use allocator_api2::alloc::Allocator;
 
 use crate::alloc::{AllocError, VAlloc, may_free};
 use crate::brand::{Brand, Invariant};
+use crate::check::{Checker, Place, unnamed};
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
 use crate::token::{At, Mode, Write};
@@ -187,12 +188,21 @@ impl<T: ?Sized, V: Brand> std::fmt::Debug for VBox<T, V> {
 #[doc(hidden)]
 pub trait Content<V: Brand>: Send + Sync {
     fn describe_box(writer: &mut LayoutWriter);
+    fn check_box(place: Place, checker: &mut Checker<'_, V>);
+    fn show_box(_place: Place, _checker: &mut Checker<'_, V>) -> Option<String> {
+        None
+    }
 }
 
 impl<T: Storable<V>, V: Brand> Content<V> for T {
     fn describe_box(writer: &mut LayoutWriter) {
         let part = |writer: &mut LayoutWriter| writer.part::<T, V>(format_args!(""));
         writer.describe::<VBox<T, V>>("VBox version 1", part);
+    }
+
+    fn check_box(place: Place, checker: &mut Checker<'_, V>) {
+        checker.count("VBox");
+        checker.values::<T>(place.word(0), 1, 1, unnamed);
     }
 }
 
@@ -203,5 +213,13 @@ unsafe impl<T: Content<V> + ?Sized, V: Brand> Storable<V> for VBox<T, V> {
 
     fn layout(writer: &mut LayoutWriter) {
         T::describe_box(writer);
+    }
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        T::check_box(place, checker);
+    }
+
+    fn show_stored(place: Place, checker: &mut Checker<'_, V>) -> Option<String> {
+        T::show_box(place, checker)
     }
 }

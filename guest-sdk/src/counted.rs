@@ -21,6 +21,7 @@ use std::ptr::NonNull;
 use crate::alloc::{AllocError, may_free};
 use crate::boxed::{VBox, allocate};
 use crate::brand::{Brand, Invariant};
+use crate::check::{Checker, Place};
 use crate::clone_in::CloneIn;
 use crate::collections::VKey;
 use crate::layout::LayoutWriter;
@@ -198,6 +199,12 @@ unsafe impl<T: Storable<V>, V: Brand> Storable<V> for VRc<T, V> {
 
     fn layout(writer: &mut LayoutWriter) {
         writer.describe::<Self>("VRc version 1", |writer| writer.part::<T, V>(format_args!("")));
+    }
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        checker.count("VRc");
+        let value = std::mem::offset_of!(Block<T>, value);
+        checker.one_of_several::<T, Block<T>>(place.word(0), value);
     }
 }
 

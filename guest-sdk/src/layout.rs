@@ -249,28 +249,6 @@ impl LayoutWriter {
         self.part::<T, V>(format_args!("{name} +{offset}: "));
     }
 
-    /// A field whose type is inferred from the path to it.
-    #[doc(hidden)]
-    pub fn field_of<S, T: Storable<V>, V: Brand>(
-        &mut self,
-        name: &str,
-        offset: usize,
-        _way: fn(&S) -> &T,
-    ) {
-        self.field::<T, V>(name, offset);
-    }
-
-    /// The same of a variant's field.
-    #[doc(hidden)]
-    pub fn field_of_variant<S, T: Storable<V>, V: Brand>(
-        &mut self,
-        name: &str,
-        offsets: &mut VariantOffsets,
-        _way: fn(&S) -> Option<&T>,
-    ) {
-        self.field::<T, V>(name, offsets.next::<T>());
-    }
-
     /// A variant of the enum that is being described; `inner` describes its fields.
     pub fn variant(
         &mut self,
@@ -282,6 +260,58 @@ impl LayoutWriter {
         self.depth += 1;
         inner(self);
         self.depth -= 1;
+    }
+}
+
+/// What is told the fields and variants of a type, by what `#[derive(Storable)]` makes of it. Fields' types are inferred from the paths to them.
+#[doc(hidden)]
+pub trait Parts<V: Brand> {
+    /// It is an enum, `S`, that begins with the number of its variant, in so many bytes if that is known.
+    fn tag<S>(&mut self, bytes: Option<usize>);
+
+    /// A field of a struct.
+    fn field_of<S, T: Storable<V>>(&mut self, name: &'static str, offset: usize, way: fn(&S) -> &T);
+
+    /// A field of a variant.
+    fn field_of_variant<S, T: Storable<V>>(
+        &mut self,
+        name: &'static str,
+        offsets: &mut VariantOffsets,
+        way: fn(&S) -> Option<&T>,
+    );
+
+    /// A variant; `inner` tells its fields.
+    fn variant(&mut self, name: &'static str, discriminant: i128, inner: impl FnOnce(&mut Self));
+}
+
+impl<V: Brand> Parts<V> for LayoutWriter {
+    fn tag<S>(&mut self, _bytes: Option<usize>) {}
+
+    fn field_of<S, T: Storable<V>>(
+        &mut self,
+        name: &'static str,
+        offset: usize,
+        _way: fn(&S) -> &T,
+    ) {
+        self.field::<T, V>(name, offset);
+    }
+
+    fn field_of_variant<S, T: Storable<V>>(
+        &mut self,
+        name: &'static str,
+        offsets: &mut VariantOffsets,
+        _way: fn(&S) -> Option<&T>,
+    ) {
+        self.field::<T, V>(name, offsets.next::<T>());
+    }
+
+    fn variant(
+        &mut self,
+        name: &'static str,
+        discriminant: i128,
+        inner: impl FnOnce(&mut LayoutWriter),
+    ) {
+        LayoutWriter::variant(self, name, discriminant, inner);
     }
 }
 

@@ -79,6 +79,7 @@ mod boxed;
 pub mod brand;
 mod calendar;
 pub mod call_page;
+pub mod check;
 mod clone_in;
 pub mod collections;
 mod counted;

@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use crate::alloc_error::AllocError;
 use crate::brand::Brand;
+use crate::check::{Checker, Place};
 use crate::earlier::{EarlierForm, StoredRoot};
-use crate::layout::{Fingerprint, LayoutWriter};
+use crate::layout::{Fingerprint, LayoutWriter, Parts};
 
 /// Types whose values may lie in the VAS `V`.
 ///
@@ -56,6 +57,29 @@ pub unsafe trait Storable<V: Brand>: Sized + Send + Sync {
     /// Describes the type by one call of [`LayoutWriter::describe`].
     fn layout(writer: &mut LayoutWriter);
 
+    /// Whether any bytes are a value that owns nothing, so that a check need not look at them one by one.
+    #[doc(hidden)]
+    const ANY_BITS: bool = false;
+
+    /// Looks at the bytes of what should be a value, for [`Space::check`](crate::Space::check): whether they are one, part by part
+    /// ([`Checker::field`]), or else what is wrong ([`Checker::no_value`]). The bytes may be anything. `#[derive(Storable)]` implements it.
+    ///
+    /// An implementation that does nothing says that any bytes are a value that owns nothing. Without one the report says that values of the type were not
+    /// looked into ([`CheckReport::unknown`](crate::check::CheckReport::unknown)).
+    fn check_stored(_place: Place, checker: &mut Checker<'_, V>) {
+        checker.unknown::<Self>();
+    }
+
+    /// What a key is called in the path to its entry, where it has a short name.
+    #[doc(hidden)]
+    fn show_stored(_place: Place, _checker: &mut Checker<'_, V>) -> Option<String> {
+        None
+    }
+
+    /// Tells the type's fields and variants.
+    #[doc(hidden)]
+    fn parts<W: Parts<V>>(_parts: &mut W) {}
+
     /// The earlier version of the type that has this layout, if there is one.
     #[doc(hidden)]
     fn earlier(_wanted: Fingerprint) -> Option<EarlierForm> {
@@ -70,29 +94,92 @@ pub unsafe trait Storable<V: Brand>: Sized + Send + Sync {
 }
 
 /// Implements the trait for types without inner parts: those without a niche or with several values
-/// in it, and those that have exactly one.
+/// in it, and those that have exactly one. Whether a number is that of a value says a function, if any: of the last so many bytes, or of all.
 macro_rules! leaves {
-    ($has_one_niche:literal: $($type:ty),*) => {$(
+    ($has_one_niche:literal, $any:literal, $check:expr, $show:expr; $($type:ty),*) => {$(
         // SAFETY: plain bits, without addresses.
         unsafe impl<V: Brand> Storable<V> for $type {
             const HAS_ONE_NICHE: bool = $has_one_niche;
+            const ANY_BITS: bool = $any;
 
             fn layout(writer: &mut LayoutWriter) {
                 writer.describe::<$type>(stringify!($type), |_| {});
+            }
+
+            fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+                let is_value: fn(Place) -> bool = $check;
+                if !is_value(place) {
+                    checker.no_value(stringify!($type), place.number(0, size_of::<$type>()));
+                }
+            }
+
+            fn show_stored(place: Place, _checker: &mut Checker<'_, V>) -> Option<String> {
+                let show: fn(Place) -> Option<String> = $show;
+                show(place)
             }
         }
     )*};
 }
 
-leaves!(false: u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize);
-leaves!(false: f32, f64, bool, char, (), Duration, Ordering, Ipv4Addr, Ipv6Addr);
-leaves!(true: NonZero<u8>, NonZero<u16>, NonZero<u32>, NonZero<u64>, NonZero<u128>, NonZero<usize>);
-leaves!(true: NonZero<i8>, NonZero<i16>, NonZero<i32>, NonZero<i64>, NonZero<i128>, NonZero<isize>);
+/// A number without a sign, as the name of a key.
+fn unsigned(place: Place) -> Option<String> {
+    Some(place.number(0, place.bytes()).to_string())
+}
+
+/// The same with a sign.
+fn signed(place: Place) -> Option<String> {
+    let above = 128_u32.saturating_sub(8 * place.bytes() as u32);
+    let number = place.number(0, place.bytes()).checked_shl(above).unwrap_or(0).cast_signed();
+    Some((number >> above.min(127)).to_string())
+}
+
+/// What of a duration are its nanoseconds: the standard library promises nothing about it.
+fn nanoseconds_offset() -> usize {
+    let duration = Duration::new(0, 1);
+    let start = std::ptr::from_ref(&duration).cast::<u32>();
+    // SAFETY: four bytes of it that are no padding, wherever the nanoseconds are, and aligned.
+    if unsafe { start.read() } == 1 { 0 } else { 8 }
+}
+
+const _: () = assert!(size_of::<Duration>() == 16);
+
+leaves!(false, true, |_| true, unsigned; u8, u16, u32, u64, u128, usize);
+leaves!(false, true, |_| true, signed; i8, i16, i32, i64, i128, isize);
+leaves!(false, true, |_| true, |_| None; f32, f64, ());
+leaves!(false, true, |_| true, |place| {
+    let octets = place.number(0, 4) as u32;
+    Some(Ipv4Addr::from(octets.swap_bytes()).to_string())
+}; Ipv4Addr);
+leaves!(false, true, |_| true, |place| {
+    Some(Ipv6Addr::from(place.number(0, 16).swap_bytes()).to_string())
+}; Ipv6Addr);
+leaves!(false, false, |place| place.number(0, 1) <= 1, |place| {
+    Some((place.number(0, 1) == 1).to_string())
+}; bool);
+leaves!(false, false, |place| char::from_u32(place.number(0, 4) as u32).is_some(), |place| {
+    char::from_u32(place.number(0, 4) as u32).map(|it| format!("{it:?}"))
+}; char);
+leaves!(false, false, |place| place.number(nanoseconds_offset(), 4) < 1_000_000_000, |_| None; Duration);
+leaves!(false, false, |place| matches!(place.number(0, 1), 0 | 1 | 0xff), |_| None; Ordering);
+leaves!(true, false, |place| place.number(0, place.bytes()) != 0, unsigned;
+    NonZero<u8>, NonZero<u16>, NonZero<u32>, NonZero<u64>, NonZero<u128>, NonZero<usize>);
+leaves!(true, false, |place| place.number(0, place.bytes()) != 0, signed;
+    NonZero<i8>, NonZero<i16>, NonZero<i32>, NonZero<i64>, NonZero<i128>, NonZero<isize>);
 
 // SAFETY: its content is.
 unsafe impl<V: Brand, T: Storable<V>> Storable<V> for Wrapping<T> {
     fn layout(writer: &mut LayoutWriter) {
         writer.describe::<Self>("Wrapping", |writer| writer.part::<T, V>(format_args!("")));
+    }
+
+    const ANY_BITS: bool = T::ANY_BITS;
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        checker.part::<T>(place, 0);
+    }
+
+    fn show_stored(place: Place, checker: &mut Checker<'_, V>) -> Option<String> {
+        T::show_stored(place, checker)
     }
 }
 
@@ -100,6 +187,16 @@ unsafe impl<V: Brand, T: Storable<V>> Storable<V> for Wrapping<T> {
 unsafe impl<V: Brand, T: Storable<V>> Storable<V> for Reverse<T> {
     fn layout(writer: &mut LayoutWriter) {
         writer.describe::<Self>("Reverse", |writer| writer.part::<T, V>(format_args!("")));
+    }
+
+    const ANY_BITS: bool = T::ANY_BITS;
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        checker.part::<T>(place, 0);
+    }
+
+    fn show_stored(place: Place, checker: &mut Checker<'_, V>) -> Option<String> {
+        T::show_stored(place, checker)
     }
 }
 
@@ -111,6 +208,13 @@ unsafe impl<V: Brand, T: Storable<V>> Storable<V> for Range<T> {
             writer.field::<T, V>("end", std::mem::offset_of!(Self, end));
         });
     }
+
+    const ANY_BITS: bool = T::ANY_BITS;
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        checker.field::<T>(place, "start", std::mem::offset_of!(Self, start));
+        checker.field::<T>(place, "end", std::mem::offset_of!(Self, end));
+    }
 }
 
 // SAFETY: no bytes.
@@ -118,6 +222,10 @@ unsafe impl<V: Brand, T: ?Sized + Send + Sync + 'static> Storable<V> for Phantom
     fn layout(writer: &mut LayoutWriter) {
         writer.describe::<Self>("PhantomData", |_| {});
     }
+
+    const ANY_BITS: bool = true;
+
+    fn check_stored(_place: Place, _checker: &mut Checker<'_, V>) {}
 }
 
 // SAFETY: its elements are.
@@ -126,6 +234,14 @@ unsafe impl<V: Brand, T: Storable<V>, const N: usize> Storable<V> for [T; N] {
         writer.describe::<Self>(format_args!("array of {N}"), |writer| {
             writer.part::<T, V>(format_args!(""));
         });
+    }
+
+    const ANY_BITS: bool = T::ANY_BITS;
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        if !T::ANY_BITS {
+            checker.elements_of::<T>(place, N);
+        }
     }
 }
 
@@ -143,6 +259,14 @@ unsafe impl<V: Brand, T: Storable<V>> Storable<V> for Option<T> {
         };
         writer.describe::<Self>(name, |writer| writer.part::<T, V>(format_args!("")));
     }
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        checker.option::<T>(place);
+    }
+
+    fn show_stored(place: Place, checker: &mut Checker<'_, V>) -> Option<String> {
+        checker.show_option::<T>(place)
+    }
 }
 
 macro_rules! tuples {
@@ -156,6 +280,24 @@ macro_rules! tuples {
                         writer.field::<$name, V>(stringify!($index), offset);
                     )*
                 });
+            }
+
+            const ANY_BITS: bool = true $(&& <$name as Storable<V>>::ANY_BITS)*;
+
+            fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+                $(
+                    let offset = std::mem::offset_of!(Self, $index);
+                    checker.field::<$name>(place, stringify!($index), offset);
+                )*
+            }
+
+            fn show_stored(place: Place, checker: &mut Checker<'_, V>) -> Option<String> {
+                let mut parts = Vec::new();
+                $(
+                    let part = place.part(std::mem::offset_of!(Self, $index), size_of::<$name>())?;
+                    parts.push(<$name as Storable<V>>::show_stored(part, checker)?);
+                )*
+                Some(format!("({})", parts.join(", ")))
             }
         }
     };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use vmm::files::{KeptFiles, KeptMapping, MemoryAccount};
 use vmm::linux::snapshot::head::{Head, KeptProcess};
 use vmm::process_tree::wire::Writer;
+use vmm::vas::attach::kept::KeptVases;
 use vmm::vm::MemoryLedger;
 
 /// A process whose registers, limits and signals are zeros, with these bytes for its files, its mapped files, its
@@ -54,6 +55,10 @@ pub fn snapshot(bytes: &[u8]) -> u32 {
     if let Ok(head) = Head::decode(bytes) {
         accepted += 1;
         assert_eq!(head.encode(), bytes);
+    }
+    if let Some(kept) = KeptVases::decode(bytes) {
+        accepted += 1;
+        assert_eq!(KeptVases::encode(kept.as_ref()), bytes);
     }
     let files = KeptFiles { cwd: b"/".to_vec(), ..KeptFiles::default() };
     if let Some(files) = KeptFiles::decode(bytes) {

@@ -45,6 +45,9 @@ fn collections_that_an_earlier_release_has_stored_are_read_checked_and_changed()
     let said = fs::read_to_string(golden("collections.txt")).expect("it is there");
     assert_eq!(sdk_golden(&old, "show"), said, "what is stored is found as it was");
 
+    let clean = "clean: ";
+    assert!(sdk_golden(&old, "check").starts_with(clean), "what an earlier release has stored");
+
     // What is made today has the same content, also after both were changed.
     fs::create_dir(&new).expect("a folder");
     sdk_golden(&new, "fill");
@@ -55,4 +58,7 @@ fn collections_that_an_earlier_release_has_stored_are_read_checked_and_changed()
     assert_ne!(changed, said);
     assert_eq!(changed, sdk_golden(&new, "show"), "what was changed");
     spacejmp(&old, &["vas", "check", "golden"]);
+    for store in [&old, &new] {
+        assert!(sdk_golden(store, "check").starts_with(clean), "what was changed");
+    }
 }

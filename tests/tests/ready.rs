@@ -143,6 +143,62 @@ fn without_the_option_nothing_happens_and_the_programs_second_time_and_its_child
 }
 
 #[test]
+fn other_threads_go_on_where_they_stood_and_the_one_that_was_ready_comes_back_from_its_call() {
+    skip_without_kvm!();
+    let program = guests::c("ready");
+    for how in ["threads", "caller"] {
+        let world = World::new();
+        let at_ready = ["--snapshot-at-ready", "warm", path(&program), "1", how];
+        let (said, warned) = world.run(7, &at_ready);
+        let original = format!("original [1] [{how}] 0 of 256 wrong\nall have ended\n");
+        assert_eq!((said, warned.as_str()), (format!("warm {}\n{original}", path(&program)), ""));
+        assert_eq!(world.snapshots()[0]["at_ready"], true);
+        let starts: Vec<_> = (0..3)
+            .map(|number| {
+                let mut command = world.run_command(&["--from", "warm", &number.to_string()]);
+                command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
+            })
+            .collect();
+        for (number, started) in starts.into_iter().enumerate() {
+            let output = started.wait_with_output().expect("it ends");
+            let expected = format!("copy [{number}] 0 of 256 wrong\nall have ended\n");
+            assert_eq!(ended(8, &output), (expected, String::new()), "{how}");
+        }
+    }
+}
+
+#[test]
+fn a_thread_that_is_ready_inside_an_address_space_comes_back_inside_the_version_that_it_saw() {
+    skip_without_kvm!();
+    let (world, program) = (World::new(), guests::c("ready"));
+    for line in [
+        "seg create ledger --size 1M --lifetime versioned",
+        "vas create books",
+        "vas attach books ledger",
+    ] {
+        let words: Vec<_> = line.split(' ').collect();
+        ended(0, &world.command(&words).output().expect("it starts"));
+    }
+    let adder = guests::c("snapshotted_vas");
+    let add = |number: &str| {
+        let mut command = world.run_command(&[path(&adder), "books"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        writeln!(stdin, "add 0 {number}\nend").expect("it reads");
+        ended(5, &child.wait_with_output().expect("it ends"));
+    };
+    add("5");
+    let (said, warned) = world.run(7, &["--snapshot-at-ready", "warm", path(&program), "0", "vas"]);
+    assert!(said.ends_with("all have ended\ninside saw 5 and sees 5\n"), "{said}");
+    assert_eq!(warned, "");
+    add("2");
+    let (said, _) = world.run(8, &["--from", "warm", "1"]);
+    let expected = "copy [1] 0 of 0 wrong\nall have ended\ninside saw 5 and sees 7\n";
+    assert_eq!(said, expected);
+}
+
+#[test]
 fn a_snapshot_that_cannot_be_made_is_told_on_stderr_and_to_the_program_which_goes_on() {
     skip_without_kvm!();
     let (world, program) = (World::new(), guests::c("ready"));

@@ -24,36 +24,30 @@ pub(crate) fn name(name: &str) -> Ident {
     Ident::new(&format!("__spacejmp_{name}"), Span::mixed_site())
 }
 
-/// The body of `Storable::layout`, whose argument is called `__spacejmp_writer`.
+/// What a type is called in its layout, and the body of `Storable::parts`, whose argument is called `__spacejmp_parts`.
 pub(crate) fn describe(
     item: &DeriveInput,
     target: &Target,
     versions: &Versions,
-) -> syn::Result<TokenStream> {
+) -> syn::Result<(String, TokenStream)> {
     let repr = Repr::of(item)?;
     let vas = target.path();
     let (kind, parts) = match &item.data {
         Data::Struct(data) => ("struct", struct_fields(&data.fields, &vas)),
-        Data::Enum(data) => ("enum", variants(data, &repr, &vas)?),
+        Data::Enum(data) => ("enum", variants(item, data, &repr, &vas)?),
         Data::Union(_) => {
             let message = "a union cannot be `Storable`: nothing says which field is valid; use \
                            an enum with #[repr(u8)]";
             return Err(syn::Error::new(item.ident.span(), message));
         }
     };
-    let writer = name("writer");
     let mut name = format!("{kind} {}", versions.name.as_ref().unwrap_or(&item.ident));
     // The first version is what stores without versions have.
     match versions.number()? {
         1 => {}
         number => name.push_str(&format!(" version {number}")),
     }
-    Ok(quote! {
-        #writer.describe::<Self>(#name, |#writer| {
-            let _ = &#writer;
-            #parts
-        });
-    })
+    Ok((name, parts))
 }
 
 /// A field's name, as in the source or by number.
@@ -75,13 +69,15 @@ pub(crate) fn pattern(fields: &Fields, wanted: Option<usize>) -> TokenStream {
 }
 
 fn struct_fields(fields: &Fields, vas: &TokenStream) -> TokenStream {
-    let [writer, it] = ["writer", "it"].map(name);
+    let [writer, it] = ["parts", "it"].map(name);
     let calls = fields.iter().enumerate().map(|(index, field)| {
         let (member, name) = label(index, field);
         let pattern = pattern(fields, Some(index));
         let of = quote_spanned!(field.ty.span()=> |Self #pattern: &Self| #it);
         let offset = quote!(::core::mem::offset_of!(Self, #member));
-        quote_spanned!(field.ty.span()=> #writer.field_of::<Self, _, #vas>(#name, #offset, #of);)
+        quote_spanned! {field.ty.span()=>
+            ::spacejmp::layout::Parts::<#vas>::field_of::<Self, _>(#writer, #name, #offset, #of);
+        }
     });
     // For a struct without fields, too: after the derive it may have some.
     let pattern = pattern(fields, None);
@@ -91,7 +87,12 @@ fn struct_fields(fields: &Fields, vas: &TokenStream) -> TokenStream {
     }
 }
 
-fn variants(data: &DataEnum, repr: &Repr, vas: &TokenStream) -> syn::Result<TokenStream> {
+fn variants(
+    item: &DeriveInput,
+    data: &DataEnum,
+    repr: &Repr,
+    vas: &TokenStream,
+) -> syn::Result<TokenStream> {
     let with_fields = data.variants.iter().find(|variant| !variant.fields.is_empty());
     if let (Repr::Rust, Some(variant)) = (repr, with_fields) {
         let message = "an enum whose variants have fields needs a layout that is promised to be \
@@ -103,7 +104,7 @@ fn variants(data: &DataEnum, repr: &Repr, vas: &TokenStream) -> syn::Result<Toke
         Repr::C(None) => quote!(::core::ffi::c_int),
         Repr::Rust => quote!(::core::primitive::isize),
     };
-    let [start, it, number] = ["start", "it", "number"].map(name);
+    let [writer, start, it, number] = ["parts", "start", "it", "number"].map(name);
     let first = payload_start(data, repr, &tag);
     // Without fields the compiler provides the numbers itself.
     let is_plain = data.variants.iter().all(|variant| matches!(variant.fields, Fields::Unit));
@@ -126,12 +127,39 @@ fn variants(data: &DataEnum, repr: &Repr, vas: &TokenStream) -> syn::Result<Toke
         let (name, pattern) = (&variant.ident, pattern(&variant.fields, None));
         quote!(Self::#name #pattern => ())
     });
+    // Without a representation an enum without fields is as large as its number, unless it is made larger.
+    let bytes = match repr {
+        Repr::Rust if is_aligned(item) => quote!(::core::option::Option::None),
+        Repr::Rust => quote!(::core::option::Option::Some(::core::mem::size_of::<Self>())),
+        Repr::C(_) | Repr::Integer(_) => {
+            quote!(::core::option::Option::Some(::core::mem::size_of::<#tag>()))
+        }
+    };
     Ok(quote! {
         let _ = |#it: &Self| match *#it { #(#all),* };
+        ::spacejmp::layout::Parts::<#vas>::tag::<Self>(#writer, #bytes);
         #[allow(unused_variables)]
         let #start: ::core::primitive::usize = #first;
         #(#calls)*
     })
+}
+
+/// Whether an attribute makes it larger than it would be.
+fn is_aligned(item: &DeriveInput) -> bool {
+    let mut is_aligned = false;
+    for attribute in item.attrs.iter().filter(|found| found.path().is_ident("repr")) {
+        // What cannot be parsed was refused before.
+        let _ = attribute.parse_nested_meta(|meta| {
+            is_aligned |= meta.path.is_ident("align");
+            if meta.input.peek(syn::token::Paren) {
+                let inner;
+                syn::parenthesized!(inner in meta.input);
+                let _: TokenStream = inner.parse()?;
+            }
+            Ok(())
+        });
+    }
+    is_aligned
 }
 
 /// A function that is never called, from the enum to one of its fields.
@@ -164,18 +192,21 @@ fn payload_start(data: &DataEnum, repr: &Repr, tag: &TokenStream) -> TokenStream
 }
 
 fn one_variant(variant: &Variant, vas: &TokenStream) -> TokenStream {
-    let [writer, offsets, start, number] = ["writer", "offsets", "start", "number"].map(name);
-    let name = variant.ident.to_string();
+    let [writer, offsets, start, number] = ["parts", "offsets", "start", "number"].map(name);
+    let (value, name) = (self::name("value"), variant.ident.to_string());
     let fields = variant.fields.iter().enumerate().map(|(index, field)| {
         let (_, name) = label(index, field);
         let way = way_to(variant, index);
         let of = quote_spanned!(field.ty.span()=> #way);
         quote_spanned! {field.ty.span()=>
-            #writer.field_of_variant::<Self, _, #vas>(#name, &mut #offsets, #of);
+            ::spacejmp::layout::Parts::<#vas>::field_of_variant::<Self, _>(
+                #writer, #name, &mut #offsets, #of
+            );
         }
     });
     quote! {
-        #writer.variant(#name, #number as ::core::primitive::i128, |#writer| {
+        let #value = #number as ::core::primitive::i128;
+        ::spacejmp::layout::Parts::<#vas>::variant(#writer, #name, #value, |#writer| {
             let _ = &#writer;
             #[allow(unused_variables, unused_mut)]
             let mut #offsets = ::spacejmp::layout::VariantOffsets::new(#start);

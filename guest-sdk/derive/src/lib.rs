@@ -80,8 +80,9 @@ pub fn derive_key(item: TokenStream) -> TokenStream {
 fn expand(item: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
     let (target, versions) = Target::of(item)?;
     upgrade::check_parts(item, &versions)?;
-    let writer = body::name("writer");
-    let body = body::describe(item, &target, &versions)?;
+    let [writer, parts, place, checker, which] =
+        ["writer", "parts", "place", "checker", "Parts"].map(body::name);
+    let (described, body) = body::describe(item, &target, &versions)?;
     let (more, upgrade) = upgrade::items(item, &target, &versions)?;
     let root = root_type(item);
     let name = &item.ident;
@@ -95,7 +96,19 @@ fn expand(item: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         #[automatically_derived]
         unsafe impl #impl_generics ::spacejmp::Storable<#vas> for #name #type_generics #where_clause {
             fn layout(#writer: &mut ::spacejmp::layout::LayoutWriter) {
+                #writer.describe::<Self>(#described, <Self as ::spacejmp::Storable<#vas>>::parts);
+            }
+
+            fn parts<#which: ::spacejmp::layout::Parts<#vas>>(#parts: &mut #which) {
+                let _ = &#parts;
                 #body
+            }
+
+            fn check_stored(
+                #place: ::spacejmp::check::Place,
+                #checker: &mut ::spacejmp::check::Checker<'_, #vas>,
+            ) {
+                #checker.parts_of::<Self>(#place);
             }
 
             #more

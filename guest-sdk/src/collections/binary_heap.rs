@@ -9,8 +9,10 @@ use std::fmt;
 use super::key::VKey;
 use super::vec::{VVec, VecMut};
 use super::within::Within;
+use super::words;
 use crate::alloc::AllocError;
 use crate::brand::Brand;
+use crate::check::{Checker, Place, Problem, Walk, elements, numbered};
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
 use crate::token::{At, Mode, Write};
@@ -401,4 +403,45 @@ unsafe impl<T: VKey<V>, V: Brand> Storable<V> for VBinaryHeap<T, V> {
             writer.part::<VVec<T, V>, V>(format_args!(""));
         });
     }
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        checker.count("VBinaryHeap");
+        let [address, capacity, len] = words::in_vec(place);
+        let Some((values, count)) = checker.claim_values::<T>(address, len, capacity) else {
+            return;
+        };
+        let mut walk = Walk::new(values, count);
+        (walk.mark, walk.numbers) = (checker.taint(), [len, 0]);
+        checker.push(values_in_order::<T, V>, numbered, walk);
+    }
+}
+
+/// The step of a check that goes through the values, and then looks at their order.
+fn values_in_order<T: VKey<V>, V: Brand>(checker: &mut Checker<'_, V>) -> bool {
+    if elements::<T, V>(checker) {
+        return true;
+    }
+    let (at, taint) = (checker.at(), checker.taint());
+    let walk = checker.walk();
+    let ([len, _], place) = (walk.numbers, walk.place);
+    if walk.phase > 0 || taint != walk.mark {
+        return false;
+    }
+    walk.phase = 1;
+    let count = if size_of::<T>() == 0 { 0 } else { len };
+    let value = |index: usize| {
+        let part = place.part(index * size_of::<T>(), size_of::<T>())?;
+        // SAFETY: it was looked at, with all that it owns, and found to be a value.
+        Some(unsafe { part.value::<T>() }.borrowed(at))
+    };
+    let is_greater = |&index: &usize| value(index) > value((index - 1) / 2);
+    match checker.guarded(|| (1..count).find(is_greater)) {
+        None => checker.damaged(Problem::Panicked),
+        Some(Some(index)) => {
+            checker.walk().next = index + 1;
+            checker.damaged(Problem::Order("it is greater than the value above it in the heap"));
+        }
+        Some(None) => {}
+    }
+    false
 }

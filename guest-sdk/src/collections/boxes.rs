@@ -9,6 +9,7 @@ use super::words;
 use crate::alloc::AllocError;
 use crate::boxed::{Content, VBox};
 use crate::brand::Brand;
+use crate::check::{Checker, Place, numbered};
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
 use crate::token::{At, Mode, Write};
@@ -49,11 +50,28 @@ impl<T: Storable<V>, V: Brand> Content<V> for [T] {
         let part = |writer: &mut LayoutWriter| writer.part::<T, V>(format_args!(""));
         writer.describe::<VBox<[T], V>>(name_of_wide("values"), part);
     }
+
+    fn check_box(place: Place, checker: &mut Checker<'_, V>) {
+        checker.count("VBox of values");
+        let [address, len] = words::in_wide_pointer(place);
+        checker.values::<T>(address, len, len, numbered);
+    }
 }
 
 impl<V: Brand> Content<V> for str {
     fn describe_box(writer: &mut LayoutWriter) {
         writer.describe::<VBox<str, V>>(name_of_wide("text"), |_| {});
+    }
+
+    fn check_box(place: Place, checker: &mut Checker<'_, V>) {
+        checker.count("VBox of text");
+        let [address, len] = words::in_wide_pointer(place);
+        checker.text(address, len, len);
+    }
+
+    fn show_box(place: Place, checker: &mut Checker<'_, V>) -> Option<String> {
+        let [address, len] = words::in_wide_pointer(place);
+        checker.show_bytes(address, len)
     }
 }
 

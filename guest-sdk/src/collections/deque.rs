@@ -19,6 +19,7 @@ use super::within::Within;
 use super::words;
 use crate::alloc::{AllocError, VAlloc, may_free};
 use crate::brand::Brand;
+use crate::check::{Checker, Expected, Place, Walk, numbered};
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
 use crate::token::{At, Mode, Write};
@@ -368,4 +369,39 @@ unsafe impl<T: Storable<V>, V: Brand> Storable<V> for VVecDeque<T, V> {
             writer.part::<T, V>(format_args!(""));
         });
     }
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        checker.count("VVecDeque");
+        let [head, len] = [offset_of!(Self, head), offset_of!(Self, len)].map(|at| place.word(at));
+        let Some(vec) = place.part(offset_of!(Self, cells), size_of::<Cells<T, V>>()) else {
+            return;
+        };
+        let [address, capacity, cells] = words::in_vec(vec);
+        let last = cells.saturating_sub(1);
+        for (what, found, most) in [("its length", len, cells), ("its first cell", head, last)] {
+            if found > most && !checker.is_shallow() {
+                return checker.wrong_number(what, found, Expected::AtMost(most as u128));
+            }
+        }
+        let Some((place, _)) = checker.claim_values::<T>(address, cells, capacity) else { return };
+        if len > 0 && !T::ANY_BITS {
+            let mut walk = Walk::new(place, if size_of::<T>() == 0 { 1 } else { len });
+            walk.numbers = [head, cells];
+            checker.push(ring::<T, V>, numbered, walk);
+        }
+    }
+}
+
+/// The step of a check that goes through the values of a ring.
+fn ring<T: Storable<V>, V: Brand>(checker: &mut Checker<'_, V>) -> bool {
+    let walk = checker.walk();
+    if walk.next >= walk.count {
+        return false;
+    }
+    let ([head, cells], index, place) = (walk.numbers, walk.next, walk.place);
+    walk.next += 1;
+    let until_end = cells - head;
+    let cell = if index < until_end { head + index } else { index - until_end };
+    checker.part::<T>(place, cell * size_of::<T>());
+    true
 }

@@ -16,10 +16,12 @@ use std::ptr::NonNull;
 use hashbrown::{HashTable, TryReserveError};
 
 use super::key::VKey;
+use super::map_check;
 use super::map_view::{MapMut, MapRef};
 use super::words;
 use crate::alloc::{AllocError, NOWHERE_MAX, VAlloc, may_free};
 use crate::brand::Brand;
+use crate::check::{Checker, Place};
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
 use crate::token::{At, Mode, Write};
@@ -231,5 +233,9 @@ unsafe impl<K: VKey<V>, T: Storable<V>, V: Brand> Storable<V> for VHashMap<K, T,
         let (table, hashes) = (words::of_table(), words::of_hashes());
         let name = format!("VHashMap version 1, groups of 16, words {table}, hashes {hashes:016x}");
         writer.describe::<Self>(name, |writer| writer.part::<(K, T), V>(format_args!("")));
+    }
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        map_check::check::<K, T, V>(place, std::mem::offset_of!(Self, table), checker);
     }
 }

@@ -31,6 +31,7 @@ mod hash_set;
 mod key;
 pub mod linear;
 mod map;
+mod map_check;
 mod map_view;
 pub mod parts;
 mod sets;

@@ -112,6 +112,13 @@ macro_rules! set_of_map {
                     writer.part::<$map<K, (), V>, V>(format_args!(""));
                 });
             }
+
+            fn check_stored(
+                place: crate::check::Place,
+                checker: &mut crate::check::Checker<'_, V>,
+            ) {
+                checker.part::<$map<K, (), V>>(place, std::mem::offset_of!(Self, map));
+            }
         }
     };
 }

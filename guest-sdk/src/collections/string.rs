@@ -6,9 +6,11 @@ use std::ptr::NonNull;
 
 use super::key::VKey;
 use super::vec::{VVec, VecMut};
+use super::words;
 use crate::alloc::AllocError;
 use crate::boxed::VBox;
 use crate::brand::Brand;
+use crate::check::{Checker, Place};
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
 use crate::token::{At, Mode, Write};
@@ -236,6 +238,17 @@ unsafe impl<V: Brand> Storable<V> for VString<V> {
         writer.describe::<Self>("VString version 1", |writer| {
             writer.part::<VVec<u8, V>, V>(format_args!(""));
         });
+    }
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        checker.count("VString");
+        let [address, capacity, len] = words::in_vec(place);
+        checker.text(address, len, capacity);
+    }
+
+    fn show_stored(place: Place, checker: &mut Checker<'_, V>) -> Option<String> {
+        let [address, _, len] = words::in_vec(place);
+        checker.show_bytes(address, len)
     }
 }
 

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
 use crate::brand::Brand;
+use crate::check::{Checker, Place};
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
 
@@ -68,5 +69,11 @@ floats!(f32, f64);
 unsafe impl<V: Brand, F: Storable<V>> Storable<V> for Total<F> {
     fn layout(writer: &mut LayoutWriter) {
         writer.describe::<Self>("Total", |writer| writer.part::<F, V>(format_args!("")));
+    }
+
+    const ANY_BITS: bool = F::ANY_BITS;
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        checker.part::<F>(place, 0);
     }
 }

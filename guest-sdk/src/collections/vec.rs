@@ -20,6 +20,7 @@ use super::words;
 use crate::alloc::{AllocError, VAlloc, may_free};
 use crate::boxed::VBox;
 use crate::brand::Brand;
+use crate::check::{Checker, Place, numbered};
 use crate::layout::LayoutWriter;
 use crate::ptr::VSlice;
 use crate::storable::Storable;
@@ -473,6 +474,17 @@ unsafe impl<T: Storable<V>, V: Brand> Storable<V> for VVec<T, V> {
     fn layout(writer: &mut LayoutWriter) {
         let name = format_args!("VVec version 1, words {}", words::of_vec()).to_string();
         writer.describe::<Self>(name, |writer| writer.part::<T, V>(format_args!("")));
+    }
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        checker.count("VVec");
+        let [address, capacity, len] = words::in_vec(place);
+        checker.values::<T>(address, len, capacity, numbered);
+    }
+
+    fn show_stored(place: Place, checker: &mut Checker<'_, V>) -> Option<String> {
+        let [address, _, len] = words::in_vec(place);
+        if size_of::<T>() == 1 && T::ANY_BITS { checker.show_bytes(address, len) } else { None }
     }
 }
 

@@ -6,11 +6,14 @@
 
 use std::hash::{BuildHasher, Hash};
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 
 use allocator_api2::alloc::{Allocator, Global};
 use allocator_api2::vec::Vec;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+
+use crate::check::Place;
 
 /// The words of a value, which consists of `N` words without padding.
 macro_rules! words {
@@ -56,6 +59,36 @@ pub(crate) fn of_table() -> String {
         _ => 'c',
     };
     words.map(name).iter().collect()
+}
+
+/// The words at a place, in the order in which `names` has them; `order` is how they lie.
+fn in_order<const N: usize>(place: Place, order: &str, names: [char; N]) -> [usize; N] {
+    names.map(|name| place.word(order.find(name).unwrap_or(0) * size_of::<usize>()))
+}
+
+/// What should be a `Vec`: address, capacity and length.
+pub(crate) fn in_vec(place: Place) -> [usize; 3] {
+    static ORDER: OnceLock<String> = OnceLock::new();
+    in_order(place, ORDER.get_or_init(of_vec), ['p', 'c', 'l'])
+}
+
+/// What should be a pointer to values or text: address and length.
+pub(crate) fn in_wide_pointer(place: Place) -> [usize; 2] {
+    static ORDER: OnceLock<String> = OnceLock::new();
+    in_order(place, ORDER.get_or_init(of_wide_pointer), ['p', 'l'])
+}
+
+/// What should be a table: address of the control bytes, mask, growth left and number of items.
+pub(crate) fn in_table(place: Place) -> [usize; 4] {
+    static ORDER: OnceLock<String> = OnceLock::new();
+    in_order(place, ORDER.get_or_init(of_table), ['c', 'm', 'g', 'i'])
+}
+
+/// What a table is: address of the control bytes, mask, growth left and number of items.
+#[cfg(test)]
+pub(crate) fn of_table_in<T, A: Allocator>(table: &HashTable<T, A>) -> [usize; 4] {
+    let (words, order) = (of_this_table(table), of_table());
+    ['c', 'm', 'g', 'i'].map(|name| words[order.find(name).unwrap_or(0)])
 }
 
 /// The words of a table, the address of its memory among them.

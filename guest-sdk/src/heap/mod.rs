@@ -19,7 +19,8 @@ use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, compiler_fence};
 
-use seg_heap::check::{self, Reader, Subject};
+pub(crate) use seg_heap::check::Subject;
+use seg_heap::check::{self, Reader};
 use seg_heap::class::{self, TABLE_VERSION};
 use seg_heap::{
     AREA_PAGES, CLASSES, Class, HeapHeader, MAGIC, MIN_BYTES, PAGE_BYTES, PageDesc, PageKind,
@@ -455,9 +456,19 @@ impl RawHeap {
 }
 
 /// The words of a segment that is attached.
-struct SegmentWords {
+pub(crate) struct SegmentWords {
     base: NonNull<u8>,
     size: u64,
+}
+
+impl SegmentWords {
+    /// Those of the segment at `base`.
+    ///
+    /// # Safety
+    /// As long as they are read, `size` bytes are mapped there, and no thread writes them.
+    pub(crate) unsafe fn new(base: NonNull<u8>, size: u64) -> SegmentWords {
+        SegmentWords { base, size }
+    }
 }
 
 impl Reader for SegmentWords {

@@ -10,6 +10,7 @@ use std::ptr::NonNull;
 use crate::alloc::AllocError;
 use crate::boxed;
 use crate::brand::{Brand, Invariant};
+use crate::check::{Checker, Place};
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
 use crate::token::{At, In, Mode, Write};
@@ -148,5 +149,10 @@ unsafe impl<T: Storable<V>, V: Brand> Storable<V> for VPtr<T, V> {
 
     fn layout(writer: &mut LayoutWriter) {
         writer.describe::<Self>("VPtr version 1", |writer| writer.part::<T, V>(format_args!("")));
+    }
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        checker.count("VPtr");
+        checker.pointer::<T>(place.word(0), 1);
     }
 }

@@ -1,11 +1,13 @@
 //! `VSlice`: many values in one block of a VAS, each of which a `VPtr` may point to.
 
 use std::marker::PhantomData;
+use std::mem::offset_of;
 use std::ops::Range;
 use std::ptr::NonNull;
 
 use super::VPtr;
 use crate::brand::{Brand, Invariant};
+use crate::check::{Checker, Place};
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
 use crate::token::{In, Mode, Write};
@@ -183,6 +185,13 @@ unsafe impl<T: Storable<V>, V: Brand> Storable<V> for VSlice<T, V> {
 
     fn layout(writer: &mut LayoutWriter) {
         writer.describe::<Self>("VSlice version 1", |writer| writer.part::<T, V>(format_args!("")));
+    }
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        checker.count("VSlice");
+        let [first, len] =
+            [offset_of!(Self, first), offset_of!(Self, len)].map(|at| place.word(at));
+        checker.pointer::<T>(first, len);
     }
 }
 

@@ -3,8 +3,10 @@
 //! - `switch`: from one location to another; [`visit`]: one visit, from going in to leaving
 //! - [`options`], [`vm`]: spaces in a VM, made and opened; [`plain`]: spaces without one
 //! - [`versions`]: what versioned spaces have beyond that
+//! - `check`: what is stored, checked
 //! - [`upgrade`]: root objects of earlier types, made anew; [`old`]: read as they are
 
+mod check;
 mod init;
 mod old;
 mod options;
@@ -542,6 +544,19 @@ impl<V: Brand> Space<V> {
             Backend::Plain(plain) => plain.heap.count(),
             Backend::Vm(_) => unreachable!("there is no VM in unit tests"),
         }
+    }
+
+    /// All of them.
+    pub(crate) fn all_blocks(&self) -> Vec<crate::check::blocks::Block> {
+        match &self.backend {
+            Backend::Plain(plain) => plain.heap.all(),
+            Backend::Vm(_) => unreachable!("there is no VM in unit tests"),
+        }
+    }
+
+    /// Says that the root object is somewhere else; only a check may follow.
+    pub(crate) fn set_root_for_tests(&mut self, address: usize) {
+        self.root = NonNull::without_provenance(std::num::NonZero::new(address).unwrap());
     }
 }
 

@@ -19,7 +19,7 @@ use crate::upgrade::RootType;
 /// An old version of a space, from [`Space::at_as`]: its root object is of type `T`, which the space's was then.
 pub struct OldSpace<V: Brand, T> {
     /// Its root object is a `T::During`, not the brand's: no token with that one is made of it.
-    space: Space<V>,
+    pub(super) space: Space<V>,
     _root: PhantomData<fn() -> T>,
 }
 

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::block_owners::{PLAIN, in_spaces, note};
+use crate::check::blocks as check;
 use crate::location::plain_lock::PlainLock;
 use crate::space_heap::SpaceHeap;
 use crate::thread_state;
@@ -64,6 +65,12 @@ unsafe impl Send for Block {}
 impl PlainHeap {
     fn blocks(&self) -> MutexGuard<'_, Blocks> {
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All blocks that are not freed, in the order of their addresses.
+    pub(crate) fn all(&self) -> Vec<check::Block> {
+        let block = |block: &Block| check::Block { start: block.start, bytes: block.layout.size() };
+        self.blocks().by_address.values().map(block).collect()
     }
 
     /// Blocks that are not freed.

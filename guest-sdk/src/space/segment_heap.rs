@@ -35,7 +35,7 @@ impl SegmentHeap {
         SegmentHeap { segment, base, reserve, is_versioned, is_known: AtomicBool::new(false) }
     }
 
-    fn address(&self) -> NonNull<u8> {
+    pub(crate) fn address(&self) -> NonNull<u8> {
         let address = std::ptr::with_exposed_provenance_mut(self.base as usize);
         // Segments lie in the VAS region, which begins at 16 TiB.
         NonNull::new(address).unwrap_or(NonNull::dangling())

@@ -31,7 +31,8 @@ pub(super) fn leaks(
             }
         }
     }
-    trace.unreached()
+    let reached = trace.reached;
+    unreached(reader, found, &reached)
 }
 
 struct Trace<'a, R> {
@@ -59,61 +60,49 @@ impl<R: Reader> Trace<'_, R> {
 
     /// Position and bytes of the block, allocated or freed, at `offset`.
     fn block_at(&mut self, offset: u64) -> Option<Option<(u64, u64)>> {
-        let mut page = (offset / PAGE_BYTES) as u32;
-        let area = page / AREA_PAGES;
-        let before = self.found.huge.partition_point(|&(first, _)| first <= area);
-        match before.checked_sub(1).and_then(|last| self.found.huge.get(last)) {
-            // The first area's table is not part of the block.
-            Some(&(first, end)) if area < end && page > first * AREA_PAGES => {
-                page = first * AREA_PAGES + 1;
-            }
-            _ => {}
-        }
-        let mut desc = desc(self.reader, page)?;
-        if desc.kind() == Some(PageKind::Body) {
-            page = page.checked_sub(desc.back.into())?;
-            desc = super::reader::desc(self.reader, page)?;
-        }
-        let start = page_offset(page);
-        Some(match (desc.kind(), Class::from_raw(desc.class)) {
-            (Some(PageKind::Large | PageKind::Huge), _) => Some((start, used_bytes(desc))),
-            (Some(PageKind::Small), Some(class)) => {
-                let size = class.size() as u64;
-                let index = offset.checked_sub(start)? / size;
-                (index < desc.fresh.into()).then_some((start + index * size, size))
-            }
-            _ => None,
-        })
+        block_at(self.reader, self.found, offset)
     }
+}
 
-    /// All allocated blocks that were not reached.
-    fn unreached(&mut self) -> Option<Leaks> {
-        let mut leaks = Leaks::default();
-        let mut page = 0;
-        while page < self.found.pages {
-            let desc = desc(self.reader, page)?;
-            let start = page_offset(page);
-            match (desc.kind(), Class::from_raw(desc.class)) {
-                (Some(PageKind::Large | PageKind::Huge), _) => {
-                    self.tell(&mut leaks, start, page_offset(desc.pages));
-                }
-                (Some(PageKind::Small), Some(class)) => {
-                    let size = class.size() as u64;
-                    for index in 0..u64::from(desc.fresh) {
-                        self.tell(&mut leaks, start + index * size, size);
-                    }
-                }
-                _ => {}
-            }
-            let length = if desc.kind() == Some(PageKind::Table) { 1 } else { desc.pages.max(1) };
-            page = page.saturating_add(length);
+/// Position and bytes of the block, allocated or freed, at `offset`; `None` if that cannot be read.
+pub(super) fn block_at(
+    reader: &mut impl Reader,
+    found: &Found,
+    offset: u64,
+) -> Option<Option<(u64, u64)>> {
+    let mut page = (offset / PAGE_BYTES) as u32;
+    let area = page / AREA_PAGES;
+    let before = found.huge.partition_point(|&(first, _)| first <= area);
+    match before.checked_sub(1).and_then(|last| found.huge.get(last)) {
+        // The first area's table is not part of the block.
+        Some(&(first, end)) if area < end && page > first * AREA_PAGES => {
+            page = first * AREA_PAGES + 1;
         }
-        Some(leaks)
+        _ => {}
     }
+    let mut desc = desc(reader, page)?;
+    if desc.kind() == Some(PageKind::Body) {
+        page = page.checked_sub(desc.back.into())?;
+        desc = super::reader::desc(reader, page)?;
+    }
+    let start = page_offset(page);
+    Some(match (desc.kind(), Class::from_raw(desc.class)) {
+        (Some(PageKind::Large | PageKind::Huge), _) => Some((start, used_bytes(desc))),
+        (Some(PageKind::Small), Some(class)) => {
+            let size = class.size() as u64;
+            let index = offset.checked_sub(start)? / size;
+            (index < desc.fresh.into()).then_some((start + index * size, size))
+        }
+        _ => None,
+    })
+}
 
-    fn tell(&self, leaks: &mut Leaks, offset: u64, bytes: u64) {
+/// All allocated blocks that were not reached; `None` if the heap cannot be read.
+pub(super) fn unreached(reader: &mut impl Reader, found: &Found, reached: &Bits) -> Option<Leaks> {
+    let mut leaks = Leaks::default();
+    let mut tell = |offset: u64, bytes: u64| {
         let place = offset / GRANULE as u64;
-        if self.reached.has(place) || self.found.free.has(place) {
+        if reached.has(place) || found.free.has(place) {
             return;
         }
         leaks.blocks += 1;
@@ -121,7 +110,25 @@ impl<R: Reader> Trace<'_, R> {
         if leaks.first.len() < MAX_LISTED {
             leaks.first.push(Leak { offset, bytes });
         }
+    };
+    let mut page = 0;
+    while page < found.pages {
+        let desc = desc(reader, page)?;
+        let start = page_offset(page);
+        match (desc.kind(), Class::from_raw(desc.class)) {
+            (Some(PageKind::Large | PageKind::Huge), _) => tell(start, page_offset(desc.pages)),
+            (Some(PageKind::Small), Some(class)) => {
+                let size = class.size() as u64;
+                for index in 0..u64::from(desc.fresh) {
+                    tell(start + index * size, size);
+                }
+            }
+            _ => {}
+        }
+        let length = if desc.kind() == Some(PageKind::Table) { 1 } else { desc.pages.max(1) };
+        page = page.saturating_add(length);
     }
+    Some(leaks)
 }
 
 /// The usable part of a large or huge block: the rest was never handed out.

@@ -84,7 +84,7 @@ fn dispatch(ctx: &mut ThreadCtx<'_>, number: u32, a: &[u64; 6]) -> Option<CallRe
         number::CALL_VAS_SWITCH_TIMEOUT => {
             switch(ctx, first, at_most(Duration::from_nanos(second)))
         }
-        number::CALL_VAS_CURRENT => Ok(u64::from(ctx.vcpu.instance())),
+        number::CALL_VAS_CURRENT => Ok(u64::from(ctx.process.vases.known_as(ctx.vcpu.instance()))),
         number::CALL_VAS_COMMIT => ctx.process.vases.commit(ctx.vcpu).map(|()| 0),
         number::CALL_VAS_ABORT => ctx.process.vases.abort(ctx.vcpu).map(|()| 0),
         number::CALL_VAS_SYNC => ctx.process.vases.sync_versions(first),
@@ -172,7 +172,8 @@ fn go_back(ctx: &mut ThreadCtx<'_>) -> CallResult {
         stopping: &|| process.is_stopping(),
         interrupted: &|| thread.is_interrupted(process),
     };
-    process.vases.end_nested(ctx.vcpu, stops).map(u64::from)
+    let back = process.vases.end_nested(ctx.vcpu, stops)?;
+    Ok(u64::from(process.vases.known_as(back)))
 }
 
 /// `ready`: the program is where copies of it are to begin, and this is no copy that comes back from it.

@@ -20,6 +20,7 @@ mod assemble;
 pub mod config;
 pub mod executable;
 pub mod host_signals;
+pub mod kept_vases;
 mod libraries;
 pub mod needs;
 pub mod private_tmp;

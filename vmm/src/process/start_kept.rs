@@ -17,6 +17,7 @@ use abi::Errno;
 use super::assemble::{Begins, EmptyVm};
 use super::config::RunConfig;
 use super::executable::{self, Contents, Opened};
+use super::kept_vases::{self, AttachError};
 use super::start::{Prepared, Rest, StartError, fill_random, prepare};
 use crate::error::Remedy;
 use crate::files::{Files, KeptMapping, MemoryAccount, identity_of};
@@ -109,6 +110,9 @@ pub enum SnapshotError {
     /// A thread has no processor.
     #[error("cannot make a vCPU for each of its threads")]
     Vcpu(#[source] VmError),
+    /// An address space that the program had is not attached again.
+    #[error(transparent)]
+    Vases(#[from] AttachError),
     /// What it has for the processor's registers is refused.
     #[error("it is damaged: the processor refuses its registers")]
     Registers(#[source] VmError),
@@ -132,6 +136,7 @@ impl Remedy for SnapshotError {
                     parent.display()
                 ))
             }
+            SnapshotError::Vases(error) => error.remedy(),
             SnapshotError::Number { .. } => Some("start it again: it gets another number".into()),
             SnapshotError::Threads { .. } => Some(
                 "raise the limit of processes (`ulimit -u`), if that is what is too low".into(),
@@ -170,8 +175,12 @@ fn start(
         return Err(failed(SnapshotError::Memory { found, expected }));
     }
     let mut kept = KeptProcess::decode(&head.process).map_err(|error| failed(error.into()))?;
-    if head.ready.is_some_and(|tid| tid != kept.first.tid) {
+    if head.ready.is_some_and(|tid| kept.thread_mut(tid).is_none()) {
         return Err(failed(HeadError::Damaged("which thread was ready").into()));
+    }
+    let mut visits = head.vases.iter().flat_map(|vases| &vases.visits);
+    if visits.any(|visit| kept.thread_mut(visit.tid).is_none()) {
+        return Err(failed(HeadError::Damaged("which threads are inside address spaces").into()));
     }
     let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
     config.cwd = config.cwd.or_else(|| Some(path(&kept.files.cwd)));
@@ -214,10 +223,10 @@ fn start(
     empty.private.take_over(region).map_err(|errno| failed(SnapshotError::Map(errno)))?;
     renew(&empty, &kept)?;
     let arguments: Vec<_> = [kept.program.path.clone()].into_iter().chain(command.args).collect();
-    if head.ready.is_some() {
+    if let Some(thread) = head.ready.and_then(|tid| kept.thread_mut(tid)) {
         let started_with = ready::bytes(&arguments, &env);
         // It comes back from the call with that.
-        kept.first.state.regs.rax = started_with.len() as u64;
+        thread.state.regs.rax = started_with.len() as u64;
         vm.copy_of_ready = Some(started_with.into());
     }
     let KeptProcess { first, others, settings, actions, program, loaded, facts, .. } = kept;
@@ -261,6 +270,10 @@ fn start(
     process.files.close_again(&kept.files);
     for (fd, owned) in inherited {
         process.files.give(fd, owned)?;
+    }
+    if let Some(vases) = &head.vases {
+        kept_vases::attach(&process, vases, tid).map_err(|error| failed(error.into()))?;
+        kept_vases::look_after(&process);
     }
     Ok(process)
 }

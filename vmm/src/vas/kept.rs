@@ -242,6 +242,24 @@ pub fn keep_number(
     Ok(hold.settle(made)?)
 }
 
+/// Keeps these versions of the segments of a VAS for a snapshot of a process
+/// ([`Store::keep_for_snapshot`]). Returns the VAS that is made.
+///
+/// # Errors
+/// As [`tag_segment`] and [`Store::keep_vas`].
+pub(crate) fn keep_at(
+    store: &Store,
+    vid: VasId,
+    at: &[(SegId, u64)],
+    limit: Option<Duration>,
+    stopping: &dyn Fn() -> bool,
+) -> Result<VasId, VasError> {
+    let opened = at.iter().map(|(sid, _)| store.open_segment(*sid));
+    let segments = opened.collect::<Result<Vec<_>, _>>()?;
+    let hold = hold_versions(store, &segments, limit, stopping)?;
+    Ok(hold.settle(store.keep_for_snapshot(vid, at, &hold.members()))?.vid)
+}
+
 impl Vases {
     /// `vas_tag`: as [`tag_vas`], for a thread of the program, which may hold locks itself. What it has
     /// changed and not committed is not kept.

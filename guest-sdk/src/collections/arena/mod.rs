@@ -3,6 +3,7 @@
 //! A value has a slot in one vector. A slot counts how often it was filled, and an id has slot and
 //! count, so an id whose value is gone differs from that of the value that replaced it.
 
+mod check;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -18,6 +19,7 @@ pub use view::{ArenaIter, ArenaMut, ArenaRef};
 use super::VKey;
 use super::vec::VVec;
 use crate::brand::Brand;
+use crate::check::{Checker, Place};
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
 use crate::token::{At, Mode, Write};
@@ -210,6 +212,19 @@ unsafe impl<T, V: Brand> Storable<V> for VId<T> {
     fn layout(writer: &mut LayoutWriter) {
         writer.describe::<Self>("VId version 1", |_| {});
     }
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        let filling = place.number(offset_of!(Self, filling), 4);
+        if filling == 0 {
+            checker.no_value("VId", filling);
+        }
+    }
+
+    fn show_stored(place: Place, _checker: &mut Checker<'_, V>) -> Option<String> {
+        let number = |offset| place.number(offset, 4);
+        let (slot, filling) = (offset_of!(Self, slot), offset_of!(Self, filling));
+        Some(format!("VId({}.{})", number(slot), number(filling)))
+    }
 }
 
 // SAFETY: numbers, and a value that may lie in `V`.
@@ -229,5 +244,9 @@ unsafe impl<T: Storable<V>, V: Brand> Storable<V> for VArena<T, V> {
             let free = offset_of!(VArena<T, V>, free);
             writer.field::<[u32; 2], V>("free, len", free);
         });
+    }
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        check::check::<T, V>(place, checker);
     }
 }

@@ -8,6 +8,7 @@
 //!   `rebuild`: a whole tree at once
 //! - `iter`, `iter_mut`: walks
 
+mod check;
 mod entry;
 mod iter;
 mod iter_mut;
@@ -27,6 +28,7 @@ pub use iter_mut::{IterMut, RangeMut};
 pub use view::{BTreeMut, BTreeRef};
 
 use crate::brand::Brand;
+use crate::check::{Checker, Place};
 use crate::collections::VKey;
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
@@ -129,6 +131,10 @@ unsafe impl<K: VKey<V>, T: Storable<V>, V: Brand> Storable<V> for VBTreeMap<K, T
             writer.field::<usize, V>("len", offset);
             writer.part::<Inner<K, T, V>, V>(format_args!(""));
         });
+    }
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        check::check::<K, T, V>(place, checker);
     }
 }
 

@@ -9,6 +9,7 @@
 //! Buckets are lists of boxed nodes, which stay where they are. They lie in *parts*, each as large as all before
 //! it together, whose memory is asked for as a whole and touched bucket by bucket.
 
+mod check;
 mod iter;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use super::words;
 use crate::alloc::AllocError;
 use crate::boxed::VBox;
 use crate::brand::Brand;
+use crate::check::{Checker, Place};
 use crate::layout::LayoutWriter;
 use crate::storable::Storable;
 use crate::token::{At, Mode, Write};
@@ -307,6 +309,10 @@ unsafe impl<K: VKey<V>, T: Storable<V>, V: Brand> Storable<V> for VLinearMap<K, 
         writer.describe::<Self>(name, |writer| {
             writer.part::<Node<K, T, V>, V>(format_args!(""));
         });
+    }
+
+    fn check_stored(place: Place, checker: &mut Checker<'_, V>) {
+        check::check::<K, T, V>(place, checker);
     }
 }
 

@@ -1,7 +1,7 @@
 //! A space with one of each collection and of values that need a form of their own, for stores that one release has
 //! made and every later one is to read (`tests/golden/collections`). `sdk_golden NAME fill`: makes it;
 //! what is in it depends on nothing but this file. `show`: prints a line for each collection, found by its keys as well
-//! as in its order. `change`: changes all of them. Status 0, or 101 with a message.
+//! as in its order. `change`: changes all of them. `check`: checks it from inside. Status 0, or 101 with a message.
 //!
 //! The types here are never changed: what the stored one has is what they say.
 
@@ -243,6 +243,12 @@ fn main() {
             });
             changed.expect("a visit");
         }
-        _ => panic!("sdk_golden NAME fill|show|change"),
+        [name, "check"] => {
+            let space = Space::<Golden<'_>>::open_read_only(name).expect("the space");
+            let report = space.check().expect("a visit");
+            println!("{report}");
+            assert!(report.is_clean() && report.unknown.is_empty(), "damaged, or not looked into");
+        }
+        _ => panic!("sdk_golden NAME fill|show|change|check"),
     }
 }

@@ -3,7 +3,7 @@
 //! - here: who asks, who stands, until when; not what is made of it (`super`)
 //!
 //! A thread comes here where its registers are all that there is of it, and leaves what it is. The last one that comes
-//! makes the snapshot while the others stand. But one may be in a call that it cannot be found in, as while it waits
+//! makes the snapshot while the others stand; or the one that asked for it itself (`ready`). But one may be in a call that it cannot be found in, as while it waits
 //! for a lock that another one has, which stands: so they do not wait for long, go on, and try again, for longer.
 //! The event loop looks after that: it kicks the threads that do not stand, since one may have looked for
 //! signals where it could not stand.
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use super::Refusal;
 use super::head::KeptThread;
 use crate::linux::task::{Process, ThreadCtx};
+use crate::vas::attach::kept::Seen;
 
 /// How long a question stands. Who has asked has given up by then.
 pub(super) const STANDS: Duration = Duration::from_secs(10);
@@ -30,8 +31,26 @@ const GO_ON: Duration = Duration::from_millis(30);
 /// How often threads that do not stand are kicked.
 const KICK_EVERY: Duration = Duration::from_millis(10);
 
+/// Who wants a snapshot.
+#[derive(Debug)]
+pub(super) enum By {
+    /// Somebody outside, who is answered on this connection: whichever thread comes last makes it.
+    Outside(UnixStream),
+    /// The thread with this number, which makes it itself.
+    Thread(i32),
+}
+
+/// A thread that stands.
+#[derive(Debug)]
+pub(super) struct Stands {
+    /// What it is.
+    pub(super) thread: KeptThread,
+    /// What it sees, if it is inside an address space.
+    pub(super) inside: Option<Seen>,
+}
+
 /// What a thread leaves when it comes to a stand.
-pub(super) type Left = Result<KeptThread, Refusal>;
+pub(super) type Left = Result<Stands, Refusal>;
 
 /// Where questions wait for the threads, and threads for each other.
 #[derive(Debug, Default)]
@@ -43,7 +62,7 @@ pub(crate) struct SnapshotDesk {
 
 #[derive(Debug, Default)]
 struct Inner {
-    asked: Option<(UnixStream, Instant)>,
+    asked: Option<(By, Instant)>,
     /// Those that stand; what they left, until it is taken.
     standing: BTreeMap<i32, Option<Left>>,
     /// Until when they wait for the others.
@@ -60,10 +79,19 @@ struct Inner {
 impl Inner {
     /// Whether a thread that comes is to stand.
     fn is_open(&self, now: Instant) -> bool {
-        let stands = |(_, since): &(_, Instant)| now.duration_since(*since) < STANDS;
+        let stands = |(_, since): &(By, Instant)| now.duration_since(*since) < STANDS;
         self.asked.as_ref().is_some_and(stands)
             && !self.is_making
             && self.again.is_none_or(|again| again <= now)
+    }
+
+    /// Whether the thread with this number makes the snapshot once all stand.
+    fn is_makers(&self, tid: i32) -> bool {
+        match &self.asked {
+            Some((By::Outside(_), _)) => true,
+            Some((By::Thread(by), _)) => *by == tid,
+            None => false,
+        }
     }
 
     /// Whether all of these stand.
@@ -96,7 +124,7 @@ impl SnapshotDesk {
     }
 
     /// Somebody asks. Returns whether nobody else does.
-    pub(super) fn ask(&self, by: UnixStream) -> bool {
+    pub(super) fn ask(&self, by: By) -> bool {
         let mut inner = self.lock();
         let is_taken = inner.asked.as_ref().is_some_and(|(_, since)| since.elapsed() < STANDS);
         if is_taken || inner.is_making {
@@ -114,13 +142,41 @@ impl SnapshotDesk {
         self.is_wanted() && self.lock().is_open(Instant::now())
     }
 
-    /// The calling thread stands, until it may go on; or it is the last one, and is given what makes the snapshot: who
-    /// asked, and what all have left. The others stand until [`SnapshotDesk::done`].
+    /// Whether a thread's question still stands.
+    pub(super) fn is_asked_by(&self, tid: i32) -> bool {
+        let inner = self.lock();
+        let is_that = |(by, since): &(By, Instant)| {
+            matches!(by, By::Thread(by) if *by == tid) && since.elapsed() < STANDS
+        };
+        inner.asked.as_ref().is_some_and(is_that)
+    }
+
+    /// A thread asks no more, if it is still the one that does.
+    pub(super) fn withdraw(&self, tid: i32) {
+        let mut inner = self.lock();
+        if matches!(inner.asked, Some((By::Thread(by), _)) if by == tid) && !inner.is_making {
+            self.wanted.store(false, Ordering::SeqCst);
+            *inner = Inner::default();
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits until threads may come again, after not all came.
+    pub(super) fn pause(&self) {
+        let inner = self.lock();
+        let again = inner.again.map_or(GO_ON, |at| at.saturating_duration_since(Instant::now()));
+        if !again.is_zero() {
+            drop(self.changed.wait_timeout(inner, again.min(GO_ON)));
+        }
+    }
+
+    /// The calling thread stands, until it may go on; or all do, and it is given what makes the snapshot, as the last one or
+    /// the one that asked: who asked, and what all have left. The others stand until [`SnapshotDesk::done`].
     pub(super) fn stand(
         &self,
         ctx: &ThreadCtx<'_>,
         left: Left,
-    ) -> Option<(UnixStream, BTreeMap<i32, Left>)> {
+    ) -> Option<(By, BTreeMap<i32, Left>)> {
         let (process, tid) = (ctx.process, ctx.thread.tid);
         let all = || process.threads.all().into_iter().map(|thread| thread.tid);
         let mut inner = self.lock();
@@ -131,6 +187,10 @@ impl SnapshotDesk {
         let until = inner.until.unwrap_or(now + inner.wait());
         inner.until = Some(until);
         inner.standing.insert(tid, Some(left));
+        if !inner.is_makers(tid) && inner.standing.len() >= process.threads.counts().0 {
+            // It may be the last one that is waited for.
+            self.changed.notify_all();
+        }
         // For who sends it a signal: it looks when it goes on.
         ctx.thread.signals.set_standing(true);
         let made = loop {
@@ -143,7 +203,8 @@ impl SnapshotDesk {
                 continue;
             }
             // Of many threads, each is woken often: most times their number says enough.
-            if inner.standing.len() >= process.threads.counts().0 && inner.is_complete(all()) {
+            let may_be_all = inner.standing.len() >= process.threads.counts().0;
+            if may_be_all && inner.is_makers(tid) && inner.is_complete(all()) {
                 let asked = inner.asked.take();
                 inner.is_making = true;
                 let taken = |(tid, left): (&i32, &mut Option<Left>)| Some((*tid, left.take()?));
@@ -213,11 +274,11 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::time::{Duration, Instant};
 
-    use super::{FIRST_WAIT, GO_ON, Inner, LAST_WAIT, STANDS, SnapshotDesk};
+    use super::{By, FIRST_WAIT, GO_ON, Inner, LAST_WAIT, STANDS, SnapshotDesk};
 
     fn asked() -> Inner {
         let (by, _) = UnixStream::pair().unwrap();
-        Inner { asked: Some((by, Instant::now())), ..Inner::default() }
+        Inner { asked: Some((By::Outside(by), Instant::now())), ..Inner::default() }
     }
 
     #[test]
@@ -255,13 +316,27 @@ mod tests {
     #[test]
     fn one_asks_at_a_time() {
         let desk = SnapshotDesk::default();
-        let [(first, _a), (second, _b), (third, _c)] =
-            [(); 3].map(|()| UnixStream::pair().unwrap());
+        let outside = || By::Outside(UnixStream::pair().unwrap().0);
+        let [first, second, third] = [(); 3].map(|()| outside());
         assert!(desk.ask(first) && desk.is_wanted() && desk.is_open());
         assert!(!desk.ask(second));
         desk.done();
         assert!(!desk.is_wanted() && !desk.is_open());
         assert!(desk.ask(third));
         assert!(STANDS > Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_thread_that_asks_makes_it_itself_and_nobody_else_withdraws_its_question() {
+        let desk = SnapshotDesk::default();
+        assert!(desk.ask(By::Thread(7)) && !desk.ask(By::Thread(8)));
+        assert!(desk.is_asked_by(7) && !desk.is_asked_by(8));
+        let makes = |tid| desk.lock().is_makers(tid);
+        assert!(makes(7) && !makes(8));
+        desk.withdraw(8);
+        assert!(desk.is_asked_by(7) && desk.is_wanted());
+        desk.withdraw(7);
+        assert!(!desk.is_asked_by(7) && !desk.is_wanted());
+        assert!(asked().is_makers(7) && asked().is_makers(8), "of others whoever comes last");
     }
 }

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use abi::VasId;
 use abi::addr::LOWER_HALF_END;
 use kvm_bindings::kvm_cpuid_entry2;
 
@@ -19,11 +20,12 @@ use crate::linux::signal::SignalActions;
 use crate::linux::task::ProgramName;
 use crate::private::fork::RegionCopy;
 use crate::process_tree::wire::{Reader, Writer};
+use crate::vas::attach::kept::KeptVases;
 use crate::vm::Machine;
 use crate::vm::machine::leaf;
 
 /// What a head begins with: the format's number is in it.
-const MAGIC: &[u8; 8] = b"SJSNAP2\n";
+const MAGIC: &[u8; 8] = b"SJSNAP3\n";
 /// The highest number that Linux has for a thread (`PID_MAX_LIMIT`).
 const TID_MAX: u32 = 1 << 22;
 
@@ -68,6 +70,8 @@ pub struct Head {
     pub executable: KeptExecutable,
     /// What is not in the snapshot: a few words each.
     pub lost: Vec<String>,
+    /// The address spaces that it has attached.
+    pub vases: Option<KeptVases>,
     /// [`KeptProcess`].
     pub process: Vec<u8>,
     /// The number of the thread that was in `ready`, if it was made there: a copy's comes back from it, and gets what
@@ -89,10 +93,17 @@ impl Head {
         out.words(identity);
         out.words(&[self.lost.len() as u64]);
         self.lost.iter().for_each(|one| out.bytes(one.as_bytes()));
+        out.bytes(&KeptVases::encode(self.vases.as_ref()));
         out.bytes(&self.process);
         // Of one that was made from outside, nothing follows.
         self.ready.iter().for_each(|tid| out.words(&[u64::from(*tid)]));
         [MAGIC.as_slice(), &out.finish()].concat()
+    }
+
+    /// The VASes with versions that are kept for it.
+    #[must_use]
+    pub fn versions(&self) -> Vec<VasId> {
+        self.vases.iter().flat_map(|vases| vases.versions().into_keys()).collect()
     }
 
     /// What [`Head::encode`] has written.
@@ -114,6 +125,7 @@ impl Head {
         let executable = KeptExecutable { host, inside, identity: input.words()? };
         let count = input.count(8)?;
         let lost = (0..count).map(|_| text(input.bytes()?)).collect::<Option<_>>()?;
+        let vases = KeptVases::decode(input.bytes()?)?;
         let process = input.bytes()?.to_vec();
         let ready = match input.0 {
             [] => None,
@@ -129,6 +141,7 @@ impl Head {
             program,
             executable,
             lost,
+            vases,
             process,
             ready,
         };
@@ -312,6 +325,11 @@ impl KeptProcess {
         is_right.then(|| Facts::of_copy([args..args_end, env..env_end], stack, auxv))
     }
 
+    /// The thread that had this number.
+    pub fn thread_mut(&mut self, tid: u32) -> Option<&mut KeptThread> {
+        [&mut self.first].into_iter().chain(&mut self.others).find(|thread| thread.tid == tid)
+    }
+
     /// Its memory, of these files: those that are mapped, and the one with its content.
     ///
     /// # Errors
@@ -409,6 +427,7 @@ mod tests {
                 identity: [5; 5],
             },
             lost: vec!["descriptor 4: a socket".to_owned()],
+            vases: None,
             process: process(0x40_0000),
             ready: None,
         }
@@ -436,7 +455,7 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(Head::decode(&bytes[..len]).is_err(), "{len}");
         }
-        assert_eq!(Head::decode(b"SJSNAP1\n"), Err(HeadError::Format));
+        assert_eq!(Head::decode(b"SJSNAP2\n"), Err(HeadError::Format));
         assert!(Head::decode(&[&bytes[..], b"x"].concat()).is_err(), "something follows");
         let kept = KeptProcess::decode(&head.process).unwrap();
         let KeptThread { tid, robust_list, state } = &kept.first;

@@ -25,11 +25,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use abi::addr::LOWER_HALF_END;
+use abi::call::CALL_READY;
 use abi::{Errno, GuestVirt};
 use rustix::fs::{FileType, OFlags};
 
-use self::gather::Left;
 pub(crate) use self::gather::SnapshotDesk;
+use self::gather::{By, Left, Stands};
 use self::head::{Head, KeptExecutable, KeptThread, Parts};
 use super::SYSCALL_BYTES;
 use super::children::forked::ForkedThread;
@@ -41,7 +42,7 @@ use crate::host::process_group;
 use crate::private::fork::RegionCopy;
 use crate::private::snapshot::NotKept;
 use crate::process_tree::Channel;
-use crate::vas;
+use crate::vas::attach::kept::{KeptVases, NotKept as NotKeptVases};
 
 /// How long whoever asks may take to send what is needed, and to take what is sent: the program waits for it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -59,18 +60,18 @@ pub mod answer {
 /// Why a process cannot be snapshotted now.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("its program has {0} threads: only one with a single thread can say that it is ready")]
-    Threads(usize),
+    #[error(
+        "its other threads have not come to where a snapshot can be made: one may wait for a lock of a segment"
+    )]
+    NoPlace,
+    #[error("it is ending")]
+    Ending,
     #[error("its first thread has ended, and others go on")]
     FirstEnded,
     #[error("a debugger has it, or has had it")]
     Debugged,
-    #[error(
-        "a thread of it is inside an address space, where it may hold locks: ask again when it has left"
-    )]
-    Inside,
-    #[error("it has address spaces attached, which a snapshot does not have")]
-    Attached,
+    #[error(transparent)]
+    Vases(#[from] NotKeptVases),
     #[error(
         "it has attached segments of System V shared memory, which other processes may have, too"
     )]
@@ -97,7 +98,7 @@ impl Process {
     /// Somebody wants a snapshot, and is answered on this connection. Returns whether nobody else does.
     pub(crate) fn want_snapshot(&self, by: UnixStream) -> bool {
         // Its other side is the event loop's, which does not wait.
-        if by.set_nonblocking(false).is_err() || !self.snapshots.ask(by) {
+        if by.set_nonblocking(false).is_err() || !self.snapshots.ask(By::Outside(by)) {
             return false;
         }
         self.look_for_snapshot();
@@ -134,10 +135,12 @@ fn stand(ctx: &ThreadCtx<'_>, call: Option<u64>) {
     if !desk.is_open() || ctx.process.is_stopping() {
         return;
     }
-    let Some((stream, threads)) = desk.stand(ctx, thread(ctx, call)) else { return };
+    let Some((by, threads)) = desk.stand(ctx, thread(ctx, call)) else { return };
     // However it ends, or none of the threads would go on.
     let _goes_on = GoesOn(desk);
-    make(ctx, threads, stream);
+    if let By::Outside(stream) = by {
+        make(ctx, threads, stream);
+    }
 }
 
 /// Lets all threads go on when it is dropped.
@@ -167,7 +170,8 @@ fn make(ctx: &ThreadCtx<'_>, threads: BTreeMap<i32, Left>, stream: UnixStream) {
     let told = match write(ctx.process, threads, memory) {
         Ok((head, executable)) => {
             let bytes = [&[answer::DONE], head.encode().as_slice()].concat();
-            to.send(&bytes, &[executable.as_fd()])
+            let sent = to.send(&bytes, &[executable.as_fd()]);
+            sent.inspect_err(|_| give_up(ctx.process, head.vases.as_ref()))
         }
         Err(refusal) => {
             let text = crate::error::chain(&refusal);
@@ -182,9 +186,6 @@ fn make(ctx: &ThreadCtx<'_>, threads: BTreeMap<i32, Left>, stream: UnixStream) {
 fn check(process: &Process) -> Result<(), Refusal> {
     if process.debugger().is_some() {
         return Err(Refusal::Debugged);
-    }
-    if !process.vases.instances_for_child().is_empty() {
-        return Err(Refusal::Attached);
     }
     if !process.sysv.is_empty() {
         return Err(Refusal::Sysv);
@@ -202,14 +203,41 @@ fn write(
     check(process)?;
     let first = threads.remove(&process.pid()).ok_or(Refusal::FirstEnded)??;
     let others = threads.into_values().collect::<Result<Vec<_>, _>>()?;
+    let all = [&first].into_iter().chain(&others);
+    let seen = all.filter_map(|it| Some((it.thread.tid, it.inside.clone()?)));
+    let seen: Vec<_> = seen.collect();
+    let vases = process.vases.keep(&seen, &|| process.is_stopping())?;
+    let others: Vec<_> = others.into_iter().map(|it| it.thread).collect();
+    let written = write_beside(process, &first.thread, &others, vases.clone(), memory);
+    if written.is_err() {
+        give_up(process, vases.as_ref());
+    }
+    written
+}
+
+/// A snapshot has come to nothing.
+fn give_up(process: &Process, vases: Option<&KeptVases>) {
+    if let Some(vases) = vases {
+        process.vases.give_up(vases);
+    }
+}
+
+/// The same beside the threads and the address spaces.
+fn write_beside(
+    process: &Process,
+    first: &KeptThread,
+    others: &[KeptThread],
+    vases: Option<KeptVases>,
+    memory: impl FnOnce() -> Result<File, Refusal>,
+) -> Result<(Head, std::sync::Arc<File>), Refusal> {
     let (files, mut lost) = process.files.keep().map_err(Refusal::Files)?;
     lost.extend(lost_of(process));
     let region = process.private.keep(memory()?).map_err(Refusal::Memory)?;
     let mapped = mapped(process, &region)?;
     let executable = &process.executable;
     let parts = Parts {
-        first: &first,
-        others: &others,
+        first,
+        others,
         limits: &process.limits,
         actions: &process.signals,
         settings: &process.settings,
@@ -236,21 +264,54 @@ fn write(
             identity: identity_of(&executable.file).map_err(Refusal::Files)?,
         },
         lost,
+        vases,
         process: parts.encode(),
         ready: None,
     };
     Ok((head, executable.file.clone()))
 }
 
-/// The same of a process with one thread, the calling one, which stands in a call that the copy comes back from.
-fn write_alone(ctx: &ThreadCtx<'_>, memory: File) -> Result<(Head, std::sync::Arc<File>), Refusal> {
-    // Nobody but itself could start another one.
-    let threads = ctx.process.threads.counts().0;
-    if threads > 1 {
-        return Err(Refusal::Threads(threads));
+/// The same by the calling thread, which stands in a call that a copy comes back from; the others stand wherever they can.
+fn write_by_itself(
+    ctx: &ThreadCtx<'_>,
+    memory: File,
+) -> Result<(Head, std::sync::Arc<File>), Refusal> {
+    let (process, desk, tid) = (ctx.process, &ctx.process.snapshots, ctx.thread.tid);
+    // Somebody else's comes first; there, a copy makes the call again.
+    while !desk.ask(By::Thread(tid)) {
+        stand(ctx, Some(u64::from(CALL_READY)));
+        if process.is_stopping() {
+            return Err(Refusal::Ending);
+        }
+        desk.pause();
     }
-    let alone = BTreeMap::from([(ctx.thread.tid, thread(ctx, None))]);
-    write(ctx.process, alone, || Ok(memory))
+    let _asks = Asks(desk, tid);
+    // The event loop kicks the others.
+    process.threads.notify();
+    loop {
+        // Before looking: a later kick is another one.
+        ctx.thread.signals.acknowledge_kick();
+        if let Some((_, threads)) = desk.stand(ctx, thread(ctx, None)) {
+            let _goes_on = GoesOn(desk);
+            return write(process, threads, || Ok(memory));
+        }
+        if process.is_stopping() {
+            return Err(Refusal::Ending);
+        }
+        if !desk.is_asked_by(tid) {
+            return Err(Refusal::NoPlace);
+        }
+        desk.pause();
+    }
+}
+
+/// Withdraws a thread's question when it is dropped.
+struct Asks<'a>(&'a SnapshotDesk, i32);
+
+impl Drop for Asks<'_> {
+    fn drop(&mut self) {
+        self.0.withdraw(self.1);
+    }
 }
 
 /// The calling thread as it goes on in a copy: a call that it is in is made again.
@@ -258,9 +319,7 @@ fn thread(ctx: &ThreadCtx<'_>, call: Option<u64>) -> Left {
     if ctx.child.is_some() {
         return Err(Refusal::Vfork);
     }
-    if ctx.vcpu.instance() != vas::HOME {
-        return Err(Refusal::Inside);
-    }
+    let inside = ctx.process.vases.seen_by(ctx.vcpu)?;
     let mut regs = ctx.vcpu.regs;
     if let Some(call) = call {
         regs.rip = regs.rip.wrapping_sub(SYSCALL_BYTES);
@@ -283,7 +342,8 @@ fn thread(ctx: &ThreadCtx<'_>, call: Option<u64>) -> Left {
     };
     let robust_list = ctx.thread.robust_list.load(Ordering::Relaxed);
     // The number that memory has.
-    Ok(KeptThread { tid: ctx.thread.owner.cast_unsigned(), robust_list, state })
+    let thread = KeptThread { tid: ctx.thread.owner.cast_unsigned(), robust_list, state };
+    Ok(Stands { thread, inside })
 }
 
 fn mapped(process: &Process, region: &RegionCopy) -> Result<Vec<KeptMapping>, Refusal> {

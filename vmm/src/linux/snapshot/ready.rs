@@ -1,9 +1,11 @@
 //! `ready`: the program says where copies of it are to begin, and a copy asks what it was started with.
 //!
 //! The process's own thread makes the whole snapshot here, as `control::snapshot` has it made from outside: nobody
-//! need be there who asks. It does so in the call, so a copy comes back from the call, too, and knows that it is one.
+//! need be there who asks. It does so in the call, so a copy comes back from the call, too, and knows that it is one. Other
+//! threads stand meanwhile, as for one who asks from outside, and go on from there.
 #![forbid(unsafe_code)]
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -12,10 +14,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use abi::Errno;
 
 use super::head::{Head, KeptExecutable};
-use super::{Refusal, readable_path, write_alone};
+use super::{Refusal, give_up, readable_path, write_by_itself};
 use crate::linux::task::ThreadCtx;
 use crate::private::snapshot::NotKept;
-use crate::store::{Name, Store, StoreError};
+use crate::store::{Name, NewSnapshot, Store, StoreError};
+use crate::vas::attach::kept::NotKept as NotKeptVases;
 
 /// What a run does when its program is ready: it makes a snapshot, once.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub(crate) enum ReadyError {
     Refused(#[from] Refusal),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("its address spaces are in another store")]
+    OtherStore,
     #[error("its executable has no path by which it could be found again")]
     Executable(#[source] io::Error),
 }
@@ -44,6 +49,10 @@ impl ReadyError {
             ReadyError::Store(error) => error.errno(),
             ReadyError::Executable(error)
             | ReadyError::Refused(Refusal::Memory(NotKept::Host(error))) => host(error),
+            ReadyError::Refused(Refusal::Vases(NotKeptVases::Version { source, .. })) => {
+                source.errno()
+            }
+            ReadyError::OtherStore => Errno::EBUSY,
             ReadyError::Refused(Refusal::Files(errno)) => *errno,
             ReadyError::Refused(Refusal::Registers(_)) => Errno::EIO,
             ReadyError::Refused(_) => Errno::EBUSY,
@@ -78,7 +87,25 @@ impl AtReady {
         let store = Store::open(&self.store)?;
         let new = store.begin_snapshot(&self.name)?;
         let to = new.memory_to_write()?;
-        let (head, executable) = write_alone(ctx, to)?;
+        let (head, executable) = write_by_itself(ctx, to)?;
+        let vases = head.vases.clone();
+        let made = self.finish(ctx, new, head, &executable);
+        if made.is_err() {
+            give_up(ctx.process, vases.as_ref());
+        }
+        made
+    }
+
+    fn finish(
+        &self,
+        ctx: &ThreadCtx<'_>,
+        new: NewSnapshot<'_>,
+        head: Head,
+        executable: &File,
+    ) -> Result<(), ReadyError> {
+        if head.vases.as_ref().is_some_and(|vases| vases.store != new.store().id()) {
+            return Err(ReadyError::OtherStore);
+        }
         let host = readable_path(executable.as_fd()).map_err(ReadyError::Executable)?;
         let head = Head {
             memory_bytes: new.memory_bytes()?,
@@ -86,7 +113,7 @@ impl AtReady {
             ready: Some(ctx.thread.owner.cast_unsigned()),
             ..head
         };
-        Ok(new.finish(&head.encode())?)
+        Ok(new.finish(&head.encode(), &head.versions())?)
     }
 }
 
@@ -145,7 +172,7 @@ mod tests {
         assert!(!at.has_come());
         assert!(Store::open(&path).unwrap().snapshots().unwrap().is_empty());
         assert_eq!(std::fs::read_dir(path.join("snapshots")).unwrap().count(), 0);
-        Store::open(&path).unwrap().begin_snapshot(&name).unwrap().finish(b"").unwrap();
+        Store::open(&path).unwrap().begin_snapshot(&name).unwrap().finish(b"", &[]).unwrap();
         assert!(matches!(AtReady::new(path, name), Err(StoreError::Exists(_))));
     }
 

@@ -233,6 +233,25 @@ impl Life {
         locked(&self.first_thread).take().unwrap_or_default()
     }
 
+    /// Does something with the vCPU of a thread that has not begun: of the first one, or of the one with this number.
+    pub(crate) fn with_vcpu<R>(
+        &self,
+        other: Option<i32>,
+        f: impl FnOnce(&mut Vcpu) -> R,
+    ) -> Option<R> {
+        match other {
+            None => locked(&self.first).as_mut().map(f),
+            Some(tid) => {
+                let mut first = locked(&self.first_thread);
+                let others = first.as_mut()?.others.iter_mut();
+                others
+                    .into_iter()
+                    .find(|thread| thread.tid == tid)
+                    .map(|thread| f(&mut thread.vcpu))
+            }
+        }
+    }
+
     /// Whether another program takes its place.
     pub(crate) fn is_replaced(&self) -> bool {
         locked(&self.next).is_some()

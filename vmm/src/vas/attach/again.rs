@@ -24,6 +24,29 @@ const ATTACHED_BYTES: usize = 4 * 8;
 const LOCAL_BYTES: usize = 2 * 8;
 
 impl ForChild {
+    /// One with this handle.
+    #[cfg(test)]
+    pub(crate) fn new(
+        vh: u32,
+        vid: VasId,
+        flags: AttachFlags,
+        local: Vec<(SegId, Right)>,
+    ) -> ForChild {
+        ForChild { vh, vid, flags, local }
+    }
+
+    /// Its handle.
+    #[must_use]
+    pub fn handle(&self) -> u32 {
+        self.vh
+    }
+
+    /// Which VAS it is of.
+    #[must_use]
+    pub fn vid(&self) -> VasId {
+        self.vid
+    }
+
     /// Writes them for another VMM.
     pub fn encode(all: &[ForChild], out: &mut Writer) {
         out.words(&[all.len() as u64]);
@@ -47,7 +70,11 @@ impl ForChild {
             let mut local = Vec::with_capacity(count);
             for _ in 0..count {
                 let [sid, writes] = input.words()?;
-                let right = if writes == 0 { Right::Read } else { Right::Write };
+                let right = match writes {
+                    0 => Right::Read,
+                    1 => Right::Write,
+                    _ => return None,
+                };
                 local.push((SegId::new(sid)?, right));
             }
             all.push(ForChild { vh, vid, flags, local });
@@ -77,7 +104,8 @@ impl Vases {
             let local = local.map(|(sid, member)| (sid, member.right)).collect();
             ForChild { vh, vid: instance.vid, flags: AttachFlags(flags), local }
         };
-        state.instances.iter().map(attached).collect()
+        let of_program = state.instances.iter().filter(|(_, it)| it.stands_for.is_none());
+        of_program.map(attached).collect()
     }
 
     /// Attaches an instance of the parent's under the handle that it has there.

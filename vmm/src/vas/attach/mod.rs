@@ -1,6 +1,7 @@
 //! Instances come and go: `vas_attach`, `vas_detach`, the end of the process.
 
 pub mod again;
+pub mod kept;
 
 use std::time::Duration;
 
@@ -188,6 +189,11 @@ impl Vases {
             _ => {}
         }
         self.hide_unused(state, vh, None)?;
+        self.drop_stand_ins(state);
+        if state.instances.iter().any(|(_, other)| other.stands_for == Some(vh)) {
+            state.publish(vh, &self.switch)?;
+            return Err(VasError::Inside { vh });
+        }
         if let Some(instance) = state.instances.remove(vh) {
             self.drop_instance(state, vh, instance, Release::Orderly)?;
         }

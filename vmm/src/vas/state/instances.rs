@@ -117,6 +117,9 @@ pub(crate) struct Instance {
     pub(crate) freshness: Freshness,
     pub(crate) numbering: Numbering,
     pub(crate) shown: Shown,
+    /// It is there for threads that a snapshot had in the instance with this handle, and is an old version of
+    /// that: the program does not know it.
+    pub(crate) stands_for: Option<u32>,
     /// Segments that are no members, but that its tables may link to.
     pub(crate) linked: Vec<(SegId, Right)>,
     in_use: Arc<InUse>,
@@ -141,6 +144,7 @@ impl Instance {
             freshness: Freshness::Incomplete,
             numbering: Numbering::None,
             shown: Shown::default(),
+            stands_for: None,
             linked: Vec::new(),
             in_use: Arc::default(),
         })
@@ -242,7 +246,8 @@ impl Instances {
             Ok(handle) if handle < MAX_INSTANCES => handle,
             _ => return Err(VasError::NoInstance { vh }),
         };
-        self.get(handle).map(|instance| (handle, instance)).ok_or(VasError::NoInstance { vh })
+        let instance = self.get(handle).filter(|instance| instance.stands_for.is_none());
+        instance.map(|instance| (handle, instance)).ok_or(VasError::NoInstance { vh })
     }
 
     /// The instance behind a handle that the guest may control, if there is one.

@@ -59,7 +59,8 @@ impl Vases {
             let state = &mut *guard;
             let store = state.attached().store.clone();
             self.wake_waiters(state, vcpu, &store, stopping)?;
-            if vh == u64::from(here) {
+            if vh == u64::from(here) || state.stood_for(here).is_some_and(|it| vh == u64::from(it))
+            {
                 return Ok(LockOutcome::Acquired);
             }
             let target = self.look_up(state, vh)?;
@@ -185,7 +186,8 @@ impl Vases {
         {
             let mut state = self.lock();
             let Some(visit) = state.visits.of(vcpu.index()) else { return Ok(()) };
-            if vh == u64::from(visit.vh) {
+            let stood_for = state.stood_for(visit.vh);
+            if vh == u64::from(visit.vh) || stood_for.is_some_and(|it| vh == u64::from(it)) {
                 return Ok(());
             }
             // It stays where it is, with nothing committed, if it cannot go there.

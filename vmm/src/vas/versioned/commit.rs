@@ -271,7 +271,10 @@ impl Vases {
     /// inside with it.
     pub(crate) fn facts_inside(&self, vcpu: &Vcpu, sid: SegId) -> Option<VersionFacts> {
         let state = self.lock();
-        Some(state.visits.tables_of(vcpu.index())?.views.get(&sid)?.facts.clone())
+        let tables = state.visits.tables_of(vcpu.index())?;
+        let is_of = |shown| state.version_in_stand_in(tables.vh, shown, sid).is_some();
+        let in_stand_in = || tables.views.values().find(|view| is_of(view.sid));
+        Some(tables.views.get(&sid).or_else(in_stand_in)?.facts.clone())
     }
 
     /// Whether this VM has a versioned segment of that id attached.

@@ -179,7 +179,8 @@ impl State {
         let written = instance.members.iter().filter(|(_, member)| member.right == Right::Write);
         let read = written.filter_map(|(sid, _)| {
             let views = self.visits.views_of(vcpu, sid).filter(|it| it.right == Right::Read);
-            Some((sid, views.map(|view| view.version).min()?))
+            let versions = views.map(|view| view.version);
+            Some((sid, versions.chain(self.versions_in_stand_ins(vcpu, sid)).min()?))
         });
         for (sid, version) in read.collect::<Vec<_>>() {
             if self.residency.of_member_mut(sid).newest(Right::Write)? > version {
@@ -187,6 +188,17 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// The versions of a segment that the thread sees in stand-ins.
+    fn versions_in_stand_ins(&self, vcpu: u32, sid: SegId) -> impl Iterator<Item = VersionNumber> {
+        let shown = self
+            .visits
+            .all_tables_of(vcpu)
+            .flat_map(|tables| tables.views.keys().map(move |shown| (tables.vh, *shown)));
+        shown.filter_map(move |(vh, shown)| {
+            self.version_in_stand_in(vh, shown, sid).map(VersionNumber)
+        })
     }
 
     /// The thread on `vcpu` leaves, to where it already has the root of. What it did not commit is

@@ -22,6 +22,7 @@ impl Vases {
     /// second will do.
     pub fn let_go(&self) {
         let Ok(mut state) = self.state.try_lock() else { return };
+        self.drop_stand_ins(&mut state);
         let versioned = state.residency.iter().filter(|(_, segment)| segment.has_versions());
         let versioned: Vec<SegId> = versioned.map(|(sid, _)| sid).collect();
         for sid in versioned {

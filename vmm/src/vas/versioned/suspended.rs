@@ -131,7 +131,8 @@ impl Visits {
         self.all_tables_of(vcpu).any(VisitTables::writes)
     }
 
-    fn all_tables_of(&self, vcpu: u32) -> impl Iterator<Item = &VisitTables> {
+    /// The tables of the thread's visit and of suspended ones.
+    pub(super) fn all_tables_of(&self, vcpu: u32) -> impl Iterator<Item = &VisitTables> {
         let suspended = self.suspended(vcpu).iter().filter_map(|it| it.visit.as_ref());
         let visits = suspended.chain(self.of(vcpu));
         visits.filter_map(|visit| self.tables.get(&visit.tables))

@@ -59,7 +59,9 @@ impl Store {
         report.unfinished = imported + self.collect_unfinished()?;
         drop(lock);
         let passed = self.remove_passing(Duration::ZERO)?;
-        report.unfinished += (passed.vases.len() + passed.segments.len()) as u32;
+        let forsaken = self.remove_forsaken()?;
+        let all = [passed, forsaken].map(|it| it.vases.len() + it.segments.len());
+        report.unfinished += all.iter().sum::<usize>() as u32;
         Ok(report)
     }
 

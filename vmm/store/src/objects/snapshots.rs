@@ -3,9 +3,11 @@
 //! What is in them is not looked at here. They hold whatever the process held, so only their owner can
 //! read them, whatever the umask is and whoever else may use the store.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write;
 
+use abi::objects::VasId;
 use rustix::fs::{FileType, FlockOperation, OFlags};
 
 use crate::format::error::{Object, StoreError, bad_field};
@@ -18,6 +20,10 @@ use crate::objects::store::Store;
 pub(crate) const SNAPSHOTS: &str = "snapshots";
 const HEAD: &str = "head";
 const MEMORY: &str = "memory";
+/// The numbers of the VASes with versions that it keeps, a line each. One that keeps none has no such file.
+const VERSIONS: &str = "versions";
+/// As many as a process can have attached, and more.
+const VERSIONS_BYTES_MAX: u64 = 1 << 20;
 /// How folders begin of snapshots that are not whole yet. No name of a snapshot does.
 const UNFINISHED: char = '.';
 /// A head has no more bytes: one for each page of a program with a terabyte, and its lists.
@@ -93,6 +99,8 @@ impl Store {
             return Err(StoreError::Exists(Object::Snapshot(name.clone())));
         }
         remove_left_behind(&all);
+        // What it is about to keep does not depend on that.
+        let _ = self.remove_forsaken();
         let folder = format!("{UNFINISHED}{:016x}", random_id()?);
         all.new_folder(&folder, 0o700)?;
         let memory = all.sub(&folder)?.new_file(MEMORY)?;
@@ -150,9 +158,38 @@ impl Store {
             moved => {
                 moved?;
                 all.remove_folder(&gone)?;
-                all.sync()
+                all.sync()?;
+                self.remove_forsaken().map(drop)
             }
         }
+    }
+
+    /// Whether somebody is making a snapshot.
+    pub(crate) fn is_making_snapshot(&self) -> Result<bool, StoreError> {
+        let Some(all) = self.snapshots_folder()? else { return Ok(false) };
+        let is_held = |name: &str| {
+            let memory = all.sub(name).and_then(|dir| dir.find_file(MEMORY, OFlags::RDONLY));
+            matches!(memory, Ok(Some(memory)) if held_by_another(&memory))
+        };
+        let names = all.names()?;
+        let names = names.iter().filter_map(|name| name.to_str());
+        Ok(names.filter(|name| name.starts_with(UNFINISHED)).any(is_held))
+    }
+
+    /// The VASes with versions that snapshots keep; `None` if one cannot be read that does.
+    pub(crate) fn versions_of_snapshots(&self) -> Result<Option<HashSet<VasId>>, StoreError> {
+        let mut had = HashSet::new();
+        let Some(all) = self.snapshots_folder()? else { return Ok(Some(had)) };
+        for name in all.names()? {
+            let Some(name) = name.to_str().filter(|name| !name.starts_with(UNFINISHED)) else {
+                continue;
+            };
+            match read_versions(&all, name) {
+                Some(versions) => had.extend(versions),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(had))
     }
 
     fn folder_with(&self, name: &Name) -> Result<Dir, StoreError> {
@@ -183,17 +220,25 @@ impl NewSnapshot<'_> {
         Ok(metadata.map_err(|e| self.all.error("look at", MEMORY, e))?.len())
     }
 
-    /// Completes it: it is on the disk, and in the list.
+    /// Completes it: it is on the disk, and in the list. From then on it keeps `versions`, which were kept for it
+    /// ([`Store::keep_for_snapshot`]).
     ///
     /// # Errors
     /// Another one has got the name meanwhile, and the host's.
-    pub fn finish(mut self, head: &[u8]) -> Result<(), StoreError> {
+    pub fn finish(mut self, head: &[u8], versions: &[VasId]) -> Result<(), StoreError> {
         let folder = self.all.sub(&self.folder)?;
         let mut file = folder.new_file(HEAD)?;
         let sum = crc32fast::hash(head).to_le_bytes();
         let written = file.write_all(&[head, sum.as_slice()].concat());
         let written = written.and_then(|()| file.sync_all());
         written.map_err(|e| folder.error("write", HEAD, e))?;
+        if !versions.is_empty() {
+            let lines: String =
+                versions.iter().map(|vid| format!("{:016x}\n", vid.raw())).collect();
+            let mut file = folder.new_file(VERSIONS)?;
+            let written = file.write_all(lines.as_bytes()).and_then(|()| file.sync_all());
+            written.map_err(|e| folder.error("write", VERSIONS, e))?;
+        }
         self.memory.sync_all().map_err(|e| folder.error("write", MEMORY, e))?;
         folder.sync()?;
         if !self.all.move_new(&self.folder, &self.all, self.name.as_str())? {
@@ -218,6 +263,17 @@ impl Drop for NewSnapshot<'_> {
             tracing::warn!("{error}");
         }
     }
+}
+
+/// What a snapshot keeps; `None` if that cannot be read.
+fn read_versions(all: &Dir, name: &str) -> Option<Vec<VasId>> {
+    let folder = all.sub(name).ok()?;
+    let Some(_) = folder.stat(VERSIONS).ok()? else { return Some(Vec::new()) };
+    let opened = folder.open_file_stat(VERSIONS, OFlags::RDONLY).ok()?;
+    let bytes = read_bounded(&opened, VERSIONS_BYTES_MAX).ok()??;
+    let text = String::from_utf8(bytes).ok()?;
+    let number = |line: &str| VasId::new(u64::from_str_radix(line, 16).ok()?);
+    text.lines().map(number).collect()
 }
 
 fn read_head(all: &Dir, name: &Name) -> Result<Vec<u8>, StoreError> {
@@ -283,7 +339,7 @@ mod tests {
         let new = store.begin_snapshot(&name(text)).unwrap();
         new.memory_to_write().unwrap().write_all_at(&[7; 8192], 0).unwrap();
         assert_eq!(new.memory_bytes().unwrap(), 8192);
-        new.finish(b"head").unwrap();
+        new.finish(b"head", &[]).unwrap();
     }
 
     #[test]
@@ -293,7 +349,7 @@ mod tests {
         let new = store.begin_snapshot(&name("one")).unwrap();
         assert!(store.snapshots().unwrap().is_empty());
         assert!(matches!(store.open_snapshot(&name("one")), Err(StoreError::NotFound(_))));
-        new.finish(b"what there is").unwrap();
+        new.finish(b"what there is", &[]).unwrap();
         let path = store.path().join(SNAPSHOTS);
         for file in ["one/head", "one/memory"] {
             let mode = std::fs::metadata(path.join(file)).unwrap().permissions().mode();

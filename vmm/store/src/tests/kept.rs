@@ -519,3 +519,45 @@ fn a_name_with_a_version_means_the_whole_name_first() {
     assert!(matches!(choose("v@t"), Err(StoreError::NoTag { .. })));
     assert!(matches!(choose("w@t"), Err(StoreError::NotFound(_))));
 }
+
+#[test]
+fn what_a_snapshot_keeps_goes_with_the_last_one_that_has_it_and_not_while_one_is_made() {
+    let s = store();
+    let (vid, one, two, held) = books(&s);
+    commit(&s, one, 1);
+    commit(&s, two, 2);
+    let at = [(one, 1), (two, 1)];
+    let keep = || s.keep_for_snapshot(vid, &at, &held).unwrap().vid;
+    let is_there = |vid| s.vas(vid).is_ok();
+    let snapshot = |text: &str, versions: &[abi::VasId]| {
+        s.begin_snapshot(&name(text)).unwrap().finish(b"head", versions).unwrap();
+    };
+    // A maker that was killed, or has failed.
+    let forsaken = keep();
+    let being_made = s.begin_snapshot(&name("first")).unwrap();
+    assert!(!is_there(forsaken), "the next one removes it");
+    let kept = keep();
+    commit(&s, one, 3);
+    assert_eq!(s.gc().unwrap().unfinished, 0);
+    assert!(is_there(kept), "while one is made, nothing goes");
+    being_made.finish(b"head", &[kept]).unwrap();
+    snapshot("second", &[kept]);
+    snapshot("third", &[]);
+    assert_eq!(byte(&s, s.vas(kept).unwrap().segments[0].sid), 1);
+    s.gc().unwrap();
+    s.remove_snapshot(&name("first")).unwrap();
+    assert!(is_there(kept), "another one has it");
+    is_clean(&s);
+    s.remove_snapshot(&name("second")).unwrap();
+    assert!(!is_there(kept) && s.kept_of(one).unwrap().is_empty());
+    // A tag of the user's is not one of these, and stays.
+    let tag = s.keep_vas(vid, "snapshot-0123456789abcdef", None, &held).unwrap().vid;
+    assert!(s.give_up_for_snapshot(tag).is_ok() && is_there(tag));
+    // What a snapshot has that cannot be read may be anything.
+    let kept = keep();
+    std::fs::write(s.path().join("snapshots/third/versions"), "no number\n").unwrap();
+    s.gc().unwrap();
+    assert!(is_there(kept));
+    s.remove_snapshot(&name("third")).unwrap();
+    assert!(!is_there(kept) && is_there(tag));
+}

@@ -14,11 +14,13 @@
 //! - `names`: tags and versions as people write them; `find`: what is kept
 //! - `content`: opening a segment's versions to change them; `link`: a version as another segment
 //! - `pinned`: a version that is read for long
+//! - `for_snapshot`: what snapshots of processes keep
 //! - `vas`: of all segments of a VAS at one moment; `numbers`: which moments those were; `given_up`: which numbers
 //!   stay used; `rollback`; `grow`
 
 pub(crate) mod content;
 pub(crate) mod find;
+pub(crate) mod for_snapshot;
 pub(crate) mod given_up;
 pub(crate) mod grow;
 pub(crate) mod link;

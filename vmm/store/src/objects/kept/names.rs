@@ -106,6 +106,19 @@ pub(crate) fn with_version(name: &Name) -> Vec<(Name, VersionChoice)> {
     text.rmatch_indices('@').filter_map(split).collect()
 }
 
+/// How the version of a VAS is called that a snapshot of a process keeps, before a number. No tag has an `@`.
+pub(crate) const OF_SNAPSHOT: &str = "@snapshot-";
+
+/// Whether a name ends as that of a version that a snapshot of a process keeps. A tag may be called the same but for
+/// the `@`.
+pub(crate) fn is_of_snapshot(name: &Name) -> bool {
+    let split = name.as_str().rsplit_once(OF_SNAPSHOT);
+    split.is_some_and(|(before, number)| {
+        let is_number = number.len() == 16 && number.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_number && before.len() > 1 && before.ends_with('@')
+    })
+}
+
 /// Whether a name ends as that of a version that was kept for a while only: in `@` and a number.
 pub(crate) fn is_passing(name: &Name) -> bool {
     name.as_str().rsplit_once('@').is_some_and(|(_, version)| number(version).is_some())
@@ -147,6 +160,11 @@ mod tests {
         for none in ["a", "a@", "@a", "@"] {
             assert_eq!(with_version(&name(none)), [], "{none}");
         }
+        let of_snapshot = name("a@@snapshot-0123456789abcdef");
+        assert!(is_of_snapshot(&of_snapshot) && !is_passing(&of_snapshot));
+        assert!(!is_of_snapshot(&name("a@snapshot-0123456789abcdef")), "a tag may be called so");
+        assert!(!is_of_snapshot(&name("a@@snapshot-0123456789abcde")));
+        assert!(!is_of_snapshot(&name("@@snapshot-0123456789abcdef")), "of nothing");
         // No number that there can be.
         assert_eq!(with_version(&name("a@99999999999999999999")).len(), 1);
         assert!(
