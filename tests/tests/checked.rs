@@ -63,7 +63,7 @@ fn whatever_bytes_change_a_check_ends_and_what_is_clean_can_be_read() {
     let store = tempfile::tempdir().expect("a folder");
     let (said, status) = sdk_checked(store.path(), &["fill"]);
     assert_eq!(status, Some(0), "{said}");
-    let rounds = pace::times(2000).max(100).to_string();
+    let rounds = pace::times(500).max(100).to_string();
     let (said, status) = sdk_checked(store.path(), &["flips", "20260", &rounds]);
     assert_eq!(status, Some(0), "{said}");
     let numbers: Vec<u32> = said

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::checker::{Checker, Frame, Label, Needed, Walk, elements, unnamed};
+use super::place::Place;
 use super::report::{Expected, Finding, MAX_LISTED, Problem};
 use crate::brand::Brand;
 use crate::storable::Storable;
@@ -19,10 +20,15 @@ pub(super) struct Counted {
     /// How many owners were met, and how many there should be.
     found: usize,
     recorded: usize,
+    /// The block.
+    place: Place,
     state: State,
 }
 
+#[derive(Clone, Copy)]
 enum State {
+    /// Frames for it wait for their turn: the first looks at it.
+    Waiting,
     /// What it owns is being looked at.
     Begun,
     Done {
@@ -82,10 +88,9 @@ impl<V: Brand> Checker<'_, V> {
         if !is_known {
             let Some(place) = self.claim(address, Needed::of::<B>()) else { return };
             let recorded = place.word(0);
-            self.counted.insert(address, Counted { of, found: 1, recorded, state: State::Begun });
-            let mut walk = Walk::new(place, 1);
-            (walk.numbers, walk.mark) = ([address, value], self.taint());
-            self.push(counted::<T, V>, unnamed, walk);
+            let state = State::Waiting;
+            self.counted.insert(address, Counted { of, found: 1, recorded, place, state });
+            self.push_counted::<T>(address, place, value);
             if self.wanted.get(&address).is_some_and(Option::is_none) {
                 let path = self.path();
                 self.wanted.insert(address, Some(path));
@@ -97,6 +102,11 @@ impl<V: Brand> Checker<'_, V> {
             Some(counted) => {
                 counted.found += 1;
                 match counted.state {
+                    // Maybe before the frame that was first: whoever looks at this owner's surroundings has to know.
+                    State::Waiting => {
+                        let place = counted.place;
+                        return self.push_counted::<T>(address, place, value);
+                    }
                     State::Begun => Some(Problem::OwnsItself { address }),
                     State::Done { is_sound: true } => None,
                     State::Done { is_sound: false } => return self.add_taint(),
@@ -107,6 +117,12 @@ impl<V: Brand> Checker<'_, V> {
         if let Some(problem) = problem {
             self.damaged(problem);
         }
+    }
+
+    fn push_counted<T: Storable<V>>(&mut self, address: usize, place: Place, value: usize) {
+        let mut walk = Walk::new(place, 1);
+        walk.numbers = [address, value];
+        self.push(counted::<T, V>, unnamed, walk);
     }
 
     /// Looks at a pointer to `len` values, which belong to nobody.
@@ -192,24 +208,30 @@ impl<V: Brand> Checker<'_, V> {
     }
 }
 
-/// The step of a value that several own: the value, and then whether all was sound.
+/// The step of a value that several own: the value, unless it was looked at meanwhile, and then whether all was sound.
 fn counted<T: Storable<V>, V: Brand>(checker: &mut Checker<'_, V>) -> bool {
+    let taint = checker.taint();
     let walk = checker.walk();
     let (place, mark, [address, value]) = (walk.place, walk.mark, walk.numbers);
     walk.phase += 1;
-    match walk.phase {
-        1 => {
+    let phase = walk.phase;
+    let Some(counted) = checker.counted.get_mut(&address) else { return false };
+    match (phase, counted.state) {
+        (1, State::Waiting) => {
+            counted.state = State::Begun;
+            checker.walk().mark = taint;
             checker.part::<T>(place, value);
             true
         }
-        2 => {
-            let is_sound = checker.taint() == mark;
-            if let Some(counted) = checker.counted.get_mut(&address) {
-                counted.state = State::Done { is_sound };
-            }
+        (2, State::Begun) => {
+            counted.state = State::Done { is_sound: taint == mark };
             false
         }
-        _ => false,
+        (_, State::Done { is_sound: true }) => false,
+        (_, State::Done { is_sound: false } | State::Waiting | State::Begun) => {
+            checker.add_taint();
+            false
+        }
     }
 }
 
