@@ -100,10 +100,13 @@ pub fn follow(
         let signal = match status.stopping_signal() {
             None if tid == process => return Ok(status.exit_status().unwrap_or(-1)),
             None => continue,
-            Some(SYSCALL_STOP) => {
-                at_call(process, tid, &mut inside, &mut judge)?;
-                0
-            }
+            Some(SYSCALL_STOP) => match at_call(process, tid, &mut inside, &mut judge) {
+                Ok(()) => 0,
+                // Killed since it stopped. Its end comes next, and has to be waited for here: a process whose threads
+                // are traced does not end for its parent before the tracer has seen theirs.
+                Err(Errno::ESRCH) => continue,
+                Err(errno) => return Err(errno),
+            },
             // The requested stop, and new threads.
             Some(_) if status.as_raw() >> 16 != 0 => 0,
             Some(signal) => signal,
