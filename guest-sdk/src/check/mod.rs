@@ -7,7 +7,7 @@
 //! - `report`: what is found; `checker`: the walk, and the ways of owners; `shared`: values of several owners, and pointers; `parts`: structs and
 //!   enums, as `#[derive(Storable)]` describes them
 //! - `place`: bytes, the only way to them; `blocks`: which blocks there are; `niche`: how `None` is written
-//! - The types have their own part of it beside them: [`Storable::check_stored`](crate::Storable::check_stored).
+//! - The types have their own part of it beside them: [`Storable::check_stored`].
 
 pub(crate) mod blocks;
 mod checker;
