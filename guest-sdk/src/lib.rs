@@ -57,6 +57,7 @@
 //! - [`Space`], [`token`]: being inside; [`brand`](mod@brand), [`storable`], [`layout`]: what may
 //!   lie there
 //! - [`upgrade`]: types that have changed since their values were stored
+//! - [`check`]: whether what is stored is what its types say
 //! - [`Shared`]: atomics and [`VOnce`] that several programs use at the same time
 //! - [`VBox`], [`VRc`], [`VPtr`], [`VSlice`], [`collections`]: memory there, [`serial`]: in and out of it by `serde`;
 //!   [`alloc`]: their way to it; [`heap`]: where it comes from; [`ScopedAlloc`]: the same for
