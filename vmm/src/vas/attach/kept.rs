@@ -176,11 +176,11 @@ impl KeptVisit {
     fn decode(input: &mut Reader<'_>) -> Option<KeptVisit> {
         let [tid, handle, vid] = input.words()?;
         let (tid, handle) = (u32::try_from(tid).ok()?, u32::try_from(handle).ok()?);
-        let (vid, name) = (VasId::new(vid), input.bytes()?);
+        let name = input.bytes()?;
+        // Zero alone is none: a number that no VAS can have is nothing that was written.
         let version = match vid {
-            Some(vid) => Some(KeptVersion { vid, name: Name::new(name).ok()? }),
-            None if name.is_empty() => None,
-            None => return None,
+            0 if name.is_empty() => None,
+            vid => Some(KeptVersion { vid: VasId::new(vid)?, name: Name::new(name).ok()? }),
         };
         Some(KeptVisit { tid, handle, version })
     }
@@ -426,6 +426,18 @@ mod tests {
         }
         for bad in [&[][..], &[4, 4], &[4, 1]] {
             assert_eq!(KeptVases::decode(&KeptVases::encode(Some(&kept(bad)))), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_has_one_bit_changed_is_refused_or_says_something_else() {
+        let bytes = KeptVases::encode(Some(&kept(&[1, 4, 9])));
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            if let Some(kept) = KeptVases::decode(&changed) {
+                assert_eq!(KeptVases::encode(kept.as_ref()), changed, "bit {bit}");
+            }
         }
     }
 
