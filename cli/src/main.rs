@@ -22,6 +22,7 @@ mod network;
 mod new;
 mod profiles;
 mod run;
+mod run_args;
 mod run_options;
 mod run_tree;
 mod search;
@@ -63,7 +64,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     New(new::Args),
-    Run(Box<run::Args>),
+    Run(Box<run_args::Args>),
     Vas(vas::Args),
     Seg(seg::Args),
     Store(store::Args),

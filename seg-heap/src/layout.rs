@@ -83,6 +83,9 @@ pub struct HeapHeader {
     pub bins: [u32; RUN_BINS],
     /// By class: first span with free blocks, 0 for none.
     pub partial: [u32; CLASSES],
+    /// 0, so that no byte of the program that makes the heap comes to be here as padding. In heaps that were made before
+    /// it had a name: anything.
+    pub reserved_end: u32,
 }
 
 /// Behind the header: the root object of the segment, as it was set. The segment's facts are what
@@ -205,6 +208,7 @@ const _: () = {
     assert!(offset_of!(HeapHeader, bins_used) == 64);
     assert!(offset_of!(HeapHeader, bins) == 72);
     assert!(offset_of!(HeapHeader, partial) == 284);
+    assert!(offset_of!(HeapHeader, reserved_end) == 444);
     assert!(size_of::<HeapHeader>() == 448);
     assert!(offset_of!(HeapFront, root) == 448 && size_of::<RootNote>() == 24);
     assert!(size_of::<HeapFront>() as u64 <= TABLE_OFFSET);

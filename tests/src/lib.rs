@@ -3,6 +3,7 @@
 //!
 //! - [`kvm`]: whether this machine can run VMs, and what a test does when it cannot
 //! - [`vm`]: running a program in a VM and natively
+//! - [`commands`]: the command on a store of a test's own, and programs that answer by lines
 //! - [`fuzz`]: checking one fuzz input; [`fuzz_handover`]: one that VMMs send each other; [`fuzz_snapshot`]: one that a snapshot has
 //! - [`fuzz_random`]: random inputs for all of them; [`fuzz_corpus`]: those that libFuzzer has left
 //! - [`gdb`]: programs under the distribution's gdb; [`gdb_packets`]: its protocol, spoken by a test
@@ -14,6 +15,7 @@
 //! - [`guests`]: building the programs; [`elf`]: custom ELF files
 
 pub mod book;
+pub mod commands;
 pub mod counts;
 pub mod elf;
 pub mod fuzz;

@@ -1,72 +1,39 @@
 //! A process is kept while it runs, and any number of others go on from there; what is not kept is said.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::guests::{self, Profile};
-use tests::{pace, skip_without_kvm};
+use tests::commands::{Commands, Running};
+use tests::{guests, pace, skip_without_kvm};
 
 /// A store, and a folder that programs are granted as `/data`.
 struct World {
     folder: TempDir,
+    commands: Commands,
+}
+
+impl Deref for World {
+    type Target = Commands;
+
+    fn deref(&self) -> &Commands {
+        &self.commands
+    }
 }
 
 impl World {
     fn new() -> World {
         let folder = tempfile::tempdir().expect("a folder");
         fs::create_dir(folder.path().join("data")).expect("a folder");
-        World { folder }
+        let commands = Commands::on(folder.path().join("store"));
+        World { folder, commands }
     }
 
     fn path(&self, of: &str) -> PathBuf {
         self.folder.path().join(of)
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let program = guests::program("spacejmp-cli", "spacejmp", Profile::Dev);
-        let mut command = Command::new(program);
-        command.env_remove("SPACEJMP_LOG").env("SPACEJMP_STORE", self.path("store")).args(words);
-        command
-    }
-
-    fn output(&self, words: &[&str]) -> Output {
-        self.command(words).stdin(Stdio::null()).output().expect("it starts")
-    }
-
-    #[track_caller]
-    fn text(&self, words: &[&str]) -> String {
-        let output = self.output(words);
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    #[track_caller]
-    fn json(&self, words: &[&str]) -> Value {
-        serde_json::from_str(&self.text(words)).expect("JSON")
-    }
-
-    /// What a command says that fails with this status.
-    #[track_caller]
-    fn error(&self, status: i32, words: &[&str]) -> String {
-        let output = self.output(words);
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(status), "{words:?}: {text}");
-        text
-    }
-
-    fn run(&self, options: &[&str]) -> Running {
-        let limit = pace::limit(Duration::from_secs(120)).as_secs().to_string();
-        let mut command = self.command(&["run", "--timeout", &limit]);
-        command.args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("it starts");
-        let stdin = child.stdin.take().expect("a pipe");
-        let out = BufReader::new(child.stdout.take().expect("a pipe"));
-        Running { child, stdin: Some(stdin), out }
     }
 
     /// The program, with this much memory, and its folder as `data`.
@@ -74,16 +41,12 @@ impl World {
         let grant = format!("{}:/data", self.path(data).display());
         let program = guests::c("snapshotted");
         let program = program.to_str().expect("a path");
-        let mut running = self.run(&["--dir", &grant, program, "/data/file", mib]);
-        assert_eq!(running.line(), "ready");
-        running
+        self.run_until_ready(&["--dir", &grant, program, "/data/file", mib])
     }
 
     /// A program that needs no file, once it says that it is ready.
     fn threads(&self, program: &Path) -> Running {
-        let mut running = self.run(&[program.to_str().expect("a path")]);
-        assert_eq!(running.line(), "ready");
-        running
+        self.run_until_ready(&[program.to_str().expect("a path")])
     }
 
     /// The program as it was kept by that name.
@@ -100,55 +63,6 @@ impl World {
     fn copy(&self, to: &str) {
         fs::create_dir(self.path(to)).expect("a folder");
         fs::copy(self.path("data/file"), self.path(to).join("file")).expect("a copy");
-    }
-}
-
-struct Running {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    out: BufReader<ChildStdout>,
-}
-
-impl Running {
-    fn pid(&self) -> String {
-        self.child.id().to_string()
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.out.read_line(&mut line).expect("a line");
-        line.trim_end().to_owned()
-    }
-
-    /// What it answers to a line.
-    #[track_caller]
-    fn tell(&mut self, line: &str) -> String {
-        let stdin = self.stdin.as_mut().expect("it is open");
-        writeln!(stdin, "{line}").expect("it reads");
-        let answer = self.line();
-        if answer.is_empty() {
-            self.stdin.take();
-            let mut error = String::new();
-            let stderr = self.child.stderr.take().expect("a pipe");
-            BufReader::new(stderr).read_line(&mut error).expect("text");
-            panic!("no answer to {line}: {error}");
-        }
-        answer
-    }
-
-    /// Ends it as it ends by itself.
-    #[track_caller]
-    fn end(mut self) {
-        let stdin = self.stdin.as_mut().expect("it is open");
-        writeln!(stdin, "end").expect("it reads");
-        assert_eq!(self.child.wait().expect("it ends").code(), Some(5));
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -234,7 +148,7 @@ fn finish_pool(mut vm: Running, done: u32) {
     for (command, answer) in POOL {
         assert_eq!(vm.tell(command), answer, "{command}");
     }
-    assert_eq!(vm.child.wait().expect("it ends").code(), Some(5));
+    assert_eq!(vm.status(), Some(5));
 }
 
 #[test]
@@ -273,7 +187,7 @@ fn threads_of_the_standard_library_go_on_with_their_channels() {
         assert_eq!(vm.tell("end"), "all came");
     }
     for mut vm in all {
-        assert_eq!(vm.child.wait().expect("it ends").code(), Some(5));
+        assert_eq!(vm.status(), Some(5));
     }
 }
 

@@ -1,23 +1,33 @@
 //! A process with address spaces attached is snapshotted: each copy has them under its handles, as far as it is granted.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
-use std::time::Duration;
+use std::ops::Deref;
+use std::path::Path;
 
-use serde_json::Value;
 use tempfile::TempDir;
-use tests::guests::{self, Profile};
-use tests::{pace, skip_without_kvm};
+use tests::commands::{Commands, Running};
+use tests::{guests, skip_without_kvm};
 use vmm::control::Vm;
 use vmm::store::{Name, Store};
 
 /// A store with the VAS `books`, in it the versioned segment `ledger`, and `notes` with the raw one `page`.
-struct World(TempDir);
+struct World {
+    folder: TempDir,
+    commands: Commands,
+}
+
+impl Deref for World {
+    type Target = Commands;
+
+    fn deref(&self) -> &Commands {
+        &self.commands
+    }
+}
 
 impl World {
     fn new() -> World {
-        let world = World(tempfile::tempdir().expect("a folder"));
+        let folder = tempfile::tempdir().expect("a folder");
+        let commands = Commands::on(folder.path().join("store"));
+        let world = World { folder, commands };
         for line in [
             "seg create ledger --size 1M --lifetime versioned",
             "vas create books",
@@ -31,59 +41,11 @@ impl World {
         world
     }
 
-    fn store(&self) -> PathBuf {
-        self.0.path().join("store")
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let program = guests::program("spacejmp-cli", "spacejmp", Profile::Dev);
-        let mut command = Command::new(program);
-        command.env_remove("SPACEJMP_LOG").env("SPACEJMP_STORE", self.store()).args(words);
-        command
-    }
-
-    fn output(&self, words: &[&str]) -> Output {
-        self.command(words).stdin(Stdio::null()).output().expect("it starts")
-    }
-
-    #[track_caller]
-    fn text(&self, words: &[&str]) -> String {
-        let output = self.output(words);
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    #[track_caller]
-    fn json(&self, words: &[&str]) -> Value {
-        serde_json::from_str(&self.text(words)).expect("JSON")
-    }
-
-    /// What a command says that cannot do what it is to.
-    #[track_caller]
-    fn error(&self, words: &[&str]) -> String {
-        let output = self.output(words);
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(125), "{words:?}: {text}");
-        text
-    }
-
-    fn run(&self, options: &[&str]) -> Running {
-        let limit = pace::limit(Duration::from_secs(120)).as_secs().to_string();
-        let mut command = self.command(&["run", "--timeout", &limit]);
-        command.args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("it starts");
-        let stdin = child.stdin.take();
-        let out = BufReader::new(child.stdout.take().expect("a pipe"));
-        Running { child, stdin, out }
-    }
-
     /// A program with these options and arguments, once it is ready.
     #[track_caller]
     fn program(&self, options: &[&str], program: &Path, arguments: &[&str]) -> Running {
         let program = program.to_str().expect("a path");
-        let mut running = self.run(&[options, &[program], arguments].concat());
-        assert_eq!(running.line(), "ready");
-        running
+        self.run_until_ready(&[options, &[program], arguments].concat())
     }
 
     /// The names of all VASes.
@@ -95,53 +57,6 @@ impl World {
         let mut names: Vec<String> = all.map(name).collect();
         names.sort();
         names
-    }
-}
-
-struct Running {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    out: BufReader<ChildStdout>,
-}
-
-impl Running {
-    fn pid(&self) -> String {
-        self.child.id().to_string()
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.out.read_line(&mut line).expect("a line");
-        line.trim_end().to_owned()
-    }
-
-    /// What it answers to a line.
-    #[track_caller]
-    fn tell(&mut self, line: &str) -> String {
-        // One that has ended has a reason.
-        let _ = writeln!(self.stdin.as_mut().expect("it is open"), "{line}");
-        let answer = self.line();
-        if answer.is_empty() {
-            self.stdin.take();
-            let mut error = String::new();
-            let _ = self.child.stderr.take().expect("a pipe").read_to_string(&mut error);
-            panic!("no answer to {line}: {error}");
-        }
-        answer
-    }
-
-    /// Ends it as it ends by itself.
-    #[track_caller]
-    fn end(mut self) {
-        writeln!(self.stdin.as_mut().expect("it is open"), "end").expect("it reads");
-        assert_eq!(self.child.wait().expect("it ends").code(), Some(5));
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -212,7 +127,7 @@ fn what_the_program_had_attached_has_to_be_granted_as_it_was_and_no_more_is_atta
         (&["--vas", "notes"], "books"),
         (&["--vas", "books:ro", "--vas", "notes"], "books"),
     ] {
-        let error = world.error(&[&["run", "--from", "warm"], given].concat());
+        let error = world.error(125, &[&["run", "--from", "warm"], given].concat());
         let expected = format!("cannot attach VAS '{missing}' again");
         assert!(error.contains(&expected), "{given:?}: {error}");
         assert!(error.contains(&format!("--vas {missing}")), "{given:?}: {error}");
@@ -221,7 +136,7 @@ fn what_the_program_had_attached_has_to_be_granted_as_it_was_and_no_more_is_atta
     assert_eq!(copy.tell("add 0 1"), "is 2");
     assert_eq!(copy.tell("get 1"), "is 0");
     copy.end();
-    let error = world.error(&["run", "--no-store", "--from", "warm"]);
+    let error = world.error(125, &["run", "--no-store", "--from", "warm"]);
     assert!(error.contains("--no-store") || error.contains("another store"), "{error}");
 }
 
@@ -233,12 +148,12 @@ fn an_address_space_that_was_deleted_is_an_error_also_when_another_one_has_its_n
     world.text(&["snapshot", &first.pid(), "warm"]);
     first.end();
     world.text(&["vas", "rm", "books"]);
-    let error = world.error(&["run", "--from", "warm"]);
+    let error = world.error(125, &["run", "--from", "warm"]);
     assert!(error.contains("VAS 'books'") && error.contains("was deleted"), "{error}");
     assert!(!error.contains("another one"), "{error}");
     world.text(&["vas", "create", "books"]);
     world.text(&["vas", "attach", "books", "ledger"]);
-    let error = world.error(&["run", "--from", "warm"]);
+    let error = world.error(125, &["run", "--from", "warm"]);
     assert!(error.contains("was deleted, and the one of that name is another one"), "{error}");
     // Nothing is left of those that did not begin.
     world.text(&["vas", "rm", "books"]);
@@ -251,7 +166,7 @@ fn a_program_in_a_store_of_its_own_and_one_that_writes_or_has_a_raw_lock_are_ref
     let world = World::new();
     let mut vm = world.program(&[], &guests::c("snapshotted_vas"), &["books", "notes"]);
     let refused = |vm: &Running, why: &str| {
-        let error = world.error(&["snapshot", &vm.pid(), "refused"]);
+        let error = world.error(125, &["snapshot", &vm.pid(), "refused"]);
         assert!(error.contains(why), "{error}");
     };
     assert_eq!(vm.tell("write 0"), "in 0");
@@ -273,9 +188,9 @@ fn a_program_in_a_store_of_its_own_and_one_that_writes_or_has_a_raw_lock_are_ref
     own.end();
     // Nor is one kept in another store.
     let vm = world.program(&[], &guests::c("snapshotted_vas"), &["books"]);
-    let other = world.0.path().join("other");
+    let other = world.folder.path().join("other");
     let other = other.to_str().expect("a path");
-    let error = world.error(&["snapshot", "--store", other, &vm.pid(), "elsewhere"]);
+    let error = world.error(125, &["snapshot", "--store", other, &vm.pid(), "elsewhere"]);
     assert!(error.contains("in another store"), "{error}");
     vm.end();
 }
@@ -331,7 +246,7 @@ fn a_thread_that_reads_inside_comes_back_at_the_version_that_it_saw_whatever_cam
     }
     first.end();
     copies.into_iter().for_each(Running::end);
-    let error = world.error(&["run", "--from", "warm", "--vas", "notes"]);
+    let error = world.error(125, &["run", "--from", "warm", "--vas", "notes"]);
     assert!(error.contains("VAS 'books'") && error.contains("--vas books"), "{error}");
     // The version goes with the last snapshot that has it; one that a VM has stays until nobody has it.
     world.text(&["store", "gc"]);
@@ -372,7 +287,7 @@ fn a_reader_by_the_safe_api_comes_back_inside_and_a_version_that_is_gone_is_an_e
     [first, writer].into_iter().chain(copies).for_each(Running::end);
     let kept = said["versions"][0].as_str().expect("a name");
     world.text(&["vas", "rm", kept]);
-    let error = world.error(&["run", "--from", "warm"]);
+    let error = world.error(125, &["run", "--from", "warm"]);
     assert!(error.contains(&format!("cannot attach '{kept}'")), "{error}");
 }
 
@@ -384,7 +299,7 @@ fn who_is_killed_while_it_makes_a_snapshot_leaves_no_version_for_ever() {
     assert_eq!(vm.tell("add 0 5"), "is 5");
     assert_eq!(vm.tell("in 0"), "in 0");
     // As by a command that was killed when the VM had kept the version: it has no snapshot.
-    let store = Store::open(&world.store()).expect("a store");
+    let store = Store::open(world.store()).expect("a store");
     let name = |text: &str| Name::new(text.as_bytes()).expect("a name");
     let unfinished = store.begin_snapshot(&name("killed")).expect("it begins");
     let to = unfinished.memory_to_write().expect("a file");
@@ -400,7 +315,7 @@ fn who_is_killed_while_it_makes_a_snapshot_leaves_no_version_for_ever() {
     assert_eq!(vm.tell("look 0"), "sees 5");
     // One that has failed, since its name was taken meanwhile, leaves none either.
     world.text(&["snapshot", &vm.pid(), "taken"]);
-    let error = world.error(&["snapshot", &vm.pid(), "taken"]);
+    let error = world.error(125, &["snapshot", &vm.pid(), "taken"]);
     assert!(error.contains("exists already"), "{error}");
     assert_eq!(world.vases().len(), 3);
     world.text(&["snapshot", "rm", "taken"]);

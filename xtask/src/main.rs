@@ -13,6 +13,7 @@ mod layers;
 mod machine;
 mod packages;
 mod peers;
+mod processor_time;
 mod ratchet;
 mod results;
 mod revisions;

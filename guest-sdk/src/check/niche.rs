@@ -3,7 +3,10 @@
 //! The language promises that for a few types only. For others it is seen in one `None`, which is written over bytes of one pattern and
 //! of another: the bytes that are the same afterwards are those that make it. If that is no number,
 //! nothing is known, and the check says so.
-
+//!
+//! A `None` that is assigned is written alone where the program is optimised. Where it is not, it is made elsewhere and copied as a
+//! whole, with what is there by chance; but a variable that is made of it is written in its place, which the next round of a loop has
+//! again. Neither writes too little, so what both have written is what makes a `None`, however the program is compiled.
 use std::alloc::Layout;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
@@ -23,20 +26,25 @@ pub(crate) struct NoneForm {
     pub(crate) content: usize,
 }
 
+/// Of larger types nothing is known: a `None` would be on the stack, all of it.
+const MOST_BYTES: usize = 1 << 20;
+
 /// That of `Option<T>`.
 pub(crate) fn form_of<T>() -> Option<NoneForm> {
-    if cfg!(miri) {
+    if cfg!(miri) || size_of::<Option<T>>() > MOST_BYTES {
         return None;
     }
-    let (one, content) = bytes_of_none::<T>(0xa5);
-    let (other, _) = bytes_of_none::<T>(0x5a);
-    let is_written = |&(_, (one, other)): &(usize, (&u8, &u8))| one == other;
-    let written: Vec<(usize, u8)> = one
-        .iter()
-        .zip(&other)
-        .enumerate()
-        .filter(is_written)
-        .map(|(offset, (&byte, _))| (offset, byte))
+    let patterns = [0xa5, 0x5a];
+    let assigned = patterns.map(|pattern| assigned_over::<T>(pattern));
+    let made = patterns.map(|pattern| made_over::<T>(pattern));
+    let [(one, content), _] = &assigned;
+    let content = *content;
+    let written: Vec<(usize, u8)> = (0..one.len())
+        .map(|offset| (offset, one[offset]))
+        .filter(|&(offset, byte)| {
+            let is_same = |bytes: &Vec<u8>| bytes[offset] == byte;
+            assigned.iter().all(|(bytes, _)| is_same(bytes)) && made.iter().all(is_same)
+        })
         .collect();
     let &(offset, _) = written.first()?;
     let bytes = written.len();
@@ -59,21 +67,44 @@ pub(crate) fn form_of<T>() -> Option<NoneForm> {
         .then_some(NoneForm { offset, bytes, none, is_tag, content })
 }
 
-/// The bytes of a `None` that was written over bytes of `pattern`, and where a value would be.
-fn bytes_of_none<T>(pattern: u8) -> (Vec<u8>, usize) {
+/// The bytes of a `None` that was assigned over bytes of `pattern`, and where a value would be.
+fn assigned_over<T>(pattern: u8) -> (Vec<u8>, usize) {
     let layout = Layout::new::<Option<ManuallyDrop<T>>>();
     let mut memory = vec![pattern; layout.size() + layout.align()];
     let start = memory.as_ptr().align_offset(layout.align()).min(memory.len());
     let room = &mut memory[start..];
     let place: NonNull<Option<ManuallyDrop<T>>> = NonNull::from(&mut *room).cast();
-    // SAFETY: there is room, aligned, as `align_offset` has made it; what was there needs no drop. It is assigned in
-    // place, and not written as a whole: whatever does not belong to `None` stays.
+    // SAFETY: there is room, aligned, as `align_offset` has made it; what was there needs no drop.
     unsafe { *place.as_ptr() = None };
     // SAFETY: it was just written.
     let none = unsafe { place.as_ref() };
     let content = none.as_slice().as_ptr().addr().wrapping_sub(place.addr().get());
     settle(place.cast());
     (room[..layout.size()].to_vec(), content)
+}
+
+/// A `T` that is no number or pair of numbers, whose `None` would be one, too, and be copied from a register: with bytes behind
+/// it that have all values, it has the same values that it does not have.
+#[repr(C)]
+struct InMemory<T> {
+    value: ManuallyDrop<T>,
+    more: [u8; 24],
+}
+
+/// The bytes of a `None` that was made where the last one was, which was then filled with `pattern`.
+fn made_over<T>(pattern: u8) -> Vec<u8> {
+    let mut seen = vec![0; size_of::<Option<ManuallyDrop<T>>>()];
+    for _ in 0..2 {
+        let mut none: Option<InMemory<T>> = None;
+        let place = NonNull::from(&mut none).cast::<u8>();
+        settle(place);
+        // SAFETY: as many bytes are there at least; `settle` has given each a value.
+        unsafe { place.copy_to_nonoverlapping(NonNull::from(&mut *seen).cast(), seen.len()) };
+        // SAFETY: as many bytes are there, and nobody looks at the option again, which needs no drop.
+        unsafe { place.write_bytes(pattern, size_of::<Option<InMemory<T>>>()) };
+        settle(place);
+    }
+    seen
 }
 
 #[cfg(test)]
@@ -154,5 +185,9 @@ mod tests {
         holds([(VString::<Vas>::empty(), VString::<Vas>::empty())], false);
         holds::<Mixed>([], false);
         holds([(true, true), (false, false)], false);
+        holds([('a', 7_u32), (char::MAX, u32::MAX)], false);
+        holds([(NonZero::<u32>::MIN, 0_u32), (NonZero::<u32>::MAX, 0)], false);
+        holds([(7_u64, 'a', [1_u16; 3])], false);
+        holds([[u64::MAX; 512]], true);
     }
 }

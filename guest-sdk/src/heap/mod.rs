@@ -162,6 +162,7 @@ impl RawHeap {
             bins_used: 0,
             bins: [0; RUN_BINS],
             partial: [0; CLASSES],
+            reserved_end: 0,
         };
         memory.front().root = RootNote::default();
         let pages = memory.pages();

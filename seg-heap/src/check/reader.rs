@@ -64,6 +64,7 @@ pub(super) fn header(reader: &mut impl Reader) -> Option<HeapHeader> {
         bins_used: reader.word(64)?,
         bins: [0; _],
         partial: [0; _],
+        reserved_end: half(reader, offset_of!(HeapHeader, reserved_end) as u64)?,
     };
     // One after the other, without a gap.
     let lists = header.bins.iter_mut().chain(&mut header.partial);

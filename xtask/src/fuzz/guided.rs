@@ -7,13 +7,13 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::corpus;
 use super::record::Sum;
+use crate::processor_time::of_ended;
 use crate::workspace::{TARGET, Workspace, succeed};
 
 /// What makes a target libFuzzer's: its counters at each edge, and the operands of comparisons.
@@ -23,8 +23,6 @@ const FLAGS: &str = "--cfg fuzzing -Cdebug-assertions -Ccodegen-units=1 -Cpasses
 
 /// An input that takes longer hangs. Generous: machines are shared.
 const HANG_SECONDS: u32 = 120;
-/// Linux counts the time of processes in these.
-const TICK_MILLISECONDS: u64 = 10;
 
 /// What one run of a target came to.
 #[derive(Debug)]
@@ -75,7 +73,7 @@ impl<'a> Guided<'a> {
         let log = self.folder.join(format!("{target}.log"));
         let mut fuzzer = self.fuzzer(target, &log, &artifacts)?;
         fuzzer.arg(format!("-max_total_time={seconds}")).arg("-print_final_stats=1").arg(&corpus);
-        let (status, milliseconds) = ended(&mut fuzzer.spawn().context("cannot start it")?)?;
+        let (status, milliseconds) = of_ended(&mut fuzzer.spawn().context("cannot start it")?)?;
         let said = fs::read_to_string(&log).with_context(|| format!("no {}", log.display()))?;
         let mut sum = Sum { inputs: inputs(&said), milliseconds, failures: 0 };
         if !status.success() {
@@ -90,7 +88,7 @@ impl<'a> Guided<'a> {
         let log = self.folder.join(format!("{target}.merge.log"));
         let mut merge = self.fuzzer(target, &log, &artifacts)?;
         merge.arg("-merge=1").arg(&fewest).arg(&corpus);
-        let (status, _) = ended(&mut merge.spawn().context("cannot start it")?)?;
+        let (status, _) = of_ended(&mut merge.spawn().context("cannot start it")?)?;
         ensure!(status.success(), "merging ended by {status}: {}", log.display());
         Ok(Ran { sum, edges: edges(&said), kept: corpus::pack(&fewest, &kept)? })
     }
@@ -115,24 +113,6 @@ impl<'a> Guided<'a> {
         command.env("SPACEJMP_GUESTS", self.folder.join("programs"));
         Ok(command)
     }
-}
-
-/// Waits for its end, and returns the processor time that it and what it started took.
-fn ended(child: &mut Child) -> Result<(ExitStatus, u64)> {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("it has no number")?;
-    // Its times are there until it is waited for.
-    waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)?;
-    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id()))?;
-    let time = milliseconds(&stat).context("no times in /proc")?;
-    Ok((child.wait()?, time))
-}
-
-/// utime, stime, cutime and cstime: fields 14 to 17 of proc(5).
-fn milliseconds(stat: &str) -> Option<u64> {
-    let (_, fields) = stat.rsplit_once(')')?;
-    let times: Vec<u64> =
-        fields.split_whitespace().skip(11).take(4).filter_map(|n| n.parse().ok()).collect();
-    (times.len() == 4).then(|| times.iter().sum::<u64>() * TICK_MILLISECONDS)
 }
 
 /// How many inputs libFuzzer says that it has run; where it ended by a failure, those before its last line.
@@ -169,15 +149,5 @@ mod tests {
             thread '<unnamed>' panicked\n==1== ERROR: libFuzzer: deadly signal\n";
         assert_eq!((inputs(failed), edges(failed)), (64, 26));
         assert_eq!((inputs(""), edges("")), (0, 0));
-    }
-
-    #[test]
-    fn the_processor_time_is_that_of_the_process_and_of_its_children() {
-        let stat = "17 (a b) c) Z 1 17 17 0 -1 4227084 0 0 0 0 3 4 50 600 20 0 1 0 99";
-        assert_eq!(milliseconds(stat), Some(6570));
-        assert_eq!(milliseconds("17 (sh) Z 1"), None);
-        let mut child = Command::new("sh").args(["-c", "exit 3"]).spawn().unwrap();
-        let (status, _) = ended(&mut child).unwrap();
-        assert_eq!(status.code(), Some(3));
     }
 }

@@ -138,6 +138,9 @@ fn page(record: &Record, sequences: Sequences) -> String {
         all.edges += known.edges;
     }
     row("all", &all);
+    let of_model = sequences.milliseconds;
+    let hours = (all.guided.milliseconds + all.random.milliseconds + of_model) as f64 / 3_600_000.0;
+    let _ = writeln!(text, "\nWith the calls below: {hours:.2} processor-hours.");
     text.push_str(&sequences.page());
     text
 }
