@@ -2,7 +2,7 @@
 //! VMMs share, made before the first of them starts another.
 //!
 //! A VMM can be killed at any time: so each change is one atomic operation, and what a dead one held
-//! is released by whoever waits for it. What a process does at its own place is in [`member`].
+//! is released by whoever waits for it. What a process does at its own place is in [`Member`].
 
 mod member;
 
