@@ -88,7 +88,9 @@ fn a_segment_whose_file_is_cut_ends_its_readers_by_name() {
     let status = reader.end();
     let said = reader.err();
     assert!(status > 0, "{status}: {said}{}", reader.out());
-    assert!(!said.contains("panicked at"), "{said}");
+    // The program itself, if it has only now come to attach the segment.
+    let is_programs = |at: &str| at.starts_with("tests/guests/");
+    assert!(said.split("panicked at ").skip(1).all(is_programs), "{said}");
     if status == 125 {
         assert!(said.contains(&path.display().to_string()), "the file is not named: {said}");
     }

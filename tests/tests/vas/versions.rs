@@ -180,10 +180,11 @@ fn a_writer_whom_a_false_count_has_let_in_to_an_older_version_overwrites_nothing
         lie[24..].copy_from_slice(&sum);
         file.write_all_at(&lie, WORDS_OFFSET).expect("it can be written");
         let said = a.ask("");
-        file.write_all_at(&now, WORDS_OFFSET).expect("it can be written");
         if said.as_deref() == Ok("ESTALE") {
+            file.write_all_at(&now, WORDS_OFFSET).expect("it can be written");
             refused += 1;
         } else {
+            // It has written what is true now.
             has(said);
         }
         if refused == 2 {
