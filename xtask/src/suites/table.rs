@@ -29,7 +29,7 @@ const SEVERAL_CPUS: &[&str] = &[
 /// damaged stores, full disks, syncs and power cuts, names of versions, commits of several segments, what the SDK makes of it.
 const ONE_CPU_IS_ENOUGH: &[&str] = &[
     "commands",
-    "vas:changes::,death::,ends::,every_program::,model::,persistence::,readers::,together::,versions::",
+    "vas:changes::,ends::,every_program::,model::,persistence::,readers::,together::,versions::",
 ];
 const ALL_OF_VAS: &[&str] = &["vas"];
 
