@@ -44,7 +44,11 @@ impl Sequences {
     /// What the book says of them.
     pub(super) fn page(self) -> String {
         let Sequences { sequences, steps, states, seconds, milliseconds } = self;
-        let (minutes, of_processors) = (seconds as f64 / 60.0, milliseconds as f64 / 60_000.0);
+        let minutes = seconds as f64 / 60.0;
+        let of_processors = match milliseconds {
+            0 => "not counted".to_owned(),
+            counted => format!("{:.1} min", counted as f64 / 60_000.0),
+        };
         format!(
             "\n## Calls against a model\n\n\
              Two or three VMs of up to three threads each make random calls on the same store: they make, share, attach, enter, grow, copy and delete \
@@ -53,7 +57,7 @@ impl Sequences {
              `cargo xtask fuzz --model N --record`; a *state* is one of the model that the run had not had before. Processor time was not counted in the \
              first 300 sequences.\n\n\
              | sequences | calls | states | time | processor time | disagreements |\n|---:|---:|---:|---:|---:|---:|\n\
-             | {sequences} | {steps} | {states} | {minutes:.0} min | {of_processors:.1} min | 0 |\n"
+             | {sequences} | {steps} | {states} | {minutes:.0} min | {of_processors} | 0 |\n"
         )
     }
 }
